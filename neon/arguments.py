@@ -1,0 +1,90 @@
+"""Checks of arguments: each names the argument, the value received and what is allowed."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any
+
+
+def number(name: str, value: Any) -> float:
+    """A real number, as a float; booleans are not numbers here."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number. Received: {name}={value!r}.")
+    return float(value)
+
+
+def within(name: str, value: Any, low: float, high: float, allowed: str) -> float:
+    """A finite number in [low, high]."""
+    result = number(name, value)
+    if not (low <= result <= high and math.isfinite(result)):
+        raise ValueError(f"{name} must be {allowed}. Received: {name}={value!r}.")
+    return result
+
+
+def non_negative(name: str, value: Any) -> float:
+    """A finite number ≥ 0: a learning rate, a weight decay."""
+    return within(name, value, 0, math.inf, "a finite number of at least 0")
+
+
+def positive(name: str, value: Any) -> float:
+    """A finite number > 0: an ε that divides."""
+    return within(name, value, math.ulp(0.0), math.inf, "a finite number greater than 0")
+
+
+def unit_interval(name: str, value: Any) -> float:
+    """A number in [0, 1]: a decay, a momentum."""
+    return within(name, value, 0, 1, "in the interval [0, 1]")
+
+
+def beta(name: str, value: Any) -> float:
+    """A number in [0, 1): the decay of an average that is corrected by 1 − βᵗ."""
+    return within(name, value, 0, math.nextafter(1, 0), "in the interval [0, 1)")
+
+
+def clip_bound(name: str, value: Any, *, norm: bool = False) -> float | None:
+    """None, or a bound that is neither 0 nor NaN; a bound of a norm is also positive."""
+    if value is None:
+        return None
+    result = number(name, value)
+    if math.isnan(result) or result == 0 or (norm and result < 0):
+        allowed = "a number greater than 0" if norm else "a number other than 0"
+        raise ValueError(f"{name} must be None (no clipping) or {allowed}. Received: {name}={value!r}.")
+    return result
+
+
+def flag(name: str, value: Any) -> bool:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False. Received: {name}={value!r}.")
+    return value
+
+
+def positive_integer(name: str, value: Any) -> int:
+    """A whole number ≥ 1."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be a whole number. Received: {name}={value!r}.")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1. Received: {name}={value!r}.")
+    return int(value)
+
+
+def rounding(name: str, value: Any) -> bool | int:
+    """True or False, or a width in mantissa bits from 1 to 23."""
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, numbers.Integral):
+        raise TypeError(
+            f"{name} must be True, False or a width in mantissa bits. Received: {name}={value!r}. "
+            "If this was meant as a learning rate, name it: learning_rate=..."
+        )
+    if not 1 <= value <= 23:
+        raise ValueError(f"{name} must be a width of 1 to 23 mantissa bits. Received: {name}={value!r}.")
+    return int(value)
+
+
+def optional_name(name: str, value: Any) -> str | None:
+    """A string, or None."""
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{name} must be a string or None. Received: {name}={value!r}.")
+    return value

@@ -1,0 +1,92 @@
+"""The command ``neon``. Each subcommand imports what it needs when it runs: help is quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+USAGE = 2
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="neon",
+    help="Optimizers as equations, run as one pass over memory.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import neon
+
+        typer.echo(f"neon {neon.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Optimizers as equations, run as one pass over memory."""
+
+
+@app.command()
+def compare(
+    optimizer: Annotated[
+        list[str] | None,
+        typer.Option(
+            help='An optimizer, such as "Adam(learning_rate=3e-3)"; give it once for each. '
+            "A rule of your own: mypackage.myfile:MyRule(lr=0.1). Default: every rule.",
+        ),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="module:function that returns a neon.compare.Task. Default: scikit-learn's digits."
+        ),
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the training samples.")] = 20,
+    batch_size: Annotated[int, typer.Option(help="Samples in a step.")] = 64,
+    seed: Annotated[int, typer.Option(help="Of weights, batches and dropout.")] = 0,
+    target: Annotated[float, typer.Option(help="Validation accuracy to reach, 0 to 1.")] = 0.95,
+    output: Annotated[Path, typer.Option(help="Where results and figure are kept.")] = Path(
+        "neon-compare"
+    ),
+    fresh: Annotated[bool, typer.Option("--fresh", help="Train again what is finished.")] = False,
+) -> None:
+    """Train one network with several optimizers, from the same weights and on the same batches.
+
+    Ends with a table, and with the curves as PNG and SVG. Ctrl-C keeps every whole epoch; the same
+    command then goes on from there, to the same bits.
+    """
+    from rich.console import Console
+
+    from neon.compare.command import InterruptedRunError, Request, run_command
+    from neon.compare.errors import UsageError
+    from neon.compare.runner import Settings
+
+    try:
+        settings = Settings(epochs=epochs, batch_size=batch_size, seed=seed)
+        request = Request(optimizer or (), task, settings, target, output, fresh)
+        run_command(request, Console())
+    except UsageError as error:
+        _stop(f"neon compare: {error}", USAGE)
+    except InterruptedRunError as stop:
+        _stop(str(stop), INTERRUPTED)
+    except KeyboardInterrupt:
+        _stop("Interrupted.", INTERRUPTED)
+
+
+def _stop(message: str, code: int) -> NoReturn:
+    typer.echo(message, err=True)
+    raise typer.Exit(code)

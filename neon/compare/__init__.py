@@ -1,0 +1,44 @@
+"""The answer to "which optimizer for my model?": ``neon compare`` and what it is made of.
+
+A task of one's own is a function that returns a `Task`; ``neon compare --task mymodule:myfunction``
+runs it. From Python, `Comparison` does the same without the terminal.
+"""
+
+from __future__ import annotations
+
+from neon.compare.comparison import Comparison
+from neon.compare.defaults import DEFAULT_OPTIMIZERS
+from neon.compare.digits import digits
+from neon.compare.errors import (
+    MissingExtraError,
+    OutputError,
+    SettingsError,
+    SpecError,
+    TaskError,
+    UnknownReferenceError,
+    UsageError,
+)
+from neon.compare.result import Result
+from neon.compare.runner import Settings
+from neon.compare.spec import OptimizerSpec, parse_optimizer
+from neon.compare.task import Task, classification_accuracy, load_task
+
+__all__ = [
+    "DEFAULT_OPTIMIZERS",
+    "Comparison",
+    "MissingExtraError",
+    "OptimizerSpec",
+    "OutputError",
+    "Result",
+    "Settings",
+    "SettingsError",
+    "SpecError",
+    "Task",
+    "TaskError",
+    "UnknownReferenceError",
+    "UsageError",
+    "classification_accuracy",
+    "digits",
+    "load_task",
+    "parse_optimizer",
+]

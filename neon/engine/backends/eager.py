@@ -1,0 +1,162 @@
+"""The eager backend: executes a kernel with torch operations. It is the definition of every operation,
+and runs on any device that torch has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neon.engine.graph import Node, walk
+from neon.engine.kernel import CHUNK, LANES, Kernel, Stage
+
+if TYPE_CHECKING:
+    from neon.engine.batch import Batch
+
+_WORD = 0xFFFFFFFF  # torch has no 32-bit unsigned arithmetic on every device: words are kept in int64
+
+
+def _power_of_two(x: Tensor) -> Tensor:
+    magnitude = x.abs()
+    significand = 2 * torch.frexp(magnitude).mantissa
+    power = torch.where(magnitude == 0, magnitude, magnitude / significand)
+    # The smallest number of the format above √2: a comparison that no rounding of √2 can spoil.
+    above = 1.4142135623730951 if x.dtype == torch.float64 else 1.41421366
+    rounded = torch.where(significand >= above, 2 * power, power)
+    return torch.where(magnitude.isfinite(), rounded, magnitude)
+
+
+def _sqrt(x: Tensor) -> Tensor:
+    # torch's square root on the CPU may come from a vector library that is not correctly rounded (with
+    # MKL, 0.6 % of float32 results are one unit off); numpy's is the processor's own, as the kernels' is.
+    if x.device.type != "cpu" or x.requires_grad:
+        return torch.sqrt(x)
+    with np.errstate(invalid="ignore"):
+        return torch.from_numpy(np.asarray(np.sqrt(x.numpy())))
+
+
+TORCH: dict[str, Callable[..., Tensor]] = {
+    "add": torch.add,
+    "sub": torch.sub,
+    "mul": torch.mul,
+    "div": torch.div,
+    "pow": torch.pow,
+    "neg": torch.neg,
+    "abs": torch.abs,
+    "sign": lambda x: torch.where(x.isnan(), x, torch.sign(x)),
+    "sqrt": _sqrt,
+    "exp": torch.exp,
+    "log": torch.log,
+    "minimum": torch.minimum,
+    "maximum": torch.maximum,
+    "power_of_two": _power_of_two,
+    "less": torch.lt,
+    "less_equal": torch.le,
+    "equal": torch.eq,
+    "where": torch.where,
+    "uint_add": lambda a, b: (a + b) & _WORD,
+    "uint_mul": lambda a, b: (a * b) & _WORD,
+    "uint_and": torch.bitwise_and,
+    "uint_or": torch.bitwise_or,
+    "uint_xor": torch.bitwise_xor,
+    "uint_shl": lambda a, b: (a << b) & _WORD,
+    "uint_shr": lambda a, b: a >> b,
+    "uint_less": torch.lt,
+    "uint_where": torch.where,
+    "bits": lambda x: x.view(torch.int32).to(torch.int64) & _WORD,
+    "from_bits": lambda x: x.to(torch.int32).view(torch.float32),
+    "to_uint": lambda x: x.to(torch.int64) & _WORD,
+}
+
+
+class Eager:
+    """Executes one kernel, tensor by tensor."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+
+    def run(self, batch: Batch, level: int) -> None:
+        """One stage over every tensor of a batch; reductions go to `batch.partials`."""
+        stage = self.kernel.stages[level]
+        for position, tensors in enumerate(batch.flat_tensors()):
+            values = _execute(self.kernel, stage, tensors, batch, position)
+            for column, reduction in enumerate(stage.reductions):
+                partials = _sum_of_squares(values[reduction.args[0]])
+                batch.partials[batch.chunks_of(position), column] = partials.cpu().numpy()
+            # All values exist before the first is stored: a rule may swap its tensors.
+            for name, node in stage.stores.items():
+                _store(tensors[name], values[node])
+
+
+def _execute(
+    kernel: Kernel, stage: Stage, tensors: Mapping[str, Tensor], batch: Batch, position: int
+) -> dict[Node, Tensor]:
+    weight, compute = tensors["w"], kernel.formats.compute
+    n, device = weight.numel(), weight.device
+    row = batch.scalars[batch.row_of[position]]
+    values = {
+        node: torch.as_tensor(row[column].item(), dtype=compute, device=device)
+        for column, node in enumerate(stage.scalars)
+    }
+    for node in walk(stage.roots, into_reductions=False):
+        if node in values or not (node.varies or node.op == "const"):
+            continue
+        if node.args:
+            values[node] = TORCH[node.op](*(values[a] for a in node.args))
+        else:
+            values[node] = _leaf(node, tensors, n, compute, batch, position)
+    return {root: values[root].expand(n) for root in stage.roots}
+
+
+def _leaf(
+    node: Node, tensors: Mapping[str, Tensor], n: int, compute: torch.dtype, batch: Batch, position: int
+) -> Tensor:
+    device = tensors["w"].device
+    match node.op:
+        case "const":
+            dtype = torch.int64 if node.kind == "uint" else compute
+            return torch.as_tensor(node.label, dtype=dtype, device=device)
+        case "load":
+            return tensors[node.label].to(compute)
+        case "load_bits":
+            return tensors[node.label].view(torch.int16).to(torch.int64) & 0xFFFF
+        case "index":
+            return torch.arange(n, device=device) & _WORD
+        case "index_high":
+            return torch.arange(n, device=device) >> 32
+        case "tensor_key":
+            word: Any = batch.key_of(position)
+        case _:
+            word = batch.step_word(position)
+    return torch.as_tensor(int(word), dtype=torch.int64, device=device)
+
+
+def _store(target: Tensor, value: Tensor) -> None:
+    if value.dtype == torch.int64:
+        target.view(torch.int16).copy_(value.to(torch.int16))
+    else:
+        target.copy_(value)
+
+
+def _sum_of_squares(x: Tensor) -> Tensor:
+    """Σx² of each chunk in float64, in the order that every backend keeps: lanes row by row, then pairwise."""
+    x = x.to(torch.float64)
+    chunks = -(-x.numel() // CHUNK)
+    squares = torch.zeros(chunks * CHUNK, dtype=torch.float64, device=x.device)
+    torch.mul(x, x, out=squares[: x.numel()])
+    rows = squares.view(chunks, CHUNK // LANES, LANES)
+    lanes = rows[:, 0].clone()
+    for row in range(1, CHUNK // LANES):
+        lanes += rows[:, row]
+    while lanes.shape[1] > 1:
+        half = lanes.shape[1] // 2
+        lanes = lanes[:, :half] + lanes[:, half:]
+    return lanes[:, 0]
+
+
+def prepare(kernel: Kernel) -> Eager:
+    """The executable form of a kernel."""
+    return Eager(kernel)

@@ -1,0 +1,224 @@
+"""A batch: tensors that share a kernel, as the tables that one launch reads.
+
+The table of addresses has a line per parameter (weight, gradient, states, random key, step), the
+table of chunks a line per range of a parameter, the table of scalars a line per distinct set of
+numbers: 500 parameter groups cost what one costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from neon.engine import random
+from neon.engine.backends import prepare
+from neon.engine.graph import REDUCTION, Node, scalar, walk
+from neon.engine.kernel import CHUNK, Kernel
+from neon.engine.layout import flat, is_dense, like_layout, same_layout
+from neon.engine.scalars import Rows, evaluate
+from neon.engine.trace import Program
+
+
+@dataclass(eq=False)
+class Settings:
+    """What the tensors of one group share: program, numbers (read anew at each step), rounding, norms.
+
+    `scopes` names, for each norm that the gradients are clipped by, the set of tensors it is taken
+    over: groups that give the same object share one norm.
+    """
+
+    program: Program
+    values: Mapping[str, Any]
+    scopes: tuple[Hashable, ...] = ()
+    width: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        places = (name.rstrip("]").split("[") for name in self.program.numbers if name != "step")
+        self._places = [(key, int(rest[0]) if rest else None) for key, *rest in places]
+
+    def read(self) -> list[float]:
+        """The numbers of the program but `step`, in its order."""
+        values = self.values
+        return [float(values[k] if i is None else values[k][i]) for k, i in self._places]
+
+
+@dataclass(eq=False, slots=True)
+class Item:
+    """One parameter with what its update needs; `step` is a 0-dim tensor that counts its updates."""
+
+    name: str
+    param: Tensor
+    states: list[Tensor]
+    step: Tensor
+    group: int
+    index: int
+
+
+class Batch:
+    """The tensors of one launch. `positions` are the places of its items in the plan."""
+
+    def __init__(
+        self, kernel: Kernel, items: Sequence[Item], positions: Sequence[int], settings: Sequence[Settings]
+    ) -> None:
+        self.kernel = kernel
+        self.items = items
+        self.positions = positions
+        self._settings = settings
+        self.device = items[0].param.device
+        self.executable = prepare(kernel, self.device.type)
+        self.elements = sum(item.param.numel() for item in items)
+        self._staged = [i for i, item in enumerate(items) if not _direct(item)]
+        self._contiguous = [item.param.is_contiguous() for item in items]
+        self._grads: Sequence[Tensor] = ()
+        self._temporaries: dict[int, dict[str, Tensor]] = {}
+        self._make_rows()
+        self._make_tables()
+
+    # -- made once ---------------------------------------------------------------------------------
+
+    def _make_rows(self) -> None:
+        """Tensors with the same group and step count share a row, unless each has a norm of its own."""
+        alone = any(r.label == "tensor" for stage in self.kernel.stages for r in stage.reductions)
+        keys = [
+            (item.group, int(item.step), position if alone else -1)
+            for position, item in enumerate(self.items)
+        ]
+        rows = {key: row for row, key in enumerate(dict.fromkeys(keys))}
+        self.row_of = np.array([rows[key] for key in keys])
+        self._row_groups = [group for group, _, _ in rows]
+        self._first_of_row = np.array([keys.index(key) for key in rows])
+        self.scalars = np.empty((len(rows), 0))
+
+    def _make_tables(self) -> None:
+        counts = [-(-item.param.numel() // CHUNK) for item in self.items]
+        chunks = [
+            (position, start, min(CHUNK, item.param.numel() - start), self.row_of[position])
+            for position, item in enumerate(self.items)
+            for start in range(0, item.param.numel(), CHUNK)
+        ]
+        self.chunks = np.array(chunks, np.int64).reshape(-1, 4)
+        ends = np.cumsum(counts)
+        self._chunk_ranges = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
+        self.table = np.zeros((len(self.items), len(self.kernel.tensors) + 2), np.int64)
+        for position, item in enumerate(self.items):
+            addresses = [item.param.data_ptr(), 0, *(s.data_ptr() for s in item.states)]
+            key = random.tensor_key(self._settings[item.group].seed, item.index)
+            self.table[position, :-1] = (*addresses, key)
+        self.context = np.zeros(6, np.int64)
+        self.partials = np.empty((len(chunks), 0))
+        self._grad_addresses = [0] * len(self.items)
+
+    # -- at each step ------------------------------------------------------------------------------
+
+    def same_steps(self, steps: npt.NDArray[np.float32]) -> bool:
+        """Whether tensors of a row still have the same step count."""
+        own = steps[self.positions]
+        return bool((own == own[self._first_of_row][self.row_of]).all())
+
+    def bind(self, grads: Sequence[Tensor], steps: npt.NDArray[np.float32]) -> None:
+        """Take this step's gradients and step counts, before anything is written."""
+        self._grads = [grads[p] for p in self.positions]
+        addresses = [g.data_ptr() for g in self._grads]
+        self._temporaries = {}
+        for position, (grad, contiguous) in enumerate(zip(self._grads, self._contiguous, strict=True)):
+            param = self.items[position].param
+            if not (grad.is_contiguous() if contiguous else same_layout(grad, param)):
+                copy = like_layout(param, grad)
+                self._temporaries[position] = {"g": copy}
+                addresses[position] = copy.data_ptr()
+        if addresses != self._grad_addresses:
+            self.table[:, 1] = addresses
+            self._grad_addresses = addresses
+        for position in self._staged:
+            self._stage_in(position)
+        step = steps[self.positions] + np.float32(1)
+        self.table[:, -1] = step
+        self._numbers = self._read_numbers(step[self._first_of_row].astype(np.float64))
+
+    def _stage_in(self, position: int) -> None:
+        """Copies of tensors that are not one dense range of memory, or not all laid out alike."""
+        item = self.items[position]
+        names = ("w", "g", *self.kernel.program.states)
+        tensors = (item.param, self._grads[position], *item.states)
+        copies = {n: t.detach().clone(memory_format=torch.contiguous_format) for n, t in zip(names, tensors, strict=True)}
+        self._temporaries[position] = copies
+        self.table[position, : len(copies)] = [t.data_ptr() for t in copies.values()]
+        self._grad_addresses[position] = 0
+
+    def _read_numbers(self, step: Rows) -> dict[Node, Rows]:
+        program = self.kernel.program
+        names = [name for name in program.numbers if name != "step"]
+        read = {group: self._settings[group].read() for group in dict.fromkeys(self._row_groups)}
+        columns = np.array([read[group] for group in self._row_groups], np.float64).T
+        numbers = {scalar(name): column for name, column in zip(names, columns, strict=True)}
+        return numbers | {scalar("step"): step}
+
+    def run(self, level: int, sums: Mapping[Node, Rows]) -> None:
+        """Launch one stage; `sums` are the results of earlier reductions, a value per row."""
+        stage = self.kernel.stages[level]
+        known = dict(self._numbers)
+        for node in walk(stage.scalars, into_reductions=False):
+            if node.op == REDUCTION:
+                known[node] = sums[node]
+        scalars = evaluate(stage.scalars, known, len(self._row_groups))
+        real = np.float64 if self.kernel.formats.compute == torch.float64 else np.float32
+        with np.errstate(over="ignore"):
+            self.scalars = scalars.astype(real)
+        self.partials = np.empty((len(self.chunks), len(stage.reductions)))
+        if self.elements:
+            self.executable.run(self, level)
+
+    def finish(self) -> None:
+        """After the last stage: copies go back where they belong, gradients are let go."""
+        names = self.kernel.program.states
+        for position in self._staged:
+            item, copies = self.items[position], self._temporaries[position]
+            for name, tensor in zip(("w", *names), (item.param, *item.states), strict=True):
+                tensor.detach().copy_(copies[name])
+        self._grads, self._temporaries = (), {}
+
+    # -- what backends and reductions ask ----------------------------------------------------------
+
+    def chunks_of(self, position: int) -> slice:
+        """The lines of the chunk table, and so of `partials`, that belong to a tensor."""
+        return self._chunk_ranges[position]
+
+    def scope_of(self, position: int, reduction: Node) -> Hashable:
+        """The sum that a tensor's share of a reduction belongs to."""
+        item = self.items[position]
+        if reduction.label == "tensor":
+            return (id(item.param), reduction)
+        level = int(reduction.label.split("[")[1][:-1])
+        return (id(self._settings[item.group].scopes[level]), level)
+
+    def first_of_row(self) -> Sequence[int]:
+        """A position for each row."""
+        return self._first_of_row.tolist()
+
+    def key_of(self, position: int) -> int:
+        """The word that tells the random bits of a tensor apart."""
+        return int(self.table[position, -2])
+
+    def step_word(self, position: int) -> int:
+        """The number of this update, counted from 1."""
+        return int(self.table[position, -1]) & 0xFFFFFFFF
+
+    def flat_tensors(self) -> Iterator[dict[str, Tensor]]:
+        """Each tensor's memory, by name, as vectors in the order of addresses."""
+        names = ("w", "g", *self.kernel.program.states)
+        for position, (item, grad) in enumerate(zip(self.items, self._grads, strict=True)):
+            tensors = dict(zip(names, (item.param, grad, *item.states), strict=True))
+            tensors |= self._temporaries.get(position, {})
+            yield {name: flat(tensor) for name, tensor in tensors.items()}
+
+
+def _direct(item: Item) -> bool:
+    """Whether the kernel can work on the parameter's and the states' own memory."""
+    return is_dense(item.param) and all(same_layout(s, item.param) for s in item.states)

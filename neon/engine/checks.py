@@ -1,0 +1,65 @@
+"""What the engine refuses, by name, before anything is written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from neon.engine.codecs import CODECS
+
+if TYPE_CHECKING:
+    from neon.engine.batch import Item
+
+_ALLOWED = ", ".join(str(dtype) for dtype in CODECS)
+
+
+def check_item(item: Item) -> None:
+    """Refuse parameters and states that no kernel can update."""
+    param = item.param
+    if param.layout is not torch.strided:
+        raise ValueError(f"Parameter {item.name!r} has layout {param.layout}; only dense tensors are updated.")
+    if param.dtype not in CODECS:
+        raise TypeError(
+            f"Parameter {item.name!r} has dtype {param.dtype}; the dtypes served are {_ALLOWED}. "
+            "Of a complex parameter, keep torch.view_as_real(parameter) as the parameter."
+        )
+    if any(stride == 0 and size > 1 for stride, size in zip(param.stride(), param.shape, strict=True)):
+        raise ValueError(
+            f"Parameter {item.name!r} is an expanded tensor, whose elements share memory. Clone it first."
+        )
+    for state in item.states:
+        if state.shape != param.shape or state.device != param.device or state.dtype not in CODECS:
+            raise ValueError(
+                f"A state of parameter {item.name!r} has shape {tuple(state.shape)}, dtype {state.dtype}, device "
+                f"{state.device}; it needs the parameter's shape {tuple(param.shape)} and device {param.device}, "
+                f"and one of the dtypes {_ALLOWED}."
+            )
+
+
+def check_gradient(item: Item, grad: Tensor) -> None:
+    """Refuse gradients that do not fit their parameter."""
+    if grad.layout is not torch.strided:
+        raise ValueError(
+            f"The gradient of parameter {item.name!r} is sparse ({grad.layout}); only dense gradients are taken. "
+            "Build its layer with sparse=False, or call .to_dense() on the gradient."
+        )
+    if grad.shape != item.param.shape or grad.device != item.param.device:
+        raise ValueError(
+            f"The gradient of parameter {item.name!r} has shape {tuple(grad.shape)} on {grad.device}; the parameter "
+            f"has shape {tuple(item.param.shape)} on {item.param.device}."
+        )
+    if grad.dtype not in CODECS:
+        raise TypeError(
+            f"The gradient of parameter {item.name!r} has dtype {grad.dtype}; the dtypes served are {_ALLOWED}."
+        )
+
+
+def check_rounding(item: Item, width: int | None) -> None:
+    """Refuse a rounding width for parameters that are wider than the arithmetic of words."""
+    if width and item.param.dtype == torch.float64:
+        raise ValueError(
+            f"stochastic_round={width} rounds parameters of at most 32 bits; parameter {item.name!r} is float64. Use "
+            "stochastic_round=False, or float32 parameters."
+        )

@@ -1,0 +1,152 @@
+"""Codecs: how a value is kept in memory. Decoded on load, encoded on store, seen by no rule.
+
+A codec is written in graph operations on 32-bit words, so that every backend has it, bit for bit.
+float32 and float64 need none; bfloat16 and float16 are decoded to float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from neon.engine.graph import Node, apply, node, word
+
+_SIGN, _INFINITY = 0x80000000, 0x7F800000
+
+
+@dataclass(frozen=True)
+class Codec:
+    """A storage format of `mantissa` stored bits; `decode` and `encode` are None where it is native."""
+
+    dtype: torch.dtype
+    mantissa: int
+    decode: Callable[[Node], Node] | None = None
+    encode: Callable[[Node, Node | None], Node] | None = None
+
+
+def _add(a: Node, b: Node | int) -> Node:
+    return apply("uint_add", a, b)
+
+
+def _and(a: Node, b: Node | int) -> Node:
+    return apply("uint_and", a, b)
+
+
+def _or(a: Node, b: Node | int) -> Node:
+    return apply("uint_or", a, b)
+
+
+def _shr(a: Node, by: int) -> Node:
+    return apply("uint_shr", a, by)
+
+
+def _shl(a: Node, by: int) -> Node:
+    return apply("uint_shl", a, by)
+
+
+def _below(a: Node, b: Node | int) -> Node:
+    return apply("uint_less", a, b)
+
+
+def _where(condition: Node, a: Node | int, b: Node | int) -> Node:
+    return apply("uint_where", condition, a, b)
+
+
+def _drop_bits(magnitude: Node, dropped: int, random: Node | None) -> Node:
+    """The bits of |x| rounded so that the last `dropped` of them are zero: to nearest even, or at random."""
+    low = (1 << dropped) - 1
+    if random is None:
+        rounding = _add(_and(_shr(magnitude, dropped), 1), low >> 1)
+    else:
+        rounding = _and(random, low)
+    return _and(_add(magnitude, rounding), ~low)
+
+
+def _largest_instead_of_infinity(rounded: Node, largest: int, random: Node | None) -> Node:
+    """A finite value rounded at random stays finite: infinity is no neighbour that averages out."""
+    return rounded if random is None else _where(_below(word(largest), rounded), largest, rounded)
+
+
+def round_mantissa(x: Node, mantissa: int, random: Node | None) -> Node:
+    """A float32 rounded to `mantissa` stored bits, still a float32; infinity and NaN stay."""
+    bits = apply("bits", x)
+    magnitude = _and(bits, ~_SIGN)
+    dropped = 23 - mantissa
+    rounded = _drop_bits(magnitude, dropped, random)
+    rounded = _largest_instead_of_infinity(rounded, 0x7F7FFFFF & ~((1 << dropped) - 1), random)
+    finite = _below(magnitude, _INFINITY)
+    return apply("from_bits", _or(_where(finite, rounded, magnitude), _and(bits, _SIGN)))
+
+
+def _decode_bfloat16(stored: Node) -> Node:
+    return apply("from_bits", _shl(stored, 16))
+
+
+def _encode_bfloat16(x: Node, random: Node | None) -> Node:
+    not_a_number = _below(word(_INFINITY), _and(apply("bits", x), ~_SIGN))
+    rounded = _shr(apply("bits", round_mantissa(x, 7, random)), 16)
+    # A NaN whose payload sits in the dropped bits would become infinity: set the quiet bit.
+    return _where(not_a_number, _or(rounded, 0x40), rounded)
+
+
+def _decode_float16(stored: Node) -> Node:
+    magnitude = _shl(_and(stored, 0x7FFF), 13)
+    # Rebias the exponent by 127 − 15 = 112 with an exact multiplication, which serves subnormals too.
+    finite = apply("bits", apply("mul", apply("from_bits", magnitude), 2.0**112))
+    special = _or(magnitude, _INFINITY)
+    bits = _where(_below(magnitude, 0x7C00 << 13), finite, special)
+    return apply("from_bits", _or(bits, _shl(_and(stored, 0x8000), 16)))
+
+
+def _encode_float16(x: Node, random: Node | None) -> Node:
+    bits = apply("bits", x)
+    magnitude = _and(bits, ~_SIGN)
+    normal = _shr(_add(_drop_bits(magnitude, 13, random), -(112 << 23)), 13)
+    value = apply("from_bits", magnitude)
+    if random is None:
+        # Adding ½ puts the last bit of a subnormal half at the last bit of a float32, which rounds it.
+        half = 0x3F000000
+        tiny = _add(apply("bits", apply("add", value, 0.5)), -half)
+    else:
+        scaled = apply("to_uint", apply("minimum", apply("mul", value, 2.0**45), 2.0**31))
+        tiny = _shr(_add(scaled, _and(random, (1 << 21) - 1)), 21)
+    rounded = _where(_below(magnitude, 113 << 23), tiny, normal)
+    infinity_or_largest = 0x7C00 if random is None else 0x7BFF
+    rounded = _where(_below(word(infinity_or_largest), rounded), infinity_or_largest, rounded)
+    # Past the largest half the shifted exponent has left its field: decide on the float32's own bits.
+    rounded = _where(_below(magnitude, 144 << 23), rounded, infinity_or_largest)
+    special = _where(_below(word(_INFINITY), magnitude), 0x7E00, 0x7C00)
+    rounded = _where(_below(magnitude, _INFINITY), rounded, special)
+    return _or(rounded, _shr(_and(bits, _SIGN), 16))
+
+
+CODECS: dict[torch.dtype, Codec] = {
+    codec.dtype: codec
+    for codec in (
+        Codec(torch.float64, 52),
+        Codec(torch.float32, 23),
+        Codec(torch.bfloat16, 7, _decode_bfloat16, _encode_bfloat16),
+        Codec(torch.float16, 10, _decode_float16, _encode_float16),
+    )
+}
+
+
+def decode(name: str, dtype: torch.dtype) -> Node:
+    """The value of tensor `name`, which is kept as `dtype`."""
+    codec = CODECS[dtype]
+    return node("load", label=name) if codec.decode is None else codec.decode(
+        node("load_bits", label=name, kind="uint")
+    )
+
+
+def encode(value: Node, dtype: torch.dtype, width: int | None, random: Node | None) -> Node:
+    """What is written for `value`: rounded to `width` mantissa bits first where that is narrower."""
+    codec = CODECS[dtype]
+    if random is not None and width is not None and width < codec.mantissa:
+        value = round_mantissa(value, width, random)
+        random = None
+    if codec.encode is not None:
+        return codec.encode(value, random)
+    return value

@@ -1,0 +1,125 @@
+"""A kernel: a program for given storage formats, split into stages at its reductions.
+
+Backends print or execute kernels; nothing here depends on which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from neon.engine import codecs, graph
+from neon.engine.graph import REDUCTION, Node, walk
+from neon.engine.random import random_bits
+from neon.engine.trace import Program
+
+# Elements that one reduction partial, and one unit of work for a thread, cover.
+CHUNK = 65536
+# Elements of a chunk are summed in this many lanes, row by row; the lanes then pairwise.
+LANES = 1024
+
+
+@dataclass(frozen=True)
+class Formats:
+    """How the tensors of a kernel are kept: weight, gradient, states, and the rounding of the weight.
+
+    `width` is the mantissa width that weights are rounded to at random, 0 for the format's own, None
+    for rounding to nearest.
+    """
+
+    w: torch.dtype
+    g: torch.dtype
+    states: tuple[torch.dtype, ...]
+    width: int | None = None
+
+    @property
+    def compute(self) -> torch.dtype:
+        """Arithmetic is float32, and float64 for float64 parameters."""
+        return torch.float64 if self.w == torch.float64 else torch.float32
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One pass over memory: reductions whose results the next stage needs, or the final stores.
+
+    `scalars` are the host's numbers that the pass reads, in the order of their columns.
+    """
+
+    reductions: tuple[Node, ...]
+    stores: dict[str, Node]
+    scalars: tuple[Node, ...]
+
+    @property
+    def roots(self) -> tuple[Node, ...]:
+        """What the pass computes."""
+        return (*(r.args[0] for r in self.reductions), *self.stores.values())
+
+    def outputs(self) -> dict[str, Node]:
+        """What the pass computes, by name."""
+        return {f"reduction[{i}]": r for i, r in enumerate(self.reductions)} | self.stores
+
+    def body(self) -> list[Node]:
+        """The nodes that vary from element to element, in an order in which they can be computed."""
+        return [n for n in walk(self.roots, into_reductions=False) if n.varies]
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """A program lowered to formats: its tensors in order, its stages."""
+
+    program: Program
+    formats: Formats
+    tensors: dict[str, torch.dtype]
+    stages: tuple[Stage, ...]
+
+    @property
+    def name(self) -> str:
+        """A readable name, also of the file of generated source."""
+        kinds = dict.fromkeys(str(d).removeprefix("torch.") for d in self.tensors.values())
+        return "_".join((self.program.name.strip("<>"), *kinds))
+
+
+@lru_cache(maxsize=1024)
+def lower(program: Program, formats: Formats) -> Kernel:
+    """Put the codecs at the edges of a program and split it into stages."""
+    tensors = {"w": formats.w, "g": formats.g}
+    tensors |= dict(zip(program.states, formats.states, strict=True))
+    decoded = {graph.load(name): codecs.decode(name, dtype) for name, dtype in tensors.items()}
+    stores = {}
+    for name, value in zip(program.outputs, _replace(list(program.outputs.values()), decoded), strict=True):
+        rounds = name == "w" and formats.width is not None
+        width, random = (formats.width or None, random_bits()) if rounds else (None, None)
+        stores[name] = codecs.encode(value, tensors[name], width, random)
+    return Kernel(program, formats, tensors, _stages(stores))
+
+
+def _replace(roots: Sequence[Node], mapping: dict[Node, Node]) -> list[Node]:
+    """The same graphs with some leaves replaced."""
+    new = dict(mapping)
+    for node in walk(roots):
+        if node not in new:
+            args = tuple(new[a] for a in node.args)
+            new[node] = node if args == node.args else graph.node(node.op, args, node.label, node.kind)
+    return [new[root] for root in roots]
+
+
+def _stages(stores: dict[str, Node]) -> tuple[Stage, ...]:
+    """Reductions of the same depth share a pass; the stores are the last one."""
+    depth: dict[Node, int] = {}
+    for node in walk(stores.values()):
+        depth[node] = max((depth[a] for a in node.args), default=0) + (node.op == REDUCTION)
+    levels = sorted({depth[n] for n in depth if n.op == REDUCTION})
+    stages = [_stage(tuple(n for n in depth if n.op == REDUCTION and depth[n] == level), {}) for level in levels]
+    return (*stages, _stage((), stores))
+
+
+def _stage(reductions: tuple[Node, ...], stores: dict[str, Node]) -> Stage:
+    stage = Stage(reductions, stores, ())
+    scalars: dict[Node, None] = {}
+    for node in stage.body():
+        scalars |= {a: None for a in node.args if not a.varies and a.kind == "float" and a.op != "const"}
+    scalars |= {root: None for root in stage.roots if not root.varies and root.op != "const"}
+    return Stage(reductions, stores, tuple(scalars))

@@ -1,0 +1,124 @@
+"""The plan: which tensors go into which launch, kept from step to step while it still holds."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from operator import is_
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neon.engine.backends import forced
+from neon.engine.batch import Batch, Item, Settings
+from neon.engine.checks import check_gradient, check_item, check_rounding
+from neon.engine.graph import Node
+from neon.engine.kernel import Formats, lower
+from neon.engine.scalars import Rows
+
+
+class Plan:
+    """Everything that a step needs and that does not change from step to step.
+
+    `steps[i]` is a view that counts the updates of item i; all of them are one vector, so that one
+    addition counts them all.
+    """
+
+    def __init__(self, items: Sequence[Item], grads: Sequence[Tensor], settings: Sequence[Settings]) -> None:
+        for item, grad in zip(items, grads, strict=True):
+            check_item(item)
+            check_gradient(item, grad)
+            check_rounding(item, settings[item.group].width)
+        self.items = list(items)
+        self.settings = list(settings)
+        self._backend = forced()
+        self._params = [item.param for item in items]
+        self._states = [state for item in items for state in item.states]
+        self._addresses = [p.data_ptr() for p in self._params]
+        counts = torch.tensor([float(item.step) for item in items], dtype=torch.float32)
+        self.steps = list(counts.unbind())
+        self._counts = counts
+        self._steps = counts.numpy()
+        self._grad_dtypes = [grad.dtype for grad in grads]
+        self._batches = self._make_batches(grads)
+        self._written = [
+            tensor
+            for item in items
+            if item.param.device.type == "cpu"
+            for tensor in (item.param, *item.states)
+        ]
+
+    def _make_batches(self, grads: Sequence[Tensor]) -> list[Batch]:
+        members: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+        for position, (item, grad) in enumerate(zip(self.items, grads, strict=True)):
+            settings = self.settings[item.group]
+            formats = Formats(
+                item.param.dtype, grad.dtype, tuple(s.dtype for s in item.states), settings.width
+            )
+            members[settings.program, formats, item.param.device].append(position)
+        return [
+            Batch(lower(program, formats), [self.items[p] for p in positions], positions, self.settings)
+            for (program, formats, _), positions in members.items()
+        ]
+
+    def holds(self, params: Sequence[Tensor], states: Sequence[Tensor], grads: Sequence[Tensor]) -> bool:
+        """Whether the plan still describes these tensors."""
+        return (
+            len(params) == len(self._params)
+            and len(states) == len(self._states)
+            and all(map(is_, params, self._params))
+            and all(map(is_, states, self._states))
+            and [p.data_ptr() for p in params] == self._addresses
+            and [g.dtype for g in grads] == self._grad_dtypes
+            and all(batch.same_steps(self._steps) for batch in self._batches)
+            and self._backend == forced()
+        )
+
+    def step(self, grads: Sequence[Tensor]) -> None:
+        """Update every parameter once."""
+        for item, grad in zip(self.items, grads, strict=True):
+            if grad.layout is not torch.strided:
+                check_gradient(item, grad)
+        for batch in self._batches:
+            batch.bind(grads, self._steps)
+        sums: dict[Batch, dict[Node, Rows]] = {batch: {} for batch in self._batches}
+        levels = max((len(batch.kernel.stages) for batch in self._batches), default=0) - 1
+        for level in range(levels):
+            reducing = [b for b in self._batches if level < len(b.kernel.stages) - 1]
+            for batch in reducing:
+                batch.run(level, sums[batch])
+            self._sum(reducing, level, sums)
+        for batch in self._batches:
+            batch.run(len(batch.kernel.stages) - 1, sums[batch])
+        for batch in self._batches:
+            batch.finish()
+        # The kernels wrote through addresses: tell autograd, so that the use of a stale value is caught.
+        torch.autograd.graph.increment_version(self._written)
+        self._counts += 1
+
+    @staticmethod
+    def _sum(batches: Sequence[Batch], level: int, sums: dict[Batch, dict[Node, Rows]]) -> None:
+        """Sum the partials of each scope, over all launches that it reaches, exactly rounded."""
+        parts: dict[Hashable, list[float]] = defaultdict(list)
+        for batch in batches:
+            for column, reduction in enumerate(batch.kernel.stages[level].reductions):
+                partials = batch.partials[:, column]
+                for position in range(len(batch.items)):
+                    scope = batch.scope_of(position, reduction)
+                    parts[scope].extend(partials[batch.chunks_of(position)].tolist())
+        totals = {scope: _exact_sum(values) for scope, values in parts.items()}
+        for batch in batches:
+            for reduction in batch.kernel.stages[level].reductions:
+                scopes = (batch.scope_of(position, reduction) for position in batch.first_of_row())
+                sums[batch][reduction] = np.array([totals[scope] for scope in scopes])
+
+
+def _exact_sum(values: list[float]) -> float:
+    """Σ values rounded once, so that no order of summation shows."""
+    try:
+        return math.fsum(values)
+    except OverflowError:
+        return math.inf

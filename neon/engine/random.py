@@ -1,0 +1,50 @@
+"""Random bits without a generator: a hash of where in the model and when in training they are used.
+
+The same (seed, parameter, step, element) gives the same word on any device, thread count, chunking
+or shard layout, and after a resume. 32-bit arithmetic throughout.
+"""
+
+from __future__ import annotations
+
+from neon.engine.graph import Node, apply, node, word
+
+# Two bijective 32-bit mixers with low bias: constants found by search (hash-prospector, C. Wellons, 2018).
+_MIXERS = ((16, 0x7FEB352D, 15, 0x846CA68B, 16), (17, 0xED5AD4BB, 11, 0xAC4C1B51, 15))
+_GOLDEN = 0x9E3779B9
+
+
+def _mix(x: Node, mixer: int, salt: Node | None = None) -> Node:
+    first, multiply, second, multiply_again, third = _MIXERS[mixer]
+    x = apply("uint_xor", x, apply("uint_shr", x, first))
+    x = apply("uint_mul", x, multiply)
+    if salt is not None:
+        x = apply("uint_add", x, salt)
+    x = apply("uint_xor", x, apply("uint_shr", x, second))
+    x = apply("uint_mul", x, multiply_again)
+    return apply("uint_xor", x, apply("uint_shr", x, third))
+
+
+def random_bits() -> Node:
+    """32 random bits for the element at hand.
+
+    The key of (seed, parameter, step, high word of the index) gives two words; one offsets the
+    element's index, the other enters between the rounds, so that streams are not shifts of each other.
+    """
+    leaves = {
+        name: node(name, kind="uint") for name in ("index", "index_high", "tensor_key", "step_word")
+    }
+    key = _mix(apply("uint_add", leaves["tensor_key"], apply("uint_mul", leaves["step_word"], _GOLDEN)), 0)
+    key = _mix(apply("uint_add", key, leaves["index_high"]), 1)
+    salt = _mix(apply("uint_xor", key, word(_GOLDEN)), 0)
+    return _mix(apply("uint_add", leaves["index"], key), 0, salt)
+
+
+def tensor_key(seed: int, parameter: int) -> int:
+    """The word that tells one parameter's random bits from another's."""
+    x = (seed ^ (seed >> 32)) & 0xFFFFFFFF
+    for part in (x, parameter & 0xFFFFFFFF):
+        x = (x + part + _GOLDEN) & 0xFFFFFFFF
+        for shift, multiply in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+            x = ((x ^ (x >> shift)) * multiply) & 0xFFFFFFFF
+        x ^= x >> 16
+    return x

@@ -1,0 +1,113 @@
+"""Trace: call a rule once with symbols, compose the options around it, keep what results."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from neon.engine import options
+from neon.engine.graph import Node, const, load, scalar, walk
+
+Rule = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a rule takes: its states with their initial values, and its keyword-only arguments."""
+
+    states: dict[str, float]
+    keywords: dict[str, Any]  # name -> default, or inspect.Parameter.empty
+
+
+def signature(rule: Rule) -> Signature:
+    """Read a rule's signature; `TypeError` where it is not `rule(w, g, *states, *, keywords)`."""
+    parameters = list(inspect.signature(rule).parameters.values())
+    positional = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    keywords = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    name = getattr(rule, "__name__", repr(rule))
+    if [p.name for p in positional[:2]] != ["w", "g"] or len(positional) + len(keywords) != len(parameters):
+        raise TypeError(
+            f"The rule {name}{inspect.signature(rule)} must take the weight and the gradient first, then its "
+            f"states, then keyword-only hyper-parameters: def {name}(w, g, state, *, lr)."
+        )
+    initial = {p.name: 0.0 if p.default is p.empty else float(p.default) for p in positional[2:]}
+    return Signature(initial, keywords)
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A rule with its options, as a graph: what to store, and the numbers that it reads at each step.
+
+    `outputs` maps `w` and the states to their new values; what the rule leaves alone is not in it.
+    """
+
+    name: str
+    rule: Rule
+    states: dict[str, float]
+    outputs: dict[str, Node]
+    numbers: tuple[str, ...]
+
+
+def _symbol(name: str, value: Any) -> Any:
+    """What a rule sees for an argument: itself where it steers the trace, a symbol where it is a number."""
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, (tuple, list)):
+        return tuple(_symbol(f"{name}[{i}]", item) for i, item in enumerate(value))
+    return scalar(name)
+
+
+def fixed(arguments: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The part of the arguments that a program depends on: all but the numbers, of which only the place."""
+
+    def key(value: Any) -> Any:
+        if value is None or isinstance(value, (bool, str)):
+            return value
+        return tuple(map(key, value)) if isinstance(value, (tuple, list)) else ...
+
+    return tuple((name, key(value)) for name, value in sorted(arguments.items()))
+
+
+_programs: dict[tuple[Any, ...], Program] = {}
+_lock = threading.Lock()
+
+
+def trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) -> Program:
+    """The program of a rule under these options; traced once for each set of fixed arguments."""
+    names = signature(rule).keywords
+    arguments = {name: value for name, value in arguments.items() if name in names}
+    key = (rule, fixed(arguments), chosen)
+    with _lock:
+        if key not in _programs:
+            _programs[key] = _trace(rule, arguments, chosen)
+        return _programs[key]
+
+
+def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) -> Program:
+    form = signature(rule)
+    name = getattr(rule, "__name__", "rule")
+    loads = {tensor: load(tensor) for tensor in ("w", "g", *form.states)}
+    gradient = options.before(loads["w"], loads["g"], chosen)
+    symbols = {key: _symbol(key, value) for key, value in arguments.items()}
+    states = [loads[state] for state in form.states]
+    result = rule(loads["w"], gradient, *states, **symbols)
+    results = result if isinstance(result, tuple) else (result,)
+    if len(results) != 1 + len(form.states):
+        raise TypeError(
+            f"The rule {name} must return the new weight and its {len(form.states)} states "
+            f"({', '.join(('w', *form.states))}); it returned {len(results)} values."
+        )
+    outputs = {}
+    for tensor, value in zip(("w", *form.states), results, strict=True):
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            value = const(value)
+        if not isinstance(value, Node) or value.kind != "float":
+            raise TypeError(f"The rule {name} must return an expression for {tensor!r}; it returned {value!r}.")
+        outputs[tensor] = value
+    outputs["w"] = options.after(outputs["w"], chosen)
+    outputs = {tensor: value for tensor, value in outputs.items() if value is not loads[tensor]}
+    numbers = {n.label: None for n in walk(outputs.values()) if n.op == "scalar"}
+    return Program(name, rule, form.states, outputs, tuple(numbers))

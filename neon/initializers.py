@@ -1,0 +1,151 @@
+"""How a layer's parameters get their first values. Random ones come from torch's generator:
+`torch.manual_seed(0)` repeats them.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Constant", "Gaussian", "GlorotUniform", "Initializer", "Kaiming", "Uniform"]
+
+
+class Initializer(ABC):
+    """Fills a parameter in place. Subclass it and write `fill` for one of your own.
+
+    Weights come in torch's layout: (outputs, inputs) for a Linear, (filters, channels, height,
+    width) for a Convolution. Both directions of a layer's fan can be read from it.
+    """
+
+    @abstractmethod
+    def fill(self, tensor: Tensor) -> None:
+        """Overwrite every element of `tensor`."""
+
+
+@dataclass(frozen=True)
+class Gaussian(Initializer):
+    """Normal values with mean `loc` and standard deviation `scale` (0 or more).
+
+    >>> weight = torch.empty(1000, 1000)
+    >>> Gaussian(loc=1.0, scale=0.01).fill(weight)
+    >>> f"{weight.mean():.3f} {weight.std():.3f}"
+    '1.000 0.010'
+    """
+
+    loc: float = 0.0
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_finite("Gaussian", "loc", self.loc)
+        check_finite("Gaussian", "scale", self.scale)
+        if self.scale < 0:
+            raise ValueError(f"Gaussian's scale is a standard deviation, 0 or more. Received: {self.scale!r}")
+
+    @torch.no_grad()
+    def fill(self, tensor: Tensor) -> None:
+        nn.init.normal_(tensor, self.loc, self.scale)
+
+
+@dataclass(frozen=True)
+class Uniform(Initializer):
+    """Values spread evenly over [low, high).
+
+    >>> weight = torch.empty(1000, 1000)
+    >>> Uniform(low=-0.5, high=1.5).fill(weight)
+    >>> f"{weight.min():.2f} {weight.mean():.2f} {weight.max():.2f}"
+    '-0.50 0.50 1.50'
+    """
+
+    low: float = 0.0
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_finite("Uniform", "low", self.low)
+        check_finite("Uniform", "high", self.high)
+        if self.low > self.high:
+            raise ValueError(
+                f"Uniform's low must not be above its high. Received: low={self.low!r}, high={self.high!r}"
+            )
+
+    @torch.no_grad()
+    def fill(self, tensor: Tensor) -> None:
+        nn.init.uniform_(tensor, self.low, self.high)
+
+
+@dataclass(frozen=True)
+class Constant(Initializer):
+    """Every element is `val`.
+
+    >>> bias = torch.empty(2)
+    >>> Constant(0.5).fill(bias)
+    >>> bias
+    tensor([0.5000, 0.5000])
+    """
+
+    val: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_finite("Constant", "val", self.val)
+
+    @torch.no_grad()
+    def fill(self, tensor: Tensor) -> None:
+        nn.init.constant_(tensor, self.val)
+
+
+@dataclass(frozen=True)
+class GlorotUniform(Initializer):
+    """Uniform over ±√(6 / (fan_in + fan_out)) (Glorot and Bengio 2010), for weights.
+
+    >>> weight = torch.empty(1000, 500)
+    >>> GlorotUniform().fill(weight)
+    >>> f"{weight.abs().max():.4f}"                 # √(6 / 1500)
+    '0.0632'
+    """
+
+    @torch.no_grad()
+    def fill(self, tensor: Tensor) -> None:
+        check_has_fans("GlorotUniform", tensor)
+        nn.init.xavier_uniform_(tensor)
+
+
+@dataclass(frozen=True)
+class Kaiming(Initializer):
+    """Normal with mean 0 and standard deviation √(2 / fan_in) (He et al. 2015), for weights
+    that a Rectlin follows.
+
+    `local` is neon's word for a convolution's layout of weights. The tensor's own shape says here
+    what the fan-in is, so either value gives the same.
+
+    >>> weight = torch.empty(100, 32, 5, 5)
+    >>> Kaiming().fill(weight)
+    >>> f"{weight.std():.2f}"                       # √(2 / 800)
+    '0.05'
+    """
+
+    local: bool = True
+
+    @torch.no_grad()
+    def fill(self, tensor: Tensor) -> None:
+        check_has_fans("Kaiming", tensor)
+        nn.init.kaiming_normal_(tensor, nonlinearity="relu")
+
+
+def check_finite(owner: str, argument: str, value: object) -> None:
+    """Raise unless `value` is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{owner}'s {argument} must be a number. Received: {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"{owner}'s {argument} must be finite. Received: {value!r}")
+
+
+def check_has_fans(owner: str, tensor: Tensor) -> None:
+    """Raise unless `tensor` has the two dimensions that a fan-in and a fan-out need."""
+    if tensor.ndim < 2:
+        raise ValueError(
+            f"{owner} needs a weight with inputs and outputs. Received: a tensor of shape "
+            f"{tuple(tensor.shape)}. Initialize a bias with Constant(0.0) instead."
+        )

@@ -1,0 +1,34 @@
+"""neon's layers, each a thin module over torch's own.
+
+The first dimension is the minibatch: vectors are (N, features), sequences (N, T, features), images
+(N, channels, height, width). The number of inputs is inferred from the first batch.
+"""
+
+from neon.layers.activation import Activation, Dropout, Reshape
+from neon.layers.container import Affine, Conv, Sequential
+from neon.layers.convolution import Convolution, Pooling
+from neon.layers.cost import GeneralizedCost
+from neon.layers.dense import Bias, Linear, LookupTable
+from neon.layers.layer import Layer
+from neon.layers.normalization import BatchNorm
+from neon.layers.recurrent import LSTM, Recurrent, RecurrentLast
+
+__all__ = [
+    "LSTM",
+    "Activation",
+    "Affine",
+    "BatchNorm",
+    "Bias",
+    "Conv",
+    "Convolution",
+    "Dropout",
+    "GeneralizedCost",
+    "Layer",
+    "Linear",
+    "LookupTable",
+    "Pooling",
+    "Recurrent",
+    "RecurrentLast",
+    "Reshape",
+    "Sequential",
+]

@@ -1,0 +1,80 @@
+"""Layers without parameters: Activation, Dropout, Reshape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from neon.initializers import check_finite
+from neon.layers.layer import Layer, check_count, describe
+
+__all__ = ["Activation", "Dropout", "Reshape"]
+
+
+class Activation(Layer):
+    """y = transform(x), with a transform of `neon.transforms` or any function of a tensor."""
+
+    def __init__(self, transform: Callable[[Tensor], Tensor], name: str | None = None) -> None:
+        super().__init__(name=name)
+        if isinstance(transform, type) or not callable(transform):
+            written = f"{transform.__name__}()" if isinstance(transform, type) else "Rectlin()"
+            raise TypeError(
+                f"Activation's transform must be an object to call, such as {written}. Received: {transform!r}"
+            )
+        self.transform = transform
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.transform(x)
+
+    def extra_repr(self) -> str:
+        return f"{self.transform}"
+
+
+class Dropout(Layer):
+    """Keeps each value with probability `keep` (default 0.5, in (0, 1]) and sets the others to 0.
+
+    While training, what is kept is divided by `keep`, as torch does it, so that nothing needs to
+    be scaled afterwards: in evaluation the layer does nothing.
+    """
+
+    def __init__(self, keep: float = 0.5, name: str | None = None) -> None:
+        super().__init__(name=name)
+        check_finite("Dropout", "keep", keep)
+        if not 0 < keep <= 1:
+            raise ValueError(f"Dropout's keep is the probability of keeping a value, in (0, 1]. Received: {keep!r}")
+        self.keep = keep
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, 1 - self.keep, self.training)
+
+    def extra_repr(self) -> str:
+        return f"keep={self.keep}"
+
+
+class Reshape(Layer):
+    """Gives each sample another shape: `Reshape((1, 8, 8))` makes images of vectors of 64.
+
+    One size may be -1, to be worked out; `Reshape((-1,))` flattens.
+    """
+
+    def __init__(self, reshape: Sequence[int], name: str | None = None) -> None:
+        super().__init__(name=name)
+        if not isinstance(reshape, (tuple, list)):
+            raise TypeError(
+                f"Reshape's reshape must be the shape of one sample, such as (1, 8, 8). Received: {reshape!r}"
+            )
+        self.reshape = tuple(check_count(self, "reshape", size, least=-1) for size in reshape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        try:
+            return x.reshape(len(x), *self.reshape)
+        except RuntimeError as error:
+            raise ValueError(
+                f"{describe(self)} cannot give samples of shape {tuple(x.shape[1:])} the shape "
+                f"{self.reshape}: the number of values differs"
+            ) from error
+
+    def extra_repr(self) -> str:
+        return f"{self.reshape}"

@@ -1,0 +1,94 @@
+"""Layers that are connected to every feature: Linear, Bias, LookupTable."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+from torch.nn import functional as F
+
+from neon.initializers import Initializer
+from neon.layers.layer import (
+    InferringLayer,
+    Layer,
+    check_count,
+    check_init,
+    describe,
+)
+
+__all__ = ["Bias", "Linear", "LookupTable"]
+
+
+class Linear(InferringLayer):
+    """y = x Wᵀ, with W of shape (nout, inputs) and no bias.
+
+    (N, inputs) becomes (N, nout); each step of a sequence, (N, T, inputs), is treated alike and
+    becomes (N, T, nout); an image, (N, channels, height, width), is flattened first, so that a
+    Linear or an Affine can follow a convolution directly.
+    """
+
+    weight: Parameter
+
+    def __init__(self, nout: int, init: Initializer, name: str | None = None) -> None:
+        super().__init__(name=name)
+        self.nout = check_count(self, "nout", nout)
+        self.init = check_init(self, init)
+        self.declare("weight", (nout, None))
+
+    def features(self, x: Tensor) -> int:
+        if x.ndim not in (2, 3, 4):
+            raise ValueError(
+                f"{describe(self)} takes vectors (N, inputs), sequences (N, T, inputs) or images "
+                f"(N, channels, height, width). Received: inputs of shape {tuple(x.shape)}"
+            )
+        return flat_images(x).shape[-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(flat_images(x), self.weight)
+
+    def extra_repr(self) -> str:
+        return f"nout={self.nout}, init={self.init}"
+
+
+class Bias(InferringLayer):
+    """y = x + b, with one b per feature: per channel of an image, (N, channels, height, width)."""
+
+    bias: Parameter
+
+    def __init__(self, init: Initializer, name: str | None = None) -> None:
+        super().__init__(name=name)
+        self.init = check_init(self, init)
+        self.declare("bias", (None,))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + (self.bias[:, None, None] if x.ndim == 4 else self.bias)
+
+    def extra_repr(self) -> str:
+        return f"init={self.init}"
+
+
+class LookupTable(Layer):
+    """A learned vector for each of `vocab_size` indices: integers of shape (N, T) become
+    (N, T, embedding_dim). The gradient is dense.
+    """
+
+    def __init__(self, vocab_size: int, embedding_dim: int, init: Initializer, name: str | None = None) -> None:
+        super().__init__(name=name)
+        check_count(self, "vocab_size", vocab_size)
+        check_count(self, "embedding_dim", embedding_dim)
+        self.init = check_init(self, init)
+        self.weight = Parameter(torch.empty(vocab_size, embedding_dim))
+        self.init.fill(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.is_floating_point() or x.is_complex():
+            raise TypeError(f"{describe(self)} takes integer indices. Received: {x.dtype} inputs")
+        return F.embedding(x.long(), self.weight)
+
+    def extra_repr(self) -> str:
+        vocab_size, embedding_dim = self.weight.shape
+        return f"vocab_size={vocab_size}, embedding_dim={embedding_dim}, init={self.init}"
+
+
+def flat_images(x: Tensor) -> Tensor:
+    return x.flatten(1) if x.ndim == 4 else x

@@ -1,0 +1,140 @@
+"""What every layer has in common: a name, parameters for neon's optimizers, inferred sizes."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter, is_lazy
+
+from neon.initializers import Initializer
+from neon.optimizers.param_list import Entry, param_entry
+
+__all__ = ["InferringLayer", "Layer"]
+
+Shape = tuple[int | None, ...]
+
+
+class Layer(nn.Module):
+    """A torch module with a `name` (None by default) that a MultiOptimizer can be keyed on."""
+
+    def __init__(self, name: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.name = check_name(self, name)
+
+    def get_params(self) -> Entry | list[Entry]:
+        """((param, grad), states) of the only parameter, or a list of them for none or several."""
+        entries = [param_entry(parameter) for parameter in self.parameters()]
+        return entries[0] if len(entries) == 1 else entries
+
+
+class InferredBuffer(UninitializedBuffer):
+    """torch's uninitialized buffer, which cannot be copied, made to follow `copy.deepcopy`."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> InferredBuffer:
+        like: dict[str, Any] = {"device": self.device, "dtype": self.dtype}
+        return memo.setdefault(id(self), InferredBuffer(**like))
+
+
+class InferringLayer(LazyModuleMixin, Layer):
+    """A layer that learns its number of inputs from the first batch it sees.
+
+    A subclass calls `declare` for each parameter and says how to count `features` and how to
+    `initialize` the parameters once they have a shape. Until the first forward pass (or
+    `load_state_dict`) the parameters are torch's UninitializedParameter.
+    """
+
+    shapes: dict[str, Shape]
+    init: Initializer
+
+    def __init__(self, name: str | None = None, **kwargs: Any) -> None:
+        with warnings.catch_warnings():
+            # what older versions of torch say of lazy modules, each time one is made
+            warnings.filterwarnings("ignore", message="Lazy modules are a new feature")
+            # torch types the mixin by a protocol that its own Module does not meet
+            super().__init__(name=name, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+        self.shapes = {}
+
+    def declare(self, name: str, shape: Shape, *, buffer: bool = False) -> None:
+        """Make room for a parameter or buffer; None in `shape` stands for the number of inputs."""
+        self.shapes[name] = shape
+        if buffer:
+            self.register_buffer(name, InferredBuffer())
+        else:
+            setattr(self, name, UninitializedParameter())
+
+    def is_waiting(self) -> bool:
+        """Whether a parameter or a buffer has no shape yet."""
+        return any(is_lazy(tensor) for tensor in (*self.parameters(), *self.buffers()))
+
+    def features(self, x: Tensor) -> int:
+        """The number of inputs: the size of the dimension that holds features or channels."""
+        return x.shape[feature_dim(x)]
+
+    def initialize(self) -> None:
+        """Give the parameters their first values."""
+        for parameter in self.parameters():
+            self.init.fill(parameter)
+
+    def initialize_parameters(self, x: Tensor) -> None:
+        """Give the parameters shape and values; torch calls it once, before the first forward pass."""
+        if not self.is_waiting():
+            return
+        features = self.features(x)
+        waiting = {name: type(getattr(self, name)) for name in self.shapes if is_lazy(getattr(self, name))}
+        for name in waiting:
+            getattr(self, name).materialize(tuple(features if n is None else n for n in self.shapes[name]))
+        try:
+            self.initialize()
+        except BaseException:
+            for name, kind in waiting.items():  # half initialized: it goes back to waiting
+                tensor = getattr(self, name)
+                tensor.data = tensor.data.new_empty(0)
+                tensor.__class__ = kind
+            raise
+
+
+def feature_dim(x: Tensor) -> int:
+    """Images, (N, channels, height, width), hold features in dimension 1; vectors, (N, features),
+    and sequences, (N, T, features), in the last.
+    """
+    return 1 if x.ndim == 4 else x.ndim - 1
+
+
+def describe(layer: nn.Module) -> str:
+    """A layer as error messages call it, such as Linear 'layer_one'."""
+    name = getattr(layer, "name", None)
+    return f"{type(layer).__name__} {name!r}" if name else type(layer).__name__
+
+
+def check_name(layer: nn.Module, name: object) -> str | None:
+    if name is None or isinstance(name, str):
+        return name
+    raise TypeError(f"{type(layer).__name__}'s name must be a string or None. Received: {name!r}")
+
+
+def check_init(layer: nn.Module, init: object, argument: str = "init") -> Initializer:
+    if isinstance(init, Initializer):
+        return init
+    raise TypeError(
+        f"{type(layer).__name__}'s {argument} must be an initializer such as Gaussian(scale=0.01). Received: {init!r}"
+    )
+
+
+def check_count(layer: nn.Module, argument: str, value: object, least: int = 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{type(layer).__name__}'s {argument} must be an int. Received: {value!r}")
+    if value < least:
+        raise ValueError(f"{type(layer).__name__}'s {argument} must be {least} or more. Received: {value!r}")
+    return value
+
+
+def check_pair(layer: nn.Module, argument: str, value: object, least: int = 1) -> tuple[int, int]:
+    """An int for both directions, or (height, width)."""
+    pair = value if isinstance(value, (tuple, list)) else (value, value)
+    if len(pair) != 2:
+        raise ValueError(f"{type(layer).__name__}'s {argument} must be an int or (height, width). Received: {value!r}")
+    height, width = (check_count(layer, argument, size, least) for size in pair)
+    return height, width

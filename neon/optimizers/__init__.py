@@ -1,0 +1,45 @@
+"""Optimizers: rules as equations, MultiOptimizer, schedules."""
+
+from neon.optimizers.adadelta import Adadelta
+from neon.optimizers.adagrad import Adagrad
+from neon.optimizers.adam import Adam, AdamW
+from neon.optimizers.gradient_descent import GradientDescentMomentum
+from neon.optimizers.lion import Lion
+from neon.optimizers.multioptimizer import MultiOptimizer
+from neon.optimizers.optimizer import Optimizer
+from neon.optimizers.rmsprop import RMSProp, RMSprop
+from neon.optimizers.schedules import (
+    ExpSchedule,
+    PolySchedule,
+    PowerSchedule,
+    Schedule,
+    ShiftSchedule,
+    StepSchedule,
+    WarmupCosine,
+    WarmupStableDecay,
+)
+from neon.optimizers.shift_adamax import ShiftAdaMax
+from neon.optimizers.sites import get_param_list
+
+__all__ = [
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "ExpSchedule",
+    "GradientDescentMomentum",
+    "Lion",
+    "MultiOptimizer",
+    "Optimizer",
+    "PolySchedule",
+    "PowerSchedule",
+    "RMSProp",
+    "RMSprop",
+    "Schedule",
+    "ShiftAdaMax",
+    "ShiftSchedule",
+    "StepSchedule",
+    "WarmupCosine",
+    "WarmupStableDecay",
+    "get_param_list",
+]

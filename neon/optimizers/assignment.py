@@ -1,0 +1,129 @@
+"""Assignment: which optimizer each parameter gets. Name > pattern > class > default."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from re import fullmatch
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from torch.nn.parameter import is_lazy
+
+from neon.optimizers.sites import Site
+
+if TYPE_CHECKING:
+    from neon.optimizers.multioptimizer import MultiOptimizer
+    from neon.optimizers.optimizer import Optimizer
+
+DEFAULT, CLASS, PATTERN, NAME = range(4)
+
+
+@dataclass(frozen=True)
+class Match:
+    """The optimizer of a site (None: it stays as it is), and how strong the key is that chose it.
+
+    `norms` are the MultiOptimizers, from the outermost in, that clip by a norm over all they hold.
+    """
+
+    level: int
+    length: int
+    key: str
+    optimizer: Optimizer | None
+    norms: tuple[MultiOptimizer, ...] = ()
+
+    @property
+    def strength(self) -> tuple[int, int]:
+        """Of two keys for one parameter, the one with the greater strength holds."""
+        return self.level, self.length
+
+
+def is_pattern(key: str) -> bool:
+    """Whether a key is a pattern: `re:` and a regular expression, or a name with `*`, `?` or `[`."""
+    return key.startswith("re:") or any(character in key for character in "*?[")
+
+
+def matching_keys(keys: Iterable[str], site: Site) -> list[tuple[int, int, str]]:
+    """The keys that apply to a site, as (level, length, key), the one that holds first."""
+    keys = list(keys)
+    names = {name: near for near, name in reversed(list(enumerate(site.names)))}
+    classes = {name: near for near, name in reversed(list(enumerate(site.classes)))}
+    found: list[tuple[int, int, int, str]] = []
+    for key in keys:
+        if key == "default":
+            found.append((DEFAULT, 0, 0, key))
+        elif key in names:
+            found.append((NAME, 0, -names[key], key))
+        elif is_pattern(key):
+            if any(_fits(key, name) for name in site.names):
+                found.append((PATTERN, len(key.removeprefix("re:")), 0, key))
+        elif key in classes:
+            found.append((CLASS, 0, -classes[key], key))
+    found.sort(key=lambda match: match[:3], reverse=True)  # stable: of equals the first in the mapping
+    return [(level, length, key) for level, length, _, key in found]
+
+
+def _fits(pattern: str, name: str) -> bool:
+    if pattern.startswith("re:"):
+        return fullmatch(pattern[3:], name) is not None
+    return fnmatchcase(name, pattern)
+
+
+def assign(optimizer: Optimizer, sites: Iterable[Site]) -> list[tuple[Site, Match]]:
+    """Each parameter once, with its optimizer; layers without parameters are kept for the table.
+
+    A parameter that several layers share goes by the strongest of their keys; a draw between
+    different optimizers raises `ValueError`.
+    """
+    chosen: dict[Any, tuple[Site, Match]] = {}
+    for number, site in enumerate(sites):
+        match = optimizer.match(site)
+        key = ("none", number) if site.param is None else _identity(site.param, number)
+        if key not in chosen:
+            chosen[key] = (site, match)
+            continue
+        other_site, other = chosen[key]
+        if match.strength == other.strength and match.optimizer is not other.optimizer:
+            raise ValueError(
+                f"The parameter shared by {other_site.label} and {site.label} is given to different optimizers by "
+                f"the keys {other.key!r} and {match.key!r}, which are equally strong. Add a key with the name of one "
+                "of the two layers."
+            )
+        if match.strength > other.strength:
+            chosen[key] = (other_site, match)
+    return list(chosen.values())
+
+
+def _identity(param: Tensor, number: int) -> Any:
+    """What two views of one parameter have in common: their memory."""
+    if param.is_meta or is_lazy(param) or param.numel() == 0:
+        return id(param)
+    return (param.data_ptr(), param.shape, param.dtype)
+
+
+def table(assigned: Iterable[tuple[Site, Match]], state_bytes: Mapping[int, int] | None = None) -> str:
+    """The assignment as text: layer, optimizer, number of parameters, bytes of state."""
+    rows: dict[tuple[str, str, str], list[int]] = {}
+    for site, match in assigned:
+        if site.param is None:
+            given = "None (no parameters)"
+        elif match.optimizer is None:
+            given = "None (frozen)"
+        else:
+            given = match.optimizer.name or type(match.optimizer).__name__
+        counts = rows.setdefault((site.label, site.kind, given), [0, 0])
+        if site.param is not None and not is_lazy(site.param):
+            counts[0] += site.param.numel()
+            counts[1] += (state_bytes or {}).get(id(site.param), 0)
+    lines = [("layer", "class", "optimizer", "parameters", "state bytes")]
+    lines += [(*row, f"{counts[0]:,}", f"{counts[1]:,}") for row, counts in rows.items()]
+    widths = [max(len(line[column]) for line in lines) for column in range(5)]
+    lines.insert(1, tuple("-" * width for width in widths))  # type: ignore[arg-type]
+    return "\n".join(_aligned(line, widths) for line in lines)
+
+
+def _aligned(line: tuple[str, ...], widths: list[int]) -> str:
+    left = [cell.ljust(width) for cell, width in zip(line[:3], widths, strict=False)]
+    right = [cell.rjust(width) for cell, width in zip(line[3:], widths[3:], strict=True)]
+    return "  ".join((*left, *right)).rstrip()

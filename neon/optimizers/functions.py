@@ -1,0 +1,87 @@
+"""The functions a rule may call: each takes floats, tensors and symbols alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from neon.engine import graph
+from neon.engine.backends.eager import TORCH
+from neon.engine.graph import Node
+from neon.engine.scalars import HOST
+
+__all__ = [
+    "clip", "equal", "exp", "log", "maximum", "minimum", "norm", "power_of_two", "sign", "sqrt", "where",
+]  # fmt: skip
+
+# A rule is one function for floats, tensors and symbols; its values are therefore typed as Any.
+Value = Any
+
+
+def _apply(op: str, *args: Value) -> Value:
+    if any(isinstance(a, Node) for a in args):
+        return graph.apply(op, *args)
+    like = next((a for a in args if isinstance(a, torch.Tensor) and a.is_floating_point()), None)
+    if like is None:
+        return float(HOST[op](*args))
+    return TORCH[op](*(a if isinstance(a, torch.Tensor) else torch.full_like(like, a) for a in args))
+
+
+def sqrt(x: Value) -> Value:
+    """√x."""
+    return _apply("sqrt", x)
+
+
+def exp(x: Value) -> Value:
+    """eˣ. Not correctly rounded: devices may differ in the last place."""
+    return _apply("exp", x)
+
+
+def log(x: Value) -> Value:
+    """The natural logarithm. Not correctly rounded: devices may differ in the last place."""
+    return _apply("log", x)
+
+
+def sign(x: Value) -> Value:
+    """−1, 0 or 1."""
+    return _apply("sign", x)
+
+
+def maximum(a: Value, b: Value) -> Value:
+    """The larger of the two; NaN if either is."""
+    return _apply("maximum", a, b)
+
+
+def minimum(a: Value, b: Value) -> Value:
+    """The smaller of the two; NaN if either is."""
+    return _apply("minimum", a, b)
+
+
+def clip(x: Value, low: Value, high: Value) -> Value:
+    """x, into [low, high]; NaN stays NaN."""
+    return minimum(maximum(x, low), high)
+
+
+def equal(a: Value, b: Value) -> Value:
+    """Whether a = b (`==` compares symbols themselves)."""
+    return _apply("equal", a, b)
+
+
+def where(condition: Value, a: Value, b: Value) -> Value:
+    """a where the condition holds, else b."""
+    return _apply("where", condition, a, b)
+
+
+def power_of_two(x: Value) -> Value:
+    """2^rint(log₂|x|), the power of two nearest in ratio, exactly; 0 for 0."""
+    return _apply("power_of_two", x)
+
+
+def norm(x: Value) -> Value:
+    """‖x‖₂ over the whole tensor, accumulated in float64 in a fixed order."""
+    if isinstance(x, Node):
+        return graph.apply("sqrt", graph.sum_of_squares(x, "tensor"))
+    if isinstance(x, torch.Tensor):
+        return torch.linalg.vector_norm(x, dtype=torch.float64).to(x.dtype)
+    return abs(float(x))

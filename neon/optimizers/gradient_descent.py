@@ -1,0 +1,93 @@
+"""Gradient descent with momentum (Polyak 1964), also in Nesterov's form (Sutskever et al. 2013)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from neon.arguments import flag, non_negative, unit_interval
+from neon.engine.trace import Rule
+from neon.optimizers.optimizer import Optimizer
+from neon.optimizers.schedules import Schedule
+
+
+def gradient_descent(w, g, *, lr):  # type: ignore[no-untyped-def]
+    """One step of gradient descent (Cauchy 1847).
+
+        w ← w − lr·g
+
+    >>> gradient_descent(1.0, 0.5, lr=0.1)
+    0.95
+    """
+    return w - lr * g
+
+
+def gradient_descent_momentum(w, g, velocity, *, lr, momentum, nesterov):  # type: ignore[no-untyped-def]
+    """One step of gradient descent with momentum (Sutskever et al. 2013, equations 1 to 4).
+
+        velocity ← γ·velocity − lr·g
+        w        ← w + velocity                  or, with Nesterov's form,
+        w        ← w + γ·velocity − lr·g
+
+    The velocity holds the learning rate: a change of the rate does not rescale it.
+
+    >>> w, velocity = gradient_descent_momentum(1.0, 0.5, -0.2, lr=0.1, momentum=0.9, nesterov=False)
+    >>> round(w, 8), round(velocity, 8)
+    (0.77, -0.23)
+    >>> round(gradient_descent_momentum(1.0, 0.5, -0.2, lr=0.1, momentum=0.9, nesterov=True)[0], 8)
+    0.743
+    """
+    velocity = momentum * velocity - lr * g
+    w = w + momentum * velocity - lr * g if nesterov else w + velocity
+    return w, velocity
+
+
+class GradientDescentMomentum(Optimizer):
+    """Gradient descent with momentum (Polyak 1964; Nesterov's form as Sutskever et al. 2013).
+
+        v' = γv − α(g + λθ);  θ' = θ + v';  with `nesterov`: θ' = θ + γv' − α(g + λθ)
+
+    `learning_rate` α ≥ 0; `momentum_coef` γ in [0, 1]: with 0 no velocity is kept; `wdecay` λ ≥ 0;
+    `nesterov` needs γ ≠ 0. The other options are `Optimizer`'s. Raises `ValueError` or `TypeError`.
+    """
+
+    rule = staticmethod(gradient_descent_momentum)
+
+    def __init__(
+        self,
+        learning_rate: float,
+        momentum_coef: float,
+        stochastic_round: bool | int = False,
+        wdecay: float = 0.0,
+        gradient_clip_norm: float | None = None,
+        gradient_clip_value: float | None = None,
+        param_clip_value: float | None = None,
+        name: str | None = None,
+        schedule: Schedule | None = None,
+        nesterov: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            name,
+            stochastic_round=stochastic_round,
+            gradient_clip_norm=gradient_clip_norm,
+            gradient_clip_value=gradient_clip_value,
+            param_clip_value=param_clip_value,
+            wdecay=wdecay,
+            schedule=schedule,
+            **options,
+        )
+        self.learning_rate = non_negative("learning_rate", learning_rate)
+        self.momentum_coef = unit_interval("momentum_coef", momentum_coef)
+        self.nesterov = flag("nesterov", nesterov)
+        if nesterov and momentum_coef == 0:
+            raise ValueError(
+                "nesterov=True needs a momentum_coef other than 0. Received: momentum_coef=0. "
+                "Give a momentum, such as 0.9, or leave nesterov out."
+            )
+
+    def hyperparameters(self) -> dict[str, Any]:
+        return {"lr": self.learning_rate, "momentum": self.momentum_coef, "nesterov": self.nesterov}
+
+    def select_rule(self, values: Mapping[str, Any]) -> Rule:
+        return gradient_descent if values["momentum"] == 0 else gradient_descent_momentum

@@ -1,0 +1,126 @@
+"""MultiOptimizer: different optimizers for different layers, in one object."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from neon.arguments import clip_bound, optional_name
+from neon.optimizers.assignment import Match, assign, is_pattern, matching_keys, table
+from neon.optimizers.optimizer import Optimizer
+from neon.optimizers.sites import Site, layer_sites
+
+
+class MultiOptimizer(Optimizer):
+    """Gives each layer the optimizer of the strongest key that fits it: name > pattern > class > default.
+
+    `optimizer_mapping` has the key `"default"` and any number of others: a layer's or parameter's name
+    (it covers everything below it), a pattern (`"blocks.*.attention"`, or `"re:..."` for a regular
+    expression that must match a whole name; of two that fit, the longer holds), or the name of a
+    layer's class or base class (the nearest holds; `"Bias"` means every parameter called `bias`). A value
+    is an `Optimizer`, another MultiOptimizer, or None: those layers stay as they are.
+
+    `gradient_clip_norm` clips by one norm over everything held, before each optimizer's own clipping.
+
+    >>> from neon.optimizers import Adam, GradientDescentMomentum
+    >>> MultiOptimizer({"default": Adam(), "Bias": GradientDescentMomentum(0.1, 0.9, name="bias")}).keys
+    ('default', 'Bias')
+
+    Raises `ValueError` for a mapping without `"default"`, `TypeError` for keys or values of other types.
+    """
+
+    def __init__(
+        self,
+        optimizer_mapping: Mapping[str, Optimizer | None],
+        name: str | None = None,
+        *,
+        gradient_clip_norm: float | None = None,
+    ) -> None:
+        self.name = optional_name("name", name)
+        self.gradient_clip_norm = clip_bound("gradient_clip_norm", gradient_clip_norm, norm=True)
+        self.optimizer_mapping = _checked(optimizer_mapping)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The mapping's keys."""
+        return tuple(self.optimizer_mapping)
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """None of its own: they belong to the optimizers it holds."""
+        return {}
+
+    def match(self, site: Site) -> Match:
+        level, length, key = matching_keys(self.keys, site)[0]
+        chosen = self.optimizer_mapping[key]
+        norms = () if self.gradient_clip_norm is None else (self,)
+        if isinstance(chosen, MultiOptimizer):
+            inner = chosen.match(site)
+            return Match(level, length, f"{key}/{inner.key}", inner.optimizer, norms + inner.norms)
+        return Match(level, length, key, chosen, norms)
+
+    def leaves(self) -> dict[str, tuple[Optimizer, tuple[MultiOptimizer, ...]]]:
+        norms = () if self.gradient_clip_norm is None else (self,)
+        found: dict[str, tuple[Optimizer, tuple[MultiOptimizer, ...]]] = {}
+        for key, optimizer in self.optimizer_mapping.items():
+            if isinstance(optimizer, MultiOptimizer):
+                for inner, (leaf, inner_norms) in optimizer.leaves().items():
+                    found[f"{key}/{inner}"] = (leaf, norms + inner_norms)
+            elif optimizer is not None:
+                found[key] = (optimizer, norms)
+        return found
+
+    def unmatched(self, sites: Iterable[Site]) -> list[str]:
+        """The keys, of nested mappings too, that fit no layer."""
+        sites = list(sites)
+        fitting = {key for site in sites for _, _, key in matching_keys(self.keys, site)}
+        missing = [key for key in self.keys if key not in fitting and key != "default"]
+        for value in self.optimizer_mapping.values():
+            if isinstance(value, MultiOptimizer):
+                missing += value.unmatched(sites)
+        return missing
+
+    def explain_unmatched(self, missing: list[str], sites: Iterable[Site]) -> str:
+        """What is wrong with keys that fit nothing, and what there is instead."""
+        sites = list(sites)
+        names = list(dict.fromkeys(name for site in sites for name in site.names))
+        classes = list(dict.fromkeys(name for site in sites for name in site.classes))
+        close = [c for key in missing if not is_pattern(key) for c in get_close_matches(key, names + classes, 1)]
+        hint = f" Did you mean {', '.join(map(repr, close))}?" if close else ""
+        shown = ", ".join(names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")
+        return (
+            f"MultiOptimizer: no layer fits the key{'s' * (len(missing) > 1)} {', '.join(map(repr, missing))}.{hint} "
+            f"Names here: {shown or 'none'}. Classes here: {', '.join(classes) or 'none'}. "
+            "Correct the spelling or remove the key."
+        )
+
+    def table(self, layer_list: Any) -> str:
+        """Which optimizer each layer gets, as text, with counts of parameters."""
+        return table(assign(self, layer_sites(layer_list)))
+
+    def __repr__(self) -> str:
+        lines = [f"    {key!r}: {value!r}," for key, value in self.optimizer_mapping.items()]
+        clip = "" if self.gradient_clip_norm is None else f", gradient_clip_norm={self.gradient_clip_norm}"
+        return "MultiOptimizer({\n" + "\n".join(lines) + "\n}" + clip + ")"
+
+
+def _checked(mapping: Any) -> dict[str, Optimizer | None]:
+    if not isinstance(mapping, Mapping):
+        raise TypeError(
+            "optimizer_mapping must be a dict from keys to optimizers, such as "
+            f'{{"default": Adam()}}. Received: {mapping!r}.'
+        )
+    if "default" not in mapping:
+        raise ValueError(
+            "optimizer_mapping needs the key 'default', for layers that no other key fits. "
+            f"Received the keys: {', '.join(map(repr, mapping)) or 'none'}."
+        )
+    for key, value in mapping.items():
+        if not isinstance(key, str):
+            raise TypeError(f"optimizer_mapping's keys must be strings. Received the key {key!r}.")
+        if value is not None and not isinstance(value, Optimizer):
+            raise TypeError(
+                f"optimizer_mapping[{key!r}] must be an Optimizer, or None to leave those layers as they are. "
+                f"Received: {value!r}."
+            )
+    return dict(mapping)

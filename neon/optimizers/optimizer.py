@@ -1,0 +1,217 @@
+"""The base class: an optimizer is a rule, its hyper-parameters and its options; it owns no tensors."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from neon import backends
+from neon.arguments import clip_bound, non_negative, optional_name, rounding
+from neon.engine.batch import Settings
+from neon.engine.options import Options
+from neon.engine.trace import Rule, signature, trace
+from neon.optimizers.schedules import Schedule
+
+if TYPE_CHECKING:
+    from neon.optimizers.assignment import Match, Site
+    from neon.torch.optimizer import AttachedOptimizer
+
+# What the engine supplies to a rule that asks for it.
+SUPPLIED = ("step", "epoch")
+
+
+class Optimizer:
+    """A custom optimizer is a subclass with a `rule`, or with an `optimize` of its own.
+
+    The rule takes the weight, the gradient and any number of states, then keyword-only
+    hyper-parameters (`step` and `epoch` are supplied), and returns the new weight and states:
+
+    >>> class Momentum(Optimizer):
+    ...     @staticmethod
+    ...     def rule(w, g, velocity, *, lr=0.01, momentum=0.9):
+    ...         velocity = momentum * velocity - lr * g
+    ...         return w + velocity, velocity
+    >>> Momentum(lr=0.1, gradient_clip_norm=1.0)
+    Momentum(lr=0.1, momentum=0.9, gradient_clip_norm=1.0)
+
+    Options, common to all rules, in the order in which they act: `gradient_clip_norm` (every gradient
+    of this optimizer times min(1, k/‖g‖), the norm over all of its tensors), `gradient_clip_value`
+    (each element into [−|k|, |k|]), `wdecay` (λθ is added to the gradient), `param_clip_value`
+    (weights into [−|k|, |k|]), `stochastic_round` (True: the width of the parameter's format; or a
+    width in mantissa bits), `schedule` (the learning rate by epoch or step).
+
+    A state starts at zero, or at the default of its argument: `def rule(w, g, size=0.1, *, lr)`.
+    """
+
+    rule: ClassVar[Callable[..., Any] | None] = None
+    be = backends.default
+    name: str | None = None
+    schedule: Schedule = Schedule()
+    stochastic_round: bool | int = False
+    gradient_clip_norm: float | None = None
+    gradient_clip_value: float | None = None
+    param_clip_value: float | None = None
+    wdecay: float = 0.0
+    seed: int = 0
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        schedule: Schedule | None = None,
+        stochastic_round: bool | int = False,
+        gradient_clip_norm: float | None = None,
+        gradient_clip_value: float | None = None,
+        param_clip_value: float | None = None,
+        wdecay: float = 0.0,
+        seed: int = 0,
+        **hyperparameters: Any,
+    ) -> None:
+        self.name = optional_name("name", name)
+        self.schedule = _schedule(schedule)
+        self.stochastic_round = rounding("stochastic_round", stochastic_round)
+        self.gradient_clip_norm = clip_bound("gradient_clip_norm", gradient_clip_norm, norm=True)
+        self.gradient_clip_value = clip_bound("gradient_clip_value", gradient_clip_value)
+        self.param_clip_value = clip_bound("param_clip_value", param_clip_value)
+        self.wdecay = non_negative("wdecay", wdecay)
+        self.seed = int(seed)
+        self._hyperparameters = self._checked(hyperparameters)
+
+    def _checked(self, given: dict[str, Any]) -> dict[str, Any]:
+        """The rule's hyper-parameters: given, or its own defaults; unknown and missing ones are errors."""
+        rule = type(self).rule
+        keywords = {k: v for k, v in signature(rule).keywords.items() if k not in SUPPLIED} if rule else {}
+        kind = type(self).__name__
+        for name, value in given.items():
+            if name not in keywords:
+                known = ", ".join(keywords) or "none"
+                raise TypeError(f"{kind} has no hyper-parameter {name!r}. Its rule takes: {known}.")
+            if isinstance(value, float) and value != value:
+                raise ValueError(f"{name} must not be NaN. Received: {name}={value!r}.")
+        if "lr" in given:
+            non_negative("lr", given["lr"])
+        missing = [k for k, v in keywords.items() if v is inspect.Parameter.empty and k not in given]
+        if missing and type(self).hyperparameters is Optimizer.hyperparameters:
+            raise TypeError(f"{kind} needs {', '.join(missing)}: {kind}({missing[0]}=...).")
+        return {k: given.get(k, v) for k, v in keywords.items() if v is not inspect.Parameter.empty or k in given}
+
+    # -- what a subclass may override --------------------------------------------------------------
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """The rule's keyword arguments by torch's names: lr, momentum, betas, eps, ..."""
+        return dict(self._hyperparameters)
+
+    def select_rule(self, values: Mapping[str, Any]) -> Rule:
+        """The rule for these hyper-parameters: one that needs fewer states where they allow it."""
+        rule = type(self).rule
+        if rule is None:
+            raise TypeError(
+                f"{type(self).__name__} has an optimize() of its own and no rule; only a rule can be attached or "
+                "compiled. Give it one: a static method rule(w, g, *states, *, lr)."
+            )
+        return rule
+
+    # -- the documented interface ------------------------------------------------------------------
+
+    def optimize(self, layer_list: Any, epoch: int) -> None:
+        """Update every parameter of the layers once, with gradients summed over `be.bsz` samples."""
+        from neon.optimizers.stepper import LayerStepper
+
+        if not hasattr(self, "_stepper"):
+            self._stepper = LayerStepper(self)
+        self._stepper.step(layer_list, epoch)
+
+    def clip_gradient_value(self, grad: Tensor, clip_value: float | None = None) -> Tensor:
+        """The gradient with each element in [−|clip_value|, |clip_value|]; unchanged for None."""
+        bound = clip_bound("clip_value", clip_value)
+        return grad if bound is None else grad.clamp(-abs(bound), abs(bound))
+
+    def clip_gradient_norm(self, param_list: Iterable[Any], clip_norm: float | None = None) -> float:
+        """min(1, clip_norm / ‖g‖) with ‖g‖ the norm of all gradients over the batch mean; 1 for None."""
+        bound = clip_bound("clip_norm", clip_norm, norm=True)
+        if bound is None:
+            return 1.0
+        norms = [torch.linalg.vector_norm(grad, dtype=torch.float64) for (_, grad), _ in param_list]
+        norm = float(torch.stack(norms).norm()) / self.be.bsz if norms else 0.0
+        return bound / norm if not norm <= bound else 1.0
+
+    def attach(self, target: Any) -> AttachedOptimizer:
+        """A `torch.optim.Optimizer` with this description, for a module, (named) parameters or groups."""
+        from neon.torch.optimizer import AttachedOptimizer
+
+        return AttachedOptimizer(self, target)
+
+    # -- what the engine is told -------------------------------------------------------------------
+
+    def group(self) -> dict[str, Any]:
+        """A parameter group's values under torch's names: hyper-parameters and options."""
+        return {
+            **self.hyperparameters(),
+            "weight_decay": self.wdecay,
+            "gradient_clip_norm": self.gradient_clip_norm,
+            "gradient_clip_value": self.gradient_clip_value,
+            "param_clip_value": self.param_clip_value,
+            "stochastic_round": self.stochastic_round,
+            "epoch": 0,
+        }
+
+    def settings(
+        self, values: Mapping[str, Any], outer: tuple[Hashable, ...] = (), batch_mean: bool = False
+    ) -> Settings:
+        """What the engine needs for tensors with these values; `outer` are owners of wider norms.
+
+        The bounds of the wider norms are `values["outer_clip_norms"]`.
+        """
+        rule = self.select_rule(values)
+        own_norm = values["gradient_clip_norm"] is not None
+        options = Options(
+            batch_mean=batch_mean,
+            clip_norms=(
+                *(f"outer_clip_norms[{level}]" for level in range(len(outer))),
+                *(("gradient_clip_norm",) if own_norm else ()),
+            ),
+            clip_value=values["gradient_clip_value"] is not None,
+            weight_decay="weight_decay" not in signature(rule).keywords,
+            param_clip=values["param_clip_value"] is not None,
+        )
+        program = trace(rule, {**values, "step": 1}, options)
+        rounding = values["stochastic_round"]
+        width = None if rounding is False else 0 if rounding is True else rounding
+        return Settings(program, values, (*outer, self), width, self.seed)
+
+    def match(self, site: Site) -> Match:
+        """Which optimizer a site gets: this one."""
+        from neon.optimizers.assignment import Match
+
+        return Match(0, 0, "default", self)
+
+    def leaves(self) -> dict[str, tuple[Optimizer, tuple[Any, ...]]]:
+        """Every optimizer with a rule below this one, by label, with the owners of wider norms."""
+        return {"default": (self, ())}
+
+    def __repr__(self) -> str:
+        values = self.group()
+        unset = {"weight_decay": 0.0, "stochastic_round": False, "epoch": values["epoch"]}
+        shown = {k: v for k, v in values.items() if v is not None and unset.get(k, ...) != v}
+        if not self.schedule.constant:
+            shown["schedule"] = self.schedule
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in shown.items())})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_stepper"}
+
+
+def _schedule(schedule: Any) -> Schedule:
+    if schedule is None:
+        return Schedule()
+    if not callable(getattr(schedule, "get_learning_rate", None)):
+        raise TypeError(
+            f"schedule must have get_learning_rate(learning_rate, epoch). Received: schedule={schedule!r}."
+        )
+    return schedule
+
+

@@ -1,0 +1,206 @@
+"""Schedules: from the initial learning rate and the epoch (or step) to the learning rate.
+
+A schedule is a function of its argument alone: asking twice, or out of order, gives the same answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from neon.arguments import number, non_negative, positive, positive_integer, unit_interval
+
+Unit = Literal["epochs", "steps"]
+
+
+class Schedule:
+    """A constant rate, or one that changes by steps.
+
+    - `Schedule()`: α.
+    - `Schedule(step_config=[2, 6], change=0.5)`: α · change once for each listed epoch reached.
+    - `Schedule(step_config=2, change=0.5)`: α · change^⌊epoch / step_config⌋.
+    - `Schedule(step_config=[2, 6], change=[0.6, 0.4])`: *set* to 0.6 from epoch 2, to 0.4 from epoch 6.
+
+    >>> [Schedule(step_config=[2, 6], change=0.5).get_learning_rate(1.0, e) for e in (0, 2, 6)]
+    [1.0, 0.5, 0.25]
+    """
+
+    unit: Unit = "epochs"
+
+    def __init__(self, step_config: int | Sequence[int] | None = None, change: float | Sequence[float] = 1.0) -> None:
+        self.step_config = step_config
+        self.change = change
+        if step_config is None:
+            if change != 1.0:
+                raise ValueError(f"change needs a step_config. Received: change={change!r}, step_config=None.")
+        elif isinstance(step_config, Sequence) and not isinstance(step_config, str):
+            self.step_config = _epochs("step_config", step_config)
+            if isinstance(change, Sequence):
+                self.change = _rates("change", change, len(step_config))
+            else:
+                self.change = non_negative("change", change)
+        else:
+            self.step_config = positive_integer("step_config", step_config)
+            self.change = non_negative("change", change)
+
+    def get_learning_rate(self, learning_rate: float, epoch: float) -> float:
+        """The rate at `epoch`, counted from 0 in this schedule's `unit`."""
+        config, change = self.step_config, self.change
+        if config is None:
+            return learning_rate
+        if isinstance(config, int):
+            return learning_rate * change ** (epoch // config)  # type: ignore[operator]
+        reached = [i for i, start in enumerate(config) if epoch >= start]
+        if isinstance(change, Sequence):
+            return change[reached[-1]] if reached else learning_rate
+        return learning_rate * change ** len(reached)
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({arguments})"
+
+    def __eq__(self, other: Any) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    @property
+    def constant(self) -> bool:
+        """Whether the rate never changes; it is then left to whoever else sets it."""
+        return type(self) is Schedule and self.step_config is None
+
+
+class StepSchedule(Schedule):
+    """The rate is *set* to change[i] from epoch step_config[i] on."""
+
+    def __init__(self, step_config: int | Sequence[int], change: float | Sequence[float]) -> None:
+        epochs = step_config if isinstance(step_config, Sequence) else [step_config]
+        rates = change if isinstance(change, Sequence) else [change]
+        super().__init__(epochs, list(rates))
+
+
+class PowerSchedule(Schedule):
+    """α · change^⌊epoch / step_config⌋: multiplied by `change` every `step_config` epochs."""
+
+    def __init__(self, step_config: int, change: float) -> None:
+        super().__init__(positive_integer("step_config", step_config), non_negative("change", change))
+
+
+class ExpSchedule(Schedule):
+    """α / (1 + decay · epoch), decay ≥ 0."""
+
+    def __init__(self, decay: float) -> None:
+        self.decay = non_negative("decay", decay)
+
+    def get_learning_rate(self, learning_rate: float, epoch: float) -> float:
+        """The rate at `epoch`."""
+        return learning_rate / (1.0 + self.decay * epoch)
+
+
+class PolySchedule(Schedule):
+    """α (1 − epoch / total_epochs)^power, 0 from `total_epochs` on."""
+
+    def __init__(self, total_epochs: int, power: float) -> None:
+        self.total_epochs = positive_integer("total_epochs", total_epochs)
+        self.power = positive("power", power)
+
+    def get_learning_rate(self, learning_rate: float, epoch: float) -> float:
+        """The rate at `epoch`."""
+        return learning_rate * max(0.0, 1.0 - epoch / self.total_epochs) ** self.power
+
+
+class ShiftSchedule(Schedule):
+    """α · 2^(−shift_size · ⌊epoch / interval⌋)."""
+
+    def __init__(self, interval: int, shift_size: int = 1) -> None:
+        self.interval = positive_integer("interval", interval)
+        self.shift_size = positive_integer("shift_size", shift_size)
+
+    def get_learning_rate(self, learning_rate: float, epoch: float) -> float:
+        """The rate at `epoch`."""
+        return learning_rate * 2.0 ** (-self.shift_size * (epoch // self.interval))
+
+
+class WarmupCosine(Schedule):
+    """A linear rise over `warmup`, then half a cosine down to floor · α at `total` (Loshchilov & Hutter 2017).
+
+        t < warmup:  α · (t + 1) / warmup
+        then:        α · (floor + (1 − floor) · ½ (1 + cos(π · (t − warmup) / (total − warmup))))
+
+    `warmup`, `total` and t count epochs, or steps with `unit="steps"`; `floor` is a fraction of α in [0, 1].
+
+    >>> [round(WarmupCosine(2, 6).get_learning_rate(1.0, t), 4) for t in (0, 1, 2, 4, 6)]
+    [0.5, 1.0, 1.0, 0.5, 0.0]
+    """
+
+    def __init__(self, warmup: int, total: int, floor: float = 0.0, unit: Unit = "epochs") -> None:
+        self.warmup = _count("warmup", warmup)
+        self.total = positive_integer("total", total)
+        self.floor = unit_interval("floor", floor)
+        self.unit = _unit(unit)
+        if self.total <= self.warmup:
+            raise ValueError(f"total must be greater than warmup. Received: total={total!r}, warmup={warmup!r}.")
+
+    def get_learning_rate(self, learning_rate: float, epoch: float) -> float:
+        """The rate at `epoch`, counted in `unit`."""
+        if epoch < self.warmup:
+            return learning_rate * (epoch + 1) / self.warmup
+        done = min(1.0, (epoch - self.warmup) / (self.total - self.warmup))
+        cosine = 0.5 * (1 + math.cos(math.pi * done))
+        return learning_rate * (self.floor + (1 - self.floor) * cosine)
+
+
+class WarmupStableDecay(Schedule):
+    """A linear rise, a constant stretch, a linear fall to floor · α (Hu et al. 2024, MiniCPM).
+
+        t < warmup:            α · (t + 1) / warmup
+        then for `stable`:     α
+        then over `decay`:     α · (1 − (1 − floor) · k / decay), k counted from the start of the fall
+
+    All counts are epochs, or steps with `unit="steps"`; `floor` is a fraction of α in [0, 1].
+
+    >>> [WarmupStableDecay(2, 2, 4).get_learning_rate(1.0, t) for t in (0, 1, 3, 4, 6, 8)]
+    [0.5, 1.0, 1.0, 1.0, 0.5, 0.0]
+    """
+
+    def __init__(self, warmup: int, stable: int, decay: int, floor: float = 0.0, unit: Unit = "epochs") -> None:
+        self.warmup = _count("warmup", warmup)
+        self.stable = _count("stable", stable)
+        self.decay = positive_integer("decay", decay)
+        self.floor = unit_interval("floor", floor)
+        self.unit = _unit(unit)
+
+    def get_learning_rate(self, learning_rate: float, epoch: float) -> float:
+        """The rate at `epoch`, counted in `unit`."""
+        if epoch < self.warmup:
+            return learning_rate * (epoch + 1) / self.warmup
+        done = min(1.0, max(0.0, (epoch - self.warmup - self.stable) / self.decay))
+        return learning_rate * (1 - (1 - self.floor) * done)
+
+
+def _count(name: str, value: Any) -> int:
+    return 0 if value == 0 and not isinstance(value, bool) else positive_integer(name, value)
+
+
+def _unit(value: Any) -> Unit:
+    if value not in ("epochs", "steps"):
+        raise ValueError(f"unit must be 'epochs' or 'steps'. Received: unit={value!r}.")
+    return value
+
+
+def _epochs(name: str, values: Sequence[Any]) -> list[int]:
+    epochs = [_count(name, value) for value in values]
+    if not epochs or any(a >= b for a, b in zip(epochs, epochs[1:], strict=False)):
+        raise ValueError(f"{name} must list epochs in increasing order. Received: {name}={list(values)!r}.")
+    return epochs
+
+
+def _rates(name: str, values: Sequence[Any], count: int) -> list[float]:
+    rates = [non_negative(name, number(name, value)) for value in values]
+    if len(rates) != count:
+        raise ValueError(
+            f"{name} must hold one rate for each epoch of step_config ({count}). Received: {name}={list(values)!r}."
+        )
+    return rates

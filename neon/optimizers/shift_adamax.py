@@ -1,0 +1,66 @@
+"""ShiftAdaMax (Courbariaux et al. 2016): AdaMax whose products are shifts by powers of two."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from neon.arguments import beta, non_negative, positive
+from neon.optimizers.functions import clip, maximum, power_of_two, sign
+from neon.optimizers.optimizer import Optimizer
+from neon.optimizers.schedules import Schedule
+
+
+def shift(a, b):  # type: ignore[no-untyped-def]
+    """a·sign(b)·2^rint(log₂|b|): a times b, with b replaced by the nearest power of two."""
+    return a * (sign(b) * power_of_two(b))
+
+
+def shift_adamax(w, g, exp_avg, exp_inf, *, lr, betas, eps, epoch):  # type: ignore[no-untyped-def]
+    """One step of shift-based AdaMax (Courbariaux et al. 2016, arXiv:1602.02830, algorithm 4).
+
+        exp_avg ← β₁·exp_avg + (1−β₁)·g
+        exp_inf ← max(β₂·exp_inf, |g|)
+        w       ← clip(w − shift(shift(exp_avg, 1/(exp_inf + ε)), lr/(1−β₁ᵗ)), −1, 1),   t = epoch + 1
+
+    >>> w, exp_avg, exp_inf = shift_adamax(0.5, 0.3, 0.1, 0.2, lr=0.01, betas=(0.9, 0.99), eps=1e-8, epoch=2)
+    >>> round(w, 8), round(exp_avg, 8), exp_inf
+    (0.485, 0.12, 0.3)
+    """
+    beta1, beta2 = betas
+    exp_avg = beta1 * exp_avg + (1 - beta1) * g
+    exp_inf = maximum(beta2 * exp_inf, abs(g))
+    step = shift(shift(exp_avg, 1 / (exp_inf + eps)), lr / (1 - beta1 ** (epoch + 1)))
+    return clip(w - step, -1.0, 1.0), exp_avg, exp_inf
+
+
+class ShiftAdaMax(Optimizer):
+    """Shift-based AdaMax (Courbariaux et al. 2016), for weights in [−1, 1].
+
+        m' = β₁m + (1−β₁)g;  v' = max(β₂v, |g|);  t = epoch + 1
+        θ' = clip(θ − shift(shift(m', 1/(v'+ε)), α/(1−β₁ᵗ)), −1, 1),  shift(a, b) = a·sign(b)·2^rint(log₂|b|)
+
+    `learning_rate` α ≥ 0, `beta_1` and `beta_2` in [0, 1), `epsilon` > 0; the other options are
+    `Optimizer`'s. Raises `ValueError` or `TypeError` for others.
+    """
+
+    rule = staticmethod(shift_adamax)
+
+    def __init__(
+        self,
+        stochastic_round: bool | int = False,
+        learning_rate: float = 0.002,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        schedule: Schedule | None = None,
+        name: str | None = "ShiftAdaMax",
+        **options: Any,
+    ) -> None:
+        super().__init__(name, stochastic_round=stochastic_round, schedule=schedule, **options)
+        self.learning_rate = non_negative("learning_rate", learning_rate)
+        self.beta_1 = beta("beta_1", beta_1)
+        self.beta_2 = beta("beta_2", beta_2)
+        self.epsilon = positive("epsilon", epsilon)
+
+    def hyperparameters(self) -> dict[str, Any]:
+        return {"lr": self.learning_rate, "betas": (self.beta_1, self.beta_2), "eps": self.epsilon}

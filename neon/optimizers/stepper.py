@@ -1,0 +1,153 @@
+"""One step over a list of layers: assignment, states, plan. What `Optimizer.optimize` does."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from neon.arguments import non_negative
+from neon.engine.batch import Item, Settings
+from neon.engine.plan import Plan
+from neon.engine.trace import Program
+from neon.optimizers.assignment import Match, assign
+from neon.optimizers.param_list import Entry
+from neon.optimizers.sites import Site, layer_sites
+
+if TYPE_CHECKING:
+    from neon.optimizers.optimizer import Optimizer
+
+
+def new_states(program: Program, param: Tensor) -> list[Tensor]:
+    """The states of a parameter before its first update: in the arithmetic's precision and its own layout."""
+    dtype = torch.float64 if param.dtype == torch.float64 else torch.float32
+    return [
+        torch.full_like(param, value, dtype=dtype, memory_format=torch.preserve_format, requires_grad=False)
+        for value in program.states.values()
+    ]
+
+
+def update_count(holder: Tensor) -> Tensor:
+    """The number of updates that a tensor has had, kept on it as an attribute: it goes where the tensor goes."""
+    return getattr(holder, "_neon_step", torch.tensor(0.0))
+
+
+class _Share:
+    """The part of a layer list that goes to one optimizer, as the layer list of an `optimize` of its own."""
+
+    def __init__(self, entries: list[Entry]) -> None:
+        self._entries = entries
+
+    def get_params(self) -> list[Entry]:
+        return self._entries
+
+
+class LayerStepper:
+    """Steps over layer lists for one optimizer; keeps the plan of the last call while it still holds."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._optimizer = optimizer
+        self._plan: Plan | None = None
+        self._programs: tuple[Any, ...] = ()
+        self._values: dict[str, dict[str, Any]] = defaultdict(dict)
+        self._updates = 0
+        self._warned = False
+        self._lock = threading.Lock()
+
+    def step(self, layer_list: Any, epoch: int) -> None:
+        """Update every parameter once; what is refused leaves all of them as they were."""
+        non_negative("epoch", epoch)
+        with self._lock:
+            assigned = self._assign(layer_list)
+            ours = [(i, s, m) for i, (s, m) in enumerate(assigned) if m.optimizer and not _by_hand(m.optimizer)]
+            self._step([entry for entry in ours if _gradient(entry[1]) is not None], epoch)
+            self._step_by_hand(assigned, epoch)
+            self._updates += 1
+
+    def _assign(self, layer_list: Any) -> list[tuple[Site, Match]]:
+        from neon.optimizers.multioptimizer import MultiOptimizer
+
+        sites = list(layer_sites(layer_list))
+        if isinstance(self._optimizer, MultiOptimizer) and not self._warned:
+            missing = self._optimizer.unmatched(sites)
+            if missing:
+                self._warned = True
+                warnings.warn(self._optimizer.explain_unmatched(missing, sites), UserWarning, stacklevel=4)
+        return [(site, match) for site, match in assign(self._optimizer, sites) if site.entry is not None]
+
+    def _step(self, ours: Sequence[tuple[int, Site, Match]], epoch: int) -> None:
+        settings = self._settings([match for _, _, match in ours], epoch)
+        entries = [site.entry for _, site, _ in ours if site.entry is not None]
+        params = [param for (param, _), _ in entries]
+        grads = [grad for (_, grad), _ in entries if grad is not None]
+        programs = tuple((key, s.program, s.width, s.scopes) for key, s in settings.items())
+        states = [state for _, states in entries for state in states]
+        if self._plan is None or self._programs != programs or not self._plan.holds(params, states, grads):
+            self._make_plan(ours, settings, grads)
+            self._programs = programs
+        assert self._plan is not None
+        self._plan.step(grads)
+
+    def _settings(self, matches: Sequence[Match], epoch: int) -> dict[str, Settings]:
+        """The numbers of this step for each optimizer in use, in dictionaries that the plan keeps reading."""
+        settings = {}
+        for match in {match.key: match for match in matches}.values():
+            leaf = match.optimizer
+            assert leaf is not None
+            values = self._values[match.key]
+            values.update(leaf.group())
+            when = self._updates if getattr(leaf.schedule, "unit", "epochs") == "steps" else epoch
+            values["lr"] = leaf.schedule.get_learning_rate(values.get("lr", 0.0), when)
+            values["epoch"] = epoch
+            values["batch_size"] = self._optimizer.be.bsz
+            values["outer_clip_norms"] = tuple(norm.gradient_clip_norm for norm in match.norms)
+            settings[match.key] = leaf.settings(values, match.norms, batch_mean=True)
+        return settings
+
+    def _make_plan(
+        self, ours: Sequence[tuple[int, Site, Match]], settings: dict[str, Settings], grads: Sequence[Tensor]
+    ) -> None:
+        places = {key: place for place, key in enumerate(settings)}
+        items, created = [], []
+        for index, site, match in ours:
+            assert site.entry is not None
+            (param, _), states = site.entry
+            program = settings[match.key].program
+            used = states or new_states(program, param)
+            if len(used) != len(program.states):
+                raise ValueError(
+                    f"The list of states of {site.label} holds {len(used)} tensors; {program.name} keeps "
+                    f"{len(program.states)} ({', '.join(program.states) or 'none'}). Give an empty list to start anew."
+                )
+            created.append((states, used))
+            holder = used[0] if used else param
+            items.append(Item(site.label, param, used, update_count(holder), places[match.key], index))
+        self._plan = Plan(items, grads, list(settings.values()))
+        for states, used in created:
+            if not states:
+                states.extend(used)
+        for item, step in zip(items, self._plan.steps, strict=True):
+            (item.states[0] if item.states else item.param)._neon_step = step  # type: ignore[attr-defined]
+
+    def _step_by_hand(self, assigned: Sequence[tuple[Site, Match]], epoch: int) -> None:
+        shares: dict[Optimizer, list[Entry]] = defaultdict(list)
+        for site, match in assigned:
+            if match.optimizer is not None and _by_hand(match.optimizer) and site.entry is not None:
+                shares[match.optimizer].append(site.entry)
+        for optimizer, entries in shares.items():
+            optimizer.optimize([_Share(entries)], epoch)
+
+
+def _by_hand(optimizer: Optimizer) -> bool:
+    from neon.optimizers.optimizer import Optimizer
+
+    return type(optimizer).optimize is not Optimizer.optimize
+
+
+def _gradient(site: Site) -> Tensor | None:
+    return None if site.entry is None else site.entry[0][1]

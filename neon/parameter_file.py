@@ -1,0 +1,94 @@
+"""The file that `Model.save_params` writes: safe to interrupt, checked before it is loaded."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from neon.layers.layer import InferringLayer, Shape
+
+__all__ = ["differences", "known_params", "moved", "read_saved", "write_whole"]
+
+
+def known_params(model: nn.Module) -> dict[str, Any]:
+    """A model's parameters and buffers by name. They must have seen an input, to have a shape."""
+    params = model.state_dict()
+    if waiting := [key for key, value in params.items() if is_lazy(value)]:
+        raise ValueError(
+            f"Cannot save {', '.join(waiting)}: without an input yet, they have no shape. "
+            "Train the model, or call it once on a minibatch, first."
+        )
+    return params
+
+
+def write_whole(contents: dict[str, Any], path: Path) -> None:
+    """Write beside `path`, then move the finished file over it: whatever happens, `path` holds
+    either the previous file or the new one.
+    """
+    path = path.resolve()  # a link stays a link
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.unfinished")
+    try:
+        with open(unfinished, "xb") as file:
+            torch.save(contents, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def read_saved(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `save_params` gave to `write_whole`. Nothing in the file is executed."""
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path} is not a file that Model.save_params wrote") from error
+    if not isinstance(saved, dict) or saved.keys() != {"params", "states", "epoch"}:
+        raise ValueError(f"{path} is not a file that Model.save_params wrote")
+    return saved
+
+
+def moved(state: Tensor, device: torch.device) -> Tensor:
+    """A state on another device, with what an optimizer noted on it (its count of updates)."""
+    here = state.to(device)
+    vars(here).update(vars(state))
+    return here
+
+
+def differences(model: nn.Module, params: dict[str, Any]) -> Iterator[str]:
+    """What keeps parameters from being loaded into a model, a clause each."""
+    here = model.state_dict()
+    if missing := [key for key in here if key not in params]:
+        yield f"the file lacks {', '.join(missing)}"
+    if surplus := [key for key in params if key not in here]:
+        yield f"the model lacks {', '.join(surplus)}"
+    for key, value in here.items():
+        expected = expected_shape(model, key, value)
+        if key in params and expected is not None:
+            shape = tuple(params[key].shape)
+            if not fits(shape, expected):
+                sizes = ", ".join("any" if size is None else str(size) for size in expected)
+                yield f"{key} has shape {shape} in the file, ({sizes}) here"
+
+
+def expected_shape(model: nn.Module, key: str, value: Any) -> Shape | None:
+    """The shape of a parameter, as far as it is known; None where nothing is."""
+    if not is_lazy(value):
+        return tuple(value.shape) if isinstance(value, Tensor) else None
+    owner, _, leaf = key.rpartition(".")
+    layer = model.get_submodule(owner)
+    return layer.shapes[leaf] if isinstance(layer, InferringLayer) else None
+
+
+def fits(shape: tuple[int, ...], expected: Shape) -> bool:
+    return len(shape) == len(expected) and all(
+        wanted in (None, size) for size, wanted in zip(shape, expected, strict=True)
+    )

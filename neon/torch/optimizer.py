@@ -1,0 +1,252 @@
+"""The torch.optim.Optimizer that `attach` returns: a described optimizer over the parameters of a model."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from operator import itemgetter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neon.arguments import non_negative
+from neon.engine.batch import Item, Settings
+from neon.engine.plan import Plan
+from neon.engine.trace import fixed
+from neon.optimizers.assignment import Match, assign, table
+from neon.optimizers.multioptimizer import MultiOptimizer
+from neon.optimizers.optimizer import Optimizer
+from neon.optimizers.sites import Site, module_sites
+from neon.optimizers.stepper import new_states
+
+
+class AttachedOptimizer(torch.optim.Optimizer):
+    """What `Optimizer.attach(target)` returns: for schedulers, checkpoints and trainers a torch optimizer.
+
+    `target` is a module, named parameters, parameters, or parameter groups (dicts with `params` and any
+    of the rule's values under torch's names; `optimizer` names the key of a mapping that a group
+    belongs to). Each key of a mapping becomes one group. Gradients are taken as they are.
+
+    Raises `TypeError` or `ValueError` by name for targets, keys and values that do not fit.
+    """
+
+    def __init__(self, optimizer: Optimizer, target: Any) -> None:
+        self.optimizer = optimizer
+        self._leaves = optimizer.leaves()
+        for key, (leaf, _) in self._leaves.items():
+            if type(leaf).optimize is not Optimizer.optimize:
+                raise TypeError(
+                    f"{type(leaf).__name__} ({key}) has an optimize() of its own: it works on layer lists, by "
+                    "optimize(layer_list, epoch). To attach it, write it as a rule: a static method "
+                    "rule(w, g, *states, *, lr)."
+                )
+        self._assigned: list[tuple[Site, Match]] = []
+        self._plan: Plan | None = None
+        self._lock = threading.Lock()
+        defaults: dict[str, Any] = {}
+        for leaf, _ in self._leaves.values():
+            defaults = {**leaf.group(), **defaults}
+        super().__init__(self._groups(target), defaults)
+        self.set_epoch(0)
+
+    # -- parameter groups --------------------------------------------------------------------------
+
+    def _groups(self, target: Any) -> Any:
+        """What `target` describes, as torch's constructor takes it."""
+        if isinstance(target, nn.Module):
+            return self._module_groups(target)
+        if isinstance(target, (Tensor, Mapping, str)) or not isinstance(target, Iterable):
+            raise TypeError(
+                "attach takes a module, named parameters, parameters or a list of parameter groups. "
+                f"Received: {type(target).__name__}."
+            )
+        given = list(target)
+        named = given and all(isinstance(g, tuple) and len(g) == 2 and isinstance(g[0], str) for g in given)
+        if named and isinstance(self.optimizer, MultiOptimizer):
+            sites = [Site(n, "Parameter", _prefixes(n), _parameter_classes(n), p) for n, p in given]
+            return self._site_groups(sites)
+        return given
+
+    def _module_groups(self, module: nn.Module) -> list[dict[str, Any]]:
+        if any(torch.nn.parameter.is_lazy(p) for p in module.parameters()):
+            raise ValueError(
+                "The module has parameters without a size yet: its layers infer the number of inputs from the first "
+                "batch. Run one forward pass, then attach."
+            )
+        return self._site_groups(list(module_sites(module)))
+
+    def _site_groups(self, sites: list[Site]) -> list[dict[str, Any]]:
+        """One group for each key in use, in the order of the mapping."""
+        if isinstance(self.optimizer, MultiOptimizer):
+            missing = self.optimizer.unmatched(sites)
+            if missing:
+                raise ValueError(self.optimizer.explain_unmatched(missing, sites))
+        self._assigned = assign(self.optimizer, sites)
+        groups: dict[str, list[tuple[str, Tensor]]] = {key: [] for key in self._leaves}
+        for site, match in self._assigned:
+            if site.param is not None and match.optimizer is not None:
+                groups[match.key].append((site.names[0] if site.names else site.label, site.param))
+        return [{"params": params, "optimizer": key} for key, params in groups.items() if params]
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group; `optimizer` names the key of a mapping that it belongs to (`"default"`)."""
+        if not isinstance(param_group, dict):
+            raise TypeError(f"param_group must be a dict. Received: {type(param_group).__name__}.")
+        key = param_group.setdefault("optimizer", "default")
+        if key not in self._leaves:
+            raise ValueError(
+                f"param_group['optimizer'] must be one of {', '.join(map(repr, self._leaves))}. Received: {key!r}."
+            )
+        leaf, norms = self._leaves[key]
+        for name, value in leaf.group().items():
+            param_group.setdefault(name, value)
+        if norms:
+            param_group.setdefault("outer_clip_norms", [norm.gradient_clip_norm for norm in norms])
+        if not leaf.schedule.constant:
+            param_group.setdefault("initial_lr", param_group["lr"])
+            param_group.setdefault("updates", 0)
+        super().add_param_group(param_group)
+        self._plan = None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell schedules that are counted in epochs, and rules that ask for it, the epoch, from 0.
+
+        The learning rate of a group without a schedule is left alone, to torch's schedulers.
+        """
+        non_negative("epoch", epoch)
+        for group in self.param_groups:
+            group["epoch"] = epoch
+            self._schedule(group, "epochs", epoch)
+
+    def _schedule(self, group: dict[str, Any], unit: str, when: int) -> None:
+        schedule = self._leaves[group["optimizer"]][0].schedule
+        if not schedule.constant and getattr(schedule, "unit", "epochs") == unit:
+            group["lr"] = schedule.get_learning_rate(group["initial_lr"], when)
+
+    # -- the step ----------------------------------------------------------------------------------
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Update every parameter that has a gradient, once; returns the closure's loss if one is given."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        with torch.no_grad(), self._lock:
+            self._update()
+        return loss
+
+    def _update(self) -> None:
+        for group in self.param_groups:
+            if "updates" in group:
+                self._schedule(group, "steps", group["updates"])
+        params, grads = [], []
+        for group in self.param_groups:
+            for param in group["params"]:
+                grad = param.grad
+                if grad is not None:
+                    params.append(param)
+                    grads.append(grad)
+        if self._plan is None or not self._still_holds(params, grads):
+            self._make_plan(params, grads)
+        assert self._plan is not None
+        self._plan.step(grads)
+        for group in self.param_groups:
+            if "updates" in group:
+                group["updates"] += 1
+
+    def _still_holds(self, params: list[Tensor], grads: list[Tensor]) -> bool:
+        assert self._plan is not None
+        if len(self._readers) != len(self.param_groups) or self._state is not self.state:
+            return False
+        for (reader, seen), group in zip(self._readers, self.param_groups, strict=True):
+            if fixed(dict(enumerate(reader(group)))) != seen:
+                return False
+        states = [state[name] for state, names in self._slots for name in names if name in state]
+        return self._plan.holds(params, states, grads)
+
+    def _make_plan(self, params: list[Tensor], grads: list[Tensor]) -> None:
+        settings = [self._settings(group) for group in self.param_groups]
+        places = {param: (i, group) for i, group in enumerate(self.param_groups) for param in group["params"]}
+        order = {param: index for index, param in enumerate(places)}
+        items, created = [], []
+        for param in params:
+            place, group = places[param]
+            program = settings[place].program
+            kept = self.state.get(param, {})
+            states = [kept[n] for n in program.states] if all(n in kept for n in program.states) else None
+            new = new_states(program, param) if states is None else states
+            step = kept.get("step", torch.tensor(0.0))
+            name = self._name_of(param, group)
+            items.append(Item(name, param, new, step, place, order[param]))
+            created.append(dict(zip(program.states, new, strict=True)))
+        plan = Plan(items, grads, settings)
+        for item, step, states in zip(items, plan.steps, created, strict=True):
+            self.state[item.param].update({"step": step, **states})
+        self._slots = [(self.state[i.param], tuple(c)) for i, c in zip(items, created, strict=True)]
+        self._state = self.state
+        self._readers = []
+        for group in self.param_groups:
+            reader = itemgetter(*(key for key in group if key not in ("params", "param_names")))
+            self._readers.append((reader, fixed(dict(enumerate(reader(group))))))
+        self._plan = plan
+
+    def _settings(self, group: dict[str, Any]) -> Settings:
+        leaf, norms = self._leaves[group["optimizer"]]
+        return leaf.settings(group, norms)
+
+    @staticmethod
+    def _name_of(param: Tensor, group: dict[str, Any]) -> str:
+        place = next(i for i, p in enumerate(group["params"]) if p is param)
+        names = group.get("param_names")
+        return names[place] if names else f"params[{place}] of group {group['optimizer']!r}"
+
+    # -- state -------------------------------------------------------------------------------------
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up a saved state; floating-point states keep the precision they were saved in."""
+        super().load_state_dict(state_dict)
+        saved_ids = [i for group in state_dict["param_groups"] for i in group["params"]]
+        params = [p for group in self.param_groups for p in group["params"]]
+        for number, param in zip(saved_ids, params, strict=True):
+            for name, value in state_dict["state"].get(number, {}).items():
+                loaded = self.state[param].get(name)
+                if isinstance(loaded, Tensor) and loaded.dtype != value.dtype:
+                    self.state[param][name] = value.detach().clone().to(param.device)
+        self._plan = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            **super().__getstate__(),
+            "optimizer": self.optimizer,
+            "_leaves": self._leaves,
+            "_assigned": [],
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._plan = None
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        sizes = {
+            id(param): sum(v.numel() * v.element_size() for v in state.values() if isinstance(v, Tensor))
+            for param, state in self.state.items()
+        }
+        assigned = self._assigned or [
+            (Site(self._name_of(param, group), "Parameter", (), (), param), Match(0, 0, key, self._leaves[key][0]))
+            for group in self.param_groups
+            for key in (group["optimizer"],)
+            for param in group["params"]
+        ]
+        return table(assigned, sizes)
+
+
+def _prefixes(name: str) -> tuple[str, ...]:
+    """A qualified name and everything it lies below, nearest first."""
+    parts = name.split(".")
+    return tuple(".".join(parts[:end]) for end in range(len(parts), 0, -1))
+
+
+def _parameter_classes(name: str) -> tuple[str, ...]:
+    return ("Bias",) if name.split(".")[-1] == "bias" else ()

@@ -1,0 +1,266 @@
+"""What is applied to a layer's outputs: activations, costs and metrics.
+
+Costs and metrics give one value per sample, shape (N,); values of the steps of a sequence are
+added up (costs) or averaged (metrics). Classes and features lie in the last dimension.
+
+A cost works on a network's final outputs, after Softmax or Logistic, as neon's documentation has
+it. Rounded to floats, those lose what a logarithm needs: a probability of 1e-50 is 0 in float32,
+and from there no gradient flows. `Model` therefore gives a cost that `fuses_with` the network's
+last transform the values *before* it (`from_logits`), where torch's fused losses lose nothing.
+Called by hand on outputs, a cost bounds its logarithms: finite always, exact until they underflow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from neon.initializers import check_finite
+
+__all__ = [
+    "Accuracy",
+    "Cost",
+    "CrossEntropyBinary",
+    "CrossEntropyMulti",
+    "Identity",
+    "Logistic",
+    "MeanSquared",
+    "Metric",
+    "Misclassification",
+    "Rectlin",
+    "Softmax",
+    "SumSquared",
+    "Tanh",
+    "Transform",
+]
+
+
+class Transform:
+    """A function from a tensor to a tensor of the same shape, for `Activation`."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} must define __call__(self, x)")
+
+
+@dataclass(frozen=True)
+class Identity(Transform):
+    """y = x"""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x
+
+
+@dataclass(frozen=True)
+class Rectlin(Transform):
+    """y = max(x, 0) + slope · min(x, 0). With a slope (default 0), a leaky rectifier.
+
+    >>> Rectlin(slope=0.1)(torch.tensor([-2.0, 3.0]))
+    tensor([-0.2000,  3.0000])
+    """
+
+    slope: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_finite("Rectlin", "slope", self.slope)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.leaky_relu(x, self.slope) if self.slope else F.relu(x)
+
+
+@dataclass(frozen=True)
+class Logistic(Transform):
+    """y = 1 / (1 + e⁻ˣ)
+
+    >>> Logistic()(torch.tensor([0.0, 2.0]))
+    tensor([0.5000, 0.8808])
+    """
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(x)
+
+
+@dataclass(frozen=True)
+class Tanh(Transform):
+    """y = tanh x"""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.tanh(x)
+
+
+@dataclass(frozen=True)
+class Softmax(Transform):
+    """yᵢ = e^xᵢ / Σⱼ e^xⱼ along `axis` (default: the last).
+
+    >>> Softmax()(torch.tensor([[0.0, 1.0]]))
+    tensor([[0.2689, 0.7311]])
+    """
+
+    axis: int = -1
+
+    def __post_init__(self) -> None:
+        if isinstance(self.axis, bool) or not isinstance(self.axis, int):
+            raise TypeError(f"Softmax's axis must be an int. Received: {self.axis!r}")
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.softmax(x, self.axis)
+
+
+class Cost:
+    """What training makes small. `y`: outputs, `t`: targets; returns one value per sample.
+
+    To write one, define `__call__`. If it also has an exact form on what goes into a certain
+    transform, name that transform in `fuses_with` and define `from_logits`.
+    """
+
+    fuses_with: Transform | None = None
+
+    def __call__(self, y: Tensor, t: Tensor) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} must define __call__(self, y, t)")
+
+    def from_logits(self, x: Tensor, t: Tensor) -> Tensor:
+        """The same as `self(self.fuses_with(x), t)`, without its rounding."""
+        raise NotImplementedError(f"{type(self).__name__} has no form on logits")
+
+
+@dataclass(frozen=True)
+class CrossEntropyMulti(Cost):
+    """−Σᵢ tᵢ log yᵢ over the classes, for outputs of a Softmax.
+
+    Targets are class numbers, shape (N,) or (N, T), or probabilities (one-hot) shaped like `y`.
+
+    >>> cost = CrossEntropyMulti()
+    >>> cost(torch.tensor([[0.25, 0.75], [1.0, 0.0]]), torch.tensor([1, 0]))
+    tensor([0.2877, -0.0000])
+    >>> cost.from_logits(torch.tensor([[200.0, 0.0]]), torch.tensor([1]))
+    tensor([200.])
+    """
+
+    fuses_with = Softmax()
+
+    def __call__(self, y: Tensor, t: Tensor) -> Tensor:
+        tiny = torch.finfo(y.dtype).tiny
+        return self.of_logarithms(y.clamp_min(tiny).log(), t)
+
+    def from_logits(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.of_logarithms(torch.log_softmax(x, -1), t)
+
+    def of_logarithms(self, log_y: Tensor, t: Tensor) -> Tensor:
+        t = class_targets(log_y, t, type(self).__name__)
+        if t.ndim < log_y.ndim:
+            return sum_per_sample(-log_y.gather(-1, t.unsqueeze(-1)).squeeze(-1))
+        return sum_per_sample(-(t * log_y).sum(-1))
+
+
+@dataclass(frozen=True)
+class CrossEntropyBinary(Cost):
+    """−Σᵢ (tᵢ log yᵢ + (1−tᵢ) log(1−yᵢ)) over the features, for outputs of a Logistic.
+
+    Targets lie in [0, 1] and are shaped like `y`; for one output, (N,) does for (N, 1).
+
+    >>> CrossEntropyBinary()(torch.tensor([[0.25], [0.5]]), torch.tensor([1, 0]))
+    tensor([1.3863, 0.6931])
+    """
+
+    fuses_with = Logistic()
+
+    def __call__(self, y: Tensor, t: Tensor) -> Tensor:
+        t = like_outputs(y, t, type(self).__name__)
+        return sum_per_sample(F.binary_cross_entropy(y, t, reduction="none"))
+
+    def from_logits(self, x: Tensor, t: Tensor) -> Tensor:
+        t = like_outputs(x, t, type(self).__name__)
+        return sum_per_sample(F.binary_cross_entropy_with_logits(x, t, reduction="none"))
+
+
+@dataclass(frozen=True)
+class SumSquared(Cost):
+    """½ Σᵢ (yᵢ − tᵢ)² over the features.
+
+    >>> SumSquared()(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 4.0]]))
+    tensor([2.5000])
+    """
+
+    def __call__(self, y: Tensor, t: Tensor) -> Tensor:
+        difference = y - like_outputs(y, t, type(self).__name__)
+        return sum_per_sample(difference.square().sum(-1) / 2)
+
+
+@dataclass(frozen=True)
+class MeanSquared(Cost):
+    """½ meanᵢ (yᵢ − tᵢ)² over the features.
+
+    >>> MeanSquared()(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 4.0]]))
+    tensor([1.2500])
+    """
+
+    def __call__(self, y: Tensor, t: Tensor) -> Tensor:
+        difference = y - like_outputs(y, t, type(self).__name__)
+        return sum_per_sample(difference.square().mean(-1) / 2)
+
+
+class Metric:
+    """What is reported of a network. `y`: outputs, `t`: targets; returns one value per sample."""
+
+    def __call__(self, y: Tensor, t: Tensor) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} must define __call__(self, y, t)")
+
+
+@dataclass(frozen=True)
+class Misclassification(Metric):
+    """1 where the most probable class is not the target's, else 0; averaged over a sequence.
+
+    Targets as for CrossEntropyMulti. A single output is a probability: class 1 above ½.
+
+    >>> Misclassification()(torch.tensor([[0.3, 0.7], [0.6, 0.4]]), torch.tensor([1, 1]))
+    tensor([0., 1.])
+    """
+
+    def __call__(self, y: Tensor, t: Tensor) -> Tensor:
+        if y.shape[-1] == 1:
+            wrong = (y > 0.5) != (like_outputs(y, t, type(self).__name__) > 0.5)
+        else:
+            t = class_targets(y, t, type(self).__name__)
+            wrong = y.argmax(-1) != (t if t.ndim < y.ndim else t.argmax(-1))
+        return wrong.float().flatten(1).mean(1) if wrong.ndim > 1 else wrong.float()
+
+
+@dataclass(frozen=True)
+class Accuracy(Misclassification):
+    """1 where the most probable class is the target's, else 0; averaged over a sequence."""
+
+    def __call__(self, y: Tensor, t: Tensor) -> Tensor:
+        return 1 - super().__call__(y, t)
+
+
+def sum_per_sample(values: Tensor) -> Tensor:
+    """Shape (N, ...) to (N,)."""
+    return values.flatten(1).sum(1) if values.ndim > 1 else values
+
+
+def like_outputs(y: Tensor, t: Tensor, owner: str) -> Tensor:
+    """The targets in shape and dtype of the outputs. Never broadcast: (N, 1) against (N,) would
+    quietly make (N, N).
+    """
+    if y.shape[-1:] == (1,) and t.shape == y.shape[:-1]:
+        t = t.unsqueeze(-1)
+    if t.shape != y.shape:
+        raise ValueError(
+            f"{owner} takes targets shaped like the outputs, {tuple(y.shape)}. "
+            f"Received: targets of shape {tuple(t.shape)}"
+        )
+    return t.to(y.dtype)
+
+
+def class_targets(y: Tensor, t: Tensor, owner: str) -> Tensor:
+    """The targets, checked: class numbers for each sample (and step), or shaped like `y`."""
+    if t.shape == y.shape:
+        return t
+    if t.shape == y.shape[:-1] and not (t.is_floating_point() or t.is_complex()):
+        return t.long()
+    raise ValueError(
+        f"{owner} takes integer class numbers of shape {tuple(y.shape[:-1])}, or probabilities of "
+        f"shape {tuple(y.shape)}. Received: {t.dtype} targets of shape {tuple(t.shape)}"
+    )

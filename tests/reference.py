@@ -1,0 +1,197 @@
+"""The update rules again, in numpy and float64, written by hand from their published equations.
+
+Nothing here imports neon: a mistake in neon's rules, in its engine or in its options cannot also be
+made here. Plain loops, one tensor after another, no fusion. A step goes through the options in one
+fixed order: divide by the batch size → norm of the raw gradients over all tensors → scale by it
+→ clip by value → weight decay → rule → clip the parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(kw_only=True)
+class Reference:
+    """What all rules share: the options, the states, and the count of each tensor's updates."""
+
+    states: ClassVar[int] = 0
+    decoupled_decay: ClassVar[bool] = False  # True where the rule itself applies the weight decay
+
+    learning_rate: float = 1.0
+    batch_size: int = 1
+    gradient_clip_norm: float | None = None
+    gradient_clip_value: float | None = None
+    wdecay: float = 0.0
+    param_clip_value: float | None = None
+    state: dict[int, list[Array]] = field(default_factory=dict)
+    updates: dict[int, int] = field(default_factory=dict)
+
+    def update(self, w: Array, g: Array, s: list[Array], t: int, epoch: int) -> Array:
+        """The rule: return the new weight, replace the states in `s`."""
+        raise NotImplementedError
+
+    def keeps(self) -> int:
+        """How many states a tensor has."""
+        return self.states
+
+    def step(self, params: list[Array], grads: Sequence[Array | None], epoch: int = 0) -> None:
+        """Replace every entry of `params` whose gradient is not None."""
+        scaled = {i: g / self.batch_size for i, g in enumerate(grads) if g is not None}
+        factor = 1.0
+        if self.gradient_clip_norm is not None:
+            norm = np.sqrt(sum(float(np.sum(g * g)) for g in scaled.values()))
+            if norm > abs(self.gradient_clip_norm):
+                factor = abs(self.gradient_clip_norm) / norm
+        for i, g in scaled.items():
+            g = g * factor
+            if self.gradient_clip_value is not None:
+                g = np.clip(g, -abs(self.gradient_clip_value), abs(self.gradient_clip_value))
+            if not self.decoupled_decay:
+                g = g + self.wdecay * params[i]
+            s = self.state.setdefault(i, [np.zeros_like(g) for _ in range(self.keeps())])
+            self.updates[i] = self.updates.get(i, 0) + 1
+            w = self.update(params[i], g, s, self.updates[i], epoch)
+            if self.param_clip_value is not None:
+                w = np.clip(w, -abs(self.param_clip_value), abs(self.param_clip_value))
+            params[i] = w
+
+
+@dataclass(kw_only=True)
+class GradientDescentMomentum(Reference):
+    """v ← γv − α(g + λθ), θ ← θ + v; Nesterov: θ ← θ + γv − α(g + λθ) with the new v."""
+
+    momentum_coef: float
+    nesterov: bool = False
+
+    def keeps(self) -> int:
+        return 0 if self.momentum_coef == 0 else 1
+
+    def update(self, w: Array, g: Array, s: list[Array], t: int, epoch: int) -> Array:
+        if not s:
+            return w - self.learning_rate * g
+        s[0] = self.momentum_coef * s[0] - self.learning_rate * g
+        if self.nesterov:
+            return w + self.momentum_coef * s[0] - self.learning_rate * g
+        return w + s[0]
+
+
+@dataclass(kw_only=True)
+class RMSProp(Reference):
+    """μ ← λμ + (1−λ)g², θ ← θ − αg / (√(μ+ε) + ε)."""
+
+    states = 1
+    decay_rate: float = 0.95
+    learning_rate: float = 2e-3
+    epsilon: float = 1e-6
+
+    def update(self, w: Array, g: Array, s: list[Array], t: int, epoch: int) -> Array:
+        s[0] = self.decay_rate * s[0] + (1 - self.decay_rate) * g**2
+        return w - self.learning_rate * g / (np.sqrt(s[0] + self.epsilon) + self.epsilon)
+
+
+@dataclass(kw_only=True)
+class Adagrad(Reference):
+    """G ← G + g², θ ← θ − αg / √(G+ε)."""
+
+    states = 1
+    learning_rate: float = 0.01
+    epsilon: float = 1e-6
+
+    def update(self, w: Array, g: Array, s: list[Array], t: int, epoch: int) -> Array:
+        s[0] = s[0] + g**2
+        return w - self.learning_rate * g / np.sqrt(s[0] + self.epsilon)
+
+
+@dataclass(kw_only=True)
+class Adadelta(Reference):
+    """μ_J ← λμ_J + (1−λ)g², Δ = √((μ_θ+ε)/(μ_J+ε))·g, μ_θ ← λμ_θ + (1−λ)Δ², θ ← θ − Δ."""
+
+    states = 2
+    decay: float = 0.95
+    epsilon: float = 1e-6
+
+    def update(self, w: Array, g: Array, s: list[Array], t: int, epoch: int) -> Array:
+        s[0] = self.decay * s[0] + (1 - self.decay) * g**2
+        delta = np.sqrt((s[1] + self.epsilon) / (s[0] + self.epsilon)) * g
+        s[1] = self.decay * s[1] + (1 - self.decay) * delta**2
+        return w - self.learning_rate * delta
+
+
+@dataclass(kw_only=True)
+class Adam(Reference):
+    """m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g², θ ← θ − α·m̂ / (√v̂ + ε), t from 1 per tensor."""
+
+    states = 2
+    learning_rate: float = 0.001
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+
+    def direction(self, g: Array, s: list[Array], t: int) -> Array:
+        """Replace both moments and return m̂ / (√v̂ + ε)."""
+        s[0] = self.beta_1 * s[0] + (1 - self.beta_1) * g
+        s[1] = self.beta_2 * s[1] + (1 - self.beta_2) * g**2
+        m_hat = s[0] / (1 - self.beta_1**t)
+        v_hat = s[1] / (1 - self.beta_2**t)
+        return m_hat / (np.sqrt(v_hat) + self.epsilon)
+
+    def update(self, w: Array, g: Array, s: list[Array], t: int, epoch: int) -> Array:
+        return w - self.learning_rate * self.direction(g, s, t)
+
+
+@dataclass(kw_only=True)
+class AdamW(Adam):
+    """Adam, with θ ← θ − αλθ − α·m̂ / (√v̂ + ε)."""
+
+    decoupled_decay = True
+    wdecay: float = 0.01
+
+    def update(self, w: Array, g: Array, s: list[Array], t: int, epoch: int) -> Array:
+        shrunk = w - self.learning_rate * self.wdecay * w
+        return shrunk - self.learning_rate * self.direction(g, s, t)
+
+
+@dataclass(kw_only=True)
+class Lion(Reference):
+    """u = sign(β₁m + (1−β₁)g), θ ← θ − α(u + λθ), m ← β₂m + (1−β₂)g."""
+
+    states = 1
+    decoupled_decay = True
+    learning_rate: float = 1e-4
+    beta_1: float = 0.9
+    beta_2: float = 0.99
+
+    def update(self, w: Array, g: Array, s: list[Array], t: int, epoch: int) -> Array:
+        u = np.sign(self.beta_1 * s[0] + (1 - self.beta_1) * g)
+        s[0] = self.beta_2 * s[0] + (1 - self.beta_2) * g
+        return w - self.learning_rate * (u + self.wdecay * w)
+
+
+@dataclass(kw_only=True)
+class ShiftAdaMax(Reference):
+    """m ← β₁m + (1−β₁)g, v ← max(β₂v, |g|), and products replaced by shifts; t = epoch + 1."""
+
+    states = 2
+    learning_rate: float = 0.002
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+
+    def update(self, w: Array, g: Array, s: list[Array], t: int, epoch: int) -> Array:
+        s[0] = self.beta_1 * s[0] + (1 - self.beta_1) * g
+        s[1] = np.maximum(self.beta_2 * s[1], np.abs(g))
+        rate = np.asarray(self.learning_rate / (1 - self.beta_1 ** (epoch + 1)))
+        return np.clip(w - shift(shift(s[0], 1 / (s[1] + self.epsilon)), rate), -1.0, 1.0)
+
+
+def shift(a: Array, b: Array) -> Array:
+    """a·sign(b)·2^rint(log₂|b|): the product of a and b, with b rounded to a power of two."""
+    return a * np.sign(b) * np.exp2(np.rint(np.log2(np.abs(b))))

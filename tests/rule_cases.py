@@ -1,0 +1,248 @@
+"""The table that the tests of rules share: rules × options × dtypes, and how one case is run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import reference
+import torch
+
+import neon.optimizers
+from neon.engine import use_backend
+
+Array = reference.Array
+Hyper = dict[str, float | bool]
+STEPS = 20
+
+# name: (class here and in `reference`, hyper-parameters under neon's names)
+RULES: dict[str, tuple[str, Hyper]] = {
+    "descent": ("GradientDescentMomentum", {"learning_rate": 0.05, "momentum_coef": 0.0}),
+    "momentum": ("GradientDescentMomentum", {"learning_rate": 0.02, "momentum_coef": 0.9}),
+    "nesterov": (
+        "GradientDescentMomentum",
+        {"learning_rate": 0.02, "momentum_coef": 0.9, "nesterov": True},
+    ),
+    "rmsprop": ("RMSProp", {}),
+    "adagrad": ("Adagrad", {}),
+    "adadelta": ("Adadelta", {}),
+    "adam": ("Adam", {}),
+    "adamw": ("AdamW", {}),
+    "lion": ("Lion", {}),
+    "shift": ("ShiftAdaMax", {}),
+}
+
+# other numbers for the same rules: far from the defaults, so that no constant can hide
+TUNED: dict[str, tuple[str, Hyper]] = {
+    "momentum, tuned": ("GradientDescentMomentum", {"learning_rate": 0.3, "momentum_coef": 0.5}),
+    "rmsprop, tuned": ("RMSProp", {"decay_rate": 0.6, "learning_rate": 0.05, "epsilon": 0.01}),
+    "adagrad, tuned": ("Adagrad", {"learning_rate": 0.3, "epsilon": 0.1}),
+    "adadelta, tuned": ("Adadelta", {"decay": 0.7, "epsilon": 0.02}),
+    "adam, tuned": (
+        "Adam",
+        {"learning_rate": 0.02, "beta_1": 0.6, "beta_2": 0.9, "epsilon": 0.01},
+    ),
+    # a small ε would make this sign(g), and with weight decay no arithmetic knows a sign near zero
+    "adam, no memory": (
+        "Adam",
+        {"learning_rate": 0.02, "beta_1": 0.0, "beta_2": 0.0, "epsilon": 0.25},
+    ),
+    "adamw, tuned": (
+        "AdamW",
+        {"learning_rate": 0.02, "beta_1": 0.6, "beta_2": 0.9, "epsilon": 0.01, "wdecay": 0.3},
+    ),
+    "lion, tuned": ("Lion", {"learning_rate": 0.02, "beta_1": 0.6, "beta_2": 0.8, "wdecay": 0.2}),
+    "shift, tuned": (
+        "ShiftAdaMax",
+        {"learning_rate": 0.03, "beta_1": 0.6, "beta_2": 0.9, "epsilon": 0.01},
+    ),
+}
+
+# the gradients' norm is about 265, 80 and 26 in turn: a bound of 100 bites at one step in three
+OPTIONS: dict[str, Hyper] = {
+    "plain": {},
+    "clip by value": {"gradient_clip_value": 0.5},
+    "clip by norm": {"gradient_clip_norm": 100.0},
+    "both clips": {"gradient_clip_value": 0.5, "gradient_clip_norm": 100.0},
+    "weight decay": {"wdecay": 0.1},
+    "parameter clip": {"param_clip_value": 0.9},
+    "batch of 8": {"batch_size": 8},
+    "all": {
+        "batch_size": 8,
+        "gradient_clip_value": -0.06,
+        "gradient_clip_norm": 12.0,
+        "wdecay": 0.1,
+        "param_clip_value": -0.9,
+    },
+}
+
+CASES = [(rule, option) for rule in RULES for option in OPTIONS]
+CASES += [(rule, option) for rule in TUNED for option in ("plain", "all")]
+
+# 70001 elements cross the border of a chunk; the layouts are those that torch's modules hold
+SHAPES: list[tuple[tuple[int, ...], str]] = [
+    ((), "contiguous"),
+    ((0,), "contiguous"),
+    ((1,), "contiguous"),
+    ((7,), "contiguous"),
+    ((3, 5), "contiguous"),
+    ((17, 33), "contiguous"),
+    ((70001,), "contiguous"),
+    ((5, 4), "transposed"),
+    ((2, 3, 4, 5), "channels last"),
+    ((6, 9), "gradient transposed"),
+    ((4, 6), "gradient expanded"),
+]
+DISTINCT = 997  # so many different elements, repeated: few enough that none sits on a rounding tie
+
+
+def lay_out(x: torch.Tensor, layout: str) -> torch.Tensor:
+    """The same values under another layout."""
+    if layout == "transposed":
+        return x.t().contiguous().t()
+    if layout == "channels last":
+        return x.contiguous(memory_format=torch.channels_last)
+    return x
+
+
+@dataclass(frozen=True)
+class Data:
+    """Weights and, for every step, gradients; all of them exact in float32."""
+
+    weights: list[Array]
+    gradients: list[list[Array]]
+
+
+@lru_cache(maxsize=1)
+def data() -> Data:
+    rng = np.random.default_rng(20240229)
+    values = rng.standard_normal((STEPS + 1, DISTINCT)).astype(np.float32).astype(np.float64)
+    values[1:, 0] = 0.0  # an element that never gets a gradient
+    values[2::3] *= 0.25
+    values[3::3] *= 0.125
+    rows = [
+        [np.resize(np.roll(row, 31 * i), shape) for i, (shape, _) in enumerate(SHAPES)]
+        for row in values
+    ]
+    for row in rows[1:]:
+        row[-1][...] = row[-1].flat[0]  # the expanded gradient: one number for all
+    return Data(rows[0], rows[1:])
+
+
+def weights(dtype: torch.dtype) -> list[torch.nn.Parameter]:
+    """Fresh parameters, one for each of `SHAPES`."""
+    return [
+        torch.nn.Parameter(lay_out(torch.tensor(w, dtype=dtype), layout))
+        for w, (_, layout) in zip(data().weights, SHAPES, strict=True)
+    ]
+
+
+def gradients(step: int, dtype: torch.dtype) -> Iterator[torch.Tensor]:
+    """Fresh gradients of a step, in their own layouts."""
+    for g, (shape, layout) in zip(data().gradients[step], SHAPES, strict=True):
+        tensor = torch.tensor(g, dtype=dtype)
+        if layout == "gradient expanded":
+            yield tensor[0, 0].expand(shape)
+        elif layout == "gradient transposed":
+            yield lay_out(tensor, "transposed")
+        else:
+            yield lay_out(tensor, layout)
+
+
+class PlainLayer:
+    """What `optimize` asks of a layer, and nothing more."""
+
+    def __init__(self, parameters: list[torch.nn.Parameter]) -> None:
+        self.parameters = parameters
+        self.states: list[list[torch.Tensor]] = [[] for _ in parameters]
+
+    def get_params(self) -> list[tuple[tuple[torch.Tensor, Any], list[torch.Tensor]]]:
+        return [
+            ((p.detach(), p.grad), s) for p, s in zip(self.parameters, self.states, strict=True)
+        ]
+
+
+def make(rule: str, option: str, **more: Any) -> Any:
+    """neon's optimizer of a case; the batch size belongs to the backend and is left out."""
+    name, hyper = (RULES | TUNED)[rule]
+    chosen = {k: v for k, v in OPTIONS[option].items() if k != "batch_size"}
+    return getattr(neon.optimizers, name)(**{**hyper, **chosen, **more})
+
+
+def make_reference(rule: str, option: str, **more: Any) -> reference.Reference:
+    name, hyper = (RULES | TUNED)[rule]
+    return getattr(reference, name)(**{**hyper, **OPTIONS[option], **more})
+
+
+@dataclass
+class Result:
+    """Where a run ended: the tensors, and of each its states in SPEC's order."""
+
+    weights: list[torch.Tensor]
+    states: list[list[torch.Tensor]]
+
+    def tensors(self) -> list[torch.Tensor]:
+        return [*self.weights, *(s for states in self.states for s in states)]
+
+
+def run(
+    rule: str, option: str, dtype: torch.dtype, *, backend: str, how: str, steps: int = STEPS
+) -> Result:
+    """`steps` updates by neon, the epoch moving on every third step."""
+    params = weights(dtype)
+    opt = make(rule, option)
+    bsz = opt.be.bsz
+    layer = PlainLayer(params)
+    with use_backend(backend):
+        attached = opt.attach(params) if how == "attach" else None
+        opt.be.bsz = int(OPTIONS[option].get("batch_size", 1))
+        try:
+            for step in range(steps):
+                for p, g in zip(params, gradients(step, dtype), strict=True):
+                    p.grad = g
+                if attached is None:
+                    opt.optimize([layer], step // 3)
+                else:
+                    attached.set_epoch(step // 3)
+                    attached.step()
+        finally:
+            opt.be.bsz = bsz
+    count = make_reference(rule, option).keeps()
+    states = layer.states if attached is None else [moments(attached, p) for p in params]
+    return Result([p.detach() for p in params], [s[:count] for s in states])
+
+
+def moments(attached: torch.optim.Optimizer, p: torch.Tensor) -> list[torch.Tensor]:
+    """The states of an attached parameter, without the count of its steps."""
+    return [s for name, s in attached.state[p].items() if name != "step"]
+
+
+@dataclass
+class Expected:
+    """Where the reference ended, and the largest magnitude each tensor had on the way."""
+
+    tensors: list[Array]
+    scales: list[float]
+
+
+@lru_cache(maxsize=1)
+def expect(rule: str, option: str) -> Expected:
+    """The same run by the reference, in float64."""
+    ref = make_reference(rule, option)
+    params = [w.copy() for w in data().weights]
+    tensors = list(params)
+    scales = [np.abs(w).max(initial=0.0) for w in params] + [0.0] * (len(params) * ref.keeps())
+    for step in range(STEPS):
+        ref.step(params, data().gradients[step], step // 3)
+        tensors = params + [s for i in range(len(params)) for s in ref.state[i]]
+        scales = [max(a, np.abs(x).max(initial=0.0)) for a, x in zip(scales, tensors, strict=True)]
+    return Expected(tensors, scales)
+
+
+def assert_same_bits(a: Result, b: Result) -> None:
+    for x, y in zip(a.tensors(), b.tensors(), strict=True):
+        assert x.dtype == y.dtype
+        assert torch.equal(x, y), f"{(x != y).sum().item()} of {x.numel()} elements differ"

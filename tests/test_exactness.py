@@ -1,0 +1,164 @@
+"""What must not matter: threads, backend, numbers that change, where the tensors lie in memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from rule_cases import (
+    RULES,
+    PlainLayer,
+    Result,
+    assert_same_bits,
+    gradients,
+    make,
+    moments,
+    weights,
+)
+
+import neon.engine
+from neon.engine import use_backend
+from neon.engine.threads import set_num_threads
+
+BACKENDS = ["eager", "numba"]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("how", ["attach", "optimize"])
+@pytest.mark.parametrize("rule", RULES)
+def test_gradients_are_never_written_to(rule: str, how: str, backend: str) -> None:
+    params = weights(torch.float32)
+    opt = make(rule, "all")
+    layer = PlainLayer(params)
+    with use_backend(backend):
+        attached = opt.attach(params) if how == "attach" else None
+        for step in range(2):
+            held = list(gradients(step, torch.float32))
+            before = [g.clone() for g in held]
+            for p, g in zip(params, held, strict=True):
+                p.grad = g
+            if attached is None:
+                opt.optimize([layer], step)
+            else:
+                attached.step()
+            for p, g, b in zip(params, held, before, strict=True):
+                assert p.grad is g
+                assert torch.equal(g, b)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_changing_a_number_never_compiles(rule: str) -> None:
+    """Every number of a group changes between steps, and the results follow."""
+    params = weights(torch.float32)
+    with use_backend("numba"):
+        attached = make(rule, "all").attach(params)
+        group = attached.param_groups[0]
+        counts = []
+        for step in range(6):
+            for p, g in zip(params, gradients(step, torch.float32), strict=True):
+                p.grad = g
+            attached.step()
+            counts.append(neon.engine.compilations())
+            changed = {k: _nudged(v) for k, v in group.items() if k != "params"}
+            assert changed["lr"] != group["lr"]
+            group.update(changed)
+    assert counts == counts[:1] * len(counts)
+
+
+def _nudged(value: Any) -> Any:
+    """A number a little smaller; tuples by element; anything else as it is."""
+    if isinstance(value, tuple):
+        return tuple(_nudged(v) for v in value)
+    return value * 0.97 if type(value) is float else value
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+    set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("rule", ["adam", "lion"])
+def test_thread_count_does_not_change_a_bit(rule: str, backend: str) -> None:
+    """Two million elements in three tensors: enough for torch and neon to split the work."""
+    results = []
+    for count in (1, 2, 5):
+        torch.set_num_threads(count)
+        set_num_threads(count)
+        results.append(_large_run(rule, backend))
+    for other in results[1:]:
+        assert_same_bits(results[0], other)
+
+
+def _large_run(rule: str, backend: str) -> Result:
+    generator = torch.Generator().manual_seed(3)
+    params = [
+        torch.nn.Parameter(torch.randn(n, generator=generator))
+        for n in (1_500_007, 65_536, 400_001)
+    ]
+    with use_backend(backend):
+        attached = make(rule, "clip by norm").attach(params)
+        for _ in range(2):
+            for p in params:
+                p.grad = torch.randn(p.shape, generator=generator)
+            attached.step()
+    return Result([p.detach() for p in params], [moments(attached, p) for p in params])
+
+
+SPECIAL = [0.0, -0.0, math.inf, -math.inf, math.nan, 1e-40, -1e-40, 3e38, -3e38, 1e-20, 1.0]
+
+
+@pytest.mark.parametrize("option", ["plain", "clip by value", "parameter clip"])
+@pytest.mark.parametrize("rule", RULES)
+def test_special_values_come_out_alike(rule: str, option: str) -> None:
+    """NaN, infinities, signed zeros, denormal and huge numbers, as weight and as gradient."""
+    results = []
+    for backend in BACKENDS:
+        p = torch.nn.Parameter(torch.tensor(SPECIAL).repeat(len(SPECIAL)))
+        with use_backend(backend):
+            attached = make(rule, option).attach([p])
+            for _ in range(3):
+                p.grad = torch.tensor(SPECIAL).repeat_interleave(len(SPECIAL))
+                attached.step()
+        results.append([p.detach(), *moments(attached, p)])
+    for x, y in zip(*results, strict=True):
+        assert torch.equal(x.isnan(), y.isnan())
+        # bits, so that −0 is not 0; the bits of a NaN are the processor's own affair
+        assert torch.equal(x.nan_to_num(7.0).view(torch.int32), y.nan_to_num(7.0).view(torch.int32))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("option", ["plain", "clip by value", "parameter clip", "clip by norm"])
+@pytest.mark.parametrize("rule", [r for r in RULES if r not in ("lion", "shift")])
+def test_a_nan_is_not_hidden(rule: str, option: str, backend: str) -> None:
+    """A gradient that is NaN makes its weight NaN: an update never looks right when it is not."""
+    p = torch.nn.Parameter(torch.ones(3))
+    p.grad = torch.tensor([0.5, math.nan, 0.5])
+    with use_backend(backend):
+        make(rule, option).attach([p]).step()
+    assert p.isnan().tolist() == [option == "clip by norm", True, option == "clip by norm"]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_lies_between_the_elements_of_a_view_stays(backend: str) -> None:
+    """A parameter that is every other element of a larger tensor: its neighbours are not ours."""
+    base = torch.arange(2000, dtype=torch.float32)
+    p = torch.nn.Parameter(base[::2])
+    q = torch.nn.Parameter(torch.arange(0, 2000, 2, dtype=torch.float32))
+    results = []
+    for parameter in (p, q):
+        with use_backend(backend):
+            attached = make("adam", "plain").attach([parameter])
+            for step in range(3):
+                parameter.grad = torch.cos(torch.arange(1000.0) + step)
+                attached.step()
+        results.append(parameter.detach())
+    assert torch.equal(*results)
+    assert torch.equal(base[1::2], torch.arange(1, 2000, 2, dtype=torch.float32))

@@ -1,0 +1,260 @@
+"""Schedules: every form, against numbers worked out by hand; a schedule remembers nothing."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+import torch
+
+from neon.optimizers import (
+    Adam,
+    ExpSchedule,
+    GradientDescentMomentum,
+    PolySchedule,
+    PowerSchedule,
+    Schedule,
+    ShiftSchedule,
+    StepSchedule,
+    WarmupCosine,
+    WarmupStableDecay,
+)
+from neon.optimizers.param_list import param_entry
+
+COSINE_45 = 0.5 * (1 + math.sqrt(0.5))  # ½(1 + cos 45°)
+COSINE_135 = 0.5 * (1 - math.sqrt(0.5))
+
+# name: (schedule, initial rate, {epoch: rate expected there})
+TABLE = {
+    "constant": (Schedule(), 0.3, {0: 0.3, 1: 0.3, 1000: 0.3}),
+    "listed epochs": (
+        Schedule(step_config=[2, 6], change=0.5),
+        1.0,
+        {0: 1.0, 1: 1.0, 2: 0.5, 3: 0.5, 5: 0.5, 6: 0.25, 7: 0.25, 100: 0.25},
+    ),
+    "listed epochs as a tuple": (Schedule((1, 2, 3), 0.1), 1.0, {0: 1, 1: 0.1, 2: 0.01, 9: 0.001}),
+    "epoch zero listed": (Schedule(step_config=[0, 2], change=0.5), 1.0, {0: 0.5, 1: 0.5, 2: 0.25}),
+    "every two epochs": (
+        Schedule(step_config=2, change=0.5),
+        0.8,
+        {0: 0.8, 1: 0.8, 2: 0.4, 3: 0.4, 4: 0.2, 5: 0.2, 6: 0.1, 20: 0.8 / 1024},
+    ),
+    "every epoch, growing": (Schedule(step_config=1, change=2.0), 0.5, {0: 0.5, 1: 1.0, 3: 4.0}),
+    "set to": (
+        Schedule(step_config=[2, 6], change=[0.6, 0.4]),
+        1.0,
+        {0: 1.0, 1: 1.0, 2: 0.6, 3: 0.6, 5: 0.6, 6: 0.4, 50: 0.4},
+    ),
+    # "set" is not "multiply": the initial rate does not matter once an epoch is reached
+    "set to, another start": (
+        Schedule(step_config=[2, 6], change=[0.6, 0.4]),
+        7.0,
+        {0: 7.0, 1: 7.0, 2: 0.6, 6: 0.4},
+    ),
+    "StepSchedule": (
+        StepSchedule(step_config=[1, 4], change=[0.25, 3.0]),
+        2.0,
+        {0: 2.0, 1: 0.25, 3: 0.25, 4: 3.0, 40: 3.0},
+    ),
+    "PowerSchedule": (
+        PowerSchedule(step_config=3, change=0.5),
+        0.4,
+        {0: 0.4, 2: 0.4, 3: 0.2, 5: 0.2, 6: 0.1, 9: 0.05},
+    ),
+    "ExpSchedule": (ExpSchedule(0.5), 0.6, {0: 0.6, 1: 0.4, 2: 0.3, 4: 0.2, 10: 0.1}),
+    "ExpSchedule, no decay": (ExpSchedule(0.0), 0.6, {0: 0.6, 9: 0.6}),
+    "PolySchedule, linear": (PolySchedule(4, 1), 0.8, {0: 0.8, 1: 0.6, 2: 0.4, 3: 0.2, 4: 0, 9: 0}),
+    "PolySchedule, square": (
+        PolySchedule(total_epochs=10, power=2),
+        1.0,
+        {0: 1.0, 1: 0.81, 5: 0.25, 9: 0.01, 10: 0.0, 11: 0.0},
+    ),
+    "PolySchedule, root": (PolySchedule(4, 0.5), 3.0, {0: 3.0, 3: 1.5, 4: 0.0, 5: 0.0}),
+    "ShiftSchedule": (ShiftSchedule(2), 0.8, {0: 0.8, 1: 0.8, 2: 0.4, 3: 0.4, 4: 0.2, 7: 0.1}),
+    "ShiftSchedule, two bits": (
+        ShiftSchedule(interval=3, shift_size=2),
+        1.0,
+        {0: 1.0, 2: 1.0, 3: 0.25, 6: 0.0625, 8: 0.0625},
+    ),
+    "WarmupCosine": (
+        WarmupCosine(warmup=4, total=12),
+        0.8,
+        {
+            **{0: 0.2, 1: 0.4, 2: 0.6, 3: 0.8},  # (t + 1)/4 of the rate
+            **{4: 0.8, 6: 0.8 * COSINE_45, 8: 0.4, 10: 0.8 * COSINE_135},
+            **{12: 0.0, 13: 0.0, 1000: 0.0},
+        },
+    ),
+    "WarmupCosine with a floor": (
+        WarmupCosine(warmup=2, total=6, floor=0.1),
+        1.0,
+        {0: 0.5, 1: 1.0, 2: 1.0, 3: 0.1 + 0.9 * COSINE_45, 4: 0.55, 6: 0.1, 60: 0.1},
+    ),
+    "WarmupCosine without warm-up": (
+        WarmupCosine(warmup=0, total=2),
+        1.0,
+        {0: 1.0, 1: 0.5, 2: 0.0},
+    ),
+    "WarmupCosine in steps": (
+        WarmupCosine(warmup=2, total=6, floor=1.0, unit="steps"),
+        1.0,
+        {0: 0.5, 1: 1.0, 4: 1.0, 6: 1.0},
+    ),
+    "WarmupStableDecay": (
+        WarmupStableDecay(warmup=2, stable=3, decay=4),
+        0.8,
+        {
+            **{0: 0.4, 1: 0.8},
+            **{2: 0.8, 3: 0.8, 4: 0.8},
+            **{5: 0.8, 6: 0.6, 7: 0.4, 8: 0.2},
+            **{9: 0.0, 10: 0.0, 99: 0.0},
+        },
+    ),
+    "WarmupStableDecay with a floor": (
+        WarmupStableDecay(warmup=1, stable=1, decay=2, floor=0.5),
+        2.0,
+        {0: 2.0, 1: 2.0, 2: 2.0, 3: 1.5, 4: 1.0, 5: 1.0, 500: 1.0},
+    ),
+    "WarmupStableDecay, decay alone": (
+        WarmupStableDecay(warmup=0, stable=0, decay=2, unit="steps"),
+        1.0,
+        {0: 1.0, 1: 0.5, 2: 0.0},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_rates_by_hand(name: str) -> None:
+    schedule, rate, expected = TABLE[name]
+    for epoch, value in expected.items():
+        got = schedule.get_learning_rate(rate, epoch)
+        assert got == pytest.approx(value, rel=1e-14, abs=1e-16), f"at {epoch}"
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_a_schedule_is_a_function_of_the_epoch_alone(name: str) -> None:
+    schedule, rate, expected = TABLE[name]
+    epochs = sorted(expected)
+    in_order = {epoch: schedule.get_learning_rate(rate, epoch) for epoch in epochs}
+    shuffled = epochs * 3
+    random.Random(0).shuffle(shuffled)
+    for epoch in shuffled:
+        schedule.get_learning_rate(5 * rate, epoch)  # another optimizer asks in between
+        assert schedule.get_learning_rate(rate, epoch) == in_order[epoch], f"at {epoch}"
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_rates_are_plain_floats(name: str) -> None:
+    schedule, rate, expected = TABLE[name]
+    assert all(type(schedule.get_learning_rate(rate, epoch)) is float for epoch in expected)
+
+
+def test_lists_are_copied() -> None:
+    epochs, rates = [2, 6], [0.6, 0.4]
+    schedule = Schedule(epochs, rates)
+    epochs[0], rates[0] = 0, 9.0
+    assert schedule.get_learning_rate(1.0, 1) == 1.0
+    assert schedule.get_learning_rate(1.0, 2) == 0.6
+
+
+# the call, the error, and a word that the message must hold: the argument it is about
+BAD = {
+    "fewer rates than epochs": (lambda: Schedule([2, 6], [0.5]), ValueError, "change"),
+    "rates for no list": (lambda: Schedule(2, [0.5, 0.1]), (TypeError, ValueError), "change"),
+    "rates without epochs": (lambda: Schedule(None, [0.5]), (TypeError, ValueError), "step_config"),
+    "a factor without epochs": (lambda: Schedule(change=0.5), ValueError, "step_config"),
+    "interval of zero": (lambda: Schedule(0, 0.5), ValueError, "step_config"),
+    "negative interval": (lambda: Schedule(-2, 0.5), ValueError, "step_config"),
+    "epochs out of order": (lambda: Schedule([6, 2], 0.5), ValueError, "step_config"),
+    "negative epoch": (lambda: Schedule([-1, 2], 0.5), ValueError, "step_config"),
+    "fractional epoch": (lambda: Schedule([1.5], 0.5), (TypeError, ValueError), "step_config"),
+    "epochs as text": (lambda: Schedule("2", 0.5), TypeError, "step_config"),
+    "negative factor": (lambda: Schedule(2, -0.5), ValueError, "change"),
+    "NaN factor": (lambda: Schedule(2, math.nan), ValueError, "change"),
+    "negative rate": (lambda: Schedule([2], [-1.0]), ValueError, "change"),
+    "factor as text": (lambda: Schedule(2, "half"), TypeError, "change"),
+    "StepSchedule lengths": (lambda: StepSchedule([2, 6], [0.5]), ValueError, "change"),
+    "PowerSchedule interval": (lambda: PowerSchedule(0, 0.5), ValueError, "step_config"),
+    "ExpSchedule decay": (lambda: ExpSchedule(-0.1), ValueError, "decay"),
+    "ExpSchedule NaN": (lambda: ExpSchedule(math.nan), ValueError, "decay"),
+    "PolySchedule epochs": (lambda: PolySchedule(0, 1), ValueError, "total_epochs"),
+    "PolySchedule power": (lambda: PolySchedule(5, -1), ValueError, "power"),
+    "ShiftSchedule interval": (lambda: ShiftSchedule(0), ValueError, "interval"),
+    "ShiftSchedule interval type": (lambda: ShiftSchedule("2"), TypeError, "interval"),
+    "WarmupCosine warm-up": (lambda: WarmupCosine(-1, 10), ValueError, "warmup"),
+    "WarmupCosine total": (lambda: WarmupCosine(10, 5), ValueError, "total"),
+    "WarmupCosine floor": (lambda: WarmupCosine(1, 10, floor=1.5), ValueError, "floor"),
+    "WarmupCosine unit": (lambda: WarmupCosine(1, 10, unit="weeks"), ValueError, "unit"),
+    "stable": (lambda: WarmupStableDecay(1, -1, 5), ValueError, "stable"),
+    "decay": (lambda: WarmupStableDecay(1, 1, -5), ValueError, "decay"),
+    "floor": (lambda: WarmupStableDecay(1, 1, 5, floor=-0.5), ValueError, "floor"),
+    "unit": (lambda: WarmupStableDecay(1, 1, 5, unit="hours"), ValueError, "unit"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_arguments_are_named(name: str) -> None:
+    call, error, word = BAD[name]
+    with pytest.raises(error, match=word):
+        call()
+
+
+def test_optimize_follows_the_epoch_it_is_given() -> None:
+    opt = GradientDescentMomentum(1.0, 0.0, schedule=Schedule([2, 6], [0.5, 0.25]))
+    for epoch, rate in [(0, 1.0), (6, 0.25), (2, 0.5), (1, 1.0), (9, 0.25)]:
+        p = torch.nn.Parameter(torch.zeros(3, dtype=torch.float64))
+        p.grad = torch.ones_like(p)
+        opt.optimize([_Layer(p)], epoch)
+        assert p.tolist() == [-rate] * 3
+
+
+def test_attached_follows_set_epoch_and_shows_the_rate() -> None:
+    p = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    opt = GradientDescentMomentum(0.8, 0.0, schedule=Schedule(2, 0.5)).attach([p])
+    rates = []
+    for epoch in range(5):
+        opt.set_epoch(epoch)
+        rates.append(opt.param_groups[0]["lr"])
+        before = p.item()
+        p.grad = torch.ones_like(p)
+        opt.step()
+        assert before - p.item() == pytest.approx(rates[-1], rel=1e-14)
+    assert rates == pytest.approx([0.8, 0.8, 0.4, 0.4, 0.2], rel=1e-14)
+
+
+@pytest.mark.parametrize("how", ["attach", "optimize"])
+def test_a_schedule_in_steps_counts_updates(how: str) -> None:
+    schedule = WarmupStableDecay(warmup=2, stable=1, decay=2, unit="steps")
+    p = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
+    opt = GradientDescentMomentum(1.0, 0.0, schedule=schedule)
+    attached = opt.attach([p]) if how == "attach" else None
+    layers, moved = [_Layer(p)], []
+    for _ in range(6):
+        before = p.item()
+        p.grad = torch.ones_like(p)
+        if attached is not None:
+            attached.step()
+        else:
+            opt.optimize(layers, epoch=0)
+        moved.append(before - p.item())
+    assert moved == pytest.approx([0.5, 1.0, 1.0, 1.0, 0.5, 0.0], rel=1e-12)
+
+
+def test_every_rule_takes_a_schedule() -> None:
+    p = torch.nn.Parameter(torch.zeros(2, dtype=torch.float64))
+    p.grad = torch.ones_like(p)
+    Adam(learning_rate=0.5, schedule=Schedule([3], [0.0])).optimize([_Layer(p)], 3)
+    assert p.tolist() == [0.0, 0.0]
+
+
+class _Layer:
+    """One parameter as a layer; its states stay with it."""
+
+    def __init__(self, parameter: torch.nn.Parameter) -> None:
+        self.parameter = parameter
+        self.states: list[torch.Tensor] = []
+
+    def get_params(self) -> tuple[tuple[torch.Tensor, torch.Tensor | None], list[torch.Tensor]]:
+        (param, grad), _ = param_entry(self.parameter)
+        return (param, grad), self.states
