@@ -73,14 +73,14 @@ def rounding(name: str, value: Any) -> bool | int:
     """True or False, or a width in mantissa bits from 1 to 23."""
     if isinstance(value, bool):
         return value
-    if not isinstance(value, numbers.Integral):
+    if not isinstance(value, int):
         raise TypeError(
             f"{name} must be True, False or a width in mantissa bits. Received: {name}={value!r}. "
             "If this was meant as a learning rate, name it: learning_rate=..."
         )
     if not 1 <= value <= 23:
         raise ValueError(f"{name} must be a width of 1 to 23 mantissa bits. Received: {name}={value!r}.")
-    return int(value)
+    return value
 
 
 def optional_name(name: str, value: Any) -> str | None:

@@ -32,9 +32,7 @@ def _print_version(wanted: bool) -> None:
 def main(
     version: Annotated[
         bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
-        ),
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
     """Optimizers as equations, run as one pass over memory."""
@@ -51,17 +49,13 @@ def compare(
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option(
-            help="module:function that returns a neon.compare.Task. Default: scikit-learn's digits."
-        ),
+        typer.Option(help="module:function that returns a neon.compare.Task. Default: scikit-learn's digits."),
     ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the training samples.")] = 20,
     batch_size: Annotated[int, typer.Option(help="Samples in a step.")] = 64,
     seed: Annotated[int, typer.Option(help="Of weights, batches and dropout.")] = 0,
     target: Annotated[float, typer.Option(help="Validation accuracy to reach, 0 to 1.")] = 0.95,
-    output: Annotated[Path, typer.Option(help="Where results and figure are kept.")] = Path(
-        "neon-compare"
-    ),
+    output: Annotated[Path, typer.Option(help="Where results and figure are kept.")] = Path("neon-compare"),
     fresh: Annotated[bool, typer.Option("--fresh", help="Train again what is finished.")] = False,
 ) -> None:
     """Train one network with several optimizers, from the same weights and on the same batches.

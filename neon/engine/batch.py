@@ -18,10 +18,10 @@ from torch import Tensor
 
 from neon.engine import random
 from neon.engine.backends import prepare
-from neon.engine.graph import REDUCTION, Node, scalar, walk
+from neon.engine.graph import Node, scalar
 from neon.engine.kernel import CHUNK, Kernel
 from neon.engine.layout import flat, is_dense, like_layout, same_layout
-from neon.engine.scalars import Rows, evaluate
+from neon.engine.scalars import HostProgram, Rows
 from neon.engine.trace import Program
 
 
@@ -74,6 +74,8 @@ class Batch:
         self.device = items[0].param.device
         self.executable = prepare(kernel, self.device.type)
         self.elements = sum(item.param.numel() for item in items)
+        self._host = [HostProgram(stage.scalars) for stage in kernel.stages]
+        self._real = np.float64 if kernel.formats.compute == torch.float64 else np.float32
         self._staged = [i for i, item in enumerate(items) if not _direct(item)]
         self._contiguous = [item.param.is_contiguous() for item in items]
         self._grads: Sequence[Tensor] = ()
@@ -86,10 +88,7 @@ class Batch:
     def _make_rows(self) -> None:
         """Tensors with the same group and step count share a row, unless each has a norm of its own."""
         alone = any(r.label == "tensor" for stage in self.kernel.stages for r in stage.reductions)
-        keys = [
-            (item.group, int(item.step), position if alone else -1)
-            for position, item in enumerate(self.items)
-        ]
+        keys = [(item.group, int(item.step), position if alone else -1) for position, item in enumerate(self.items)]
         rows = {key: row for row, key in enumerate(dict.fromkeys(keys))}
         self.row_of = np.array([rows[key] for key in keys])
         self._row_groups = [group for group, _, _ in rows]
@@ -147,7 +146,9 @@ class Batch:
         item = self.items[position]
         names = ("w", "g", *self.kernel.program.states)
         tensors = (item.param, self._grads[position], *item.states)
-        copies = {n: t.detach().clone(memory_format=torch.contiguous_format) for n, t in zip(names, tensors, strict=True)}
+        copies = {
+            n: t.detach().clone(memory_format=torch.contiguous_format) for n, t in zip(names, tensors, strict=True)
+        }
         self._temporaries[position] = copies
         self.table[position, : len(copies)] = [t.data_ptr() for t in copies.values()]
         self._grad_addresses[position] = 0
@@ -162,15 +163,10 @@ class Batch:
 
     def run(self, level: int, sums: Mapping[Node, Rows]) -> None:
         """Launch one stage; `sums` are the results of earlier reductions, a value per row."""
-        stage = self.kernel.stages[level]
-        known = dict(self._numbers)
-        for node in walk(stage.scalars, into_reductions=False):
-            if node.op == REDUCTION:
-                known[node] = sums[node]
-        scalars = evaluate(stage.scalars, known, len(self._row_groups))
-        real = np.float64 if self.kernel.formats.compute == torch.float64 else np.float32
-        with np.errstate(over="ignore"):
-            self.scalars = scalars.astype(real)
+        stage, host = self.kernel.stages[level], self._host[level]
+        known = self._numbers | {reduction: sums[reduction] for reduction in host.reductions}
+        with np.errstate(all="ignore"):
+            self.scalars = host.evaluate(known, len(self._row_groups)).astype(self._real)
         self.partials = np.empty((len(self.chunks), len(stage.reductions)))
         if self.elements:
             self.executable.run(self, level)

@@ -6,6 +6,7 @@ that cannot be used (damaged, read-only) costs a compilation, never a failure.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import importlib.util
 import os
@@ -44,35 +45,32 @@ def _environment() -> str:
 @lru_cache(maxsize=1)
 def _private_folder() -> Path:
     """Where kernels go while the cache cannot be used: gone when the process ends."""
-    temporary = tempfile.TemporaryDirectory(prefix="neon-")
-    _keep.append(temporary)
-    return Path(temporary.name)
+    path = tempfile.mkdtemp(prefix="neon-")
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return Path(path)
 
 
-_keep: list[tempfile.TemporaryDirectory[str]] = []
+def path_of(name: str, source: str) -> Path:
+    """Where a generated source is kept."""
+    digest = hashlib.sha256((_environment() + source).encode()).hexdigest()[:16]
+    return folder() / digest / f"{name}.py"
 
 
 def load(name: str, source: str) -> ModuleType:
     """The module of a generated source, compiled, from the cache where it is there."""
-    digest = hashlib.sha256((_environment() + source).encode()).hexdigest()[:16]
+    path = path_of(name, source)
     with _lock:
-        place = folder() / digest
-        for attempt in range(3):
-            if attempt == 1:  # whatever is there cannot be read: begin again
-                shutil.rmtree(place, ignore_errors=True)
-            if attempt == 2:
-                place = _private_folder() / digest
-            try:
-                return _import(name, place / f"{name}.py", source)
-            except Exception:
-                if attempt == 2:
-                    raise
-    raise AssertionError
+        with suppress(Exception):
+            return _import(path, source)
+        shutil.rmtree(path.parent, ignore_errors=True)  # what is there cannot be read: begin again
+        with suppress(Exception):
+            return _import(path, source)
+        return _import(_private_folder() / path.parent.name / path.name, source)
 
 
-def _import(name: str, path: Path, source: str) -> ModuleType:
+def _import(path: Path, source: str) -> ModuleType:
     _write(path, source)
-    spec = importlib.util.spec_from_file_location(f"neon_kernels.{path.parent.name}.{name}", path)
+    spec = importlib.util.spec_from_file_location(f"neon_kernels.{path.parent.name}.{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

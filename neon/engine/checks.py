@@ -26,9 +26,7 @@ def check_item(item: Item) -> None:
             "Of a complex parameter, keep torch.view_as_real(parameter) as the parameter."
         )
     if any(stride == 0 and size > 1 for stride, size in zip(param.stride(), param.shape, strict=True)):
-        raise ValueError(
-            f"Parameter {item.name!r} is an expanded tensor, whose elements share memory. Clone it first."
-        )
+        raise ValueError(f"Parameter {item.name!r} is an expanded tensor, whose elements share memory. Clone it first.")
     for state in item.states:
         if state.shape != param.shape or state.device != param.device or state.dtype not in CODECS:
             raise ValueError(

@@ -57,10 +57,8 @@ def _where(condition: Node, a: Node | int, b: Node | int) -> Node:
 def _drop_bits(magnitude: Node, dropped: int, random: Node | None) -> Node:
     """The bits of |x| rounded so that the last `dropped` of them are zero: to nearest even, or at random."""
     low = (1 << dropped) - 1
-    if random is None:
-        rounding = _add(_and(_shr(magnitude, dropped), 1), low >> 1)
-    else:
-        rounding = _and(random, low)
+    to_even = _add(_and(_shr(magnitude, dropped), 1), low >> 1)
+    rounding = to_even if random is None else _and(random, low)
     return _and(_add(magnitude, rounding), ~low)
 
 
@@ -136,8 +134,8 @@ CODECS: dict[torch.dtype, Codec] = {
 def decode(name: str, dtype: torch.dtype) -> Node:
     """The value of tensor `name`, which is kept as `dtype`."""
     codec = CODECS[dtype]
-    return node("load", label=name) if codec.decode is None else codec.decode(
-        node("load_bits", label=name, kind="uint")
+    return (
+        node("load", label=name) if codec.decode is None else codec.decode(node("load_bits", label=name, kind="uint"))
     )
 
 

@@ -155,9 +155,7 @@ def node(op: str, args: tuple[Node, ...] = (), label: Any = None, kind: str = FL
     if found is None:
         found = Node()
         found.op, found.args, found.label, found.kind = op, args, label, kind
-        found.varies = op in ELEMENT_LEAVES or (
-            op != REDUCTION and any(argument.varies for argument in args)
-        )
+        found.varies = op in ELEMENT_LEAVES or (op != REDUCTION and any(argument.varies for argument in args))
         found = _nodes.setdefault(key, found)
     return found
 
@@ -194,9 +192,7 @@ def sum_of_squares(argument: Node, scope: str) -> Node:
     return node(REDUCTION, (argument,), label=scope)
 
 
-def walk(
-    roots: Iterable[Node], *, into_reductions: bool = True, given: Container[Node] = ()
-) -> Iterator[Node]:
+def walk(roots: Iterable[Node], *, into_reductions: bool = True, given: Container[Node] = ()) -> Iterator[Node]:
     """Every node below `roots` once, arguments before what uses them; not what lies below `given`."""
     seen: set[Node] = set()
     stack = [(root, False) for root in reversed(list(roots))]

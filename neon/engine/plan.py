@@ -44,20 +44,12 @@ class Plan:
         self._steps = counts.numpy()
         self._grad_dtypes = [grad.dtype for grad in grads]
         self._batches = self._make_batches(grads)
-        self._written = [
-            tensor
-            for item in items
-            if item.param.device.type == "cpu"
-            for tensor in (item.param, *item.states)
-        ]
 
     def _make_batches(self, grads: Sequence[Tensor]) -> list[Batch]:
         members: dict[tuple[Any, ...], list[int]] = defaultdict(list)
         for position, (item, grad) in enumerate(zip(self.items, grads, strict=True)):
             settings = self.settings[item.group]
-            formats = Formats(
-                item.param.dtype, grad.dtype, tuple(s.dtype for s in item.states), settings.width
-            )
+            formats = Formats(item.param.dtype, grad.dtype, tuple(s.dtype for s in item.states), settings.width)
             members[settings.program, formats, item.param.device].append(position)
         return [
             Batch(lower(program, formats), [self.items[p] for p in positions], positions, self.settings)
@@ -96,7 +88,7 @@ class Plan:
         for batch in self._batches:
             batch.finish()
         # The kernels wrote through addresses: tell autograd, so that the use of a stale value is caught.
-        torch.autograd.graph.increment_version(self._written)
+        torch.autograd.graph.increment_version(self._params)
         self._counts += 1
 
     @staticmethod

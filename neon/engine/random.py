@@ -30,9 +30,7 @@ def random_bits() -> Node:
     The key of (seed, parameter, step, high word of the index) gives two words; one offsets the
     element's index, the other enters between the rounds, so that streams are not shifts of each other.
     """
-    leaves = {
-        name: node(name, kind="uint") for name in ("index", "index_high", "tensor_key", "step_word")
-    }
+    leaves = {name: node(name, kind="uint") for name in ("index", "index_high", "tensor_key", "step_word")}
     key = _mix(apply("uint_add", leaves["tensor_key"], apply("uint_mul", leaves["step_word"], _GOLDEN)), 0)
     key = _mix(apply("uint_add", key, leaves["index_high"]), 1)
     salt = _mix(apply("uint_xor", key, word(_GOLDEN)), 0)

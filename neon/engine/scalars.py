@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from neon.engine.graph import Node, walk
+from neon.engine.graph import REDUCTION, Node, walk
 
 Rows = npt.NDArray[np.float64]
 
@@ -43,22 +44,25 @@ HOST: dict[str, Callable[..., Rows]] = {
 }
 
 
-def evaluate(roots: Sequence[Node], known: Mapping[Node, Rows], rows: int) -> Rows:
-    """The values of scalar nodes, shape (rows, len(roots)).
+class HostProgram:
+    """The scalar nodes that one pass reads, as a list of host operations in order; made once."""
 
-    `known` holds the value of each run-time number and of each reduction that the roots use, one
-    per row.
-    """
-    values: dict[Node, Rows] = dict(known)
-    result = np.empty((rows, len(roots)))
-    with np.errstate(all="ignore"):
-        for node in walk(roots, into_reductions=False):
-            if node in values:
-                continue
-            if node.op == "const":
-                values[node] = np.float64(node.label)  # type: ignore[assignment]
-            else:
-                values[node] = HOST[node.op](*(values[a] for a in node.args))
-        for column, root in enumerate(roots):
+    def __init__(self, roots: Sequence[Node]) -> None:
+        nodes = list(walk(roots, into_reductions=False))
+        self.reductions = [node for node in nodes if node.op == REDUCTION]
+        self._roots = roots
+        self._constants = {node: np.float64(node.label) for node in nodes if node.op == "const"}
+        self._operations = [(node, HOST[node.op], node.args) for node in nodes if node.op in HOST]
+
+    def evaluate(self, known: Mapping[Node, Rows], rows: int) -> Rows:
+        """The values of the roots, shape (rows, roots).
+
+        `known` holds each run-time number and each reduction that the roots use, one value per row.
+        """
+        values: dict[Node, Any] = {**self._constants, **known}
+        for node, operation, arguments in self._operations:
+            values[node] = operation(*[values[a] for a in arguments])
+        result = np.empty((rows, len(self._roots)))
+        for column, root in enumerate(self._roots):
             result[:, column] = values[root]
-    return result
+        return result

@@ -60,15 +60,11 @@ def _symbol(name: str, value: Any) -> Any:
     return scalar(name)
 
 
-def fixed(arguments: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The part of the arguments that a program depends on: all but the numbers, of which only the place."""
-
-    def key(value: Any) -> Any:
-        if value is None or isinstance(value, (bool, str)):
-            return value
-        return tuple(map(key, value)) if isinstance(value, (tuple, list)) else ...
-
-    return tuple((name, key(value)) for name, value in sorted(arguments.items()))
+def fixed(value: Any) -> Any:
+    """The part of a value that a program depends on: flags, strings, structure; of a number, only that it is one."""
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    return tuple(map(fixed, value)) if isinstance(value, (tuple, list)) else ...
 
 
 _programs: dict[tuple[Any, ...], Program] = {}
@@ -79,7 +75,7 @@ def trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) -> 
     """The program of a rule under these options; traced once for each set of fixed arguments."""
     names = signature(rule).keywords
     arguments = {name: value for name, value in arguments.items() if name in names}
-    key = (rule, fixed(arguments), chosen)
+    key = (rule, tuple(arguments), fixed([*arguments.values()]), chosen)
     with _lock:
         if key not in _programs:
             _programs[key] = _trace(rule, arguments, chosen)

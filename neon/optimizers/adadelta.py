@@ -19,7 +19,7 @@ def adadelta(w, g, square_avg, acc_delta, *, lr, rho, eps):  # type: ignore[no-u
 
     >>> w, square_avg, acc_delta = adadelta(1.0, 0.5, 0.2, 0.1, lr=1.0, rho=0.9, eps=0.01)
     >>> round(w, 8), round(square_avg, 8), round(acc_delta, 8)
-    (0.64235474, 0.205, 0.10279102)
+    (0.64235915, 0.205, 0.1027907)
     """
     square_avg = rho * square_avg + (1 - rho) * (g * g)
     delta = sqrt((acc_delta + eps) / (square_avg + eps)) * g

@@ -20,7 +20,7 @@ def adam(w, g, exp_avg, exp_avg_sq, *, lr, betas, eps, step):  # type: ignore[no
 
     >>> w, exp_avg, exp_avg_sq = adam(1.0, 0.5, 0.1, 0.2, lr=0.1, betas=(0.9, 0.99), eps=1e-8, step=3)
     >>> round(w, 8), round(exp_avg, 8), round(exp_avg_sq, 8)
-    (0.98006654, 0.14, 0.2005)
+    (0.98011676, 0.14, 0.2005)
     """
     beta1, beta2 = betas
     exp_avg = beta1 * exp_avg + (1 - beta1) * g
@@ -38,7 +38,7 @@ def adamw(w, g, exp_avg, exp_avg_sq, *, lr, betas, eps, weight_decay, step):  # 
 
     >>> w, *_ = adamw(1.0, 0.5, 0.1, 0.2, lr=0.1, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.1, step=3)
     >>> round(w, 8)
-    0.97006654
+    0.97011676
     """
     w = w * (1 - lr * weight_decay)
     return adam(w, g, exp_avg, exp_avg_sq, lr=lr, betas=betas, eps=eps, step=step)

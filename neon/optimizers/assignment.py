@@ -79,7 +79,7 @@ def assign(optimizer: Optimizer, sites: Iterable[Site]) -> list[tuple[Site, Matc
     chosen: dict[Any, tuple[Site, Match]] = {}
     for number, site in enumerate(sites):
         match = optimizer.match(site)
-        key = ("none", number) if site.param is None else _identity(site.param, number)
+        key = ("none", number) if site.param is None else _identity(site.param)
         if key not in chosen:
             chosen[key] = (site, match)
             continue
@@ -95,7 +95,7 @@ def assign(optimizer: Optimizer, sites: Iterable[Site]) -> list[tuple[Site, Matc
     return list(chosen.values())
 
 
-def _identity(param: Tensor, number: int) -> Any:
+def _identity(param: Tensor) -> Any:
     """What two views of one parameter have in common: their memory."""
     if param.is_meta or is_lazy(param) or param.numel() == 0:
         return id(param)

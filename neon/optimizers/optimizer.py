@@ -209,9 +209,5 @@ def _schedule(schedule: Any) -> Schedule:
     if schedule is None:
         return Schedule()
     if not callable(getattr(schedule, "get_learning_rate", None)):
-        raise TypeError(
-            f"schedule must have get_learning_rate(learning_rate, epoch). Received: schedule={schedule!r}."
-        )
+        raise TypeError(f"schedule must have get_learning_rate(learning_rate, epoch). Received: schedule={schedule!r}.")
     return schedule
-
-

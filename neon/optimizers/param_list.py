@@ -20,7 +20,8 @@ def param_entry(parameter: Tensor) -> Entry:
     The parameter comes as an alias without autograd history, so that `param[:] = ...` writes in
     place; `states` is the same list at every call.
     """
-    alias, states = _records.get(parameter, (None, []))
+    record = _records.get(parameter)
+    alias, states = (None, []) if record is None else record
     if is_lazy(parameter):  # no memory yet: its layer has not seen a batch
         _records[parameter] = (None, states)
         return (parameter, None), states

@@ -18,7 +18,7 @@ def rmsprop(w, g, square_avg, *, lr, alpha, eps):  # type: ignore[no-untyped-def
 
     >>> w, square_avg = rmsprop(1.0, 0.5, 0.2, lr=0.1, alpha=0.9, eps=0.01)
     >>> round(w, 8), round(square_avg, 8)
-    (0.89173652, 0.205)
+    (0.89444371, 0.205)
     """
     square_avg = alpha * square_avg + (1 - alpha) * (g * g)
     w = w - lr * g / (sqrt(square_avg + eps) + eps)

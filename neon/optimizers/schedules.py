@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
-from neon.arguments import number, non_negative, positive, positive_integer, unit_interval
+from neon.arguments import non_negative, number, positive, positive_integer, unit_interval
 
 Unit = Literal["epochs", "steps"]
 
@@ -192,7 +193,7 @@ def _unit(value: Any) -> Unit:
 
 def _epochs(name: str, values: Sequence[Any]) -> list[int]:
     epochs = [_count(name, value) for value in values]
-    if not epochs or any(a >= b for a, b in zip(epochs, epochs[1:], strict=False)):
+    if not epochs or any(a >= b for a, b in pairwise(epochs)):
         raise ValueError(f"{name} must list epochs in increasing order. Received: {name}={list(values)!r}.")
     return epochs
 

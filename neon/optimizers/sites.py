@@ -91,10 +91,8 @@ def _walk(layer: Any, path: _Path, parameters: Parameters, child: str = "", top:
         return
     is_layer = hasattr(layer, "get_params")
     if not is_layer and not isinstance(layer, nn.Module):
-        raise TypeError(
-            f"A layer must have get_params() or be a torch.nn.Module. Received: {type(layer).__name__}."
-        )
-    children = [] if is_layer else list(layer._modules.items())
+        raise TypeError(f"A layer must have get_params() or be a torch.nn.Module. Received: {type(layer).__name__}.")
+    children = list(layer._modules.items()) if isinstance(layer, nn.Module) and not is_layer else []
     here = path if top and children else path.into(layer, child)
     own = parameters(layer)
     kind = type(layer).__name__

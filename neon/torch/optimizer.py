@@ -160,7 +160,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         if len(self._readers) != len(self.param_groups) or self._state is not self.state:
             return False
         for (reader, seen), group in zip(self._readers, self.param_groups, strict=True):
-            if fixed(dict(enumerate(reader(group)))) != seen:
+            if fixed(reader(group)) != seen:
                 return False
         states = [state[name] for state, names in self._slots for name in names if name in state]
         return self._plan.holds(params, states, grads)
@@ -188,7 +188,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         self._readers = []
         for group in self.param_groups:
             reader = itemgetter(*(key for key in group if key not in ("params", "param_names")))
-            self._readers.append((reader, fixed(dict(enumerate(reader(group))))))
+            self._readers.append((reader, fixed(reader(group))))
         self._plan = plan
 
     def _settings(self, group: dict[str, Any]) -> Settings:

@@ -1,5 +1,7 @@
-"""The eager backend: executes a kernel with torch operations. It is the definition of every operation,
-and runs on any device that torch has."""
+"""The eager backend: executes a kernel with torch operations, on any device that torch has.
+
+It is the definition of every operation: other backends give the same bits, or say how far they are.
+"""
 
 from __future__ import annotations
 

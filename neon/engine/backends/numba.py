@@ -187,8 +187,7 @@ def _body(roots: Iterable[Node], given: dict[Node, str]) -> tuple[list[str], lis
     roots = list(roots)
     loads = {n: f"{n.label}_in" for n in walk(roots, into_reductions=False) if n.op.startswith("load")}
     lines = [
-        f"{name} = {'word' if node.kind == 'uint' else 'real'}({node.label}_at[i])"
-        for node, name in loads.items()
+        f"{name} = {'word' if node.kind == 'uint' else 'real'}({node.label}_at[i])" for node, name in loads.items()
     ]
     named, formulas = assignments(roots, _write, given | loads)
     return [*lines, *(f"{name} = {text}" for name, text in named)], formulas
@@ -218,9 +217,7 @@ class Numba:
         context[3] = batch.table.ctypes.data
         context[4] = batch.scalars.ctypes.data
         context[5] = batch.partials.ctypes.data
-        threads.run(
-            self._functions[level], self._stages[level].address, context.ctypes.data, batch.elements
-        )
+        threads.run(self._functions[level], self._stages[level].address, context.ctypes.data, batch.elements)
 
 
 def prepare(kernel: Kernel) -> Numba:

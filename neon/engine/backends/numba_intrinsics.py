@@ -59,6 +59,7 @@ from_bits = _bit_cast(types.uint32, types.float32)
 _bits64 = _bit_cast(types.float64, types.uint64)
 _from_bits64 = _bit_cast(types.uint64, types.float64)
 
+
 @njit
 def minimum(a, b):  # type: ignore[no-untyped-def]
     """The smaller; NaN if either is."""

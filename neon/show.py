@@ -1,0 +1,43 @@
+"""What `neon show` prints: a rule's equation, its graph and the source generated for it."""
+
+from __future__ import annotations
+
+import inspect
+
+import torch
+
+from neon.engine.backends import numba as numba_backend
+from neon.engine.cache import path_of
+from neon.engine.kernel import Formats, lower
+from neon.engine.printer import listing
+from neon.optimizers import Optimizer
+
+
+def describe(optimizer: Optimizer, dtype: torch.dtype = torch.float32) -> str:
+    """Equation, graph and generated source of each rule that an optimizer holds, for weights of a dtype."""
+    return "\n\n".join(
+        _describe(key if len(optimizer.leaves()) > 1 else "", leaf, norms, dtype)
+        for key, (leaf, norms) in optimizer.leaves().items()
+    )
+
+
+def _describe(key: str, optimizer: Optimizer, norms: tuple[Optimizer, ...], dtype: torch.dtype) -> str:
+    values = optimizer.group() | {"outer_clip_norms": tuple(norm.gradient_clip_norm for norm in norms)}
+    settings = optimizer.settings(values, norms)
+    program = settings.program
+    state_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+    kernel = lower(program, Formats(dtype, dtype, (state_dtype,) * len(program.states), settings.width))
+    source = numba_backend.source(kernel)
+    graph = "\n\n".join(listing(stage.outputs()) for stage in kernel.stages)
+    title = f"{key}: {optimizer}" if key else str(optimizer)
+    return "\n\n".join(
+        (
+            f"═══ {title} ═══",
+            "─── equation ───",
+            inspect.getdoc(program.rule) or f"({program.name} has no docstring)",
+            f"─── graph, {kernel.name} ───",
+            graph,
+            f"─── source, {path_of(kernel.name, source)} ───",
+            source.rstrip(),
+        )
+    )
