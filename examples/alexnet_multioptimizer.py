@@ -1,4 +1,4 @@
-"""A small AlexNet (Krizhevsky et al. 2012) with one optimizer for weights, another for biases, a third for the head.
+"""A small AlexNet (Krizhevsky et al. 2012): one optimizer for weights, one for biases, one for the head.
 
 Run it: python examples/alexnet_multioptimizer.py
 """
@@ -27,12 +27,10 @@ validation = ArrayIterator(split[1], split[3], shuffle=False, lshape=(1, 8, 8))
 
 def conv(filters: int) -> Conv:
     """3 x 3 windows, a bias, a rectifier."""
-    return Conv(
-        (3, 3, filters), init=Kaiming(), padding=1, bias=Constant(0.0), activation=Rectlin()
-    )
+    return Conv((3, 3, filters), init=Kaiming(), padding=1, bias=Constant(0.0), activation=Rectlin())
 
 
-# AlexNet's five convolutions, three poolings and three dense layers, each scaled down to 8 x 8 pixels.
+# AlexNet's five convolutions, three poolings and three dense layers, for 8 x 8 pixels.
 layers = [
     conv(16),
     Pooling(3, strides=1, padding=1),
@@ -42,9 +40,9 @@ layers = [
     conv(48),
     conv(32),
     Pooling(2),
-    Dropout(keep=0.5),
+    Dropout(keep=0.7),
     Affine(nout=128, init=Kaiming(), bias=Constant(0.0), activation=Rectlin()),
-    Dropout(keep=0.5),
+    Dropout(keep=0.7),
     Affine(nout=64, init=Kaiming(), bias=Constant(0.0), activation=Rectlin()),
     Affine(nout=10, init=Kaiming(), activation=Softmax(), name="head"),
 ]
@@ -53,9 +51,9 @@ model = Model(layers)
 drop = Schedule(step_config=[6, 8], change=0.25)
 optimizer = MultiOptimizer(
     {
-        # As in the paper: momentum 0.9 and a little weight decay, which spares the biases.
-        "default": GradientDescentMomentum(0.03, 0.9, wdecay=5e-4, schedule=drop, name="weights"),
-        "Bias": GradientDescentMomentum(0.06, 0.9, schedule=drop, name="biases"),
+        # The paper's momentum and weight decay; biases learn twice as fast and do not decay.
+        "default": GradientDescentMomentum(0.05, 0.9, wdecay=5e-4, schedule=drop, name="weights"),
+        "Bias": GradientDescentMomentum(0.1, 0.9, schedule=drop, name="biases"),
         "head": Adam(learning_rate=1e-3, name="head's own"),
     },
     gradient_clip_norm=2.0,  # one norm over all three

@@ -3,6 +3,7 @@
 Run it: python examples/documented_snippets.py
 """
 
+# ruff: noqa: N816 - the names are those of the documentation
 from __future__ import annotations
 
 import torch
@@ -36,9 +37,7 @@ layers.append(Linear(nout=100, init=Gaussian(), name="layer_one"))
 layers.append(Linear(nout=50, init=Gaussian(), name="layer_two"))
 layers.append(Affine(nout=5, init=Gaussian(), activation=Softmax()))
 
-optimizer_A = GradientDescentMomentum(
-    0.01, 0.9, wdecay=0.0005, gradient_clip_value=5, name="optimizer_A"
-)
+optimizer_A = GradientDescentMomentum(0.01, 0.9, wdecay=0.0005, gradient_clip_value=5, name="optimizer_A")
 optimizer_B = RMSProp(learning_rate=2e-3, gradient_clip_norm=1.0, name="optimizer_B")
 optimizer_C = Adam(learning_rate=1e-3, name="optimizer_C")
 mapping = {"default": optimizer_A, "Linear": optimizer_B, "layer_two": optimizer_C}
@@ -74,7 +73,7 @@ class HeavyBall(Optimizer):
         self.learning_rate = learning_rate
         self.momentum_coef = momentum_coef
 
-    def optimize(self, layer_list, epoch) -> None:  # noqa: ARG002 - this rule has no schedule
+    def optimize(self, layer_list, epoch) -> None:
         for (param, grad), states in get_param_list(layer_list):
             if len(states) == 0:
                 states.append(self.be.zeros_like(grad))
@@ -100,7 +99,7 @@ def final_cost(optimizer: Optimizer, steps: int = 200) -> float:
         model.zero_grad()
         model.per_sample(cost, inputs, classes).sum().backward()
         optimizer.optimize(model.layers, epoch=0)
-    return float(model.per_sample(cost, inputs, classes).mean())
+    return model.per_sample(cost, inputs, classes).mean().item()
 
 
 print("\nThe mean cost after 200 steps\n")

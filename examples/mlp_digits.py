@@ -47,8 +47,6 @@ class Validation:
 
 
 # The rate is halved every eight epochs, and the gradient never longer than 1.
-optimizer = Adam(
-    learning_rate=3e-3, gradient_clip_norm=1.0, schedule=Schedule(step_config=8, change=0.5)
-)
+optimizer = Adam(learning_rate=3e-3, gradient_clip_norm=1.0, schedule=Schedule(step_config=8, change=0.5))
 model.fit(train, CrossEntropyMulti(), optimizer, num_epochs=30, callbacks=[Validation(patience=6)])
 print(f"\nvalidation accuracy: {model.eval(validation, Accuracy()):.4f}")

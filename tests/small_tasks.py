@@ -18,9 +18,7 @@ def blobs() -> Task:
     labels = torch.arange(90) % 3
     points = torch.randn(90, 4, generator=generator) + 2.0 * nn.functional.one_hot(labels, 4)
     return Task(
-        model=lambda: nn.Sequential(
-            nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 3)
-        ),
+        model=lambda: nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 3)),
         train=(points[:60], labels[:60]),
         validation=(points[60:], labels[60:]),
         name="blobs",

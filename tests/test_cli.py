@@ -86,9 +86,7 @@ def compare(*arguments: str, optimizers: tuple[str, ...] = ("Adam()", "Lion()"))
 def curves(directory: Path) -> list[dict]:
     """The stored results without their times, which differ between runs."""
     stored = json.loads((directory / "results.json").read_text())["results"]
-    return [
-        {key: value for key, value in result.items() if "step_us" not in key} for result in stored
-    ]
+    return [{key: value for key, value in result.items() if "step_us" not in key} for result in stored]
 
 
 def test_version_and_help() -> None:
@@ -124,9 +122,7 @@ def test_what_is_finished_is_kept_unless_fresh() -> None:
 
 
 @pytest.mark.parametrize("step", [1, 3 * STEPS_OF_AN_EPOCH, 5 * STEPS_OF_AN_EPOCH + 2])
-def test_an_interrupt_keeps_what_was_done(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch, step: int
-) -> None:
+def test_an_interrupt_keeps_what_was_done(workplace: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     compare("--output", "whole")
     sys.modules.pop("clouds")
     monkeypatch.setenv("INTERRUPT_AT_STEP", str(step))
@@ -176,9 +172,7 @@ def test_the_seed_repeats_a_run(workplace: Path) -> None:
         (["--output", "clouds.py"], "cannot write to the output directory clouds.py"),
     ],
 )
-def test_bad_usage_is_one_line_and_exit_code_2(
-    workplace: Path, arguments: list[str], message: str
-) -> None:
+def test_bad_usage_is_one_line_and_exit_code_2(workplace: Path, arguments: list[str], message: str) -> None:
     refused = neon_command("compare", *arguments)
     assert refused.exit_code == 2
     assert refused.stdout == ""

@@ -44,9 +44,7 @@ def one_thread() -> Iterator[None]:
     ],
 )
 @pytest.mark.parametrize("stop_at", [0.5, 2.25, 3.75])
-def test_an_interrupted_run_ends_with_the_same_bits(
-    tmp_path: Path, optimizer: str, stop_at: float
-) -> None:
+def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path, optimizer: str, stop_at: float) -> None:
     [whole] = train(tmp_path / "whole", optimizer)
     positions: list[float] = []
 
@@ -56,9 +54,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(
 
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "parts", optimizer, watch=interrupt)
-    [resumed] = train(
-        tmp_path / "parts", optimizer, watch=lambda _, position: positions.append(position)
-    )
+    [resumed] = train(tmp_path / "parts", optimizer, watch=lambda _, position: positions.append(position))
     assert positions[0] == int(stop_at)
     assert untimed(resumed) == untimed(whole)
     assert whole.status == "finished"
@@ -66,9 +62,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(
     assert list((tmp_path / "parts").rglob("*.pt")) == []
 
 
-def test_every_moment_of_an_epochs_end_can_be_interrupted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_moment_of_an_epochs_end_can_be_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [whole] = train(tmp_path / "whole", "Adam()")
     calls = 0
 
@@ -116,9 +110,7 @@ def test_the_callers_random_numbers_are_left_alone(tmp_path: Path) -> None:
 def test_a_finished_optimizer_is_not_trained_again(tmp_path: Path) -> None:
     [first] = train(tmp_path, "Adam()")
     positions: list[float] = []
-    results = train(
-        tmp_path, "Adam( )", "Lion()", watch=lambda _, position: positions.append(position)
-    )
+    results = train(tmp_path, "Adam( )", "Lion()", watch=lambda _, position: positions.append(position))
     assert results[0] == first
     assert positions[0] == 4
     assert positions[1] == 0
@@ -185,9 +177,7 @@ def test_a_failed_write_leaves_the_previous_file(tmp_path: Path) -> None:
     ],
     ids=["infinite loss", "finite but exploded"],
 )
-def test_divergence_is_reported_and_the_others_go_on(
-    tmp_path: Path, optimizer: str, task: Task
-) -> None:
+def test_divergence_is_reported_and_the_others_go_on(tmp_path: Path, optimizer: str, task: Task) -> None:
     lost, fine = train(tmp_path, optimizer, "GradientDescentMomentum(0.1, 0.9)", task=task)
     assert re.fullmatch(r"diverged at epoch [1-4]", lost.status)
     assert lost.diverged

@@ -62,13 +62,9 @@ def test_the_same_results_draw_the_same_file(tmp_path: Path) -> None:
     assert draw("first") == draw("second")
 
 
-def test_a_figure_without_matplotlib_names_the_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_figure_without_matplotlib_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(
-        MissingExtraError, match=r'matplotlib.*pip install "neon-optimizers\[compare\]"'
-    ):
+    with pytest.raises(MissingExtraError, match=r'matplotlib.*pip install "neon-optimizers\[compare\]"'):
         save_figure(tmp_path, RESULTS, ["a", "b", "c", "d"], 0.95, "title")
 
 

@@ -51,9 +51,7 @@ from neon.optimizers import Adam, MultiOptimizer
         ),
     ],
 )
-def test_an_optimizer_is_read(
-    text: str, canonical: str, name: str, arguments: tuple[str, ...]
-) -> None:
+def test_an_optimizer_is_read(text: str, canonical: str, name: str, arguments: tuple[str, ...]) -> None:
     spec = parse_optimizer(text)
     assert (spec.text, spec.name, spec.arguments) == (canonical, name, arguments)
     assert type(spec.build()).__name__ == name
@@ -144,9 +142,7 @@ def test_nothing_is_called_before_the_string_is_refused(tmp_path: Path) -> None:
     assert not witness.exists()
 
 
-def test_a_rule_of_the_users_own_may_stand_anywhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rule_of_the_users_own_may_stand_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_rules.py").write_text(
         "from neon.optimizers import Adam\n"
         "class Mine(Adam):\n"

@@ -21,7 +21,6 @@ from rule_cases import (
 
 import neon.engine
 from neon.engine import use_backend
-from neon.engine.threads import set_num_threads
 
 BACKENDS = ["eager", "numba"]
 
@@ -80,7 +79,6 @@ def threads() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
-    set_num_threads(before)
 
 
 @pytest.mark.usefixtures("threads")
@@ -91,7 +89,6 @@ def test_thread_count_does_not_change_a_bit(rule: str, backend: str) -> None:
     results = []
     for count in (1, 2, 5):
         torch.set_num_threads(count)
-        set_num_threads(count)
         results.append(_large_run(rule, backend))
     for other in results[1:]:
         assert_same_bits(results[0], other)

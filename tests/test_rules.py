@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -29,20 +30,32 @@ from rule_cases import (
 import neon.optimizers
 from neon.engine import use_backend
 
-FLOAT64_BOUND = 1e-12
+# Relative to the largest magnitude that a tensor had on the way; seen: 2e-15, Lion with decay.
+FLOAT64_BOUND = 1e-14
 
-# Largest error seen after twenty steps, in float32 ulp of the largest magnitude that a tensor had:
-# measured over the whole table and rounded up. The reference works in float64 throughout.
+# Largest error after twenty steps in float32, against the reference in float64, in ulp (2⁻²³) of the
+# largest magnitude that a tensor had on the way. Measured over the whole table, where the worst is
+# named, and rounded up. Every step may round a weight by half an ulp: ten come from that alone, where
+# a tensor of one element moves by the same amount each time.
 FLOAT32_ULP = {
-    "GradientDescentMomentum": 4.0,
-    "RMSProp": 4.0,
-    "Adagrad": 4.0,
-    "Adadelta": 4.0,
-    "Adam": 4.0,
-    "AdamW": 4.0,
-    "Lion": 4.0,
-    "ShiftAdaMax": 4.0,
+    "GradientDescentMomentum": 4.0,  # 3.95: Nesterov with all options
+    "RMSProp": 3.2,  # 3.08: batch of 8
+    "Adagrad": 3.4,  # 3.33: clip by value
+    "Adadelta": 5.0,  # 4.97: all options
+    "Adam": 4.3,  # 4.23: tuned, all options
+    "AdamW": 11.5,  # 11.497: clip by norm; 1 − αλ is rounded to float32, and w twice a step
+    "Lion": 13.2,  # 13.13: weight decay, as AdamW
+    "ShiftAdaMax": 4.3,  # 4.21: all options
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tensors this small gain nothing from a team of threads, and wait for it where cores are few."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def how_of(option: str) -> str:

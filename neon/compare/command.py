@@ -45,8 +45,7 @@ class Request:
     def __post_init__(self) -> None:
         if not 0.0 < self.target <= 1.0:
             raise SettingsError(
-                "target must be an accuracy above 0 and at most 1, such as 0.95; "
-                f"received {self.target!r}."
+                f"target must be an accuracy above 0 and at most 1, such as 0.95; received {self.target!r}."
             )
 
 
@@ -70,8 +69,7 @@ def run_command(request: Request, console: Console) -> list[Result]:
         comparison.discard()
     elif kept := len(comparison.stored()):
         console.print(
-            f"{kept} of {len(specs)} optimizers are finished in {request.output} already "
-            "(--fresh trains them again).",
+            f"{kept} of {len(specs)} optimizers are finished in {request.output} already (--fresh trains them again).",
             highlight=False,
         )
     texts = [spec.text for spec in specs]
@@ -81,24 +79,16 @@ def run_command(request: Request, console: Console) -> list[Result]:
             results = comparison.run(view)
     except KeyboardInterrupt:
         again = "the same command without --fresh" if request.fresh else "the same command"
-        raise InterruptedRunError(
-            f"Interrupted: {view.standing()}. Run {again} to go on."
-        ) from None
+        raise InterruptedRunError(f"Interrupted: {view.standing()}. Run {again} to go on.") from None
     _report(request, task.name, results, labels, console)
     return results
 
 
-def _report(
-    request: Request, task: str, results: list[Result], labels: list[str], console: Console
-) -> None:
+def _report(request: Request, task: str, results: list[Result], labels: list[str], console: Console) -> None:
     settings = request.settings
-    title = (
-        f"{task}: {settings.epochs} epochs, batch size {settings.batch_size}, seed {settings.seed}"
-    )
+    title = f"{task}: {settings.epochs} epochs, batch size {settings.batch_size}, seed {settings.seed}"
     console.print(result_table(results, request.target, title))
     written = [request.output / "results.json"]
     save_results(written[0], results, request.target, title)
     written += save_figure(request.output, results, labels, request.target, title)
-    console.print(
-        "Written: " + ", ".join(map(str, written)), markup=False, highlight=False, soft_wrap=True
-    )
+    console.print("Written: " + ", ".join(map(str, written)), markup=False, highlight=False, soft_wrap=True)

@@ -38,9 +38,7 @@ class Comparison:
         OutputError: the directory cannot be made or written to.
     """
 
-    def __init__(
-        self, task: Task, specs: Sequence[OptimizerSpec], settings: Settings, directory: Path
-    ) -> None:
+    def __init__(self, task: Task, specs: Sequence[OptimizerSpec], settings: Settings, directory: Path) -> None:
         _require_distinct(specs)
         self.specs, self._settings = tuple(specs), settings
         with seeded(settings.seed, "weights"):
@@ -55,9 +53,7 @@ class Comparison:
         fingerprint = f"{fingerprint}-{loss:.6g}"
         runs = directory / "runs"
         _require_writable(runs)
-        self._stores = {
-            spec.text: RunStore(runs, spec.name, self._config(spec, fingerprint)) for spec in specs
-        }
+        self._stores = {spec.text: RunStore(runs, spec.name, self._config(spec, fingerprint)) for spec in specs}
 
     def stored(self) -> dict[str, Result]:
         """The results that earlier runs finished, by optimizer."""
@@ -98,8 +94,7 @@ def _require_writable(directory: Path) -> None:
             pass
     except OSError as error:
         raise OutputError(
-            f"cannot write to the output directory {directory}: {one_line(error)}. "
-            "Give another one with --output."
+            f"cannot write to the output directory {directory}: {one_line(error)}. Give another one with --output."
         ) from error
 
 

@@ -31,7 +31,4 @@ class MissingExtraError(UsageError):
     """An optional package is not installed."""
 
     def __init__(self, what: str, package: str) -> None:
-        super().__init__(
-            f"{what} needs {package}, which is not installed. "
-            'Run: pip install "neon-optimizers[compare]"'
-        )
+        super().__init__(f'{what} needs {package}, which is not installed. Run: pip install "neon-optimizers[compare]"')

@@ -26,8 +26,7 @@ def resolve(reference: str) -> object:
     module_name, _, name = reference.partition(":")
     if not REFERENCE.fullmatch(reference):
         raise UnknownReferenceError(
-            f"expected module:name, such as mypackage.myfile:make; received {reference!r}."
-            f"{_path_hint(module_name)}"
+            f"expected module:name, such as mypackage.myfile:make; received {reference!r}.{_path_hint(module_name)}"
         )
     here = str(Path.cwd())
     if here not in sys.path:
@@ -36,13 +35,10 @@ def resolve(reference: str) -> object:
         module = importlib.import_module(module_name)
     except Exception as error:
         raise UnknownReferenceError(
-            f"{reference}: cannot import {module_name!r}: {one_line(error)}."
-            f"{_path_hint(module_name)}"
+            f"{reference}: cannot import {module_name!r}: {one_line(error)}.{_path_hint(module_name)}"
         ) from error
     if not hasattr(module, name):
-        raise UnknownReferenceError(
-            f"{reference}: module {module_name!r} has no {name!r}.{_nearest(name, module)}"
-        )
+        raise UnknownReferenceError(f"{reference}: module {module_name!r} has no {name!r}.{_nearest(name, module)}")
     return getattr(module, name)
 
 

@@ -23,10 +23,7 @@ def short_labels(specs: Sequence[OptimizerSpec]) -> list[str]:
         by_class[spec.name].append(spec)
     labels = [_label(spec, _shared_arguments(by_class[spec.name])) for spec in specs]
     counts = Counter(labels)
-    return [
-        label if counts[label] == 1 else f"{label} #{position}"
-        for position, label in enumerate(labels, start=1)
-    ]
+    return [label if counts[label] == 1 else f"{label} #{position}" for position, label in enumerate(labels, start=1)]
 
 
 def _shared_arguments(specs: Sequence[OptimizerSpec]) -> set[str]:

@@ -25,9 +25,7 @@ class ProgressView:
     It is a `Watcher`: call it with a result and the position in epochs.
     """
 
-    def __init__(
-        self, console: Console, optimizers: Sequence[str], labels: Sequence[str], epochs: int
-    ) -> None:
+    def __init__(self, console: Console, optimizers: Sequence[str], labels: Sequence[str], epochs: int) -> None:
         self._console = console
         self._labels = dict(zip(optimizers, labels, strict=True))
         self._epochs = epochs

@@ -16,9 +16,7 @@ from neon.compare.result import Result
 from neon.compare.store import write_json
 
 ABSENT = "-"
-CAPTION = (
-    "best, final: validation accuracy; loss: of validation, final; step: median time of step()"
-)
+CAPTION = "best, final: validation accuracy; loss: of validation, final; step: median time of step()"
 
 
 def ranked(results: Sequence[Result], target: float) -> list[Result]:
@@ -46,15 +44,10 @@ class Column:
     def cells(self, rows: Sequence[Result]) -> list[Text]:
         """The texts of the column; the best number of what did not diverge is bold."""
         values = [self.number(row) for row in rows]
-        rivals = [
-            value
-            for row, value in zip(rows, values, strict=True)
-            if value is not None and not row.diverged
-        ]
+        rivals = [value for row, value in zip(rows, values, strict=True) if value is not None and not row.diverged]
         best = (max if self.higher_is_better else min)(rivals, default=math.nan)
         return [
-            Text(ABSENT if value is None else self.write(value), "bold" if value == best else "")
-            for value in values
+            Text(ABSENT if value is None else self.write(value), "bold" if value == best else "") for value in values
         ]
 
 
@@ -66,9 +59,7 @@ def result_table(results: Sequence[Result], target: float, title: str) -> Table:
         Column("final", lambda row: _last(row.accuracy), percent, higher_is_better=True),
         Column("loss", lambda row: _last(row.validation_loss), decimal),
         Column("step\nµs", lambda row: row.median_step_us, "{:.0f}".format),
-        Column(
-            f"epochs\nto {100 * target:g} %", lambda row: row.epochs_to(target), "{:.0f}".format
-        ),
+        Column(f"epochs\nto {100 * target:g} %", lambda row: row.epochs_to(target), "{:.0f}".format),
     )
     table = Table(title=Text(title), caption=CAPTION, box=box.SIMPLE_HEAD, pad_edge=False)
     table.title_justify = table.caption_justify = "left"

@@ -46,9 +46,7 @@ class Settings:
         for name, low in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
             value = getattr(self, name)
             if type(value) is not int or not low <= value <= MAX_SEED:
-                raise SettingsError(
-                    f"{name} must be a whole number, at least {low}; received {value!r}."
-                )
+                raise SettingsError(f"{name} must be a whole number, at least {low}; received {value!r}.")
 
 
 @dataclass(frozen=True)
@@ -85,9 +83,7 @@ class Runner:
                 self.result.weights_sha256 = digest_of(self._model.state_dict().values())
                 store.save_final(self.result)
             else:
-                store.save_epoch(
-                    self.result, self._model.state_dict(), self._optimizer.state_dict()
-                )
+                store.save_epoch(self.result, self._model.state_dict(), self._optimizer.state_dict())
             watch(self.result, self.result.epochs)
         return self.result
 

@@ -104,15 +104,11 @@ def parse_optimizer(text: str) -> OptimizerSpec:
 
 def library_classes() -> dict[str, type]:
     """The classes that a string may name: public optimizers and schedules of neon.optimizers."""
-    found = {
-        name: getattr(optimizers, name) for name in dir(optimizers) if not name.startswith("_")
-    }
+    found = {name: getattr(optimizers, name) for name in dir(optimizers) if not name.startswith("_")}
     return {
         name: value
         for name, value in found.items()
-        if inspect.isclass(value)
-        and issubclass(value, (Optimizer, Schedule))
-        and value != Optimizer
+        if inspect.isclass(value) and issubclass(value, (Optimizer, Schedule)) and value != Optimizer
     }
 
 
@@ -158,26 +154,23 @@ class _Reader:
         match node:
             case ast.Constant(value=value) if type(value) in PLAIN:
                 return value
-            case ast.UnaryOp(
-                op=ast.USub(), operand=ast.Constant(value=int() | float() as number)
-            ) if not isinstance(number, bool):
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)) if not isinstance(
+                number, bool
+            ):
                 return -number
             case ast.List(elts=items):
                 return [self.value(item) for item in items]
             case ast.Tuple(elts=items):
                 return tuple(self.value(item) for item in items)
             case ast.Dict(keys=keys, values=values):
-                return {
-                    self._key(key): self.value(item) for key, item in zip(keys, values, strict=True)
-                }
+                return {self._key(key): self.value(item) for key, item in zip(keys, values, strict=True)}
             case ast.Call():
                 return self._call(node)
             case ast.Name(id=name) if name in self._references or name in library_classes():
                 spelled = self.spell(node)
                 raise SpecError(f"{self._text!r}: {spelled} is a class; write {spelled}(...).")
         raise SpecError(
-            f"{self._text!r} holds {kind_of(node)}, {self.spell(node)!r}, which is not allowed. "
-            f"Allowed: {ALLOWED}."
+            f"{self._text!r} holds {kind_of(node)}, {self.spell(node)!r}, which is not allowed. Allowed: {ALLOWED}."
         )
 
     def spell(self, node: ast.AST) -> str:
@@ -249,10 +242,7 @@ def _own_class(reference: str) -> type:
     except UnknownReferenceError as error:
         raise SpecError(str(error)) from error
     if not (inspect.isclass(found) and issubclass(found, (Optimizer, Schedule))):
-        raise SpecError(
-            f"{reference} must be a subclass of neon.optimizers.Optimizer or Schedule; "
-            f"received {found!r}."
-        )
+        raise SpecError(f"{reference} must be a subclass of neon.optimizers.Optimizer or Schedule; received {found!r}.")
     return found
 
 

@@ -64,8 +64,7 @@ class Task:
         for part in ("loss", "accuracy"):
             if not callable(getattr(self, part)):
                 raise TaskError(
-                    f"Task.{part} must be a function of (outputs, targets); "
-                    f"received {_describe(getattr(self, part))}."
+                    f"Task.{part} must be a function of (outputs, targets); received {_describe(getattr(self, part))}."
                 )
         _require_pair("train", self.train)
         _require_pair("validation", self.validation)
@@ -78,9 +77,7 @@ class Task:
         """
         model = _attempt("Task.model()", self.model)
         if not isinstance(model, nn.Module):
-            raise TaskError(
-                f"Task.model() must return a torch.nn.Module; received {_describe(model)}."
-            )
+            raise TaskError(f"Task.model() must return a torch.nn.Module; received {_describe(model)}.")
         if not any(p.requires_grad for p in model.parameters()):
             raise TaskError(
                 f"Task.model() returned a {type(model).__name__} without trainable parameters; "
@@ -108,14 +105,10 @@ class Task:
                 f"received {_describe(loss)}."
             )
         if not math.isfinite(loss.item()):
-            raise TaskError(
-                f"Task.loss of the initial weights is {loss.item()}: no optimizer can train this."
-            )
+            raise TaskError(f"Task.loss of the initial weights is {loss.item()}: no optimizer can train this.")
         share = _as_number(accuracy)
         if share is None or not 0.0 <= share <= 1.0:
-            raise TaskError(
-                f"Task.accuracy must return a number from 0 to 1; received {_describe(accuracy)}."
-            )
+            raise TaskError(f"Task.accuracy must return a number from 0 to 1; received {_describe(accuracy)}.")
         return loss.item()
 
 
@@ -136,14 +129,11 @@ def load_task(reference: str) -> Task:
         raise TaskError(f"--task: {error}") from error
     if not callable(function):
         raise TaskError(
-            f"--task: {reference} must be a function that returns a neon.compare.Task; "
-            f"received {_describe(function)}."
+            f"--task: {reference} must be a function that returns a neon.compare.Task; received {_describe(function)}."
         )
     task = _attempt(f"--task: {reference}()", function)
     if not isinstance(task, Task):
-        raise TaskError(
-            f"--task: {reference}() must return a neon.compare.Task; received {_describe(task)}."
-        )
+        raise TaskError(f"--task: {reference}() must return a neon.compare.Task; received {_describe(task)}.")
     return task
 
 
@@ -163,9 +153,7 @@ def _require_factory(model: object) -> None:
 def _require_pair(part: str, pair: object) -> None:
     is_pair = isinstance(pair, (tuple, list)) and len(pair) == 2
     if not is_pair or not all(isinstance(item, Tensor) for item in cast(tuple, pair)):
-        raise TaskError(
-            f"Task.{part} must be a pair of tensors (inputs, targets); received {_describe(pair)}."
-        )
+        raise TaskError(f"Task.{part} must be a pair of tensors (inputs, targets); received {_describe(pair)}.")
     inputs, targets = cast("tuple[Tensor, Tensor]", pair)
     if inputs.dim() == 0 or targets.dim() == 0 or len(inputs) != len(targets):
         raise TaskError(

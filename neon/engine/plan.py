@@ -56,7 +56,7 @@ class Plan:
             for (program, formats, _), positions in members.items()
         ]
 
-    def holds(self, params: Sequence[Tensor], states: Sequence[Tensor], grads: Sequence[Tensor]) -> bool:
+    def holds(self, params: Sequence[Tensor], states: Sequence[Tensor | None], grads: Sequence[Tensor]) -> bool:
         """Whether the plan still describes these tensors."""
         return (
             len(params) == len(self._params)

@@ -37,13 +37,18 @@ def assignments(
 def formula(node: Node, operands: list[str]) -> str:
     """One operation in the notation of a rule."""
     if node.op == REDUCTION:
-        return f"sum_of_squares({node.args[0]!r}, over={node.label!r})"
+        return f"sum_of_squares({inline(node.args[0])}, over={node.label!r})"
     if node.op in LEAVES:
         return str(node.label) if node.label is not None else node.op
     template = OPERATIONS[node.op].text
     if "(" not in template:
         operands = [f"({o})" if _open(o) else o for o in operands]
     return template.format(*operands)
+
+
+def inline(node: Node) -> str:
+    """The whole of a node in one formula."""
+    return formula(node, [] if node.op == REDUCTION else [inline(a) for a in node.args])
 
 
 def _open(operand: str) -> bool:

@@ -16,10 +16,13 @@ Rows = npt.NDArray[np.float64]
 def power_of_two(x: npt.ArrayLike) -> Rows:
     """2^rint(log2|x|), exactly: 0, infinity and NaN stay what they are."""
     magnitude = np.abs(np.asarray(x, np.float64))
-    significand = 2 * np.frexp(magnitude)[0]
-    power = magnitude / np.where(significand == 0, 1, significand)
-    rounded = np.where(significand >= np.sqrt(2.0), 2 * power, power)
-    return np.where(np.isfinite(magnitude), rounded, magnitude)
+    significand, exponent = np.frexp(magnitude)
+    with np.errstate(over="ignore"):
+        return np.where(
+            (magnitude > 0) & np.isfinite(magnitude),
+            np.ldexp(1.0, exponent - (2 * significand < np.sqrt(2.0))),
+            magnitude,
+        )
 
 
 HOST: dict[str, Callable[..., Rows]] = {

@@ -150,8 +150,8 @@ class Optimizer:
     def group(self) -> dict[str, Any]:
         """A parameter group's values under torch's names: hyper-parameters and options."""
         return {
-            **self.hyperparameters(),
             "weight_decay": self.wdecay,
+            **self.hyperparameters(),
             "gradient_clip_norm": self.gradient_clip_norm,
             "gradient_clip_value": self.gradient_clip_value,
             "param_clip_value": self.param_clip_value,

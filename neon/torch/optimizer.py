@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from neon.arguments import non_negative
 from neon.engine.batch import Item, Settings
 from neon.engine.plan import Plan
-from neon.engine.trace import fixed
 from neon.optimizers.assignment import Match, assign, table
 from neon.optimizers.multioptimizer import MultiOptimizer
 from neon.optimizers.optimizer import Optimizer
@@ -156,50 +155,49 @@ class AttachedOptimizer(torch.optim.Optimizer):
                 group["updates"] += 1
 
     def _still_holds(self, params: list[Tensor], grads: list[Tensor]) -> bool:
+        """Whether the plan still describes the groups, their tensors and states."""
         assert self._plan is not None
-        if len(self._readers) != len(self.param_groups) or self._state is not self.state:
+        if len(self._seen) != len(self.param_groups) or self._planned_state is not self.state:
             return False
-        for (reader, seen), group in zip(self._readers, self.param_groups, strict=True):
-            if fixed(reader(group)) != seen:
-                return False
-        states = [state[name] for state, names in self._slots for name in names if name in state]
+        for place, group in enumerate(self.param_groups):
+            reader, seen = self._seen[place]
+            values = reader(group)
+            if values != seen:
+                settings, planned = self._settings(group), self._plan.settings[place]
+                if (settings.program, settings.width) != (planned.program, planned.width):
+                    return False
+                self._seen[place] = (reader, values)
+        states = [state.get(name) for state, names in self._slots for name in names]
         return self._plan.holds(params, states, grads)
 
     def _make_plan(self, params: list[Tensor], grads: list[Tensor]) -> None:
         settings = [self._settings(group) for group in self.param_groups]
-        places = {param: (i, group) for i, group in enumerate(self.param_groups) for param in group["params"]}
-        order = {param: index for index, param in enumerate(places)}
-        items, created = [], []
+        places = {
+            param: (place, name) for place, group in enumerate(self.param_groups) for name, param in _named(group)
+        }
+        orders = {param: order for order, param in enumerate(places)}
+        items, slots = [], []
         for param in params:
-            place, group = places[param]
-            program = settings[place].program
+            place, name = places[param]
+            names = tuple(settings[place].program.states)
             kept = self.state.get(param, {})
-            states = [kept[n] for n in program.states] if all(n in kept for n in program.states) else None
-            new = new_states(program, param) if states is None else states
-            step = kept.get("step", torch.tensor(0.0))
-            name = self._name_of(param, group)
-            items.append(Item(name, param, new, step, place, order[param]))
-            created.append(dict(zip(program.states, new, strict=True)))
+            states = [kept[n] for n in names] if all(n in kept for n in names) else None
+            states = new_states(settings[place].program, param) if states is None else states
+            items.append(Item(name, param, states, kept.get("step", torch.tensor(0.0)), place, orders[param]))
+            slots.append(names)
         plan = Plan(items, grads, settings)
-        for item, step, states in zip(items, plan.steps, created, strict=True):
-            self.state[item.param].update({"step": step, **states})
-        self._slots = [(self.state[i.param], tuple(c)) for i, c in zip(items, created, strict=True)]
-        self._state = self.state
-        self._readers = []
-        for group in self.param_groups:
-            reader = itemgetter(*(key for key in group if key not in ("params", "param_names")))
-            self._readers.append((reader, fixed(reader(group))))
+        # Nothing was refused: only now are states put in place.
+        for item, step, names in zip(items, plan.steps, slots, strict=True):
+            self.state[item.param].update({"step": step, **dict(zip(names, item.states, strict=True))})
+        self._slots = [(self.state[item.param], names) for item, names in zip(items, slots, strict=True)]
+        self._planned_state = self.state
+        readers = [itemgetter(*(k for k in g if k not in ("params", "param_names"))) for g in self.param_groups]
+        self._seen = [(read, read(group)) for read, group in zip(readers, self.param_groups, strict=True)]
         self._plan = plan
 
     def _settings(self, group: dict[str, Any]) -> Settings:
         leaf, norms = self._leaves[group["optimizer"]]
         return leaf.settings(group, norms)
-
-    @staticmethod
-    def _name_of(param: Tensor, group: dict[str, Any]) -> str:
-        place = next(i for i, p in enumerate(group["params"]) if p is param)
-        names = group.get("param_names")
-        return names[place] if names else f"params[{place}] of group {group['optimizer']!r}"
 
     # -- state -------------------------------------------------------------------------------------
 
@@ -234,12 +232,18 @@ class AttachedOptimizer(torch.optim.Optimizer):
             for param, state in self.state.items()
         }
         assigned = self._assigned or [
-            (Site(self._name_of(param, group), "Parameter", (), (), param), Match(0, 0, key, self._leaves[key][0]))
+            (Site(name, "Parameter", (), (), param), Match(0, 0, key, self._leaves[key][0]))
             for group in self.param_groups
             for key in (group["optimizer"],)
-            for param in group["params"]
+            for name, param in _named(group)
         ]
         return table(assigned, sizes)
+
+
+def _named(group: dict[str, Any]) -> list[tuple[str, Tensor]]:
+    """The parameters of a group with their names, made up from their places where there are none."""
+    names = group.get("param_names") or [f"params[{i}] of {group['optimizer']!r}" for i in range(len(group["params"]))]
+    return list(zip(names, group["params"], strict=True))
 
 
 def _prefixes(name: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import torch
 from neon.engine import cache, threads
 from neon.engine.graph import Node, walk
 from neon.engine.kernel import LANES, Kernel, Stage
-from neon.engine.printer import assignments, formula, listing
+from neon.engine.printer import assignments, inline, listing
 
 if TYPE_CHECKING:
     from neon.engine.batch import Batch
@@ -49,7 +49,7 @@ SOURCE: dict[str, str] = {
     "from_bits": "from_bits({})",
     "to_uint": "word(np.int32({}))",
     "index": "word(start + i)",
-    "index_high": "word((start + i) >> 32)",
+    "index_high": "word(start >> 32)",  # a chunk does not cross a multiple of 2^32
     "tensor_key": "key",
     "step_word": "step",
 }
@@ -88,17 +88,14 @@ def stage_{number}(context):
         if chunk >= chunk_count:
             return
         tensor, start, count, row = chunks[chunk]
-        address = carray(pointer(at[3] + tensor * {columns} * 8, np.int64), {columns})
-        key, step = word(address[{key}]), word(address[{step}])
-        number = carray(pointer(at[4] + row * {scalars} * {real_size}, real), {scalars})
+        address = carray(pointer(at[3] + tensor * 8 * {columns}, np.int64), {columns})
 {prologue}
 {loops}
 """
 
 _UPDATE = """\
         for i in range(count):
-{body}
-"""
+{body}"""
 
 # The order of summation is fixed, so that it gives the same bits everywhere: {lanes} lanes, each row by
 # row in float64, then the lanes pairwise.
@@ -118,8 +115,7 @@ _REDUCTION = """\
             width //= 2
             for lane in range(width):
                 lanes[lane] += lanes[lane + width]
-        carray(pointer(at[5], np.float64), (chunk_count, {reductions}))[chunk, {column}] = lanes[0]
-"""
+        carray(pointer(at[5], np.float64), (chunk_count, {reductions}))[chunk, {column}] = lanes[0]"""
 
 _CONTEXT_WORDS = 6  # next chunk, number of chunks, addresses of: chunks, addresses, scalars, partials
 
@@ -134,23 +130,26 @@ def source(kernel: Kernel) -> str:
 def _stage(kernel: Kernel, number: int) -> str:
     stage = kernel.stages[number]
     given = {node: f"s{column}" for column, node in enumerate(stage.scalars)}
-    texts = [assignments([node], formula)[1][0] for node in stage.scalars]
-    prologue = [f"{name} = number[{i}]  # {texts[i]}" for i, name in enumerate(given.values())]
+    ops = {node.op for node in stage.body()}
+    words = {"tensor_key": "key", "step_word": "step"}
+    tensors, scalars = len(kernel.tensors), len(stage.scalars)
+    prologue = [
+        f"{name} = word(address[{tensors + place}])" for place, (op, name) in enumerate(words.items()) if op in ops
+    ]
+    if scalars:
+        size = kernel.formats.compute.itemsize
+        prologue.append(f"number = carray(pointer(at[4] + row * {scalars * size}, real), {scalars})")
+    prologue += [f"{name} = number[{i}]  # {inline(node)}" for i, (node, name) in enumerate(given.items())]
     used = {n.label for n in stage.body() if n.op in ("load", "load_bits")} | set(stage.stores)
     for column, (name, dtype) in enumerate(kernel.tensors.items()):
         if name in used:
             where = f"pointer(address[{column}] + start * {dtype.itemsize}, {MEMORY[dtype]})"
             prologue.append(f"{name}_at = carray({where}, count)")
-    tensors = len(kernel.tensors)
     return _STAGE.format(
         number=number,
         context=_CONTEXT_WORDS,
         lanes=f"    lanes = np.empty({LANES}, np.float64)\n" if stage.reductions else "",
         columns=tensors + 2,
-        key=tensors,
-        step=tensors + 1,
-        scalars=len(stage.scalars),
-        real_size=kernel.formats.compute.itemsize,
         prologue=indent("\n".join(prologue), " " * 8),
         loops=_reductions(stage, given) if stage.reductions else _update(kernel, stage, given),
     )

@@ -1,0 +1,340 @@
+"""A first look at speed: neon beside torch.optim's best, in one interleaved run.
+
+    python benchmarks/first_look.py                          # all rules, about 8 minutes
+    python benchmarks/first_look.py --rules Adam --rounds 5
+
+Every contender steps over the same parameters and gradients with states of its own, once a round and in
+an order that rotates; what is reported are medians over the rounds. The limit of memory is measured in
+the same rounds: the faster of torch and numba at scaling, in place, as many bytes as Adam touches. A
+rule's share of it is the bytes it must move (each tensor read once, and written once where it
+changes), by its time, by the limit. Writes a table, and benchmarks/results/DEVICE.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+
+import neon
+from neon.optimizers import Adadelta, Adagrad, Adam, AdamW, GradientDescentMomentum, Optimizer, RMSProp
+
+Step = Callable[[], Any]
+SHAPES = {"large": [(4096, 4096)] * 3, "tiny": [(64,)] * 200}
+STEPS_A_ROUND = {"large": 1, "tiny": 50}
+CONFIGURATIONS = {
+    "fused": {"fused": True},
+    "foreach": {"foreach": True},
+    "loop": {"foreach": False, "fused": False},
+}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule as neon and as torch has it, with the same numbers, and how many states it keeps."""
+
+    neon: Callable[..., Optimizer]
+    torch: Callable[..., torch.optim.Optimizer]
+    arguments: dict[str, Any]
+    states: int
+
+    def bytes_moved(self, clip: bool) -> int:
+        """Bytes a float32 parameter: reads of w, g and states, writes of w and states, g again for its norm."""
+        return 4 * (2 + self.states + 1 + self.states + clip)
+
+    def torch_steppers(self, params: list[Tensor]) -> dict[str, torch.optim.Optimizer]:
+        """Torch's optimizer in each configuration that it has."""
+        known = inspect.signature(self.torch).parameters
+        return {
+            name: self.torch(params, **self.arguments, **{k: v for k, v in options.items() if k in known})
+            for name, options in CONFIGURATIONS.items()
+            if name in known or name == "loop"
+        }
+
+
+# ε is so small that where it stands (inside the root, or outside) does not show.
+RULES = {
+    "SGD momentum": Rule(partial(GradientDescentMomentum, 0.1, 0.9), torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}, 1),
+    "Adagrad": Rule(
+        partial(Adagrad, learning_rate=0.01, epsilon=1e-12), torch.optim.Adagrad, {"lr": 0.01, "eps": 1e-12}, 1
+    ),
+    "RMSProp": Rule(
+        partial(RMSProp, decay_rate=0.95, learning_rate=1e-3, epsilon=1e-12),
+        torch.optim.RMSprop,
+        {"lr": 1e-3, "alpha": 0.95, "eps": 1e-12},
+        1,
+    ),
+    "Adadelta": Rule(
+        partial(Adadelta, decay=0.95, epsilon=1e-6), torch.optim.Adadelta, {"lr": 1.0, "rho": 0.95, "eps": 1e-6}, 2
+    ),
+    "Adam": Rule(partial(Adam, learning_rate=1e-3), torch.optim.Adam, {"lr": 1e-3}, 2),
+    "AdamW": Rule(partial(AdamW, learning_rate=1e-3), torch.optim.AdamW, {"lr": 1e-3, "weight_decay": 0.01}, 2),
+}
+
+
+def tensors(shapes: list[tuple[int, ...]]) -> tuple[list[Tensor], float]:
+    """Parameters with gradients of either sign, 0.005 to 0.015 in size; and half the gradients' norm."""
+    torch.manual_seed(0)
+    params = [torch.randn(shape).mul_(0.01).requires_grad_() for shape in shapes]
+    for param in params:
+        sign = torch.randint(0, 2, param.shape).mul_(2).sub_(1)
+        param.grad = torch.rand(param.shape).add_(0.5).mul_(0.01).mul_(sign)
+    return params, 0.5 * float(torch.stack([p.grad.norm() for p in params if p.grad is not None]).norm())
+
+
+def contenders(rule: Rule, params: list[Tensor], bound: float | None) -> dict[str, Step]:
+    """A step of neon's, and of torch's in each configuration."""
+
+    def clip_and_step(optimizer: torch.optim.Optimizer) -> None:
+        if bound is not None:
+            clip_grad_norm_(params, bound, foreach=True)
+        optimizer.step()
+
+    steps: dict[str, Step] = {"neon": rule.neon(gradient_clip_norm=bound).attach(params).step}
+    return steps | {name: partial(clip_and_step, o) for name, o in rule.torch_steppers(params).items()}
+
+
+def check_agreement(rule: Rule, clip: bool) -> float:
+    """The largest difference after three steps, as a fraction of the largest update; AssertionError above 1e-4."""
+
+    def trained(name: str) -> Tensor:
+        params, bound = tensors([(100, 77), (1000,)])
+        step = contenders(rule, params, bound if clip else None)[name]
+        grads = [p.grad.clone() for p in params if p.grad is not None]
+        for _ in range(3):
+            for param, grad in zip(params, grads, strict=True):
+                param.grad = grad.clone()
+            step()
+        return torch.cat([p.detach().flatten() for p in params])
+
+    start = torch.cat([p.detach().flatten() for p in tensors([(100, 77), (1000,)])[0]])
+    ours = trained("neon")
+    names = [name for name in contenders(rule, tensors([(1,)])[0], None) if name != "neon"]
+    worst = max(float((ours - trained(name)).abs().max() / (ours - start).abs().max()) for name in names)
+    assert worst < 1e-4, f"neon and torch differ by {worst:.1e} of an update"
+    return worst
+
+
+@numba.njit(parallel=True)
+def scale_by_numba(x: Any, factor: Any) -> None:
+    for i in numba.prange(len(x)):
+        x[i] *= factor
+
+
+def limits(elements: int) -> dict[str, Step]:
+    """In-place scaling of a vector, by torch and by numba."""
+    vector = torch.ones(elements)
+    return {
+        "scale by torch": partial(vector.mul_, 1.0),
+        "scale by numba": partial(scale_by_numba, vector.numpy(), np.float32(1)),
+    }
+
+
+def interleaved(steps: dict[str, Step], rounds: int, repeats: int) -> dict[str, list[float]]:
+    """Seconds a step in each round."""
+    for step in steps.values():  # the first step makes states, compiles, plans
+        step()
+        step()
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    names = list(steps)
+    for number in range(rounds):
+        turn = number % len(names)
+        for name in names[turn:] + names[:turn]:
+            step = steps[name]
+            start = time.perf_counter()
+            for _ in range(repeats):
+                step()
+            seconds[name].append((time.perf_counter() - start) / repeats)
+    return seconds
+
+
+def measure(name: str, size: str, clip: bool, rounds: int) -> dict[str, Any]:
+    """One line of the table."""
+    rule = RULES[name]
+    agreement = check_agreement(rule, clip)
+    params, bound = tensors(SHAPES[size])
+    elements = sum(p.numel() for p in params)
+    steps = contenders(rule, params, bound if clip else None)
+    large = size == "large"
+    # Four vectors of the parameters' size, as Adam has: past the last cache.
+    seconds = interleaved(steps | (limits(4 * elements) if large else {}), rounds, STEPS_A_ROUND[size])
+    assert all(bool(p.isfinite().all()) for p in params)
+    medians = {who: statistics.median(times) for who, times in seconds.items()}
+    best = min((who for who in steps if who != "neon"), key=medians.__getitem__)
+    moved = rule.bytes_moved(clip)
+    line = {
+        "rule": name, "size": size, "clip by norm": clip, "agreement": agreement, "bytes a parameter": moved,
+        "median seconds": medians, "quartiles": {w: statistics.quantiles(t)[::2] for w, t in seconds.items()},
+        "torch's best": best, "ratio to torch's best": medians[best] / medians["neon"],
+    }  # fmt: skip
+    if large:
+        limit = 8 * 4 * elements / min(medians["scale by torch"], medians["scale by numba"])
+        line["limit, GB/s"] = limit / 1e9
+        line["share of limit"] = {who: moved * elements / medians[who] / limit for who in steps}
+        line["extra bytes a parameter"] = {who: extra_memory(name, who, clip) for who in ("neon", best)}
+    return line
+
+
+# --- Memory ---
+
+
+def extra_memory(rule: str, who: str, clip: bool) -> float | None:
+    """Peak bytes a parameter beyond what stands before a step; in a new process, whose peak nothing else raised."""
+    command = [sys.executable, __file__, "--peak", rule, who, str(int(clip))]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(run.stdout)
+
+
+def print_peak(rule: str, who: str, clip: bool) -> None:
+    """What `extra_memory` runs: two steps, then a third while the kernel keeps the peak."""
+    params, bound = tensors(SHAPES["large"])
+    step = contenders(RULES[rule], params, bound if clip else None)[who]
+    step()
+    step()
+    extra = None
+    if sys.platform == "linux":
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is resident now
+        before = _status("VmRSS")
+        step()
+        extra = max(0, _status("VmHWM") - before) / sum(p.numel() for p in params)
+    print(json.dumps(extra))
+
+
+def _status(field: str) -> int:
+    """A line of this process's status, in bytes."""
+    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found
+    return 1024 * int(found[1])
+
+
+# --- The device, and who else used it ---
+
+
+def device() -> dict[str, Any]:
+    """The processor by model, cores and the sizes that matter."""
+    text = Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else ""
+    fields = dict(re.findall(r"^([^\t:]+?)\s*: (.*)$", text, re.MULTILINE))
+    flags = fields.get("flags", "").split()
+    return {
+        "processor": fields.get("model name", platform.processor()),
+        "family, model, stepping": [fields.get(k) for k in ("cpu family", "model", "stepping")],
+        "last cache": fields.get("cache size"),
+        "vector units": [f for f in flags if re.match(r"avx2$|avx512f$|avx512_(bf16|fp16)|amx|sve", f)],
+        "cores": os.cpu_count(),
+        "threads of torch": torch.get_num_threads(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {m.__name__: m.__version__ for m in (neon, torch, numba, np)},
+    }
+
+
+def slug(of: dict[str, Any]) -> str:
+    """A file name for a device."""
+    name = "-".join((of["processor"], *filter(None, of["family, model, stepping"]), f"{of['cores']}cores"))
+    return re.sub(r"[^a-z0-9]+", "-", name.lower().replace("(r)", "").replace("(tm)", "")).strip("-")
+
+
+def processor_seconds() -> tuple[float, float] | None:
+    """Seconds of processor time so far: of everything on this machine, and of this process and its children."""
+    if sys.platform != "linux":
+        return None
+    user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
+    everything = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+    return everything, sum(os.times()[:4])
+
+
+def others_share(before: tuple[float, float] | None, wall: float) -> float | None:
+    """How many processors, on average, were busy with something else."""
+    after = processor_seconds()
+    if before is None or after is None:
+        return None
+    return max(0.0, (after[0] - before[0]) - (after[1] - before[1])) / wall
+
+
+# --- Report ---
+
+
+def show(report: dict[str, Any], console: Console) -> None:
+    """The lines as a table for each size."""
+    for size in SHAPES:
+        lines = [line for line in report["lines"] if line["size"] == size]
+        unit, factor = ("ms", 1e3) if size == "large" else ("µs", 1e6)
+        shapes = f"{len(SHAPES[size])} tensors of {' x '.join(map(str, SHAPES[size][0]))}, float32"
+        table = Table(title=f"{size}: {shapes}, {unit} a step")
+        for column in ("rule", "clip", "neon", *CONFIGURATIONS, "ratio to best"):
+            table.add_column(column, justify="left" if column in ("rule", "clip") else "right")
+        extra = ("bytes", "share of limit", "torch's", "extra memory", "torch's ") if size == "large" else ()
+        for column in extra:
+            table.add_column(column, justify="right")
+        for line in lines:
+            medians = line["median seconds"]
+            times = [f"{medians[w] * factor:.1f}" if w in medians else "–" for w in ("neon", *CONFIGURATIONS)]
+            row = [line["rule"], "norm" if line["clip by norm"] else "", *times]
+            row.append(f"{line['ratio to torch' + chr(39) + 's best']:.2f}x")
+            table.add_row(*row, *(_large_cells(line) if extra else ()))
+        if lines:
+            console.print(table)
+
+
+def _large_cells(line: dict[str, Any]) -> list[str]:
+    best, share = line["torch's best"], line["share of limit"]
+    memory = line["extra bytes a parameter"]
+    cells = [str(line["bytes a parameter"]), f"{share['neon']:.2f}", f"{share[best]:.2f}"]
+    return cells + ["–" if memory[w] is None else f"{memory[w]:.2f} B" for w in ("neon", best)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rules", nargs="+", choices=RULES, default=list(RULES))
+    parser.add_argument("--sizes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.peak:
+        print_peak(options.peak[0], options.peak[1], options.peak[2] == "1")
+        return
+    console = Console()
+    report = {"device": device(), "load before": os.getloadavg(), "rounds": options.rounds, "lines": []}
+    before, start = processor_seconds(), time.perf_counter()
+    for size in options.sizes:
+        for name in options.rules:
+            for clip in (False, True):
+                console.log(f"{size}, {name}{', clip by norm' * clip}")
+                report["lines"].append(measure(name, size, clip, options.rounds))
+    others = others_share(before, time.perf_counter() - start)
+    report["processors busy with something else"] = others
+    show(report, console)
+    busy = others is None or others > 0.05
+    told = "an unknown number" if others is None else f"{others:.2f}"
+    console.print(f"Something else kept {told} of {os.cpu_count()} processors busy during the run.")
+    if busy:
+        console.print("[bold red]These times are not to be relied on: run it again on a quiet machine.")
+    options.output.mkdir(parents=True, exist_ok=True)
+    path = options.output / f"{slug(report['device'])}{'-busy' * busy}.json"
+    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    console.print(f"Written to {path}")
+
+
+if __name__ == "__main__":
+    main()

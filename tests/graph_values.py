@@ -1,0 +1,25 @@
+"""Evaluates graph nodes on vectors with the eager backend's table, for tests of codecs and random bits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from neon.engine.backends.eager import TORCH
+from neon.engine.graph import Node, walk
+
+
+def value_of(root: Node, leaves: Mapping[str, Tensor]) -> Tensor:
+    """The value of a node; `leaves` maps labels of loads, and operations of other leaves, to vectors."""
+    values: dict[Node, Tensor] = {}
+    for node in walk([root]):
+        if node.op == "const":
+            dtype = torch.int64 if node.kind == "uint" else torch.float32
+            values[node] = torch.tensor(node.label, dtype=dtype)
+        elif node.args:
+            values[node] = TORCH[node.op](*(values[a] for a in node.args))
+        else:
+            values[node] = leaves[node.label if node.label is not None else node.op]
+    return values[root]

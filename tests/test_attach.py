@@ -1,0 +1,761 @@
+"""attach(): what a torch optimizer owes to loops, schedulers, checkpoints and trainers."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import io
+import pickle
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from rule_cases import RULES, make
+from torch import nn
+
+from neon.optimizers import (
+    Adam,
+    AdamW,
+    GradientDescentMomentum,
+    MultiOptimizer,
+    RMSProp,
+    Schedule,
+    ShiftAdaMax,
+    WarmupStableDecay,
+)
+from neon.torch import AttachedOptimizer
+
+
+def sgd(rate: float, momentum: float = 0.0, **options: Any) -> GradientDescentMomentum:
+    return GradientDescentMomentum(rate, momentum, **options)
+
+
+def parameter(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> nn.Parameter:
+    return nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype))
+
+
+def give(params: Any, step: int) -> None:
+    """The gradients of a step, the same in every run."""
+    for number, p in enumerate(params):
+        generator = torch.Generator().manual_seed(1000 * step + number)
+        p.grad = torch.randn(p.shape, generator=generator).to(p.dtype)
+
+
+def zeros(*shape: int, **kind: Any) -> nn.Parameter:
+    p = nn.Parameter(torch.zeros(shape, **kind))
+    p.grad = torch.ones_like(p)
+    return p
+
+
+class Net(nn.Module):
+    """Several dtypes and layouts in one model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 3, 2)
+        self.conv.weight.data = self.conv.weight.data.to(memory_format=torch.channels_last)
+        self.scale = parameter(seed=5, dtype=torch.float64)
+        self.half = parameter(4, 3, seed=6, dtype=torch.bfloat16)
+        self.turned = nn.Parameter(torch.arange(6.0).view(2, 3).t())
+        self.empty = parameter(0, 3)
+
+
+def net() -> Net:
+    torch.manual_seed(3)
+    return Net()
+
+
+def tensors(model: nn.Module, opt: torch.optim.Optimizer) -> list[torch.Tensor]:
+    params = list(model.parameters())
+    states = [v for p in params for _, v in sorted(opt.state[p].items()) if isinstance(v, torch.Tensor)]
+    return [*(p.detach() for p in params), *states]
+
+
+def assert_same(found: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == b.dtype
+        assert torch.equal(a, b)
+
+
+# -- the interface ---------------------------------------------------------------------------------
+
+
+def test_it_is_a_torch_optimizer() -> None:
+    opt = Adam().attach([parameter(2)])
+    assert isinstance(opt, AttachedOptimizer)
+    assert isinstance(opt, torch.optim.Optimizer)
+    for place in (opt.defaults, opt.param_groups[0]):
+        assert place["lr"] == 0.001
+        assert tuple(place["betas"]) == (0.9, 0.999)
+        assert place["eps"] == 1e-8
+        assert place["weight_decay"] == 0
+    assert sgd(0.1, 0.9).attach([parameter(2)]).defaults["momentum"] == 0.9
+
+
+def test_step_runs_the_closure_with_gradients_and_returns_its_loss() -> None:
+    w = parameter(3)
+    before = w.detach().clone()
+    opt = sgd(0.5).attach([w])
+    calls = []
+
+    def closure() -> torch.Tensor:
+        assert torch.is_grad_enabled()
+        opt.zero_grad()
+        loss = w.square().sum()
+        loss.backward()
+        calls.append(loss)
+        return loss
+
+    with torch.no_grad():
+        assert opt.step(closure) is calls[0]
+        assert not torch.is_grad_enabled()
+    assert opt.step(closure=closure) is calls[1]
+    assert torch.equal(w, torch.zeros(3))
+    assert calls[0].item() == pytest.approx(before.square().sum().item())
+    assert opt.step() is None
+
+
+def test_a_closure_that_fails_changes_nothing() -> None:
+    w = zeros(2)
+    opt = sgd(0.5).attach([w])
+
+    def closure() -> float:
+        raise RuntimeError("no data")
+
+    with pytest.raises(RuntimeError, match="no data"):
+        opt.step(closure)
+    assert not w.any()
+    assert not opt.state
+
+
+def test_zero_grad() -> None:
+    w = zeros(2)
+    opt = sgd(0.5).attach([w])
+    opt.zero_grad(set_to_none=False)
+    assert w.grad is not None
+    assert not w.grad.any()
+    opt.zero_grad()
+    assert w.grad is None
+    opt.step()
+    assert not w.any()
+
+
+TARGETS: dict[str, Callable[[nn.Module], Any]] = {
+    "module": lambda m: m,
+    "parameters": lambda m: m.parameters(),
+    "list": lambda m: list(m.parameters()),
+    "named": lambda m: m.named_parameters(),
+    "generator": lambda m: (p for p in m.parameters()),
+    "groups": lambda m: [{"params": [m.weight]}, {"params": m.bias}],  # type: ignore[union-attr]
+    "named groups": lambda m: [{"params": [item]} for item in m.named_parameters()],
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_attach_takes(target: str) -> None:
+    module = nn.Linear(2, 3)
+    for p in module.parameters():
+        nn.init.zeros_(p)
+        p.grad = torch.ones_like(p)
+    opt = sgd(1.0).attach(TARGETS[target](module))
+    opt.step()
+    assert all((p == -1).all() for p in module.parameters())
+    if "named" in target or target == "module":
+        assert [n for group in opt.param_groups for n in group["param_names"]] == ["weight", "bias"]
+
+
+def test_groups_have_values_of_their_own() -> None:
+    a, b, c = zeros(1), zeros(1), zeros(1)
+    groups = [
+        {"params": [a]},
+        {"params": [b], "lr": 2},
+        {"params": [c], "weight_decay": 0.5, "gradient_clip_value": 0.5},
+    ]
+    opt = sgd(1.0).attach(groups)
+    opt.step()
+    opt.param_groups[0]["lr"] = 0.25
+    opt.step()
+    assert (a.item(), b.item()) == (-1.25, -4)
+    assert c.item() == -0.5 - (0.5 - 0.25)
+
+
+def test_options_of_a_group_may_be_switched_on_and_off() -> None:
+    w = zeros(2)
+    opt = sgd(1.0).attach([w])
+    for change, expected in (
+        ({}, -1.0),
+        ({"gradient_clip_value": 0.5}, -1.5),
+        ({"gradient_clip_value": None, "gradient_clip_norm": 0.5**0.5}, -2.0),
+        ({"gradient_clip_norm": None, "param_clip_value": 2.25}, -2.25),
+        ({"param_clip_value": None}, -3.25),
+        ({"momentum": 0.5}, -4.25),
+        ({}, -5.75),
+        ({"nesterov": True}, -5.75 + 0.5 * (0.5 * -1.5 - 1) - 1),
+    ):
+        opt.param_groups[0].update(change)
+        opt.step()
+        assert w.tolist() == pytest.approx([expected] * 2)
+
+
+def test_the_rate_may_be_a_tensor_changed_in_place() -> None:
+    w = zeros(1)
+    rate = torch.tensor(0.5)
+    opt = sgd(1.0).attach([{"params": [w], "lr": rate}])
+    opt.step()
+    rate.fill_(0.25)
+    opt.step()
+    assert w.item() == -0.75
+    opt.param_groups[0]["lr"] = torch.tensor([2.0], dtype=torch.float64)
+    opt.step()
+    assert w.item() == -2.75
+    assert opt.param_groups[0]["lr"].dtype == torch.float64
+
+
+def test_a_group_may_be_added_in_mid_run() -> None:
+    a, b, c = zeros(1), zeros(2), zeros(1)
+    opt = sgd(1.0, 0.5).attach([a])
+    opt.step()
+    opt.add_param_group({"params": b, "lr": 2.0})
+    opt.step()
+    opt.add_param_group({"params": iter([c])})
+    opt.step()
+    assert (a.item(), b.tolist(), c.item()) == (-1 - 1.5 - 1.75, [-5, -5], -1)
+    with pytest.raises(ValueError, match="more than one parameter group"):
+        opt.add_param_group({"params": [a]})
+    with pytest.raises(TypeError, match="param_group must be a dict. Received: list"):
+        opt.add_param_group([a])  # type: ignore[arg-type]
+
+
+def test_a_group_added_later_is_in_the_same_epoch() -> None:
+    a, b = zeros(1), zeros(1)
+    opt = sgd(1.0, schedule=Schedule([2], 0.25)).attach([a])
+    opt.set_epoch(3)
+    opt.add_param_group({"params": [b]})
+    opt.step()
+    assert (a.item(), b.item()) == (-0.25, -0.25)
+
+
+# -- what changes under the optimizer --------------------------------------------------------------
+
+
+def test_gradients_that_come_and_go() -> None:
+    """Adam counts each tensor's own updates: a tensor that was left out twice is two behind."""
+    params = [parameter(3, seed=i) for i in range(3)]
+    alone = [nn.Parameter(p.detach().clone()) for p in params]
+    opt = Adam(learning_rate=0.1).attach(params)
+    apart = [torch.optim.Adam([p], lr=0.1) for p in alone]
+    for step, present in enumerate(((0, 1), (0, 2), (), (1,), (0, 1, 2), (0, 1, 2))):
+        for group in (params, alone):
+            give(group, step)
+            for number, p in enumerate(group):
+                if number not in present:
+                    p.grad = None
+        opt.step()
+        for torchs in apart:
+            torchs.step()
+    torch.testing.assert_close(params, alone, rtol=1e-6, atol=1e-7)
+    assert [opt.state[p]["step"].item() for p in params] == [4, 4, 3]
+
+
+def test_frozen_parameters_stay() -> None:
+    model = nn.Linear(2, 2)
+    model.weight.requires_grad_(requires_grad=False)
+    before = model.weight.detach().clone()
+    opt = sgd(1.0, wdecay=0.5).attach(model)
+    model(torch.ones(1, 2)).sum().backward()
+    opt.step()
+    assert torch.equal(model.weight, before)
+    assert model.weight not in opt.state
+
+
+def test_parameters_without_any_gradient() -> None:
+    opt = Adam(gradient_clip_norm=1.0).attach([parameter(2)])
+    opt.step()
+    assert not opt.state
+
+
+@pytest.mark.parametrize("memory", ["new", "kept in place"])
+def test_data_that_is_swapped(memory: str) -> None:
+    w = zeros(2, 2)
+    opt = sgd(1.0, 0.5).attach([w])
+    opt.step()
+    w.data = torch.full((2, 2), 5.0) if memory == "new" else w.data.fill_(5.0)
+    opt.step()
+    assert w.tolist() == [[3.5, 3.5], [3.5, 3.5]]
+    assert w.grad.tolist() == [[1, 1], [1, 1]]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("how", ["transposed", "channels last"])
+def test_a_layout_that_changes_in_mid_run(how: str) -> None:
+    """The velocity of each element stays with its element."""
+
+    def turn(x: torch.Tensor) -> torch.Tensor:
+        return x.t().contiguous().t() if how == "transposed" else x.contiguous(memory_format=torch.channels_last)
+
+    shape = (3, 3) if how == "transposed" else (2, 3, 2, 2)
+    turned, straight = parameter(*shape), parameter(*shape)
+    runs = [(p, sgd(0.5, 0.5).attach([p])) for p in (turned, straight)]
+    for step in range(4):
+        for p, opt in runs:
+            give([p], step)
+            if p is turned and step == 2:
+                p.data = turn(p.data)
+            opt.step()
+    assert turned.stride() != straight.stride()
+    assert torch.equal(turned, straight)
+
+
+def test_a_transposed_view_of_the_same_memory() -> None:
+    """The address stays, every element moves: the plan must notice."""
+    w = parameter(3, 3)
+    opt = sgd(1.0).attach([w])
+    give([w], 0)
+    opt.step()
+    w.data = w.data.t()
+    expected = w.detach() - torch.arange(9.0).view(3, 3)
+    w.grad = torch.arange(9.0).view(3, 3)
+    opt.step()
+    assert torch.equal(w, expected)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_data_that_shrinks_in_place(momentum: float) -> None:
+    """Pruning, `p.data = p.data[:k]`: without states it goes on, with states that do not fit it is refused."""
+    memory = torch.zeros(1000)
+    w = nn.Parameter(memory)
+    w.grad = torch.ones(1000)
+    opt = sgd(1.0, momentum).attach([w])
+    opt.step()
+    w.data = w.data[:10]
+    w.grad = torch.ones(10)
+    if momentum:
+        with pytest.raises(ValueError, match=r"shape \(1000,\).*needs the parameter's shape \(10,\)"):
+            opt.step()
+        assert (memory == -1).all()
+    else:
+        opt.step()
+        assert (memory[:10] == -2).all()
+        assert (memory[10:] == -1).all()
+
+
+def test_parameters_that_are_replaced_in_their_group() -> None:
+    """As FSDP2 and ZeRO do: groups are read again at each step."""
+    old, new = zeros(2), zeros(2)
+    opt = sgd(1.0, 0.5).attach([old])
+    opt.step()
+    opt.param_groups[0]["params"][0] = new
+    opt.step()
+    assert (old.tolist(), new.tolist()) == ([-1, -1], [-1, -1])
+    opt.param_groups[0]["params"].append(old)
+    opt.step()
+    assert (old.tolist(), new.tolist()) == ([-2.5, -2.5], [-2.5, -2.5])
+
+
+CLEARING: dict[str, Callable[[Any, nn.Parameter], Any]] = {
+    "clear()": lambda opt, p: opt.state.clear(),
+    "del": lambda opt, p: opt.state.__delitem__(p),
+    "an empty dict": lambda opt, p: opt.state.__setitem__(p, {}),
+    "the tensor's own clear()": lambda opt, p: opt.state[p].clear(),
+    "a new state": lambda opt, p: setattr(opt, "state", type(opt.state)(dict)),
+}
+
+
+@pytest.mark.parametrize("how", CLEARING)
+def test_state_that_the_user_clears(how: str) -> None:
+    w = zeros(2)
+    opt = Adam(learning_rate=1.0, beta_1=0.5, epsilon=1e-12).attach([w])
+    opt.step()
+    w.grad = -torch.ones(2)
+    CLEARING[how](opt, w)
+    opt.step()  # anew: a first step by the whole rate, against the gradient's sign
+    assert w.tolist() == pytest.approx([0, 0], abs=1e-6)
+    assert opt.state[w]["step"].item() == 1
+    assert opt.state[w]["exp_avg"].tolist() == [-0.5, -0.5]
+
+
+def test_state_that_the_user_writes() -> None:
+    w = zeros(1)
+    opt = sgd(1.0, 0.5).attach([w])
+    opt.step()
+    [name] = set(opt.state[w]) - {"step"}
+    opt.state[w][name].fill_(4.0)
+    opt.step()
+    assert w.item() == 0
+    opt.state[w][name] = torch.tensor([8.0])
+    opt.step()
+    assert w.item() == 3
+    opt.state[w]["step"].zero_()
+    opt.step()
+    assert opt.state[w]["step"].item() == 1
+
+
+def test_a_count_that_the_user_replaces() -> None:
+    w = zeros(1)
+    opt = Adam(learning_rate=1.0, beta_1=0.5, beta_2=0.0, epsilon=1e-12).attach([w])
+    opt.step()
+    opt.state[w]["step"] = torch.tensor(99.0)
+    opt.step()  # m = 0.5 · 0.5 + 0.5 with a correction that is no longer there
+    assert w.item() == pytest.approx(-1 - 0.75)
+    assert opt.state[w]["step"].item() == 100
+
+
+# -- kinds of tensors ------------------------------------------------------------------------------
+
+KINDS: dict[str, Callable[[], tuple[torch.Tensor, torch.Tensor]]] = {
+    "0-dim": lambda: (torch.tensor(2.0), torch.tensor(3.0)),
+    "empty": lambda: (torch.zeros(0, 3), torch.zeros(0, 3)),
+    "transposed": lambda: (torch.arange(6.0).view(2, 3).t(), torch.arange(6.0).view(3, 2)),
+    "gradient transposed": lambda: (torch.arange(6.0).view(3, 2), torch.arange(6.0).view(2, 3).t()),
+    "channels last": lambda: (
+        torch.arange(16.0).view(1, 4, 2, 2).contiguous(memory_format=torch.channels_last),
+        torch.arange(16.0).view(1, 4, 2, 2),
+    ),
+    "gradient channels last": lambda: (
+        torch.arange(16.0).view(1, 4, 2, 2),
+        torch.arange(16.0).view(1, 4, 2, 2).contiguous(memory_format=torch.channels_last),
+    ),
+    "gradient expanded": lambda: (torch.arange(6.0).view(3, 2), torch.tensor(2.0).expand(3, 2)),
+    "gradient a row expanded": lambda: (torch.arange(6.0).view(3, 2), torch.tensor([1.0, 2.0]).expand(3, 2)),
+    "gradient a slice": lambda: (torch.arange(6.0).view(3, 2), torch.arange(12.0).view(3, 4)[:, ::2]),
+    "gradient backwards": lambda: (torch.arange(3.0), torch.arange(3.0).flip(0)),
+    "a slice": lambda: (torch.arange(12.0).view(3, 4)[:, 1::2], torch.arange(6.0).view(3, 2)),
+    "offset in its storage": lambda: (torch.arange(9.0)[5:], torch.arange(4.0)),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_every_layout_beside_the_others(dtype: torch.dtype) -> None:
+    """By hand, in numbers that every format holds: m' = ½m − ½g, w' = w + m'."""
+    made = {name: tuple(x.to(dtype) for x in make()) for name, make in KINDS.items()}
+    params = {name: nn.Parameter(w.clone(memory_format=torch.preserve_format)) for name, (w, _) in made.items()}
+    for name, (w, _) in made.items():
+        if name == "a slice":
+            params[name] = nn.Parameter(w)
+    opt = sgd(0.5, 0.5).attach(params.values())
+    start = {name: p.detach().clone() for name, p in params.items()}
+    for _ in range(2):
+        for name, (_, g) in made.items():
+            params[name].grad = g
+        opt.step()
+    for name, p in params.items():
+        g = made[name][1]
+        assert torch.equal(p.detach(), (start[name].double() - 0.5 * g.double() - 0.75 * g.double()).to(dtype)), name
+        assert p.dtype == dtype
+    assert len({state["step"].item() for state in opt.state.values()}) == 1
+
+
+def test_several_precisions_in_one_optimizer() -> None:
+    dtypes = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+    together = [parameter(5, dtype=dtype) for dtype in dtypes]
+    apart = [parameter(5, dtype=dtype) for dtype in dtypes]
+    runs = [Adam(learning_rate=0.1).attach(together), *(Adam(learning_rate=0.1).attach([p]) for p in apart)]
+    for step in range(3):
+        for params in (together, apart):
+            for p in params:
+                give([p], step)
+        for opt in runs:
+            opt.step()
+    assert_same([p.detach() for p in together], [p.detach() for p in apart])
+    assert [runs[0].state[p]["exp_avg"].dtype for p in together] == [torch.float64, *[torch.float32] * 3]
+
+
+def test_one_norm_over_all_precisions() -> None:
+    values = {torch.float64: 4.0, torch.float32: 4.0, torch.bfloat16: 4.0, torch.float16: 4.0}
+    params = [zeros(1, dtype=dtype) for dtype in values]
+    for p in params:
+        p.grad = torch.full_like(p, 4.0)
+    sgd(1.0, gradient_clip_norm=4.0).attach(params).step()
+    assert [p.item() for p in params] == [-2] * 4
+
+
+def test_a_gradient_that_has_a_history_itself() -> None:
+    w = parameter(3, 2)
+    opt = Adam().attach([w])
+    loss = (w.t() ** 3).sum()
+    loss.backward(create_graph=True)
+    assert w.grad is not None
+    assert w.grad.requires_grad
+    opt.step()
+    assert w.requires_grad
+    assert w.is_leaf
+    w.grad = None
+
+
+@pytest.mark.parametrize("kind", ["dense", "a slice"])
+@pytest.mark.parametrize("how", ["attach", "optimize"])
+def test_autograd_catches_the_use_of_a_stale_value(kind: str, how: str) -> None:
+    memory = torch.ones(4, 4)
+    w = nn.Parameter(memory if kind == "dense" else memory[:, ::2])
+    loss = w.square().sum()
+    w.grad = torch.ones_like(w)
+    version = w._version
+    if how == "attach":
+        sgd(0.1).attach([w]).step()
+    else:
+        layer = nn.Module()
+        layer.w = w
+        sgd(0.1).optimize([layer], 0)
+    assert w._version > version
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+# -- schedulers ------------------------------------------------------------------------------------
+
+SCHEDULERS: dict[str, Callable[[Any], Any]] = {
+    "StepLR": lambda o: torch.optim.lr_scheduler.StepLR(o, 2, 0.5),
+    "LambdaLR": lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda t: 1 / (1 + t)),
+    "CosineAnnealingWarmRestarts": lambda o: torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(o, 3),
+    "OneCycleLR": lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 0.5, total_steps=8),
+    "CyclicLR": lambda o: torch.optim.lr_scheduler.CyclicLR(o, 0.1, 0.5, 2, cycle_momentum=True),
+    "SequentialLR": lambda o: torch.optim.lr_scheduler.SequentialLR(
+        o,
+        [torch.optim.lr_scheduler.LinearLR(o, 0.1, total_iters=2), torch.optim.lr_scheduler.ExponentialLR(o, 0.5)],
+        [2],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_torchs_schedulers_drive_it_as_they_drive_torchs(name: str) -> None:
+    ours, torchs = (parameter(3, dtype=torch.float64) for _ in range(2))
+    mapping = MultiOptimizer({"default": AdamW(learning_rate=0.1, wdecay=0.1)})
+    pairs = [(ours, mapping.attach([ours])), (torchs, torch.optim.AdamW([torchs], lr=0.1, weight_decay=0.1))]
+    schedulers = [SCHEDULERS[name](opt) for _, opt in pairs]
+    for step in range(7):
+        for (p, opt), scheduler in zip(pairs, schedulers, strict=True):
+            give([p], step)
+            opt.step()
+            scheduler.step()
+        assert pairs[0][1].param_groups[0]["lr"] == pairs[1][1].param_groups[0]["lr"]
+    torch.testing.assert_close(ours, torchs, rtol=1e-12, atol=1e-14)
+
+
+def test_reduce_on_plateau_and_a_constant_schedule_leave_the_rate_alone() -> None:
+    opt = MultiOptimizer({"default": sgd(1.0)}).attach([zeros(1)])
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(opt, factor=0.5, patience=0)
+    for epoch in range(3):
+        opt.set_epoch(epoch)
+        opt.step()
+        scheduler.step(1.0)
+    opt.set_epoch(7)
+    assert opt.param_groups[0]["lr"] == 0.25
+
+
+# -- saving and going on ---------------------------------------------------------------------------
+
+
+def through_state_dict(model: Net, opt: AttachedOptimizer, rule: Any) -> tuple[Net, AttachedOptimizer]:
+    fresh = copy.deepcopy(model)
+    attached = rule().attach(fresh)
+    attached.load_state_dict(state_dict=copy.deepcopy(opt.state_dict()))
+    return fresh, attached
+
+
+def through_a_file(model: Net, opt: AttachedOptimizer, rule: Any) -> tuple[Net, AttachedOptimizer]:
+    file = io.BytesIO()
+    torch.save({"model": model.state_dict(), "optimizer": opt.state_dict()}, file)
+    saved = torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+    fresh = Net()
+    attached = rule().attach(fresh)
+    fresh.load_state_dict(saved["model"])
+    attached.load_state_dict(saved["optimizer"])
+    return fresh, attached
+
+
+def through_pickle(model: Net, opt: AttachedOptimizer, rule: Any) -> tuple[Net, AttachedOptimizer]:
+    return pickle.loads(pickle.dumps((model, opt)))
+
+
+def through_deepcopy(model: Net, opt: AttachedOptimizer, rule: Any) -> tuple[Net, AttachedOptimizer]:
+    return copy.deepcopy((model, opt))
+
+
+WAYS = [through_state_dict, through_a_file, through_pickle, through_deepcopy]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("rule", RULES)
+def test_a_run_that_is_saved_in_the_middle_ends_with_the_same_bits(rule: str, way: Any) -> None:
+    schedule = WarmupStableDecay(2, 1, 3, floor=0.5, unit="steps")
+
+    def description() -> Any:
+        return make(rule, "plain", gradient_clip_norm=2.0, schedule=schedule, stochastic_round=True, wdecay=0.1)
+
+    model = net()
+    opt = description().attach(model)
+
+    def train(model: Net, opt: AttachedOptimizer, steps: range) -> None:
+        for step in steps:
+            give(model.parameters(), step)
+            if step == 1:
+                model.scale.grad = None  # so that its count differs
+            opt.set_epoch(step // 2)
+            opt.step()
+
+    train(model, opt, range(3))
+    other, resumed = way(model, opt, description)
+    assert_same(tensors(other, resumed), tensors(model, opt))
+    kept = [t.clone() for t in tensors(model, opt)]
+    train(other, resumed, range(3, 6))
+    assert_same(tensors(model, opt), kept)  # nothing is shared
+    train(model, opt, range(3, 6))
+    assert_same(tensors(other, resumed), tensors(model, opt))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_mapping_is_saved_with_its_groups_and_norms(way: Any) -> None:
+    def description() -> MultiOptimizer:
+        inner = MultiOptimizer({"default": Adam(learning_rate=0.1), "half": sgd(0.5, 0.9)}, gradient_clip_norm=0.5)
+        shared = RMSProp(learning_rate=0.1, gradient_clip_norm=1.0)
+        mapping = {"default": inner, "conv": shared, "turned": shared, "scale": None}
+        return MultiOptimizer(mapping, gradient_clip_norm=3.0)
+
+    model = net()
+    opt = description().attach(model)
+    for step in range(3):
+        give(model.parameters(), step)
+        opt.step()
+    other, resumed = way(model, opt, description)
+    for module, attached in ((model, opt), (other, resumed)):
+        give(module.parameters(), 7)
+        attached.step()
+    assert_same(tensors(other, resumed), tensors(model, opt))
+    assert [g["optimizer"] for g in resumed.param_groups] == [g["optimizer"] for g in opt.param_groups]
+
+
+def test_state_is_made_of_torchs_names_tensors_and_numbers() -> None:
+    model = net()
+    opt = Adam().attach(model)
+    give(model.parameters(), 0)
+    opt.step()
+    for p in model.parameters():
+        state = opt.state[p]
+        assert set(state) == {"step", "exp_avg", "exp_avg_sq"}
+        assert state["step"].shape == ()
+        assert state["step"].dtype == torch.float32
+        assert state["exp_avg"].shape == state["exp_avg_sq"].shape == p.shape
+
+
+def test_states_keep_their_precision_when_loaded() -> None:
+    w = parameter(4, dtype=torch.bfloat16)
+    opt = Adam().attach([w])
+    give([w], 0)
+    opt.step()
+    again = Adam().attach([parameter(4, dtype=torch.bfloat16)])
+    again.load_state_dict(opt.state_dict())
+    [state] = again.state.values()
+    assert state["exp_avg"].dtype == torch.float32
+    assert torch.equal(state["exp_avg"], opt.state[w]["exp_avg"])
+
+
+def test_a_state_dict_from_before_the_first_step() -> None:
+    w = zeros(2)
+    opt = Adam().attach([w])
+    opt.load_state_dict(Adam(learning_rate=0.5).attach([zeros(2)]).state_dict())
+    assert opt.param_groups[0]["lr"] == 0.5
+    opt.step()
+    assert w.tolist() == pytest.approx([-0.5, -0.5])
+
+
+@pytest.mark.parametrize("there", [1, 3])
+def test_a_state_dict_of_other_groups_is_refused_whole(there: int) -> None:
+    w, v = zeros(2), zeros(2)
+    opt = Adam().attach([{"params": [w]}, {"params": [v], "lr": 0.5}])
+    opt.step()
+    before = copy.deepcopy(opt.state_dict())
+    other = Adam(learning_rate=0.25).attach([{"params": [zeros(2)]} for _ in range(there)])
+    with pytest.raises(ValueError, match="parameter groups"):
+        opt.load_state_dict(other.state_dict())
+    after = opt.state_dict()
+    assert after["param_groups"] == before["param_groups"]
+    assert all(torch.equal(after["state"][i][k], x) for i, s in before["state"].items() for k, x in s.items())
+
+
+def test_checkpoints_of_torchs_own_rule_load_and_go_back() -> None:
+    w, v = parameter(3), parameter(3)
+    torchs, ours = torch.optim.Adam([w], lr=0.1), Adam().attach([v])
+    give([w], 0)
+    torchs.step()
+    v.data.copy_(w.data)
+    ours.load_state_dict(copy.deepcopy(torchs.state_dict()))
+    for step in (1, 2):
+        for p, opt in ((w, torchs), (v, ours)):
+            give([p], step)
+            opt.step()
+    torch.testing.assert_close(v, w, rtol=1e-6, atol=1e-7)
+    torchs.load_state_dict(copy.deepcopy(ours.state_dict()))
+    give([w], 3)
+    torchs.step()
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_step_with_rate_zero_and_no_gradient_changes_no_parameter(rule: str) -> None:
+    """torch.distributed.checkpoint takes one, so that the states exist."""
+    w = nn.Parameter(torch.linspace(-0.9, 0.9, 7))
+    before = w.detach().clone()
+    opt = make(rule, "plain").attach([w])
+    for group in opt.param_groups:
+        group["lr"] = 0.0
+    w.grad = torch.zeros(7)
+    opt.step()
+    assert torch.equal(w, before)
+
+
+# -- memory and hooks ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["direct", "staged"])
+def test_gradients_are_let_go(how: str) -> None:
+    w = nn.Parameter(torch.zeros(4, 4) if how == "direct" else torch.zeros(4, 8)[:, ::2])
+    w.grad = torch.ones(4, 4)
+    opt = Adam(gradient_clip_norm=1.0).attach([w])
+    opt.step()
+    alive = weakref.ref(w.grad)
+    opt.zero_grad()
+    gc.collect()
+    assert alive() is None
+
+
+def test_parameters_are_let_go_with_their_optimizer() -> None:
+    model = nn.Linear(3, 3)
+    opt = Adam().attach(model)
+    give(model.parameters(), 0)
+    opt.step()
+    alive = weakref.ref(model.weight), weakref.ref(opt.state[model.weight]["exp_avg"])
+    del model, opt
+    gc.collect()
+    assert [ref() for ref in alive] == [None, None]
+
+
+def test_hooks_and_a_replaced_step_are_called() -> None:
+    w = zeros(1)
+    opt = sgd(1.0).attach([w])
+    seen: list[str] = []
+    opt.register_step_pre_hook(lambda *_: seen.append("before"))
+    opt.register_step_post_hook(lambda *_: seen.append("after"))
+    inner = opt.step
+
+    def step(*args: Any, **kwargs: Any) -> Any:
+        seen.append("mine")
+        return inner(*args, **kwargs)
+
+    opt.step = step  # type: ignore[method-assign]
+    opt.step()
+    assert seen == ["mine", "before", "after"]
+    assert w.item() == -1
+
+
+def test_the_epoch_reaches_rules_that_ask_for_it() -> None:
+    moved = []
+    for epoch in (0, 3):
+        w = zeros(1)
+        opt = ShiftAdaMax(learning_rate=0.25, beta_1=0.5).attach([w])
+        opt.set_epoch(epoch)
+        opt.step()
+        moved.append(-w.item())
+    # shift(½, 1) · 2^rint(log₂(0.25 / (1 − ½ᵗ))): t = 1 gives ½, t = 4 gives ¼
+    assert moved == [0.25, 0.125]

@@ -1,0 +1,143 @@
+"""Codecs: every stored value decodes exactly, encoding rounds as the format does, rounding at random is fair."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from graph_values import value_of
+from torch import Tensor
+
+from neon.engine import codecs
+from neon.engine.graph import load, node
+from neon.engine.random import random_bits, tensor_key
+
+HALVES = [torch.bfloat16, torch.float16]
+X = load("x")
+RANDOM = node("load_bits", label="random", kind="uint")
+
+
+def words(dtype: torch.dtype) -> Tensor:
+    """Every value of a 16-bit format."""
+    return torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
+
+
+def encoded(x: Tensor, dtype: torch.dtype, random: Tensor | None = None) -> Tensor:
+    graph = codecs.encode(X, dtype, None, None if random is None else RANDOM)
+    leaves = {"x": x} | ({} if random is None else {"random": random})
+    return value_of(graph, leaves).to(torch.int16).view(dtype)
+
+
+def decoded(x: Tensor) -> Tensor:
+    return value_of(codecs.decode("x", x.dtype), {"x": x.view(torch.int16).to(torch.int64) & 0xFFFF})
+
+
+def same(a: Tensor, b: Tensor) -> bool:
+    """Equal, with NaN equal to NaN and the sign of zero told apart."""
+    nan = a.isnan() & b.isnan()
+    return bool(((a == b) & (a.signbit() == b.signbit()) | nan).all())
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_every_word_decodes_to_its_value(dtype: torch.dtype) -> None:
+    assert same(decoded(words(dtype)), words(dtype).to(torch.float32))
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_every_word_survives_a_round_trip(dtype: torch.dtype) -> None:
+    assert same(encoded(words(dtype).to(torch.float32), dtype), words(dtype))
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_nearest_rounding_is_torchs(dtype: torch.dtype) -> None:
+    # random patterns over all exponents, and the exact midpoints between neighbours with their neighbours
+    generator = torch.Generator().manual_seed(0)
+    patterns = torch.randint(-(2**31), 2**31, (300_000,), generator=generator).to(torch.int32).view(torch.float32)
+    values = words(dtype).to(torch.float32)
+    values = values[values.isfinite()].sort().values
+    middles = (values[1:].double() + values[:-1].double()).div(2).float()
+    around = [middles, torch.nextafter(middles, values[1:]), torch.nextafter(middles, values[:-1])]
+    x = torch.cat([patterns, *around])
+    assert same(encoded(x, dtype), x.to(dtype))
+
+
+def exponents(dtype: torch.dtype) -> Tensor:
+    """Values with long fractions across the binades of a format, subnormals too, of both signs."""
+    lowest = -133 if dtype == torch.bfloat16 else -24
+    highest = 127 if dtype == torch.bfloat16 else 15
+    near_the_ends = [*range(lowest, lowest + 12), *range(highest - 2, highest + 1)]
+    powers = torch.tensor(sorted({*near_the_ends, *range(lowest, highest, 9)}), dtype=torch.float64)
+    return torch.cat([1.2345678 * 2.0**powers, -1.7 * 2.0**powers]).float()
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_rounding_at_random_is_right_on_average(dtype: torch.dtype) -> None:
+    draws = 100_000
+    generator = torch.Generator().manual_seed(1)
+    for value in exponents(dtype):
+        x = value.expand(draws).clone()
+        random = torch.randint(0, 2**32, (draws,), generator=generator)
+        rounded = encoded(x, dtype, random).double()
+        low, high = rounded.min(), rounded.max()
+        nearest = value.to(dtype)
+        other = torch.nextafter(nearest, torch.tensor(torch.inf if nearest < value else -torch.inf, dtype=dtype))
+        assert {low.item(), high.item()} == {nearest.double().item(), other.double().item()}
+        gap = float(high - low)
+        chance = float(value.double() - low) / gap
+        error = float(rounded.mean() - value.double()) / gap
+        assert abs(error) < 4 * (chance * (1 - chance) / draws) ** 0.5
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_rounding_at_random_keeps_what_is_representable(dtype: torch.dtype) -> None:
+    x = words(dtype).to(torch.float32)
+    for random in (0, 2**32 - 1, 0x12345678):
+        assert same(encoded(x, dtype, torch.full(x.shape, random)), words(dtype))
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_rounding_at_random_never_makes_an_infinity(dtype: torch.dtype) -> None:
+    largest = torch.finfo(dtype).max
+    x = torch.tensor([largest * 1.001, -largest * 1.001, torch.finfo(torch.float32).max])
+    assert encoded(x, dtype, torch.full(x.shape, 2**32 - 1)).tolist() == [largest, -largest, largest]
+
+
+@pytest.mark.parametrize("width", [1, 10, 22])
+def test_width_in_mantissa_bits(width: int) -> None:
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(100_000, generator=generator)
+    random = torch.randint(0, 2**32, x.shape, generator=generator)
+    rounded = value_of(codecs.encode(X, torch.float32, width, RANDOM), {"x": x, "random": random})
+    dropped = rounded.view(torch.int32) & ((1 << (23 - width)) - 1)
+    assert not dropped.any()
+    ulp = 2.0 ** (torch.frexp(x).exponent - 1 - width).double()
+    assert ((rounded.double() - x.double()).abs() < ulp).all()
+    assert abs(((rounded.double() - x.double()) / ulp).mean()) < 4 * 0.5 / x.numel() ** 0.5
+
+
+def drawn(seed: int, parameter: int, step: int, n: int = 200_000) -> Tensor:
+    index = torch.arange(n)
+    leaves = {
+        "index": index,
+        "index_high": torch.tensor(0),
+        "tensor_key": torch.tensor(tensor_key(seed, parameter)),
+        "step_word": torch.tensor(step),
+    }
+    return value_of(random_bits(), leaves)
+
+
+def test_random_bits_are_fair_and_unrelated() -> None:
+    streams = [drawn(0, 0, 1), drawn(0, 0, 2), drawn(0, 1, 1), drawn(1, 0, 1)]
+    n = streams[0].numel()
+    for stream in streams:
+        for bit in range(32):
+            ones = ((stream >> bit) & 1).double().mean()
+            assert abs(ones - 0.5) < 5 * 0.5 / n**0.5
+        units = stream.double() / 2**32
+        neighbours = torch.corrcoef(torch.stack([units[1:], units[:-1]]))[0, 1]
+        assert abs(neighbours) < 5 / n**0.5
+    correlations = torch.corrcoef(torch.stack([s.double() for s in streams])) - torch.eye(4)
+    assert correlations.abs().max() < 5 / n**0.5
+    # no stream is another one shifted: common words are as rare as chance makes them
+    common = len(set(streams[0].tolist()) & set(streams[1].tolist()))
+    expected = n * n / 2**32
+    assert abs(common - expected) < 6 * expected**0.5
