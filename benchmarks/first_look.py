@@ -16,8 +16,6 @@ import argparse
 import inspect
 import json
 import os
-import platform
-import re
 import statistics
 import subprocess
 import sys
@@ -36,7 +34,6 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-import neon
 from neon.optimizers import Adadelta, Adagrad, Adam, AdamW, GradientDescentMomentum, Optimizer, RMSProp
 
 Step = Callable[[], Any]
@@ -175,23 +172,29 @@ def measure(name: str, size: str, clip: bool, rounds: int) -> dict[str, Any]:
     params, bound = tensors(SHAPES[size])
     elements = sum(p.numel() for p in params)
     steps = contenders(rule, params, bound if clip else None)
-    large = size == "large"
     # Four vectors of the parameters' size, as Adam has: past the last cache.
-    seconds = interleaved(steps | (limits(4 * elements) if large else {}), rounds, STEPS_A_ROUND[size])
+    scaling = limits(4 * elements) if size == "large" else {}
+    seconds = interleaved(steps | scaling, rounds, STEPS_A_ROUND[size])
     assert all(bool(p.isfinite().all()) for p in params)
     medians = {who: statistics.median(times) for who, times in seconds.items()}
     best = min((who for who in steps if who != "neon"), key=medians.__getitem__)
-    moved = rule.bytes_moved(clip)
-    line = {
-        "rule": name, "size": size, "clip by norm": clip, "agreement": agreement, "bytes a parameter": moved,
-        "median seconds": medians, "quartiles": {w: statistics.quantiles(t)[::2] for w, t in seconds.items()},
-        "torch's best": best, "ratio to torch's best": medians[best] / medians["neon"],
-    }  # fmt: skip
-    if large:
-        limit = 8 * 4 * elements / min(medians["scale by torch"], medians["scale by numba"])
-        line["limit, GB/s"] = limit / 1e9
-        line["share of limit"] = {who: moved * elements / medians[who] / limit for who in steps}
-        line["extra bytes a parameter"] = {who: extra_memory(name, who, clip) for who in ("neon", best)}
+    line: dict[str, Any] = {
+        "rule": name,
+        "size": size,
+        "clip_by_norm": clip,
+        "difference_in_updates": agreement,
+        "median_seconds": medians,
+        "quartiles": {who: statistics.quantiles(times)[::2] for who, times in seconds.items()},
+        "torch_best": best,
+        "ratio": medians[best] / medians["neon"],
+    }
+    if scaling:
+        moved = rule.bytes_moved(clip)
+        limit = 8 * 4 * elements / min(medians[who] for who in scaling)
+        line["bytes_a_parameter"] = moved
+        line["limit_gb_s"] = limit / 1e9
+        line["share_of_limit"] = {who: moved * elements / medians[who] / limit for who in steps}
+        line["extra_bytes_a_parameter"] = {w: extra_memory(name, w, clip) for w in ("neon", best, "foreach")}
     return line
 
 
@@ -212,95 +215,44 @@ def print_peak(rule: str, who: str, clip: bool) -> None:
     step()
     step()
     extra = None
-    if sys.platform == "linux":
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is resident now
-        before = _status("VmRSS")
+    if machine.LINUX:
+        machine.forget_peak()
+        before = machine.resident_bytes("VmRSS")
         step()
-        extra = max(0, _status("VmHWM") - before) / sum(p.numel() for p in params)
+        extra = max(0, machine.resident_bytes("VmHWM") - before) / sum(p.numel() for p in params)
     print(json.dumps(extra))
-
-
-def _status(field: str) -> int:
-    """A line of this process's status, in bytes."""
-    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found
-    return 1024 * int(found[1])
-
-
-# --- The device, and who else used it ---
-
-
-def device() -> dict[str, Any]:
-    """The processor by model, cores and the sizes that matter."""
-    text = Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else ""
-    fields = dict(re.findall(r"^([^\t:]+?)\s*: (.*)$", text, re.MULTILINE))
-    flags = fields.get("flags", "").split()
-    return {
-        "processor": fields.get("model name", platform.processor()),
-        "family, model, stepping": [fields.get(k) for k in ("cpu family", "model", "stepping")],
-        "last cache": fields.get("cache size"),
-        "vector units": [f for f in flags if re.match(r"avx2$|avx512f$|avx512_(bf16|fp16)|amx|sve", f)],
-        "cores": os.cpu_count(),
-        "threads of torch": torch.get_num_threads(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "versions": {m.__name__: m.__version__ for m in (neon, torch, numba, np)},
-    }
-
-
-def slug(of: dict[str, Any]) -> str:
-    """A file name for a device."""
-    name = "-".join((of["processor"], *filter(None, of["family, model, stepping"]), f"{of['cores']}cores"))
-    return re.sub(r"[^a-z0-9]+", "-", name.lower().replace("(r)", "").replace("(tm)", "")).strip("-")
-
-
-def processor_seconds() -> tuple[float, float] | None:
-    """Seconds of processor time so far: of everything on this machine, and of this process and its children."""
-    if sys.platform != "linux":
-        return None
-    user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
-    everything = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
-    return everything, sum(os.times()[:4])
-
-
-def others_share(before: tuple[float, float] | None, wall: float) -> float | None:
-    """How many processors, on average, were busy with something else."""
-    after = processor_seconds()
-    if before is None or after is None:
-        return None
-    return max(0.0, (after[0] - before[0]) - (after[1] - before[1])) / wall
 
 
 # --- Report ---
 
 
-def show(report: dict[str, Any], console: Console) -> None:
-    """The lines as a table for each size."""
-    for size in SHAPES:
-        lines = [line for line in report["lines"] if line["size"] == size]
-        unit, factor = ("ms", 1e3) if size == "large" else ("µs", 1e6)
-        shapes = f"{len(SHAPES[size])} tensors of {' x '.join(map(str, SHAPES[size][0]))}, float32"
-        table = Table(title=f"{size}: {shapes}, {unit} a step")
-        for column in ("rule", "clip", "neon", *CONFIGURATIONS, "ratio to best"):
-            table.add_column(column, justify="left" if column in ("rule", "clip") else "right")
-        extra = ("bytes", "share of limit", "torch's", "extra memory", "torch's ") if size == "large" else ()
-        for column in extra:
-            table.add_column(column, justify="right")
-        for line in lines:
-            medians = line["median seconds"]
-            times = [f"{medians[w] * factor:.1f}" if w in medians else "–" for w in ("neon", *CONFIGURATIONS)]
-            row = [line["rule"], "norm" if line["clip by norm"] else "", *times]
-            row.append(f"{line['ratio to torch' + chr(39) + 's best']:.2f}x")
-            table.add_row(*row, *(_large_cells(line) if extra else ()))
-        if lines:
-            console.print(table)
+def table(size: str, lines: list[dict[str, Any]]) -> Table:
+    """The lines of one size."""
+    unit, factor = ("ms", 1e3) if size == "large" else ("µs", 1e6)
+    shape = " x ".join(map(str, SHAPES[size][0]))
+    shown = Table(title=f"{size}: {len(SHAPES[size])} tensors of {shape}, float32, {unit} a step")
+    columns = ["rule", "clip", "neon", *CONFIGURATIONS, "ratio"]
+    if size == "large":
+        columns += ["bytes", "of limit", "torch", "extra", "foreach"]
+    for column in columns:
+        shown.add_column(column, justify="left" if column in ("rule", "clip") else "right", no_wrap=True)
+    for line in lines:
+        medians = line["median_seconds"]
+        row = [line["rule"], "norm" if line["clip_by_norm"] else ""]
+        row += [f"{medians[w] * factor:.4g}" if w in medians else "–" for w in ("neon", *CONFIGURATIONS)]
+        row += [f"{line['ratio']:.2f}x"]
+        if size == "large":
+            share, extra = line["share_of_limit"], line["extra_bytes_a_parameter"]
+            row += [str(line["bytes_a_parameter"]), f"{share['neon']:.2f}", f"{share[line['torch_best']]:.2f}"]
+            row += ["–" if extra[w] is None else f"{extra[w]:.2f}" for w in ("neon", "foreach")]
+        shown.add_row(*row)
+    return shown
 
 
-def _large_cells(line: dict[str, Any]) -> list[str]:
-    best, share = line["torch's best"], line["share of limit"]
-    memory = line["extra bytes a parameter"]
-    cells = [str(line["bytes a parameter"]), f"{share['neon']:.2f}", f"{share[best]:.2f}"]
-    return cells + ["–" if memory[w] is None else f"{memory[w]:.2f} B" for w in ("neon", best)]
+LEGEND = """\
+ratio: the time of torch's fastest by neon's. bytes: moved for a parameter at the least. of limit, torch: the
+share of the memory limit that neon and torch's fastest reach. extra, foreach: bytes a parameter that a
+step of neon's and of torch's foreach takes beyond parameters, gradients and states."""
 
 
 def main() -> None:
@@ -314,25 +266,27 @@ def main() -> None:
     if options.peak:
         print_peak(options.peak[0], options.peak[1], options.peak[2] == "1")
         return
-    console = Console()
-    report = {"device": device(), "load before": os.getloadavg(), "rounds": options.rounds, "lines": []}
-    before, start = processor_seconds(), time.perf_counter()
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    lines: list[dict[str, Any]] = []
+    report = {"device": machine.device(), "load_before": os.getloadavg(), "rounds": options.rounds}
+    before, start = machine.processor_seconds(), time.perf_counter()
     for size in options.sizes:
         for name in options.rules:
             for clip in (False, True):
                 console.log(f"{size}, {name}{', clip by norm' * clip}")
-                report["lines"].append(measure(name, size, clip, options.rounds))
-    others = others_share(before, time.perf_counter() - start)
-    report["processors busy with something else"] = others
-    show(report, console)
-    busy = others is None or others > 0.05
-    told = "an unknown number" if others is None else f"{others:.2f}"
-    console.print(f"Something else kept {told} of {os.cpu_count()} processors busy during the run.")
-    if busy:
-        console.print("[bold red]These times are not to be relied on: run it again on a quiet machine.")
+                lines.append(measure(name, size, clip, options.rounds))
+    others = machine.busy_with_others(before, time.perf_counter() - start)
+    for size in options.sizes:
+        console.print(table(size, [line for line in lines if line["size"] == size]))
+    console.print(LEGEND, highlight=False)
+    quiet = others is not None and others < 0.1
+    told = "unknown" if others is None else f"{others:.2f} of {os.cpu_count()}"
+    console.print(f"Processors busy with something else during the run: {told}.")
+    if not quiet:
+        console.print("[bold red]Do not rely on these times: run it again on a quiet machine.")
     options.output.mkdir(parents=True, exist_ok=True)
-    path = options.output / f"{slug(report['device'])}{'-busy' * busy}.json"
-    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    path = options.output / f"{machine.file_name(report['device'])}{'' if quiet else '-busy'}.json"
+    path.write_text(json.dumps({**report, "busy_with_others": others, "lines": lines}, indent=1) + "\n")
     console.print(f"Written to {path}")
 
 

@@ -79,7 +79,7 @@ def rounding(name: str, value: Any) -> bool | int:
             "If this was meant as a learning rate, name it: learning_rate=..."
         )
     if not 1 <= value <= 23:
-        raise ValueError(f"{name} must be a width of 1 to 23 mantissa bits. Received: {name}={value!r}.")
+        raise ValueError(f"{name} must be True, False or a width of 1 to 23 mantissa bits. Received: {name}={value!r}.")
     return value
 
 

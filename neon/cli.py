@@ -81,6 +81,24 @@ def compare(
         _stop("Interrupted.", INTERRUPTED)
 
 
+@app.command()
+def show(
+    optimizer: Annotated[
+        str,
+        typer.Argument(help='A rule: adam, "Adam(gradient_clip_norm=1.0)" or mypackage.myfile:MyRule.'),
+    ],
+    dtype: Annotated[str, typer.Option(help="Of weights and gradients: float32, bfloat16, ...")] = "float32",
+) -> None:
+    """Print a rule's equation, its graph and the source generated for it."""
+    from neon.compare.errors import UsageError
+    from neon.show import describe, find
+
+    try:
+        typer.echo(describe(*find(optimizer, dtype)))
+    except UsageError as error:
+        _stop(str(error), USAGE)
+
+
 def _stop(message: str, code: int) -> NoReturn:
     typer.echo(message, err=True)
     raise typer.Exit(code)

@@ -6,11 +6,29 @@ import inspect
 
 import torch
 
+from neon.compare.errors import UsageError
+from neon.compare.spec import library_classes, parse_optimizer
 from neon.engine.backends import numba as numba_backend
 from neon.engine.cache import path_of
+from neon.engine.codecs import CODECS
 from neon.engine.kernel import Formats, lower
 from neon.engine.printer import listing
 from neon.optimizers import Optimizer
+
+
+# What a bare name stands for where the class has arguments without defaults.
+_EXAMPLES = {"GradientDescentMomentum": "GradientDescentMomentum(0.01, 0.9)"}
+
+
+def find(text: str, dtype: str) -> tuple[Optimizer, torch.dtype]:
+    """The optimizer and the dtype that a user named; a bare class name may be written in any case."""
+    names = {name.lower(): name for name in library_classes()}
+    name = names.get(text.replace("_", "").lower(), text)
+    optimizer = parse_optimizer(_EXAMPLES.get(name, name)).build()
+    dtypes = {str(known).removeprefix("torch."): known for known in CODECS}
+    if dtype not in dtypes:
+        raise UsageError(f"unknown dtype {dtype!r}. Choose one of {', '.join(dtypes)}.")
+    return optimizer, dtypes[dtype]
 
 
 def describe(optimizer: Optimizer, dtype: torch.dtype = torch.float32) -> str:

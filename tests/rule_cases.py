@@ -123,10 +123,7 @@ def data() -> Data:
     values[1:, 0] = 0.0  # an element that never gets a gradient
     values[2::3] *= 0.25
     values[3::3] *= 0.125
-    rows = [
-        [np.resize(np.roll(row, 31 * i), shape) for i, (shape, _) in enumerate(SHAPES)]
-        for row in values
-    ]
+    rows = [[np.resize(np.roll(row, 31 * i), shape) for i, (shape, _) in enumerate(SHAPES)] for row in values]
     for row in rows[1:]:
         row[-1][...] = row[-1].flat[0]  # the expanded gradient: one number for all
     return Data(rows[0], rows[1:])
@@ -160,9 +157,7 @@ class PlainLayer:
         self.states: list[list[torch.Tensor]] = [[] for _ in parameters]
 
     def get_params(self) -> list[tuple[tuple[torch.Tensor, Any], list[torch.Tensor]]]:
-        return [
-            ((p.detach(), p.grad), s) for p, s in zip(self.parameters, self.states, strict=True)
-        ]
+        return [((p.detach(), p.grad), s) for p, s in zip(self.parameters, self.states, strict=True)]
 
 
 def make(rule: str, option: str, **more: Any) -> Any:
@@ -188,9 +183,7 @@ class Result:
         return [*self.weights, *(s for states in self.states for s in states)]
 
 
-def run(
-    rule: str, option: str, dtype: torch.dtype, *, backend: str, how: str, steps: int = STEPS
-) -> Result:
+def run(rule: str, option: str, dtype: torch.dtype, *, backend: str, how: str, steps: int = STEPS) -> Result:
     """`steps` updates by neon, the epoch moving on every third step."""
     params = weights(dtype)
     opt = make(rule, option)

@@ -96,10 +96,7 @@ def test_thread_count_does_not_change_a_bit(rule: str, backend: str) -> None:
 
 def _large_run(rule: str, backend: str) -> Result:
     generator = torch.Generator().manual_seed(3)
-    params = [
-        torch.nn.Parameter(torch.randn(n, generator=generator))
-        for n in (1_500_007, 65_536, 400_001)
-    ]
+    params = [torch.nn.Parameter(torch.randn(n, generator=generator)) for n in (1_500_007, 65_536, 400_001)]
     with use_backend(backend):
         attached = make(rule, "clip by norm").attach(params)
         for _ in range(2):

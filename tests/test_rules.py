@@ -94,9 +94,7 @@ def test_reference_and_backends(rule: str, option: str, dtype: torch.dtype) -> N
 @pytest.mark.parametrize("option", ["plain", "clip by norm"])
 @pytest.mark.parametrize("rule", RULES)
 def test_attach_and_optimize_are_one(rule: str, option: str) -> None:
-    runs = [
-        run(rule, option, torch.float32, backend="eager", how=how) for how in ("attach", "optimize")
-    ]
+    runs = [run(rule, option, torch.float32, backend="eager", how=how) for how in ("attach", "optimize")]
     assert_same_bits(*runs)
 
 
@@ -200,8 +198,7 @@ SIGNATURES = {
     "RMSProp": "stochastic_round=False, decay_rate=0.95, learning_rate=0.002, epsilon=1e-06, "
     f"{CLIPS}, name=None, schedule",
     "Adagrad": f"stochastic_round=False, learning_rate=0.01, epsilon=1e-06, {CLIPS}, name=None",
-    "Adadelta": "stochastic_round=False, decay=0.95, epsilon=1e-06, param_clip_value=None, "
-    "name=None",
+    "Adadelta": "stochastic_round=False, decay=0.95, epsilon=1e-06, param_clip_value=None, name=None",
     "Adam": f"stochastic_round=False, {BETAS.format(0.001)}, {CLIPS}, name='adam'",
     "ShiftAdaMax": f"stochastic_round=False, {BETAS.format(0.002)}, schedule, name='ShiftAdaMax'",
     "Optimizer": "name=None",

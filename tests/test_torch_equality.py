@@ -50,10 +50,7 @@ def train(net: torch.nn.Module, optimizer: torch.optim.Optimizer, *, each: Any =
 
 def distance(a: torch.nn.Module, b: torch.nn.Module) -> float:
     """The largest difference of two models, relative to each tensor's largest entry."""
-    return max(
-        float((p - q).abs().max() / q.abs().max())
-        for p, q in zip(a.parameters(), b.parameters(), strict=True)
-    )
+    return max(float((p - q).abs().max() / q.abs().max()) for p, q in zip(a.parameters(), b.parameters(), strict=True))
 
 
 # name: (neon's, torch's, the states that both keep under one name)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -47,7 +48,7 @@ class Optimizer:
     A state starts at zero, or at the default of its argument: `def rule(w, g, size=0.1, *, lr)`.
     """
 
-    rule: ClassVar[Callable[..., Any] | None] = None
+    rule: Callable[..., Any] | None = None
     be = backends.default
     name: str | None = None
     schedule: Schedule = Schedule()
@@ -83,21 +84,23 @@ class Optimizer:
 
     def _checked(self, given: dict[str, Any]) -> dict[str, Any]:
         """The rule's hyper-parameters: given, or its own defaults; unknown and missing ones are errors."""
-        rule = type(self).rule
+        kind, rule = type(self).__name__, type(self).rule
         keywords = {k: v for k, v in signature(rule).keywords.items() if k not in SUPPLIED} if rule else {}
-        kind = type(self).__name__
+        # A class that states its hyper-parameters itself takes them as arguments of its own constructor.
+        allowed = keywords if type(self).hyperparameters is Optimizer.hyperparameters else {}
         for name, value in given.items():
-            if name not in keywords:
-                known = ", ".join(keywords) or "none"
-                raise TypeError(f"{kind} has no hyper-parameter {name!r}. Its rule takes: {known}.")
-            if isinstance(value, float) and value != value:
+            if name not in allowed:
+                own = [*inspect.signature(type(self)).parameters, *inspect.signature(Optimizer).parameters, *allowed]
+                known = [name for name in dict.fromkeys(own) if name not in ("options", "hyperparameters")]
+                raise TypeError(f"{kind} has no argument {name!r}. Its arguments: {', '.join(known)}.")
+            if isinstance(value, float) and math.isnan(value):
                 raise ValueError(f"{name} must not be NaN. Received: {name}={value!r}.")
         if "lr" in given:
             non_negative("lr", given["lr"])
-        missing = [k for k, v in keywords.items() if v is inspect.Parameter.empty and k not in given]
-        if missing and type(self).hyperparameters is Optimizer.hyperparameters:
+        missing = [k for k, v in allowed.items() if v is inspect.Parameter.empty and k not in given]
+        if missing:
             raise TypeError(f"{kind} needs {', '.join(missing)}: {kind}({missing[0]}=...).")
-        return {k: given.get(k, v) for k, v in keywords.items() if v is not inspect.Parameter.empty or k in given}
+        return {name: given.get(name, default) for name, default in allowed.items()}
 
     # -- what a subclass may override --------------------------------------------------------------
 
