@@ -15,7 +15,6 @@ from neon.engine.kernel import Formats, lower
 from neon.engine.printer import listing
 from neon.optimizers import Optimizer
 
-
 # What a bare name stands for where the class has arguments without defaults.
 _EXAMPLES = {"GradientDescentMomentum": "GradientDescentMomentum(0.01, 0.9)"}
 

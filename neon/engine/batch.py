@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from neon.engine import random
 from neon.engine.backends import prepare
 from neon.engine.graph import Node, scalar
-from neon.engine.kernel import CHUNK, Kernel
+from neon.engine.kernel import CHUNK, Kernel, Stage
 from neon.engine.layout import flat, is_dense, like_layout, same_layout
 from neon.engine.scalars import HostProgram, Rows
 from neon.engine.trace import Program
@@ -61,6 +60,23 @@ class Item:
     index: int
 
 
+_STEP = scalar("step")
+
+
+class Pass:
+    """What one stage of a batch reads and writes besides the tensors, at addresses that stay."""
+
+    def __init__(self, batch: Batch, stage: Stage) -> None:
+        real = np.float64 if batch.kernel.formats.compute == torch.float64 else np.float32
+        self.host = HostProgram(stage.scalars)
+        self.scalars = np.empty((len(batch.row_groups), len(stage.scalars)), real)
+        self.partials = np.empty((len(batch.chunks), len(stage.reductions)))
+        tables = (batch.chunks, batch.table, self.scalars, self.partials)
+        # The chunk to take next, the number of chunks, and where the tables are.
+        self.context = np.array([0, len(batch.chunks), *(t.ctypes.data for t in tables)], np.int64)
+        self.address = self.context.ctypes.data
+
+
 class Batch:
     """The tensors of one launch. `positions` are the places of its items in the plan."""
 
@@ -73,15 +89,15 @@ class Batch:
         self._settings = settings
         self.device = items[0].param.device
         self.executable = prepare(kernel, self.device.type)
+        self._number_nodes = [scalar(name) for name in kernel.program.numbers if name != "step"]
         self.elements = sum(item.param.numel() for item in items)
-        self._host = [HostProgram(stage.scalars) for stage in kernel.stages]
-        self._real = np.float64 if kernel.formats.compute == torch.float64 else np.float32
         self._staged = [i for i, item in enumerate(items) if not _direct(item)]
         self._contiguous = [item.param.is_contiguous() for item in items]
         self._grads: Sequence[Tensor] = ()
         self._temporaries: dict[int, dict[str, Tensor]] = {}
         self._make_rows()
         self._make_tables()
+        self.passes = [Pass(self, stage) for stage in kernel.stages]
 
     # -- made once ---------------------------------------------------------------------------------
 
@@ -90,10 +106,10 @@ class Batch:
         alone = any(r.label == "tensor" for stage in self.kernel.stages for r in stage.reductions)
         keys = [(item.group, int(item.step), position if alone else -1) for position, item in enumerate(self.items)]
         rows = {key: row for row, key in enumerate(dict.fromkeys(keys))}
-        self.row_of = np.array([rows[key] for key in keys])
-        self._row_groups = [group for group, _, _ in rows]
-        self._first_of_row = np.array([keys.index(key) for key in rows])
-        self.scalars = np.empty((len(rows), 0))
+        self.row_of = [rows[key] for key in keys]
+        self.row_groups = [group for group, _, _ in rows]
+        self.first_of_row = [keys.index(key) for key in rows]
+        self._row_positions = np.array([self.positions[position] for position in self.first_of_row])
 
     def _make_tables(self) -> None:
         counts = [-(-item.param.numel() // CHUNK) for item in self.items]
@@ -110,26 +126,19 @@ class Batch:
             addresses = [item.param.data_ptr(), 0, *(s.data_ptr() for s in item.states)]
             key = random.tensor_key(self._settings[item.group].seed, item.index)
             self.table[position, :-1] = (*addresses, key)
-        self.context = np.zeros(6, np.int64)
-        self.partials = np.empty((len(chunks), 0))
         self._grad_addresses = [0] * len(self.items)
 
     # -- at each step ------------------------------------------------------------------------------
 
-    def same_steps(self, steps: npt.NDArray[np.float32]) -> bool:
-        """Whether tensors of a row still have the same step count."""
-        own = steps[self.positions]
-        return bool((own == own[self._first_of_row][self.row_of]).all())
-
     def bind(self, grads: Sequence[Tensor], steps: npt.NDArray[np.float32]) -> None:
-        """Take this step's gradients and step counts, before anything is written."""
-        self._grads = [grads[p] for p in self.positions]
-        addresses = [g.data_ptr() for g in self._grads]
+        """Take this step's gradients and numbers, before anything is written."""
+        self._grads = grads = [grads[p] for p in self.positions]
+        addresses = [g.data_ptr() for g in grads]
         self._temporaries = {}
-        for position, (grad, contiguous) in enumerate(zip(self._grads, self._contiguous, strict=True)):
-            param = self.items[position].param
-            if not (grad.is_contiguous() if contiguous else same_layout(grad, param)):
-                copy = like_layout(param, grad)
+        for position, contiguous in enumerate(self._contiguous):
+            grad = grads[position]
+            if not (grad.is_contiguous() if contiguous else same_layout(grad, self.items[position].param)):
+                copy = like_layout(self.items[position].param, grad)
                 self._temporaries[position] = {"g": copy}
                 addresses[position] = copy.data_ptr()
         if addresses != self._grad_addresses:
@@ -137,9 +146,10 @@ class Batch:
             self._grad_addresses = addresses
         for position in self._staged:
             self._stage_in(position)
-        step = steps[self.positions] + np.float32(1)
-        self.table[:, -1] = step
-        self._numbers = self._read_numbers(step[self._first_of_row].astype(np.float64))
+        self._row_steps = steps[self._row_positions].astype(np.float64) + 1
+        if self.kernel.random:
+            self.table[:, -1] = self._row_steps[self.row_of]
+        self._numbers = self._read_numbers()
 
     def _stage_in(self, position: int) -> None:
         """Copies of tensors that are not one dense range of memory, or not all laid out alike."""
@@ -153,21 +163,19 @@ class Batch:
         self.table[position, : len(copies)] = [t.data_ptr() for t in copies.values()]
         self._grad_addresses[position] = 0
 
-    def _read_numbers(self, step: Rows) -> dict[Node, Rows]:
-        program = self.kernel.program
-        names = [name for name in program.numbers if name != "step"]
-        read = {group: self._settings[group].read() for group in dict.fromkeys(self._row_groups)}
-        columns = np.array([read[group] for group in self._row_groups], np.float64).T
-        numbers = {scalar(name): column for name, column in zip(names, columns, strict=True)}
-        return numbers | {scalar("step"): step}
+    def _read_numbers(self) -> dict[Node, Any]:
+        read = {group: self._settings[group].read() for group in dict.fromkeys(self.row_groups)}
+        if len(self.row_groups) == 1:  # scalars are quicker than arrays of one
+            columns: Any = map(np.float64, read[self.row_groups[0]])
+            step: Any = self._row_steps[0]
+        else:
+            columns, step = np.array([read[group] for group in self.row_groups], np.float64).T, self._row_steps
+        return {**dict(zip(self._number_nodes, columns, strict=True)), _STEP: step}
 
     def run(self, level: int, sums: Mapping[Node, Rows]) -> None:
         """Launch one stage; `sums` are the results of earlier reductions, a value per row."""
-        stage, host = self.kernel.stages[level], self._host[level]
-        known = self._numbers | {reduction: sums[reduction] for reduction in host.reductions}
-        with np.errstate(all="ignore"):
-            self.scalars = host.evaluate(known, len(self._row_groups)).astype(self._real)
-        self.partials = np.empty((len(self.chunks), len(stage.reductions)))
+        current = self.passes[level]
+        current.host.evaluate({**self._numbers, **sums}, current.scalars)
         if self.elements:
             self.executable.run(self, level)
 
@@ -193,10 +201,6 @@ class Batch:
             return (id(item.param), reduction)
         level = int(reduction.label.split("[")[1][:-1])
         return (id(self._settings[item.group].scopes[level]), level)
-
-    def first_of_row(self) -> Sequence[int]:
-        """A position for each row."""
-        return self._first_of_row.tolist()
 
     def key_of(self, position: int) -> int:
         """The word that tells the random bits of a tensor apart."""

@@ -76,6 +76,11 @@ class Kernel:
     stages: tuple[Stage, ...]
 
     @property
+    def random(self) -> bool:
+        """Whether it draws random bits, for which it has to know the step."""
+        return any(node.op == "step_word" for node in walk(self.stages[-1].roots))
+
+    @property
     def name(self) -> str:
         """A readable name, also of the file of generated source."""
         kinds = dict.fromkeys(str(d).removeprefix("torch.") for d in self.tensors.values())

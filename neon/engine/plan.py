@@ -28,11 +28,11 @@ class Plan:
     """
 
     def __init__(self, items: Sequence[Item], grads: Sequence[Tensor], settings: Sequence[Settings]) -> None:
-        for item, grad in zip(items, grads, strict=True):
-            check_item(item)
-            check_gradient(item, grad)
-            check_rounding(item, settings[item.group].width)
         self.items = list(items)
+        for item in items:
+            check_item(item)
+            check_rounding(item, settings[item.group].width)
+        self.check(grads)
         self.settings = list(settings)
         self._backend = forced()
         self._params = [item.param for item in items]
@@ -42,6 +42,7 @@ class Plan:
         self.steps = list(counts.unbind())
         self._counts = counts
         self._steps = counts.numpy()
+        self._sizes = [p.numel() for p in self._params]
         self._grad_dtypes = [grad.dtype for grad in grads]
         self._batches = self._make_batches(grads)
 
@@ -65,17 +66,37 @@ class Plan:
             and all(map(is_, states, self._states))
             and [p.data_ptr() for p in params] == self._addresses
             and [g.dtype for g in grads] == self._grad_dtypes
-            and all(batch.same_steps(self._steps) for batch in self._batches)
+            and self._steps.tobytes() == self._expected_steps
             and self._backend == forced()
         )
 
     def step(self, grads: Sequence[Tensor]) -> None:
         """Update every parameter once."""
-        for item, grad in zip(self.items, grads, strict=True):
-            if grad.layout is not torch.strided:
-                check_gradient(item, grad)
+        # A kernel reads by address: a gradient that has become another size would be read past its end.
+        if [grad.numel() for grad in grads] != self._sizes:
+            self.check(grads)
+        try:
+            for batch in self._batches:
+                batch.bind(grads, self._steps)
+        except RuntimeError:  # torch has no address of a sparse tensor, say
+            self.check(grads)
+            raise
+        with np.errstate(all="ignore"):
+            self._launch()
         for batch in self._batches:
-            batch.bind(grads, self._steps)
+            batch.finish()
+        # The kernels wrote through addresses: tell autograd, so that the use of a stale value is caught.
+        torch.autograd.graph.increment_version(self._params)
+        self._counts += 1
+        self._expected_steps = self._steps.tobytes()
+
+    def check(self, grads: Sequence[Tensor]) -> None:
+        """Refuse, by name, gradients that do not fit their parameters."""
+        for item, grad in zip(self.items, grads, strict=True):
+            check_gradient(item, grad)
+
+    def _launch(self) -> None:
+        """Run all stages, those with reductions level by level, for their sums reach over launches."""
         sums: dict[Batch, dict[Node, Rows]] = {batch: {} for batch in self._batches}
         levels = max((len(batch.kernel.stages) for batch in self._batches), default=0) - 1
         for level in range(levels):
@@ -85,11 +106,6 @@ class Plan:
             self._sum(reducing, level, sums)
         for batch in self._batches:
             batch.run(len(batch.kernel.stages) - 1, sums[batch])
-        for batch in self._batches:
-            batch.finish()
-        # The kernels wrote through addresses: tell autograd, so that the use of a stale value is caught.
-        torch.autograd.graph.increment_version(self._params)
-        self._counts += 1
 
     @staticmethod
     def _sum(batches: Sequence[Batch], level: int, sums: dict[Batch, dict[Node, Rows]]) -> None:
@@ -97,14 +113,14 @@ class Plan:
         parts: dict[Hashable, list[float]] = defaultdict(list)
         for batch in batches:
             for column, reduction in enumerate(batch.kernel.stages[level].reductions):
-                partials = batch.partials[:, column]
+                partials = batch.passes[level].partials[:, column]
                 for position in range(len(batch.items)):
                     scope = batch.scope_of(position, reduction)
                     parts[scope].extend(partials[batch.chunks_of(position)].tolist())
         totals = {scope: _exact_sum(values) for scope, values in parts.items()}
         for batch in batches:
             for reduction in batch.kernel.stages[level].reductions:
-                scopes = (batch.scope_of(position, reduction) for position in batch.first_of_row())
+                scopes = (batch.scope_of(position, reduction) for position in batch.first_of_row)
                 sums[batch][reduction] = np.array([totals[scope] for scope in scopes])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,18 +26,24 @@ def power_of_two(x: npt.ArrayLike) -> Rows:
         )
 
 
-HOST: dict[str, Callable[..., Rows]] = {
-    "add": np.add,
-    "sub": np.subtract,
-    "mul": np.multiply,
+def _one_by_one(function: np.ufunc) -> Callable[..., Any]:
+    """A function that is not correctly rounded, computed alike for one row and for many: vector code differs."""
+    return lambda *a: function(*a) if all(np.ndim(x) == 0 for x in a) else np.vectorize(function, [np.float64])(*a)
+
+
+# Operators serve scalars and arrays alike, and scalars faster than ufuncs do.
+HOST: dict[str, Callable[..., Any]] = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
     "div": np.divide,
-    "pow": np.power,
-    "neg": np.negative,
-    "abs": np.abs,
+    "pow": _one_by_one(np.power),
+    "neg": operator.neg,
+    "abs": operator.abs,
     "sign": np.sign,
     "sqrt": np.sqrt,
-    "exp": np.exp,
-    "log": np.log,
+    "exp": _one_by_one(np.exp),
+    "log": _one_by_one(np.log),
     "minimum": np.minimum,
     "maximum": np.maximum,
     "power_of_two": power_of_two,
@@ -57,15 +64,14 @@ class HostProgram:
         self._constants = {node: np.float64(node.label) for node in nodes if node.op == "const"}
         self._operations = [(node, HOST[node.op], node.args) for node in nodes if node.op in HOST]
 
-    def evaluate(self, known: Mapping[Node, Rows], rows: int) -> Rows:
-        """The values of the roots, shape (rows, roots).
+    def evaluate(self, known: Mapping[Node, Any], out: npt.NDArray[Any]) -> None:
+        """Write the values of the roots to `out`, shape (rows, roots).
 
-        `known` holds each run-time number and each reduction that the roots use, one value per row.
+        `known` holds each run-time number and each reduction that the roots use: one value per row, or
+        a float64 scalar for all rows.
         """
-        values: dict[Node, Any] = {**self._constants, **known}
+        values = {**self._constants, **known}
         for node, operation, arguments in self._operations:
             values[node] = operation(*[values[a] for a in arguments])
-        result = np.empty((rows, len(self._roots)))
         for column, root in enumerate(self._roots):
-            result[:, column] = values[root]
-        return result
+            out[:, column] = values[root]

@@ -91,6 +91,7 @@ class LayerStepper:
             self._make_plan(ours, settings, grads)
             self._programs = programs
         assert self._plan is not None
+        self._plan.check(grads)
         self._plan.step(grads)
 
     def _settings(self, matches: Sequence[Match], epoch: int) -> dict[str, Settings]:

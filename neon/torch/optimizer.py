@@ -131,7 +131,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        with torch.no_grad(), self._lock:
+        with self._lock:
             self._update()
         return loss
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -81,24 +82,24 @@ class Eager:
         self.kernel = kernel
 
     def run(self, batch: Batch, level: int) -> None:
-        """One stage over every tensor of a batch; reductions go to `batch.partials`."""
+        """One stage over every tensor of a batch; reductions go to the pass's partials."""
         stage = self.kernel.stages[level]
         for position, tensors in enumerate(batch.flat_tensors()):
-            values = _execute(self.kernel, stage, tensors, batch, position)
+            row = batch.passes[level].scalars[batch.row_of[position]]
+            values = _execute(self.kernel, stage, row, tensors, batch, position)
             for column, reduction in enumerate(stage.reductions):
                 partials = _sum_of_squares(values[reduction.args[0]])
-                batch.partials[batch.chunks_of(position), column] = partials.cpu().numpy()
+                batch.passes[level].partials[batch.chunks_of(position), column] = partials.cpu().numpy()
             # All values exist before the first is stored: a rule may swap its tensors.
             for name, node in stage.stores.items():
                 _store(tensors[name], values[node])
 
 
 def _execute(
-    kernel: Kernel, stage: Stage, tensors: Mapping[str, Tensor], batch: Batch, position: int
+    kernel: Kernel, stage: Stage, row: npt.NDArray[Any], tensors: Mapping[str, Tensor], batch: Batch, position: int
 ) -> dict[Node, Tensor]:
     weight, compute = tensors["w"], kernel.formats.compute
     n, device = weight.numel(), weight.device
-    row = batch.scalars[batch.row_of[position]]
     values = {
         node: torch.as_tensor(row[column].item(), dtype=compute, device=device)
         for column, node in enumerate(stage.scalars)

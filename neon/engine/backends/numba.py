@@ -208,15 +208,10 @@ class Numba:
         self._functions = [stage.ctypes for stage in self._stages]
 
     def run(self, batch: Batch, level: int) -> None:
-        """One stage over every tensor of a batch; reductions go to `batch.partials`."""
-        context = batch.context
-        context[0] = 0
-        context[1] = len(batch.chunks)
-        context[2] = batch.chunks.ctypes.data
-        context[3] = batch.table.ctypes.data
-        context[4] = batch.scalars.ctypes.data
-        context[5] = batch.partials.ctypes.data
-        threads.run(self._functions[level], self._stages[level].address, context.ctypes.data, batch.elements)
+        """One stage over every tensor of a batch; reductions go to the pass's partials."""
+        current = batch.passes[level]
+        current.context[0] = 0
+        threads.run(self._functions[level], self._stages[level].address, current.address, batch.elements)
 
 
 def prepare(kernel: Kernel) -> Numba:
