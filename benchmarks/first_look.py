@@ -26,6 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import machine
 import numba
 import numpy as np
 import torch
@@ -174,7 +175,9 @@ def measure(name: str, size: str, clip: bool, rounds: int) -> dict[str, Any]:
     steps = contenders(rule, params, bound if clip else None)
     # Four vectors of the parameters' size, as Adam has: past the last cache.
     scaling = limits(4 * elements) if size == "large" else {}
+    before, start = machine.processor_seconds(), time.perf_counter()
     seconds = interleaved(steps | scaling, rounds, STEPS_A_ROUND[size])
+    others = machine.busy_with_others(before, time.perf_counter() - start)
     assert all(bool(p.isfinite().all()) for p in params)
     medians = {who: statistics.median(times) for who, times in seconds.items()}
     best = min((who for who in steps if who != "neon"), key=medians.__getitem__)
@@ -187,6 +190,7 @@ def measure(name: str, size: str, clip: bool, rounds: int) -> dict[str, Any]:
         "quartiles": {who: statistics.quantiles(times)[::2] for who, times in seconds.items()},
         "torch_best": best,
         "ratio": medians[best] / medians["neon"],
+        "busy_with_others": others,
     }
     if scaling:
         moved = rule.bytes_moved(clip)
@@ -204,7 +208,7 @@ def measure(name: str, size: str, clip: bool, rounds: int) -> dict[str, Any]:
 def extra_memory(rule: str, who: str, clip: bool) -> float | None:
     """Peak bytes a parameter beyond what stands before a step; in a new process, whose peak nothing else raised."""
     command = [sys.executable, __file__, "--peak", rule, who, str(int(clip))]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(run.stdout)
 
 
@@ -226,6 +230,11 @@ def print_peak(rule: str, who: str, clip: bool) -> None:
 # --- Report ---
 
 
+def disturbed(line: dict[str, Any]) -> bool:
+    """Whether something else used more than a tenth of a processor meanwhile, or nobody knows."""
+    return line["busy_with_others"] is None or line["busy_with_others"] > 0.1
+
+
 def table(size: str, lines: list[dict[str, Any]]) -> Table:
     """The lines of one size."""
     unit, factor = ("ms", 1e3) if size == "large" else ("µs", 1e6)
@@ -238,7 +247,7 @@ def table(size: str, lines: list[dict[str, Any]]) -> Table:
         shown.add_column(column, justify="left" if column in ("rule", "clip") else "right", no_wrap=True)
     for line in lines:
         medians = line["median_seconds"]
-        row = [line["rule"], "norm" if line["clip_by_norm"] else ""]
+        row = [line["rule"] + " *" * disturbed(line), "norm" if line["clip_by_norm"] else ""]
         row += [f"{medians[w] * factor:.4g}" if w in medians else "–" for w in ("neon", *CONFIGURATIONS)]
         row += [f"{line['ratio']:.2f}x"]
         if size == "large":
@@ -269,24 +278,20 @@ def main() -> None:
     console = Console(width=None if sys.stdout.isatty() else 110)
     lines: list[dict[str, Any]] = []
     report = {"device": machine.device(), "load_before": os.getloadavg(), "rounds": options.rounds}
-    before, start = machine.processor_seconds(), time.perf_counter()
     for size in options.sizes:
         for name in options.rules:
             for clip in (False, True):
-                console.log(f"{size}, {name}{', clip by norm' * clip}")
                 lines.append(measure(name, size, clip, options.rounds))
-    others = machine.busy_with_others(before, time.perf_counter() - start)
+                console.log(f"{size}, {name}{', clip by norm' * clip}: {lines[-1]['ratio']:.2f}x")
     for size in options.sizes:
         console.print(table(size, [line for line in lines if line["size"] == size]))
     console.print(LEGEND, highlight=False)
-    quiet = others is not None and others < 0.1
-    told = "unknown" if others is None else f"{others:.2f} of {os.cpu_count()}"
-    console.print(f"Processors busy with something else during the run: {told}.")
+    quiet = not any(map(disturbed, lines))
     if not quiet:
-        console.print("[bold red]Do not rely on these times: run it again on a quiet machine.")
+        console.print("[bold red]* something else used the processors meanwhile: not to be relied on.")
     options.output.mkdir(parents=True, exist_ok=True)
     path = options.output / f"{machine.file_name(report['device'])}{'' if quiet else '-busy'}.json"
-    path.write_text(json.dumps({**report, "busy_with_others": others, "lines": lines}, indent=1) + "\n")
+    path.write_text(json.dumps({**report, "lines": lines}, indent=1) + "\n")
     console.print(f"Written to {path}")
 
 

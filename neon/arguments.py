@@ -69,6 +69,15 @@ def positive_integer(name: str, value: Any) -> int:
     return int(value)
 
 
+def whole_number(name: str, value: Any) -> int:
+    """A whole number ≥ 0."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be a whole number. Received: {name}={value!r}.")
+    if value < 0:
+        raise ValueError(f"{name} must be at least 0. Received: {name}={value!r}.")
+    return int(value)
+
+
 def rounding(name: str, value: Any) -> bool | int:
     """True or False, or a width in mantissa bits from 1 to 23."""
     if isinstance(value, bool):

@@ -22,6 +22,8 @@ from rule_cases import (
 import neon.engine
 from neon.engine import use_backend
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BACKENDS = ["eager", "numba"]
 
 
@@ -64,6 +66,23 @@ def test_changing_a_number_never_compiles(rule: str) -> None:
             changed = {k: _nudged(v) for k, v in group.items() if k != "params"}
             assert changed["lr"] != group["lr"]
             group.update(changed)
+    assert counts == counts[:1] * len(counts)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_zero_is_a_number_like_another(rule: str) -> None:
+    """A rate that warms up from 0, a decay that is switched on later, a rate in a tensor."""
+    p = torch.nn.Parameter(torch.ones(5))
+    with use_backend("numba"):
+        attached = make(rule, "plain").attach([p])
+        group, counts = attached.param_groups[0], []
+        for lr, decay in [(0.0, 0.0), (0.1, 0.0), (0.1, 0.5), (torch.tensor(0.2), 0.5), (0.1, 0.0)]:
+            group["lr"], group["weight_decay"] = lr, decay
+            before = p.detach().clone()
+            p.grad = torch.full((5,), 0.25)
+            attached.step()
+            assert torch.equal(p, before) == (float(lr) == 0.0)
+            counts.append(neon.engine.compilations())
     assert counts == counts[:1] * len(counts)
 
 
@@ -130,7 +149,7 @@ def test_special_values_come_out_alike(rule: str, option: str) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("option", ["plain", "clip by value", "parameter clip", "clip by norm"])
-@pytest.mark.parametrize("rule", [r for r in RULES if r not in ("lion", "shift")])
+@pytest.mark.parametrize("rule", RULES)
 def test_a_nan_is_not_hidden(rule: str, option: str, backend: str) -> None:
     """A gradient that is NaN makes its weight NaN: an update never looks right when it is not."""
     p = torch.nn.Parameter(torch.ones(3))

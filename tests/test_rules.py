@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,8 @@ from rule_cases import (
 import neon.optimizers
 from neon.engine import use_backend
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 # Relative to the largest magnitude that a tensor had on the way; seen: 2e-15, Lion with decay.
 FLOAT64_BOUND = 1e-14
 
@@ -47,15 +48,6 @@ FLOAT32_ULP = {
     "Lion": 13.2,  # 13.13: weight decay, as AdamW
     "ShiftAdaMax": 4.3,  # 4.21: all options
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tensors this small gain nothing from a team of threads, and wait for it where cores are few."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def how_of(option: str) -> str:
@@ -88,7 +80,10 @@ def test_reference_and_backends(rule: str, option: str, dtype: torch.dtype) -> N
         assert error <= (0 if exact else FLOAT64_BOUND)
     else:
         assert error / 2**-23 <= FLOAT32_ULP[(RULES | TUNED)[rule][0]]
-    assert_same_bits(eager, run(rule, option, dtype, backend="numba", how=how_of(option)))
+    # Every program is compiled once: float64 differs from float32 in one word of the source, and one
+    # rule stands for all there, except without and with all options.
+    if dtype == torch.float32 or rule == "adam" or option in ("plain", "all"):
+        assert_same_bits(eager, run(rule, option, dtype, backend="numba", how=how_of(option)))
 
 
 @pytest.mark.parametrize("option", ["plain", "clip by norm"])
@@ -174,9 +169,9 @@ def test_states_that_the_caller_put_there_are_honoured(rule: str) -> None:
 def test_numbers_in_a_group_take_effect_at_the_next_step(backend: str) -> None:
     p = torch.nn.Parameter(torch.tensor([0.5, -2.0], dtype=torch.float64))
     expected = [p.detach().numpy().copy()]
-    ref = make_reference("adam", "plain")
+    ref = reference.Adam()
     with use_backend(backend):
-        attached = make("adam", "plain").attach([p])
+        attached = neon.optimizers.Adam().attach([p])
         for step in range(8):
             group = attached.param_groups[0]
             ref.learning_rate = group["lr"] = 0.5 / (step + 1)

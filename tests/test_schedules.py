@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -80,11 +81,9 @@ TABLE = {
     "WarmupCosine": (
         WarmupCosine(warmup=4, total=12),
         0.8,
-        {
-            **{0: 0.2, 1: 0.4, 2: 0.6, 3: 0.8},  # (t + 1)/4 of the rate
-            **{4: 0.8, 6: 0.8 * COSINE_45, 8: 0.4, 10: 0.8 * COSINE_135},
-            **{12: 0.0, 13: 0.0, 1000: 0.0},
-        },
+        # (t + 1)/4 of the rate, then the cosine, then nothing
+        dict(enumerate([0.2, 0.4, 0.6, 0.8, 0.8]))
+        | {6: 0.8 * COSINE_45, 8: 0.4, 10: 0.8 * COSINE_135, 12: 0.0, 13: 0.0, 1000: 0.0},
     ),
     "WarmupCosine with a floor": (
         WarmupCosine(warmup=2, total=6, floor=0.1),
@@ -104,12 +103,7 @@ TABLE = {
     "WarmupStableDecay": (
         WarmupStableDecay(warmup=2, stable=3, decay=4),
         0.8,
-        {
-            **{0: 0.4, 1: 0.8},
-            **{2: 0.8, 3: 0.8, 4: 0.8},
-            **{5: 0.8, 6: 0.6, 7: 0.4, 8: 0.2},
-            **{9: 0.0, 10: 0.0, 99: 0.0},
-        },
+        dict(enumerate([0.4, 0.8, 0.8, 0.8, 0.8, 0.8, 0.6, 0.4, 0.2, 0.0, 0.0])) | {99: 0.0},
     ),
     "WarmupStableDecay with a floor": (
         WarmupStableDecay(warmup=1, stable=1, decay=2, floor=0.5),
@@ -158,46 +152,46 @@ def test_lists_are_copied() -> None:
     assert schedule.get_learning_rate(1.0, 2) == 0.6
 
 
-# the call, the error, and a word that the message must hold: the argument it is about
-BAD = {
-    "fewer rates than epochs": (lambda: Schedule([2, 6], [0.5]), ValueError, "change"),
-    "rates for no list": (lambda: Schedule(2, [0.5, 0.1]), (TypeError, ValueError), "change"),
-    "rates without epochs": (lambda: Schedule(None, [0.5]), (TypeError, ValueError), "step_config"),
-    "a factor without epochs": (lambda: Schedule(change=0.5), ValueError, "step_config"),
-    "interval of zero": (lambda: Schedule(0, 0.5), ValueError, "step_config"),
-    "negative interval": (lambda: Schedule(-2, 0.5), ValueError, "step_config"),
-    "epochs out of order": (lambda: Schedule([6, 2], 0.5), ValueError, "step_config"),
-    "negative epoch": (lambda: Schedule([-1, 2], 0.5), ValueError, "step_config"),
-    "fractional epoch": (lambda: Schedule([1.5], 0.5), (TypeError, ValueError), "step_config"),
-    "epochs as text": (lambda: Schedule("2", 0.5), TypeError, "step_config"),
-    "negative factor": (lambda: Schedule(2, -0.5), ValueError, "change"),
-    "NaN factor": (lambda: Schedule(2, math.nan), ValueError, "change"),
-    "negative rate": (lambda: Schedule([2], [-1.0]), ValueError, "change"),
-    "factor as text": (lambda: Schedule(2, "half"), TypeError, "change"),
-    "StepSchedule lengths": (lambda: StepSchedule([2, 6], [0.5]), ValueError, "change"),
-    "PowerSchedule interval": (lambda: PowerSchedule(0, 0.5), ValueError, "step_config"),
-    "ExpSchedule decay": (lambda: ExpSchedule(-0.1), ValueError, "decay"),
-    "ExpSchedule NaN": (lambda: ExpSchedule(math.nan), ValueError, "decay"),
-    "PolySchedule epochs": (lambda: PolySchedule(0, 1), ValueError, "total_epochs"),
-    "PolySchedule power": (lambda: PolySchedule(5, -1), ValueError, "power"),
-    "ShiftSchedule interval": (lambda: ShiftSchedule(0), ValueError, "interval"),
-    "ShiftSchedule interval type": (lambda: ShiftSchedule("2"), TypeError, "interval"),
-    "WarmupCosine warm-up": (lambda: WarmupCosine(-1, 10), ValueError, "warmup"),
-    "WarmupCosine total": (lambda: WarmupCosine(10, 5), ValueError, "total"),
-    "WarmupCosine floor": (lambda: WarmupCosine(1, 10, floor=1.5), ValueError, "floor"),
-    "WarmupCosine unit": (lambda: WarmupCosine(1, 10, unit="weeks"), ValueError, "unit"),
-    "stable": (lambda: WarmupStableDecay(1, -1, 5), ValueError, "stable"),
-    "decay": (lambda: WarmupStableDecay(1, 1, -5), ValueError, "decay"),
-    "floor": (lambda: WarmupStableDecay(1, 1, 5, floor=-0.5), ValueError, "floor"),
-    "unit": (lambda: WarmupStableDecay(1, 1, 5, unit="hours"), ValueError, "unit"),
+# the class, its arguments, the error, and a word that the message must hold: the argument it is about
+BAD: dict[str, tuple[Any, tuple[Any, ...], Any, str]] = {
+    "fewer rates than epochs": (Schedule, ([2, 6], [0.5]), ValueError, "change"),
+    "rates for no list": (Schedule, (2, [0.5, 0.1]), (TypeError, ValueError), "change"),
+    "rates without epochs": (Schedule, (None, [0.5]), (TypeError, ValueError), "step_config"),
+    "a factor without epochs": (Schedule, (None, 0.5), ValueError, "step_config"),
+    "interval of zero": (Schedule, (0, 0.5), ValueError, "step_config"),
+    "negative interval": (Schedule, (-2, 0.5), ValueError, "step_config"),
+    "epochs out of order": (Schedule, ([6, 2], 0.5), ValueError, "step_config"),
+    "negative epoch": (Schedule, ([-1, 2], 0.5), ValueError, "step_config"),
+    "fractional epoch": (Schedule, ([1.5], 0.5), (TypeError, ValueError), "step_config"),
+    "epochs as text": (Schedule, ("2", 0.5), TypeError, "step_config"),
+    "negative factor": (Schedule, (2, -0.5), ValueError, "change"),
+    "NaN factor": (Schedule, (2, math.nan), ValueError, "change"),
+    "negative rate": (Schedule, ([2], [-1.0]), ValueError, "change"),
+    "factor as text": (Schedule, (2, "half"), TypeError, "change"),
+    "StepSchedule lengths": (StepSchedule, ([2, 6], [0.5]), ValueError, "change"),
+    "PowerSchedule interval": (PowerSchedule, (0, 0.5), ValueError, "step_config"),
+    "ExpSchedule decay": (ExpSchedule, (-0.1,), ValueError, "decay"),
+    "ExpSchedule NaN": (ExpSchedule, (math.nan,), ValueError, "decay"),
+    "PolySchedule epochs": (PolySchedule, (0, 1), ValueError, "total_epochs"),
+    "PolySchedule power": (PolySchedule, (5, -1), ValueError, "power"),
+    "ShiftSchedule interval": (ShiftSchedule, (0,), ValueError, "interval"),
+    "ShiftSchedule interval type": (ShiftSchedule, ("2",), TypeError, "interval"),
+    "WarmupCosine warm-up": (WarmupCosine, (-1, 10), ValueError, "warmup"),
+    "WarmupCosine total": (WarmupCosine, (10, 5), ValueError, "total"),
+    "WarmupCosine floor": (WarmupCosine, (1, 10, 1.5), ValueError, "floor"),
+    "WarmupCosine unit": (WarmupCosine, (1, 10, 0.0, "weeks"), ValueError, "unit"),
+    "stable": (WarmupStableDecay, (1, -1, 5), ValueError, "stable"),
+    "decay": (WarmupStableDecay, (1, 1, -5), ValueError, "decay"),
+    "floor": (WarmupStableDecay, (1, 1, 5, -0.5), ValueError, "floor"),
+    "unit": (WarmupStableDecay, (1, 1, 5, 0.0, "hours"), ValueError, "unit"),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_arguments_are_named(name: str) -> None:
-    call, error, word = BAD[name]
+    schedule, arguments, error, word = BAD[name]
     with pytest.raises(error, match=word):
-        call()
+        schedule(*arguments)
 
 
 def test_optimize_follows_the_epoch_it_is_given() -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -199,8 +200,7 @@ class Batch:
         item = self.items[position]
         if reduction.label == "tensor":
             return (id(item.param), reduction)
-        level = int(reduction.label.split("[")[1][:-1])
-        return (id(self._settings[item.group].scopes[level]), level)
+        return id(self._settings[item.group].scopes[int(reduction.label.split("[")[1][:-1])])
 
     def key_of(self, position: int) -> int:
         """The word that tells the random bits of a tensor apart."""

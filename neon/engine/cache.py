@@ -13,7 +13,6 @@ import os
 import shutil
 import sys
 import tempfile
-import threading
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -24,9 +23,8 @@ import numba
 import platformdirs
 
 import neon
+from neon.engine import threads
 from neon.engine.backends import numba_intrinsics
-
-_lock = threading.Lock()
 
 
 def folder() -> Path:
@@ -59,7 +57,7 @@ def path_of(name: str, source: str) -> Path:
 def load(name: str, source: str) -> ModuleType:
     """The module of a generated source, compiled, from the cache where it is there."""
     path = path_of(name, source)
-    with _lock:
+    with threads.compiling:
         with suppress(Exception):
             return _import(path, source)
         shutil.rmtree(path.parent, ignore_errors=True)  # what is there cannot be read: begin again
@@ -70,6 +68,17 @@ def load(name: str, source: str) -> ModuleType:
 
 def _import(path: Path, source: str) -> ModuleType:
     _write(path, source)
+    compiled, seal = path.parent / "__pycache__", path.parent / "seal"
+    # Machine code that is not what was written there would take the process down when it runs.
+    if compiled.exists() and _read(seal) != _contents(compiled):
+        shutil.rmtree(compiled)
+    module = _execute(path)
+    if compiled.exists():
+        _write(seal, _contents(compiled))
+    return module
+
+
+def _execute(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"neon_kernels.{path.parent.name}.{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
@@ -83,11 +92,24 @@ def _import(path: Path, source: str) -> ModuleType:
     return module
 
 
-def _write(path: Path, source: str) -> None:
-    """Put the source in place in one move, so that another process sees all of it or nothing."""
+def _contents(compiled: Path) -> str:
+    """A hash of all compiled code of a kernel."""
+    digest = hashlib.sha256()
+    for file in sorted(compiled.glob("*.nb*")):
+        digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> str | None:
     with suppress(OSError, UnicodeDecodeError):
-        if path.read_text(encoding="utf-8") == source:
-            return
+        return path.read_text(encoding="utf-8")
+    return None
+
+
+def _write(path: Path, source: str) -> None:
+    """Put a text in place in one move, so that another process sees all of it or nothing."""
+    if _read(path) == source:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
     try:

@@ -28,12 +28,17 @@ def check_item(item: Item) -> None:
     if any(stride == 0 and size > 1 for stride, size in zip(param.stride(), param.shape, strict=True)):
         raise ValueError(f"Parameter {item.name!r} is an expanded tensor, whose elements share memory. Clone it first.")
     for state in item.states:
+        if not isinstance(state, Tensor):
+            raise TypeError(f"A state of parameter {item.name!r} must be a tensor. Received: {state!r}.")
         if state.shape != param.shape or state.device != param.device or state.dtype not in CODECS:
             raise ValueError(
                 f"A state of parameter {item.name!r} has shape {tuple(state.shape)}, dtype {state.dtype}, device "
                 f"{state.device}; it needs the parameter's shape {tuple(param.shape)} and device {param.device}, "
                 f"and one of the dtypes {_ALLOWED}."
             )
+    tensors = [param, *item.states]
+    if param.numel() and len({tensor.data_ptr() for tensor in tensors}) < len(tensors):
+        raise ValueError(f"Parameter {item.name!r} and its states share memory; give each a tensor of its own.")
 
 
 def check_gradient(item: Item, grad: Tensor) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from neon.engine import threads
+
 Number = int | float
 
 FLOAT, UINT, BOOL = "float", "uint", "bool"
@@ -153,11 +155,16 @@ def node(op: str, args: tuple[Node, ...] = (), label: Any = None, kind: str = FL
     key = (op, args, type(label), repr(label))
     found = _nodes.get(key)
     if found is None:
-        found = Node()
-        found.op, found.args, found.label, found.kind = op, args, label, kind
-        found.varies = op in ELEMENT_LEAVES or (op != REDUCTION and any(argument.varies for argument in args))
-        found = _nodes.setdefault(key, found)
+        with threads.compiling:  # two threads must not make two nodes of one expression
+            found = _nodes.setdefault(key, _new(op, args, label, kind))
     return found
+
+
+def _new(op: str, args: tuple[Node, ...], label: Any, kind: str) -> Node:
+    made = Node()
+    made.op, made.args, made.label, made.kind = op, args, label, kind
+    made.varies = op in ELEMENT_LEAVES or (op != REDUCTION and any(argument.varies for argument in args))
+    return made
 
 
 def const(value: Number) -> Node:

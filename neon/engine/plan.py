@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from operator import is_
 from typing import Any
 
@@ -41,7 +41,10 @@ class Plan:
         counts = torch.tensor([float(item.step) for item in items], dtype=torch.float32)
         self.steps = list(counts.unbind())
         self._counts = counts
+        self.totals: dict[Hashable, float] = {}
         self._steps = counts.numpy()
+        self._contiguous = [p.is_contiguous() for p in self._params]
+        self._strided = [(p, p.stride()) for p in self._params if not p.is_contiguous()]
         self._sizes = [p.numel() for p in self._params]
         self._grad_dtypes = [grad.dtype for grad in grads]
         self._batches = self._make_batches(grads)
@@ -65,13 +68,20 @@ class Plan:
             and all(map(is_, params, self._params))
             and all(map(is_, states, self._states))
             and [p.data_ptr() for p in params] == self._addresses
+            and [p.numel() for p in params] == self._sizes
+            and [p.is_contiguous() for p in params] == self._contiguous
+            and all(p.stride() == stride for p, stride in self._strided)
             and [g.dtype for g in grads] == self._grad_dtypes
             and self._steps.tobytes() == self._expected_steps
             and self._backend == forced()
         )
 
-    def step(self, grads: Sequence[Tensor]) -> None:
-        """Update every parameter once."""
+    def step(self, grads: Sequence[Tensor], elsewhere: Mapping[int, float] | None = None) -> None:
+        """Update every parameter once.
+
+        `elsewhere` gives sums of squares of gradients that this plan does not update but that count in a
+        norm, by the id of the norm's owner.
+        """
         # A kernel reads by address: a gradient that has become another size would be read past its end.
         if [grad.numel() for grad in grads] != self._sizes:
             self.check(grads)
@@ -82,7 +92,7 @@ class Plan:
             self.check(grads)
             raise
         with np.errstate(all="ignore"):
-            self._launch()
+            self._launch(elsewhere or {})
         for batch in self._batches:
             batch.finish()
         # The kernels wrote through addresses: tell autograd, so that the use of a stale value is caught.
@@ -95,7 +105,7 @@ class Plan:
         for item, grad in zip(self.items, grads, strict=True):
             check_gradient(item, grad)
 
-    def _launch(self) -> None:
+    def _launch(self, elsewhere: Mapping[int, float]) -> None:
         """Run all stages, those with reductions level by level, for their sums reach over launches."""
         sums: dict[Batch, dict[Node, Rows]] = {batch: {} for batch in self._batches}
         levels = max((len(batch.kernel.stages) for batch in self._batches), default=0) - 1
@@ -103,25 +113,32 @@ class Plan:
             reducing = [b for b in self._batches if level < len(b.kernel.stages) - 1]
             for batch in reducing:
                 batch.run(level, sums[batch])
-            self._sum(reducing, level, sums)
+            self._sum(reducing, level, elsewhere, sums)
         for batch in self._batches:
             batch.run(len(batch.kernel.stages) - 1, sums[batch])
 
-    @staticmethod
-    def _sum(batches: Sequence[Batch], level: int, sums: dict[Batch, dict[Node, Rows]]) -> None:
+    def _sum(
+        self,
+        batches: Sequence[Batch],
+        level: int,
+        elsewhere: Mapping[int, float],
+        sums: dict[Batch, dict[Node, Rows]],
+    ) -> None:
         """Sum the partials of each scope, over all launches that it reaches, exactly rounded."""
         parts: dict[Hashable, list[float]] = defaultdict(list)
+        for owner, value in elsewhere.items():
+            parts[owner].append(value)
         for batch in batches:
             for column, reduction in enumerate(batch.kernel.stages[level].reductions):
                 partials = batch.passes[level].partials[:, column]
                 for position in range(len(batch.items)):
                     scope = batch.scope_of(position, reduction)
                     parts[scope].extend(partials[batch.chunks_of(position)].tolist())
-        totals = {scope: _exact_sum(values) for scope, values in parts.items()}
+        self.totals = {scope: _exact_sum(values) for scope, values in parts.items()}
         for batch in batches:
             for reduction in batch.kernel.stages[level].reductions:
                 scopes = (batch.scope_of(position, reduction) for position in batch.first_of_row)
-                sums[batch][reduction] = np.array([totals[scope] for scope in scopes])
+                sums[batch][reduction] = np.array([self.totals[scope] for scope in scopes])
 
 
 def _exact_sum(values: list[float]) -> float:

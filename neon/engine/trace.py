@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +67,6 @@ def fixed(value: Any) -> Any:
 
 
 _programs: dict[tuple[Any, ...], Program] = {}
-_lock = threading.Lock()
 
 
 def trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) -> Program:
@@ -76,10 +74,8 @@ def trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) -> 
     names = signature(rule).keywords
     arguments = {name: value for name, value in arguments.items() if name in names}
     key = (rule, tuple(arguments), fixed([*arguments.values()]), chosen)
-    with _lock:
-        if key not in _programs:
-            _programs[key] = _trace(rule, arguments, chosen)
-        return _programs[key]
+    found = _programs.get(key)
+    return found if found is not None else _programs.setdefault(key, _trace(rule, arguments, chosen))
 
 
 def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) -> Program:

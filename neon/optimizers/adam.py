@@ -9,6 +9,16 @@ from neon.optimizers.functions import sqrt
 from neon.optimizers.optimizer import Optimizer
 
 
+def _adam_delta(g, exp_avg, exp_avg_sq, lr, betas, eps, step):  # type: ignore[no-untyped-def]
+    """What Adam subtracts from w, and the new averages; the corrections fold into two numbers for all elements."""
+    beta1, beta2 = betas
+    exp_avg = beta1 * exp_avg + (1 - beta1) * g
+    exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * (g * g)
+    step_size = lr / (1 - beta1**step)
+    correction = 1 / sqrt(1 - beta2**step)
+    return step_size * exp_avg / (sqrt(exp_avg_sq) * correction + eps), exp_avg, exp_avg_sq
+
+
 def adam(w, g, exp_avg, exp_avg_sq, *, lr, betas, eps, step):  # type: ignore[no-untyped-def]
     """One step of Adam (Kingma & Ba 2015, algorithm 1, with ε outside the root).
 
@@ -22,26 +32,23 @@ def adam(w, g, exp_avg, exp_avg_sq, *, lr, betas, eps, step):  # type: ignore[no
     >>> round(w, 8), round(exp_avg, 8), round(exp_avg_sq, 8)
     (0.98011676, 0.14, 0.2005)
     """
-    beta1, beta2 = betas
-    exp_avg = beta1 * exp_avg + (1 - beta1) * g
-    exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * (g * g)
-    step_size = lr / (1 - beta1**step)
-    correction = 1 / sqrt(1 - beta2**step)
-    w = w - step_size * exp_avg / (sqrt(exp_avg_sq) * correction + eps)
-    return w, exp_avg, exp_avg_sq
+    delta, exp_avg, exp_avg_sq = _adam_delta(g, exp_avg, exp_avg_sq, lr, betas, eps, step)
+    return w - delta, exp_avg, exp_avg_sq
 
 
 def adamw(w, g, exp_avg, exp_avg_sq, *, lr, betas, eps, weight_decay, step):  # type: ignore[no-untyped-def]
     """One step of AdamW (Loshchilov & Hutter 2019, algorithm 2, with the rate in the decay as torch has it).
 
-        w ← w − lr·λ·w, then one step of Adam
+        exp_avg, exp_avg_sq   as in Adam
+        w ← w − (lr·λ·w + lr · exp_avg/(1−β₁ᵗ) / (√(exp_avg_sq/(1−β₂ᵗ)) + ε))
 
     >>> w, *_ = adamw(1.0, 0.5, 0.1, 0.2, lr=0.1, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.1, step=3)
     >>> round(w, 8)
     0.97011676
     """
-    w = w * (1 - lr * weight_decay)
-    return adam(w, g, exp_avg, exp_avg_sq, lr=lr, betas=betas, eps=eps, step=step)
+    delta, exp_avg, exp_avg_sq = _adam_delta(g, exp_avg, exp_avg_sq, lr, betas, eps, step)
+    # One rounding of w: in float32, w·(1 − lr·λ) would lose most digits of a small lr·λ.
+    return w - (lr * weight_decay * w + delta), exp_avg, exp_avg_sq
 
 
 class Adam(Optimizer):

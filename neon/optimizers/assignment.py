@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from re import fullmatch
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, strided
 from torch.nn.parameter import is_lazy
 
 from neon.optimizers.sites import Site
@@ -22,21 +22,20 @@ DEFAULT, CLASS, PATTERN, NAME = range(4)
 
 @dataclass(frozen=True)
 class Match:
-    """The optimizer of a site (None: it stays as it is), and how strong the key is that chose it.
+    """The optimizer of a site (None: it stays as it is), and the keys that chose it.
 
-    `norms` are the MultiOptimizers, from the outermost in, that clip by a norm over all they hold.
+    `path` has a (level, length, key) for each mapping from the outermost in; `norms` are the
+    MultiOptimizers that clip by a norm over all they hold, in the same order.
     """
 
-    level: int
-    length: int
-    key: str
+    path: tuple[tuple[int, int, str], ...]
     optimizer: Optimizer | None
     norms: tuple[MultiOptimizer, ...] = ()
 
     @property
-    def strength(self) -> tuple[int, int]:
-        """Of two keys for one parameter, the one with the greater strength holds."""
-        return self.level, self.length
+    def key(self) -> str:
+        """The label of the optimizer: the keys that lead to it."""
+        return "/".join(key for _, _, key in self.path) or "default"
 
 
 def is_pattern(key: str) -> bool:
@@ -76,28 +75,34 @@ def assign(optimizer: Optimizer, sites: Iterable[Site]) -> list[tuple[Site, Matc
     A parameter that several layers share goes by the strongest of their keys; a draw between
     different optimizers raises `ValueError`.
     """
-    chosen: dict[Any, tuple[Site, Match]] = {}
+    found: dict[Any, list[tuple[Site, Match]]] = {}
     for number, site in enumerate(sites):
-        match = optimizer.match(site)
         key = ("none", number) if site.param is None else _identity(site.param)
-        if key not in chosen:
-            chosen[key] = (site, match)
-            continue
-        other_site, other = chosen[key]
-        if match.strength == other.strength and match.optimizer is not other.optimizer:
-            raise ValueError(
-                f"The parameter shared by {other_site.label} and {site.label} is given to different optimizers by "
-                f"the keys {other.key!r} and {match.key!r}, which are equally strong. Add a key with the name of one "
-                "of the two layers."
-            )
-        if match.strength > other.strength:
-            chosen[key] = (other_site, match)
-    return list(chosen.values())
+        found.setdefault(key, []).append((site, optimizer.match(site)))
+    return [(shared[0][0], _strongest(shared)) for shared in found.values()]
+
+
+def _strongest(shared: list[tuple[Site, Match]], depth: int = 0) -> Match:
+    """Of the matches of one parameter the one that holds; of nested mappings the outer key decides first."""
+    best = max((match.path[depth][:2] for _, match in shared if len(match.path) > depth), default=None)
+    if best is None:
+        return shared[0][1]
+    shared = [(site, match) for site, match in shared if match.path[depth][:2] == best]
+    if len({match.path[depth][2] for _, match in shared}) == 1:
+        return _strongest(shared, depth + 1)
+    if any(match.optimizer is not shared[0][1].optimizer for _, match in shared):
+        keys = dict.fromkeys(match.key for _, match in shared)
+        raise ValueError(
+            f"The parameter shared by {' and '.join(dict.fromkeys(site.label for site, _ in shared))} is given to "
+            f"different optimizers by the keys {' and '.join(map(repr, keys))}, which are equally strong. Add a key "
+            "with the name of one of the layers."
+        )
+    return shared[0][1]
 
 
 def _identity(param: Tensor) -> Any:
     """What two views of one parameter have in common: their memory."""
-    if param.is_meta or is_lazy(param) or param.numel() == 0:
+    if param.is_meta or is_lazy(param) or param.layout is not strided or param.numel() == 0:
         return id(param)
     return (param.data_ptr(), param.shape, param.dtype)
 

@@ -12,7 +12,7 @@ from neon.optimizers.optimizer import Optimizer
 def lion(w, g, exp_avg, *, lr, betas, weight_decay):  # type: ignore[no-untyped-def]
     """One step of Lion (Chen et al. 2023, algorithm 2).
 
-        w       ← w − lr·λ·w − lr·sign(β₁·exp_avg + (1−β₁)·g)
+        w       ← w − lr·(sign(β₁·exp_avg + (1−β₁)·g) + λ·w)
         exp_avg ← β₂·exp_avg + (1−β₂)·g
 
     >>> w, exp_avg = lion(1.0, 0.5, -0.2, lr=0.1, betas=(0.9, 0.99), weight_decay=0.1)
@@ -21,7 +21,7 @@ def lion(w, g, exp_avg, *, lr, betas, weight_decay):  # type: ignore[no-untyped-
     """
     beta1, beta2 = betas
     update = sign(beta1 * exp_avg + (1 - beta1) * g)
-    w = w * (1 - lr * weight_decay) - lr * update
+    w = w - lr * (update + weight_decay * w)
     exp_avg = beta2 * exp_avg + (1 - beta2) * g
     return w, exp_avg
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -51,13 +52,11 @@ class MultiOptimizer(Optimizer):
         return {}
 
     def match(self, site: Site) -> Match:
-        level, length, key = matching_keys(self.keys, site)[0]
-        chosen = self.optimizer_mapping[key]
+        step = matching_keys(self.keys, site)[0]
+        chosen = self.optimizer_mapping[step[2]]
+        inner = Match((), None) if chosen is None else chosen.match(site)
         norms = () if self.gradient_clip_norm is None else (self,)
-        if isinstance(chosen, MultiOptimizer):
-            inner = chosen.match(site)
-            return Match(level, length, f"{key}/{inner.key}", inner.optimizer, norms + inner.norms)
-        return Match(level, length, key, chosen, norms)
+        return Match((step, *inner.path), inner.optimizer, norms + inner.norms)
 
     def leaves(self) -> dict[str, tuple[Optimizer, tuple[MultiOptimizer, ...]]]:
         norms = () if self.gradient_clip_norm is None else (self,)
@@ -69,6 +68,11 @@ class MultiOptimizer(Optimizer):
             elif optimizer is not None:
                 found[key] = (optimizer, norms)
         return found
+
+    @property
+    def default_key(self) -> str:
+        default = self.optimizer_mapping["default"]
+        return f"default/{default.default_key}" if isinstance(default, MultiOptimizer) else "default"
 
     def unmatched(self, sites: Iterable[Site]) -> list[str]:
         """The keys, of nested mappings too, that fit no layer."""
@@ -96,7 +100,13 @@ class MultiOptimizer(Optimizer):
 
     def table(self, layer_list: Any) -> str:
         """Which optimizer each layer gets, as text, with counts of parameters."""
-        return table(assign(self, layer_sites(layer_list)))
+        sites = list(layer_sites(layer_list))
+        sizes = {
+            id(site.param): sum(state.numel() * state.element_size() for state in site.entry[1])
+            for site in sites
+            if site.entry is not None
+        }
+        return table(assign(self, sites), sizes)
 
     def __repr__(self) -> str:
         lines = [f"    {key!r}: {value!r}," for key, value in self.optimizer_mapping.items()]
@@ -118,6 +128,11 @@ def _checked(mapping: Any) -> dict[str, Optimizer | None]:
     for key, value in mapping.items():
         if not isinstance(key, str):
             raise TypeError(f"optimizer_mapping's keys must be strings. Received the key {key!r}.")
+        if key.startswith("re:"):
+            try:
+                re.compile(key[3:])
+            except re.error as error:
+                raise ValueError(f"optimizer_mapping's key {key!r} is not a regular expression: {error}.") from error
         if value is not None and not isinstance(value, Optimizer):
             raise TypeError(
                 f"optimizer_mapping[{key!r}] must be an Optimizer, or None to leave those layers as they are. "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +10,12 @@ import torch
 from torch import Tensor
 
 from neon import backends
-from neon.arguments import clip_bound, non_negative, optional_name, rounding
+from neon.arguments import clip_bound, non_negative, optional_name, rounding, whole_number
 from neon.engine.batch import Settings
 from neon.engine.options import Options
 from neon.engine.trace import Rule, signature, trace
-from neon.optimizers.schedules import Schedule
+from neon.optimizers.schedules import Schedule, is_constant
+from neon.optimizers.values import check_values
 
 if TYPE_CHECKING:
     from neon.optimizers.assignment import Match, Site
@@ -58,6 +58,7 @@ class Optimizer:
     param_clip_value: float | None = None
     wdecay: float = 0.0
     seed: int = 0
+    updates: int = 0  # how many times `optimize` has run: what schedules in steps go by
 
     def __init__(
         self,
@@ -79,7 +80,7 @@ class Optimizer:
         self.gradient_clip_value = clip_bound("gradient_clip_value", gradient_clip_value)
         self.param_clip_value = clip_bound("param_clip_value", param_clip_value)
         self.wdecay = non_negative("wdecay", wdecay)
-        self.seed = int(seed)
+        self.seed = whole_number("seed", seed)
         self._hyperparameters = self._checked(hyperparameters)
 
     def _checked(self, given: dict[str, Any]) -> dict[str, Any]:
@@ -93,10 +94,11 @@ class Optimizer:
                 own = [*inspect.signature(type(self)).parameters, *inspect.signature(Optimizer).parameters, *allowed]
                 known = [name for name in dict.fromkeys(own) if name not in ("options", "hyperparameters")]
                 raise TypeError(f"{kind} has no argument {name!r}. Its arguments: {', '.join(known)}.")
-            if isinstance(value, float) and math.isnan(value):
-                raise ValueError(f"{name} must not be NaN. Received: {name}={value!r}.")
-        if "lr" in given:
-            non_negative("lr", given["lr"])
+            default = allowed[name]
+            is_number = isinstance(default, (int, float)) and not isinstance(default, bool)
+            if is_number and not isinstance(value, (int, float)):
+                raise TypeError(f"{name} must be a number, as its default {default!r} is. Received: {name}={value!r}.")
+        check_values(given, custom=True)
         missing = [k for k, v in allowed.items() if v is inspect.Parameter.empty and k not in given]
         if missing:
             raise TypeError(f"{kind} needs {', '.join(missing)}: {kind}({missing[0]}=...).")
@@ -169,6 +171,7 @@ class Optimizer:
 
         The bounds of the wider norms are `values["outer_clip_norms"]`.
         """
+        check_values(values, custom=type(self).hyperparameters is Optimizer.hyperparameters)
         rule = self.select_rule(values)
         own_norm = values["gradient_clip_norm"] is not None
         options = Options(
@@ -190,17 +193,22 @@ class Optimizer:
         """Which optimizer a site gets: this one."""
         from neon.optimizers.assignment import Match
 
-        return Match(0, 0, "default", self)
+        return Match((), self)
 
     def leaves(self) -> dict[str, tuple[Optimizer, tuple[Any, ...]]]:
         """Every optimizer with a rule below this one, by label, with the owners of wider norms."""
         return {"default": (self, ())}
 
+    @property
+    def default_key(self) -> str:
+        """The label, among `leaves`, of the optimizer for parameters that nothing is known of."""
+        return "default"
+
     def __repr__(self) -> str:
         values = self.group()
         unset = {"weight_decay": 0.0, "stochastic_round": False, "epoch": values["epoch"]}
         shown = {k: v for k, v in values.items() if v is not None and unset.get(k, ...) != v}
-        if not self.schedule.constant:
+        if not is_constant(self.schedule):
             shown["schedule"] = self.schedule
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in shown.items())})"
 
@@ -211,6 +219,6 @@ class Optimizer:
 def _schedule(schedule: Any) -> Schedule:
     if schedule is None:
         return Schedule()
-    if not callable(getattr(schedule, "get_learning_rate", None)):
+    if isinstance(schedule, type) or not callable(getattr(schedule, "get_learning_rate", None)):
         raise TypeError(f"schedule must have get_learning_rate(learning_rate, epoch). Received: schedule={schedule!r}.")
     return schedule

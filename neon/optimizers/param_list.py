@@ -25,21 +25,34 @@ def param_entry(parameter: Tensor) -> Entry:
     if is_lazy(parameter):  # no memory yet: its layer has not seen a batch
         _records[parameter] = (None, states)
         return (parameter, None), states
-    if alias is None or alias.data_ptr() != parameter.data_ptr() or alias.shape != parameter.shape:
+    if alias is None or not _same_memory(alias, parameter):
         alias = parameter.detach()
         _records[parameter] = (alias, states)
     return (alias, parameter.grad), states
 
 
+def _same_memory(a: Tensor, b: Tensor) -> bool:
+    return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride() and a.dtype == b.dtype
+
+
 def layer_entries(layer: Any) -> list[Entry]:
-    """The entries of one layer: what its `get_params()` returns, as a list."""
+    """The entries of one layer: what its `get_params()` returns, as a list of aliases that can be written."""
     found = layer.get_params()
-    if isinstance(found, tuple):
-        found = [found]
-    for entry in found:
-        if not (isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[1], list) and len(entry[0]) == 2):
-            raise TypeError(
-                f"get_params() of {type(layer).__name__} must return ((param, grad), states), with states a "
-                f"list, or a list of such tuples. Received: {type(entry).__name__}."
-            )
-    return list(found)
+    entries = [found] if isinstance(found, tuple) else found
+    if not isinstance(entries, list) or not all(map(_is_entry, entries)):
+        raise TypeError(
+            f"get_params() of {type(layer).__name__} must return ((param, grad), states), with tensors and a list of "
+            f"tensors, or a list of such tuples, empty without parameters. Received: {found!r}."
+        )
+    return [((_writable(param), grad), states) for (param, grad), states in entries]
+
+
+def _is_entry(entry: Any) -> bool:
+    match entry:
+        case (Tensor(), Tensor() | None), list():
+            return all(isinstance(state, Tensor) for state in entry[1])
+    return False
+
+
+def _writable(param: Tensor) -> Tensor:
+    return param_entry(param)[0][0] if param.requires_grad and not is_lazy(param) else param

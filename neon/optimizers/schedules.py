@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
-from neon.arguments import non_negative, number, positive, positive_integer, unit_interval
+from neon.arguments import non_negative, number, positive, positive_integer, unit_interval, whole_number
 
 Unit = Literal["epochs", "steps"]
 
@@ -67,10 +67,20 @@ class Schedule:
     def __hash__(self) -> int:
         return hash(repr(self))
 
-    @property
-    def constant(self) -> bool:
-        """Whether the rate never changes; it is then left to whoever else sets it."""
-        return type(self) is Schedule and self.step_config is None
+
+def is_constant(schedule: Any) -> bool:
+    """Whether the rate never changes; it is then left to whoever else sets it."""
+    return type(schedule) is Schedule and schedule.step_config is None
+
+
+def rate(schedule: Any, learning_rate: float, epoch: float, updates: int) -> float:
+    """The learning rate, by the epoch or the number of updates: what the schedule counts in."""
+    return schedule.get_learning_rate(learning_rate, updates if counts_steps(schedule) else epoch)
+
+
+def counts_steps(schedule: Any) -> bool:
+    """Whether a schedule counts in steps; one of a user's own counts in epochs unless it says otherwise."""
+    return getattr(schedule, "unit", "epochs") == "steps"
 
 
 class StepSchedule(Schedule):
@@ -137,7 +147,7 @@ class WarmupCosine(Schedule):
     """
 
     def __init__(self, warmup: int, total: int, floor: float = 0.0, unit: Unit = "epochs") -> None:
-        self.warmup = _count("warmup", warmup)
+        self.warmup = whole_number("warmup", warmup)
         self.total = positive_integer("total", total)
         self.floor = unit_interval("floor", floor)
         self.unit = _unit(unit)
@@ -167,8 +177,8 @@ class WarmupStableDecay(Schedule):
     """
 
     def __init__(self, warmup: int, stable: int, decay: int, floor: float = 0.0, unit: Unit = "epochs") -> None:
-        self.warmup = _count("warmup", warmup)
-        self.stable = _count("stable", stable)
+        self.warmup = whole_number("warmup", warmup)
+        self.stable = whole_number("stable", stable)
         self.decay = positive_integer("decay", decay)
         self.floor = unit_interval("floor", floor)
         self.unit = _unit(unit)
@@ -181,10 +191,6 @@ class WarmupStableDecay(Schedule):
         return learning_rate * (1 - (1 - self.floor) * done)
 
 
-def _count(name: str, value: Any) -> int:
-    return 0 if value == 0 and not isinstance(value, bool) else positive_integer(name, value)
-
-
 def _unit(value: Any) -> Unit:
     if value not in ("epochs", "steps"):
         raise ValueError(f"unit must be 'epochs' or 'steps'. Received: unit={value!r}.")
@@ -192,7 +198,7 @@ def _unit(value: Any) -> Unit:
 
 
 def _epochs(name: str, values: Sequence[Any]) -> list[int]:
-    epochs = [_count(name, value) for value in values]
+    epochs = [whole_number(name, value) for value in values]
     if not epochs or any(a >= b for a, b in pairwise(epochs)):
         raise ValueError(f"{name} must list epochs in increasing order. Received: {name}={list(values)!r}.")
     return epochs

@@ -93,7 +93,9 @@ def _walk(layer: Any, path: _Path, parameters: Parameters, child: str = "", top:
     if not is_layer and not isinstance(layer, nn.Module):
         raise TypeError(f"A layer must have get_params() or be a torch.nn.Module. Received: {type(layer).__name__}.")
     children = list(layer._modules.items()) if isinstance(layer, nn.Module) and not is_layer else []
-    here = path if top and children else path.into(layer, child)
+    inside = path.into(layer, child)
+    # The root has a class, but no name of its own before those of its parts.
+    here = _Path(classes=inside.classes) if top and children else inside
     own = parameters(layer)
     kind = type(layer).__name__
     for name, param, entry in own:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +18,7 @@ from neon.engine.plan import Plan
 from neon.engine.trace import Program
 from neon.optimizers.assignment import Match, assign
 from neon.optimizers.param_list import Entry
+from neon.optimizers.schedules import rate
 from neon.optimizers.sites import Site, layer_sites
 
 if TYPE_CHECKING:
@@ -55,7 +57,6 @@ class LayerStepper:
         self._plan: Plan | None = None
         self._programs: tuple[Any, ...] = ()
         self._values: dict[str, dict[str, Any]] = defaultdict(dict)
-        self._updates = 0
         self._warned = False
         self._lock = threading.Lock()
 
@@ -64,10 +65,12 @@ class LayerStepper:
         non_negative("epoch", epoch)
         with self._lock:
             assigned = self._assign(layer_list)
-            ours = [(i, s, m) for i, (s, m) in enumerate(assigned) if m.optimizer and not _by_hand(m.optimizer)]
-            self._step([entry for entry in ours if _gradient(entry[1]) is not None], epoch)
-            self._step_by_hand(assigned, epoch)
-            self._updates += 1
+            gradients = [(i, s, m) for i, (s, m) in enumerate(assigned) if m.optimizer and _gradient(s) is not None]
+            by_hand = [(site, match) for _, site, match in gradients if _by_hand(match)]
+            ours = [entry for entry in gradients if not _by_hand(entry[2])]
+            totals = self._step(ours, self._squares(by_hand), epoch)
+            self._step_by_hand(by_hand, totals, epoch)
+            self._optimizer.updates += 1
 
     def _assign(self, layer_list: Any) -> list[tuple[Site, Match]]:
         from neon.optimizers.multioptimizer import MultiOptimizer
@@ -80,7 +83,10 @@ class LayerStepper:
                 warnings.warn(self._optimizer.explain_unmatched(missing, sites), UserWarning, stacklevel=4)
         return [(site, match) for site, match in assign(self._optimizer, sites) if site.entry is not None]
 
-    def _step(self, ours: Sequence[tuple[int, Site, Match]], epoch: int) -> None:
+    def _step(
+        self, ours: Sequence[tuple[int, Site, Match]], elsewhere: dict[int, float], epoch: int
+    ) -> Mapping[Any, float]:
+        """Update what has a rule; the sums of squares of gradients, by the owner of each norm."""
         settings = self._settings([match for _, _, match in ours], epoch)
         entries = [site.entry for _, site, _ in ours if site.entry is not None]
         params = [param for (param, _), _ in entries]
@@ -92,7 +98,8 @@ class LayerStepper:
             self._programs = programs
         assert self._plan is not None
         self._plan.check(grads)
-        self._plan.step(grads)
+        self._plan.step(grads, elsewhere)
+        return elsewhere | self._plan.totals
 
     def _settings(self, matches: Sequence[Match], epoch: int) -> dict[str, Settings]:
         """The numbers of this step for each optimizer in use, in dictionaries that the plan keeps reading."""
@@ -102,8 +109,7 @@ class LayerStepper:
             assert leaf is not None
             values = self._values[match.key]
             values.update(leaf.group())
-            when = self._updates if getattr(leaf.schedule, "unit", "epochs") == "steps" else epoch
-            values["lr"] = leaf.schedule.get_learning_rate(values.get("lr", 0.0), when)
+            values["lr"] = rate(leaf.schedule, values.get("lr", 0.0), epoch, self._optimizer.updates)
             values["epoch"] = epoch
             values["batch_size"] = self._optimizer.be.bsz
             values["outer_clip_norms"] = tuple(norm.gradient_clip_norm for norm in match.norms)
@@ -135,19 +141,37 @@ class LayerStepper:
         for item, step in zip(items, self._plan.steps, strict=True):
             (item.states[0] if item.states else item.param)._neon_step = step  # type: ignore[attr-defined]
 
-    def _step_by_hand(self, assigned: Sequence[tuple[Site, Match]], epoch: int) -> None:
+    def _squares(self, by_hand: Sequence[tuple[Site, Match]]) -> dict[int, float]:
+        """What gradients of hand-written optimizers add to the norms over everything."""
+        squares: dict[int, float] = defaultdict(float)
+        for site, match in by_hand:
+            for norm in match.norms:
+                mean = torch.linalg.vector_norm(_gradient(site), dtype=torch.float64).item() / self._optimizer.be.bsz
+                squares[id(norm)] += mean * mean
+        return dict(squares)
+
+    def _step_by_hand(self, by_hand: Sequence[tuple[Site, Match]], totals: Mapping[Any, float], epoch: int) -> None:
+        """Let each hand-written optimizer update its share, with gradients scaled by the norms over it."""
         shares: dict[Optimizer, list[Entry]] = defaultdict(list)
-        for site, match in assigned:
-            if match.optimizer is not None and _by_hand(match.optimizer) and site.entry is not None:
-                shares[match.optimizer].append(site.entry)
+        for site, match in by_hand:
+            assert site.entry is not None
+            assert match.optimizer is not None
+            (param, grad), states = site.entry
+            factor = 1.0
+            for norm in match.norms:
+                bound, size = norm.gradient_clip_norm, factor * math.sqrt(totals[id(norm)])
+                assert bound is not None
+                factor *= bound / size if not size <= bound else 1.0
+            assert grad is not None
+            shares[match.optimizer].append(((param, grad if factor == 1 else grad * factor), states))
         for optimizer, entries in shares.items():
             optimizer.optimize([_Share(entries)], epoch)
 
 
-def _by_hand(optimizer: Optimizer) -> bool:
+def _by_hand(match: Match) -> bool:
     from neon.optimizers.optimizer import Optimizer
 
-    return type(optimizer).optimize is not Optimizer.optimize
+    return match.optimizer is not None and type(match.optimizer).optimize is not Optimizer.optimize
 
 
 def _gradient(site: Site) -> Tensor | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from operator import itemgetter
+from operator import is_, itemgetter
 from typing import Any
 
 import torch
@@ -16,8 +16,10 @@ from neon.engine.plan import Plan
 from neon.optimizers.assignment import Match, assign, table
 from neon.optimizers.multioptimizer import MultiOptimizer
 from neon.optimizers.optimizer import Optimizer
+from neon.optimizers.schedules import counts_steps, is_constant, rate
 from neon.optimizers.sites import Site, module_sites
 from neon.optimizers.stepper import new_states
+from neon.optimizers.values import check_names
 
 
 class AttachedOptimizer(torch.optim.Optimizer):
@@ -47,7 +49,6 @@ class AttachedOptimizer(torch.optim.Optimizer):
         for leaf, _ in self._leaves.values():
             defaults = {**leaf.group(), **defaults}
         super().__init__(self._groups(target), defaults)
-        self.set_epoch(0)
 
     # -- parameter groups --------------------------------------------------------------------------
 
@@ -61,10 +62,19 @@ class AttachedOptimizer(torch.optim.Optimizer):
                 f"Received: {type(target).__name__}."
             )
         given = list(target)
-        named = given and all(isinstance(g, tuple) and len(g) == 2 and isinstance(g[0], str) for g in given)
-        if named and isinstance(self.optimizer, MultiOptimizer):
-            sites = [Site(n, "Parameter", _prefixes(n), _parameter_classes(n), p) for n, p in given]
-            return self._site_groups(sites)
+        if not isinstance(self.optimizer, MultiOptimizer):
+            return given
+        if given and all(isinstance(g, tuple) and len(g) == 2 and isinstance(g[0], str) for g in given):
+            return self._site_groups([Site(n, "Parameter", _prefixes(n), _classes(n), p) for n, p in given])
+        groups: list[dict[str, Any]] = [g if isinstance(g, dict) else {"params": [g]} for g in given]
+        used = {group.get("optimizer", self.optimizer.default_key) for group in groups}
+        missing = [key for key in self._leaves if key not in used and not key.endswith("default")]
+        if missing:
+            raise ValueError(
+                f"MultiOptimizer: no group has the key{'s' * (len(missing) > 1)} {', '.join(map(repr, missing))}. "
+                'Parameters without names cannot be matched: give each group its key, {"params": [...], "optimizer": '
+                f"{missing[0]!r}}}, or attach a module or its named_parameters()."
+            )
         return given
 
     def _module_groups(self, module: nn.Module) -> list[dict[str, Any]]:
@@ -92,20 +102,25 @@ class AttachedOptimizer(torch.optim.Optimizer):
         """Add a group; `optimizer` names the key of a mapping that it belongs to (`"default"`)."""
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group must be a dict. Received: {type(param_group).__name__}.")
-        key = param_group.setdefault("optimizer", "default")
+        key = param_group.setdefault("optimizer", self.optimizer.default_key)
         if key not in self._leaves:
             raise ValueError(
                 f"param_group['optimizer'] must be one of {', '.join(map(repr, self._leaves))}. Received: {key!r}."
             )
+        check_names(param_group)
         leaf, norms = self._leaves[key]
         for name, value in leaf.group().items():
             param_group.setdefault(name, value)
         if norms:
             param_group.setdefault("outer_clip_norms", [norm.gradient_clip_norm for norm in norms])
-        if not leaf.schedule.constant:
+        if not is_constant(leaf.schedule):
             param_group.setdefault("initial_lr", param_group["lr"])
             param_group.setdefault("updates", 0)
+        if self.param_groups:  # a group that is added in mid-run is in the same epoch
+            param_group["epoch"] = self.param_groups[0]["epoch"]
+        leaf.settings(param_group, norms)  # refuses values by name
         super().add_param_group(param_group)
+        self._schedule(self.param_groups[-1])
         self._plan = None
 
     def set_epoch(self, epoch: int) -> None:
@@ -116,12 +131,12 @@ class AttachedOptimizer(torch.optim.Optimizer):
         non_negative("epoch", epoch)
         for group in self.param_groups:
             group["epoch"] = epoch
-            self._schedule(group, "epochs", epoch)
+            self._schedule(group)
 
-    def _schedule(self, group: dict[str, Any], unit: str, when: int) -> None:
+    def _schedule(self, group: dict[str, Any]) -> None:
         schedule = self._leaves[group["optimizer"]][0].schedule
-        if not schedule.constant and getattr(schedule, "unit", "epochs") == unit:
-            group["lr"] = schedule.get_learning_rate(group["initial_lr"], when)
+        if not is_constant(schedule):
+            group["lr"] = rate(schedule, group["initial_lr"], group["epoch"], group["updates"])
 
     # -- the step ----------------------------------------------------------------------------------
 
@@ -137,8 +152,8 @@ class AttachedOptimizer(torch.optim.Optimizer):
 
     def _update(self) -> None:
         for group in self.param_groups:
-            if "updates" in group:
-                self._schedule(group, "steps", group["updates"])
+            if "updates" in group and counts_steps(self._leaves[group["optimizer"]][0].schedule):
+                self._schedule(group)
         params, grads = [], []
         for group in self.param_groups:
             for param in group["params"]:
@@ -157,7 +172,9 @@ class AttachedOptimizer(torch.optim.Optimizer):
     def _still_holds(self, params: list[Tensor], grads: list[Tensor]) -> bool:
         """Whether the plan still describes the groups, their tensors and states."""
         assert self._plan is not None
-        if len(self._seen) != len(self.param_groups) or self._planned_state is not self.state:
+        if len(self._seen) != len(self.param_groups):
+            return False
+        if len(self.state) != len(self._kept) or not all(map(is_, self.state.values(), self._kept)):
             return False
         for place, group in enumerate(self.param_groups):
             reader, seen = self._seen[place]
@@ -167,6 +184,8 @@ class AttachedOptimizer(torch.optim.Optimizer):
                 if (settings.program, settings.width) != (planned.program, planned.width):
                     return False
                 self._seen[place] = (reader, values)
+        if not all(map(is_, [state.get("step") for state, _ in self._slots], self._counts)):
+            return False
         states = [state.get(name) for state, names in self._slots for name in names]
         return self._plan.holds(params, states, grads)
 
@@ -190,7 +209,8 @@ class AttachedOptimizer(torch.optim.Optimizer):
         for item, step, names in zip(items, plan.steps, slots, strict=True):
             self.state[item.param].update({"step": step, **dict(zip(names, item.states, strict=True))})
         self._slots = [(self.state[item.param], names) for item, names in zip(items, slots, strict=True)]
-        self._planned_state = self.state
+        self._kept = list(self.state.values())
+        self._counts = [state["step"] for state, _ in self._slots]
         readers = [itemgetter(*(k for k in g if k not in ("params", "param_names"))) for g in self.param_groups]
         self._seen = [(read, read(group)) for read, group in zip(readers, self.param_groups, strict=True)]
         self._plan = plan
@@ -203,7 +223,11 @@ class AttachedOptimizer(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a saved state; floating-point states keep the precision they were saved in."""
+        before = [dict(group) for group in self.param_groups]
         super().load_state_dict(state_dict)
+        for group, values in zip(self.param_groups, before, strict=True):
+            for name, value in values.items():  # a checkpoint of torch's own rule has no word of our options
+                group.setdefault(name, value)
         saved_ids = [i for group in state_dict["param_groups"] for i in group["params"]]
         params = [p for group in self.param_groups for p in group["params"]]
         for number, param in zip(saved_ids, params, strict=True):
@@ -231,13 +255,14 @@ class AttachedOptimizer(torch.optim.Optimizer):
             id(param): sum(v.numel() * v.element_size() for v in state.values() if isinstance(v, Tensor))
             for param, state in self.state.items()
         }
-        assigned = self._assigned or [
-            (Site(name, "Parameter", (), (), param), Match(0, 0, key, self._leaves[key][0]))
+        known = {id(site.param) for site, _ in self._assigned}
+        added = [
+            (Site(name, "Parameter", (), (), param), Match((), self._leaves[group["optimizer"]][0]))
             for group in self.param_groups
-            for key in (group["optimizer"],)
             for name, param in _named(group)
+            if id(param) not in known
         ]
-        return table(assigned, sizes)
+        return table([*self._assigned, *added], sizes)
 
 
 def _named(group: dict[str, Any]) -> list[tuple[str, Tensor]]:
@@ -252,5 +277,5 @@ def _prefixes(name: str) -> tuple[str, ...]:
     return tuple(".".join(parts[:end]) for end in range(len(parts), 0, -1))
 
 
-def _parameter_classes(name: str) -> tuple[str, ...]:
+def _classes(name: str) -> tuple[str, ...]:
     return ("Bias",) if name.split(".")[-1] == "bias" else ()

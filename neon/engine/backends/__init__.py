@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
+
+from neon.engine import threads
 
 if TYPE_CHECKING:
     from neon.engine.batch import Batch
@@ -26,7 +27,6 @@ class Executable(Protocol):
 
 _forced: str | None = None
 _prepared: dict[tuple[str, Kernel], Executable] = {}
-_lock = threading.RLock()
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def forced() -> str | None:
 def prepare(kernel: Kernel, device: str) -> Executable:
     """The executable form of a kernel on a device; made once in a process."""
     name = _forced or DEVICES.get(device, "eager")
-    with _lock:
+    with threads.compiling:
         if (name, kernel) not in _prepared:
             backend = importlib.import_module(f"{__name__}.{name}")
             _prepared[name, kernel] = backend.prepare(kernel)

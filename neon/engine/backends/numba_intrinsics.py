@@ -75,9 +75,8 @@ def maximum(a, b):  # type: ignore[no-untyped-def]
 @njit
 def sign(x):  # type: ignore[no-untyped-def]
     """−1, 0 or 1; NaN stays."""
-    zero = x - x
-    one = zero + type(x)(1)
-    return select(x > zero, one, select(x < zero, -one, zero))
+    zero, one = type(x)(0), type(x)(1)
+    return select(x > zero, one, select(x < zero, -one, select(x == zero, zero, x)))
 
 
 _FRACTION = np.uint64(0x000FFFFFFFFFFFFF)

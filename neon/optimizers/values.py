@@ -1,0 +1,77 @@
+"""Values of a parameter group: each under torch's name, each with what is allowed for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from neon.arguments import beta, clip_bound, non_negative, positive, rounding, unit_interval
+
+# What every rule takes, and the engine relies on.
+_OPTIONS: dict[str, Callable[[str, Any], Any]] = {
+    "lr": non_negative,
+    "weight_decay": non_negative,
+    "gradient_clip_norm": lambda name, value: clip_bound(name, value, norm=True),
+    "gradient_clip_value": clip_bound,
+    "param_clip_value": clip_bound,
+    "stochastic_round": rounding,
+    "epoch": non_negative,
+}
+# What the library's own rules mean by these names; a custom rule may mean something else.
+_HYPERPARAMETERS: dict[str, Callable[[str, Any], Any]] = {
+    "eps": positive,
+    "alpha": unit_interval,
+    "rho": unit_interval,
+    "momentum": unit_interval,
+    "betas": lambda name, value: _betas(name, value),
+}
+# Constructors keep neon's documented words; groups have torch's.
+_CONSTRUCTOR_WORDS = {
+    "learning_rate": "lr",
+    "momentum_coef": "momentum",
+    "beta_1": "betas",
+    "beta_2": "betas",
+    "epsilon": "eps",
+    "wdecay": "weight_decay",
+    "decay_rate": "alpha",
+    "decay": "rho",
+}
+
+
+def check_values(values: Mapping[str, Any], *, custom: bool) -> None:
+    """Refuse, by name, values that a rule cannot run with; `custom` rules give their own names a meaning."""
+    checks = _OPTIONS if custom else _OPTIONS | _HYPERPARAMETERS
+    for name, value in values.items():
+        if isinstance(value, Tensor):
+            if value.numel() != 1:
+                raise ValueError(f"{name} must be a number or a tensor of one element. Received: {name}={value!r}.")
+        elif name in checks:
+            checks[name](name, value)
+        else:
+            no_nan(name, value)
+
+
+def check_names(group: Mapping[str, Any]) -> None:
+    """Refuse a constructor's word where a group has torch's name for it."""
+    for name in group:
+        if name in _CONSTRUCTOR_WORDS and _CONSTRUCTOR_WORDS[name] not in group:
+            raise ValueError(
+                f"A parameter group has no {name!r}: it uses torch's names. Write {_CONSTRUCTOR_WORDS[name]!r}."
+            )
+
+
+def no_nan(name: str, value: Any) -> None:
+    """Refuse NaN, in tuples too."""
+    for item in value if isinstance(value, (tuple, list)) else (value,):
+        if isinstance(item, float) and math.isnan(item):
+            raise ValueError(f"{name} must not be NaN. Received: {name}={value!r}.")
+
+
+def _betas(name: str, value: Any) -> None:
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise ValueError(f"{name} must be two numbers, such as (0.9, 0.999). Received: {name}={value!r}.")
+    for item in value:
+        beta(name, item)

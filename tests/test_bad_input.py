@@ -1,0 +1,551 @@
+"""Bad input: every refusal names the argument and the value, and changes nothing."""
+
+# pyright: reportArgumentType=false
+# the tables pass wrong types on purpose
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import neon.optimizers
+from neon.backends import Backend, gen_backend
+from neon.optimizers import (
+    Adam,
+    GradientDescentMomentum,
+    MultiOptimizer,
+    Optimizer,
+    RMSProp,
+    Schedule,
+    get_param_list,
+)
+
+NAN, INF = math.nan, math.inf
+
+# -- constructors ----------------------------------------------------------------------------------
+
+# class: what it cannot be made without
+RULES: dict[str, dict[str, Any]] = {
+    "GradientDescentMomentum": {"learning_rate": 0.1, "momentum_coef": 0.9},
+    "RMSProp": {},
+    "Adagrad": {},
+    "Adadelta": {},
+    "Adam": {},
+    "AdamW": {},
+    "Lion": {},
+    "ShiftAdaMax": {},
+}
+
+# argument: {type of error: values that are refused}
+NUMBER = {TypeError: ["0.1", None, True, [0.1], torch.tensor([0.1, 0.2]), 1j]}
+NOT_NEGATIVE = {ValueError: [-0.1, NAN, INF, -INF], **NUMBER}
+POSITIVE = {ValueError: [0, 0.0, -1e-8, NAN, INF], **NUMBER}
+BETA = {ValueError: [-0.1, 1, 1.0, 1.5, NAN, INF], **NUMBER}
+UNIT = {ValueError: [-0.1, 1.0001, NAN, INF], **NUMBER}
+CLIP = {ValueError: [0, 0.0, NAN], TypeError: ["1", True, [1.0], 1j]}
+ARGUMENTS: dict[str, dict[type[Exception], list[Any]]] = {
+    "learning_rate": NOT_NEGATIVE,
+    "momentum_coef": UNIT,
+    "decay_rate": UNIT,
+    "decay": UNIT,
+    "beta_1": BETA,
+    "beta_2": BETA,
+    "epsilon": POSITIVE,
+    "wdecay": NOT_NEGATIVE,
+    "gradient_clip_norm": CLIP,
+    "gradient_clip_value": CLIP,
+    "param_clip_value": CLIP,
+    "stochastic_round": {ValueError: [0, -1, 24], TypeError: [0.001, "yes", None, [1]]},
+    "nesterov": {TypeError: [1, 0, "yes", None]},
+    "schedule": {TypeError: [0.1, "cosine", Schedule, [1, 2], lambda epoch: 0.1]},
+    "name": {TypeError: [3, 0.1, ["adam"], True]},
+    "seed": {TypeError: ["one", 1.5, None]},
+}
+OPTIONS = [
+    "wdecay",
+    "gradient_clip_norm",
+    "gradient_clip_value",
+    "param_clip_value",
+    "stochastic_round",
+    "schedule",
+    "name",
+    "seed",
+]
+
+
+def arguments(rule: str) -> list[str]:
+    own = inspect.signature(getattr(neon.optimizers, rule)).parameters
+    return [name for name in ARGUMENTS if name in own or name in OPTIONS]
+
+
+CONSTRUCTORS = [
+    pytest.param(rule, argument, value, error, id=f"{rule}-{argument}-{value!r:.20}")
+    for rule in RULES
+    for argument in arguments(rule)
+    for error, values in ARGUMENTS[argument].items()
+    for value in values
+]
+
+
+@pytest.mark.parametrize(("rule", "argument", "value", "error"), CONSTRUCTORS)
+def test_a_wrong_argument_is_named_with_its_value(rule: str, argument: str, value: Any, error: type[Exception]) -> None:
+    with pytest.raises((ValueError, TypeError)) as caught:
+        getattr(neon.optimizers, rule)(**{**RULES[rule], argument: value})
+    assert caught.type is error
+    assert re.search(rf"\b{argument}\b", str(caught.value))
+    assert repr(value) in str(caught.value)
+
+
+def test_the_table_covers_every_argument() -> None:
+    for rule in RULES:
+        missing = set(inspect.signature(getattr(neon.optimizers, rule)).parameters) - set(ARGUMENTS)
+        assert missing <= {"options"}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(
+    "name", ["lr", "betas", "eps", "momentum", "rho", "alpha", "weight_decay", "lerning_rate", "step"]
+)
+def test_an_argument_that_does_not_exist_is_refused(rule: str, name: str) -> None:
+    """Torch's names above all: they must not be swallowed."""
+    with pytest.raises(TypeError, match=rf"{name}"):
+        getattr(neon.optimizers, rule)(**RULES[rule], **{name: 0.5})
+
+
+class Scaled(Optimizer):
+    @staticmethod
+    def rule(w: Any, g: Any, *, lr: Any, power: Any = 1.0, pair: Any = (1.0, 2.0)) -> Any:
+        return w - lr * power * pair[0] * g
+
+
+class Unfit(Optimizer):
+    @staticmethod
+    def rule(weight: Any, gradient: Any, *, lr: Any = 0.1) -> Any:
+        return weight - lr * gradient
+
+
+class Short(Optimizer):
+    @staticmethod
+    def rule(w: Any, g: Any, velocity: Any, *, lr: Any = 0.1) -> Any:
+        return w - lr * g
+
+
+class Branching(Optimizer):
+    @staticmethod
+    def rule(w: Any, g: Any, *, lr: Any = 0.1) -> Any:
+        return w - lr * g if g > 0 else w
+
+
+class Foreign(Optimizer):
+    @staticmethod
+    def rule(w: Any, g: Any, *, lr: Any = 0.1) -> Any:
+        return w - lr * math.sqrt(g)
+
+
+class Words(Optimizer):
+    @staticmethod
+    def rule(w: Any, g: Any, *, lr: Any = 0.1) -> Any:
+        return "w - lr * g"
+
+
+class Bare:
+    def get_params(self) -> None:
+        return None
+
+
+class Wrong:
+    def __init__(self, entry: Any) -> None:
+        self.entry = entry
+
+    def get_params(self) -> Any:
+        return self.entry
+
+
+def one_step(opt: Optimizer) -> None:
+    p = nn.Parameter(torch.ones(2))
+    p.grad = torch.ones(2)
+    opt.attach([p]).step()
+
+
+def module() -> nn.Linear:
+    return nn.Linear(2, 2)
+
+
+w2, g2 = torch.ones(2), torch.ones(2)
+
+ERRORS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
+    "no learning rate": (lambda: GradientDescentMomentum(), TypeError, "learning_rate"),
+    "nesterov without momentum": (
+        lambda: GradientDescentMomentum(0.1, 0.0, nesterov=True),
+        ValueError,
+        r"nesterov=True needs a momentum_coef other than 0\. Received: momentum_coef=0",
+    ),
+    "a norm's bound below 0": (
+        lambda: Adam(gradient_clip_norm=-1),
+        ValueError,
+        r"gradient_clip_norm.*greater than 0.*-1",
+    ),
+    "a rate in the first place": (lambda: Adam(0.001), TypeError, r"stochastic_round=0\.001.*learning_rate="),
+    # rules of the user's own
+    "a rule's rate is missing": (lambda: Scaled(), TypeError, r"Scaled needs lr: Scaled\(lr=\.\.\.\)"),
+    "a rule's rate is negative": (lambda: Scaled(lr=-1.0), ValueError, r"lr must be.*lr=-1\.0"),
+    "a rule's rate is a word": (lambda: Scaled(lr="fast"), TypeError, r"lr must be a number.*lr='fast'"),
+    "a rule's number is NaN": (lambda: Scaled(lr=0.1, power=NAN), ValueError, "power must not be NaN"),
+    "a rule's pair holds a NaN": (lambda: Scaled(lr=0.1, pair=(1.0, NAN)), ValueError, r"pair.*nan"),
+    "a rule's number is a word": (lambda: Scaled(lr=0.1, power="2"), TypeError, r"power.*'2'"),
+    "a rule has no such number": (
+        lambda: Scaled(lr=0.1, powr=2.0),
+        TypeError,
+        r"Scaled has no argument 'powr'\. Its arguments: .*power, pair",
+    ),
+    "a rule of another form": (
+        lambda: Unfit().attach([nn.Parameter(w2)]),
+        TypeError,
+        r"def rule\(w, g, state, \*, lr\)",
+    ),
+    "a rule that returns too little": (
+        lambda: one_step(Short()),
+        TypeError,
+        r"must return the new weight and its 1 states",
+    ),
+    "a rule that branches": (lambda: one_step(Branching()), TypeError, r"cannot branch on.*Use where"),
+    "a rule that leaves the graph": (lambda: one_step(Foreign()), TypeError, r"cannot turn.*into a number.*sqrt"),
+    "a rule that returns no expression": (lambda: one_step(Words()), TypeError, r"must return an expression for 'w'"),
+    "no rule at all": (lambda: one_step(Optimizer()), TypeError, "no rule"),
+    "no rule at all, in optimize": (lambda: Optimizer().optimize([Wrong(((w2, g2), []))], 0), TypeError, "no rule"),
+    # mappings
+    "no mapping": (lambda: MultiOptimizer(Adam()), TypeError, r"optimizer_mapping must be a dict.*Received: Adam"),
+    "an empty mapping": (lambda: MultiOptimizer({}), ValueError, "needs the key 'default'"),
+    "no default": (lambda: MultiOptimizer({"Linear": Adam()}), ValueError, r"needs the key 'default'.*'Linear'"),
+    "a key that is no string": (
+        lambda: MultiOptimizer({"default": Adam(), nn.Linear: Adam()}),
+        TypeError,
+        r"keys must be strings.*Linear",
+    ),
+    "a class for an optimizer": (
+        lambda: MultiOptimizer({"default": Adam}),
+        TypeError,
+        r"\['default'\] must be an Optimizer",
+    ),
+    "torch's optimizer": (
+        lambda: MultiOptimizer({"default": torch.optim.SGD([nn.Parameter(w2)], lr=0.1)}),
+        TypeError,
+        r"\['default'\] must be an Optimizer",
+    ),
+    "a broken regular expression": (
+        lambda: MultiOptimizer({"default": Adam(), "re:(unclosed": Adam()}),
+        ValueError,
+        r"re:\(unclosed",
+    ),
+    "a mapping's norm": (
+        lambda: MultiOptimizer({"default": Adam()}, gradient_clip_norm=0),
+        ValueError,
+        "gradient_clip_norm",
+    ),
+    "a mapping's name": (lambda: MultiOptimizer({"default": Adam()}, 3), TypeError, "name must be a string or None"),
+    # targets
+    "nothing": (lambda: Adam().attach(None), TypeError, r"attach takes a module.*NoneType"),
+    "a tensor": (lambda: Adam().attach(nn.Parameter(w2)), TypeError, r"attach takes a module.*Parameter"),
+    "a dict": (lambda: Adam().attach({"w": nn.Parameter(w2)}), TypeError, r"attach takes a module.*dict"),
+    "a string": (lambda: Adam().attach("model"), TypeError, r"attach takes a module.*str"),
+    "a class": (lambda: Adam().attach(nn.Linear), TypeError, "attach takes a module"),
+    "numbers": (lambda: Adam().attach([1.0, 2.0]), TypeError, "float"),
+    "an empty list": (lambda: Adam().attach([]), ValueError, "empty"),
+    "a result, not a leaf": (lambda: Adam().attach([nn.Parameter(w2) * 2]), ValueError, "non-leaf"),
+    "one parameter in two groups": (
+        lambda: Adam().attach([{"params": [p]} for p in [nn.Parameter(w2)] * 2]),
+        ValueError,
+        "more than one parameter group",
+    ),
+    "an unknown key of a group": (
+        lambda: Adam().attach([{"params": [nn.Parameter(w2)], "optimizer": "fast"}]),
+        ValueError,
+        r"param_group\['optimizer'\] must be one of 'default'\. Received: 'fast'",
+    ),
+    "a group's rate is negative": (lambda: group(lr=-0.1), ValueError, r"lr.*-0\.1"),
+    "a group's rate is NaN": (lambda: group(lr=NAN), ValueError, r"lr.*nan"),
+    "a group's rate is a word": (lambda: group(lr="fast"), TypeError, r"lr.*'fast'"),
+    "a group's beta is 1": (lambda: group(betas=(0.9, 1.0)), ValueError, r"betas.*1\.0"),
+    "a group has too few betas": (lambda: group(betas=(0.9,)), ValueError, r"betas.*\(0\.9,\)"),
+    "a group's epsilon is 0": (lambda: group(eps=0.0), ValueError, r"eps.*0\.0"),
+    "a group's decay is negative": (lambda: group(weight_decay=-1.0), ValueError, r"weight_decay.*-1\.0"),
+    "a group's clip is 0": (lambda: group(gradient_clip_norm=0.0), ValueError, r"gradient_clip_norm.*0\.0"),
+    "a group's rounding is a word": (lambda: group(stochastic_round="yes"), TypeError, r"stochastic_round.*'yes'"),
+    "the name of neon's constructor in a group": (
+        lambda: group(learning_rate=0.1),
+        (TypeError, ValueError),
+        "learning_rate",
+    ),
+    # epochs and the backend
+    "a negative epoch": (lambda: Adam().attach(module()).set_epoch(-1), ValueError, r"epoch.*-1"),
+    "an epoch that is a word": (lambda: Adam().optimize([module()], "one"), TypeError, r"epoch.*'one'"),
+    "an epoch that is NaN": (lambda: Adam().optimize([module()], NAN), ValueError, r"epoch.*nan"),
+    "a batch of none": (lambda: gen_backend(batch_size=0), ValueError, r"(bsz|batch_size).*0"),
+    "half a batch": (lambda: Backend(2.5), TypeError, r"2\.5"),
+    "a clip value of 0": (lambda: Adam().clip_gradient_value(g2, 0), ValueError, r"clip_value.*0"),
+    "a clip norm that is NaN": (lambda: Adam().clip_gradient_norm([], NAN), ValueError, r"clip_norm.*nan"),
+    # layers
+    "no layer": (lambda: Adam().optimize([3], 0), TypeError, r"layer must have get_params\(\).*int"),
+    "no list": (lambda: Adam().optimize(None, 0), TypeError, r"get_params\(\).*NoneType"),
+    "a class of layers": (lambda: Adam().optimize([nn.Linear], 0), TypeError, r"layer"),
+    "get_params gives nothing": (lambda: get_param_list([Bare()]), TypeError, r"get_params\(\) of Bare must return"),
+    "get_params gives a pair": (
+        lambda: get_param_list([Wrong((w2, g2))]),
+        TypeError,
+        r"get_params\(\) of Wrong must return",
+    ),
+    "states that are no list": (lambda: get_param_list([Wrong(((w2, g2), ()))]), TypeError, "with states a list"),
+    "a parameter that is no tensor": (
+        lambda: Adam().optimize([Wrong((([1.0], g2), []))], 0),
+        TypeError,
+        r"get_params\(\) of Wrong.*list",
+    ),
+}
+
+
+def group(**values: Any) -> Any:
+    return Adam().attach([{"params": [nn.Parameter(torch.ones(2))], **values}])
+
+
+@pytest.mark.parametrize("title", ERRORS)
+def test_what_is_wrong_is_named(title: str) -> None:
+    action, error, message = ERRORS[title]
+    with pytest.raises(error, match=message):
+        action()
+
+
+# -- refusals at the step, where the bad one is the last of several --------------------------------
+
+
+class Plain:
+    """A layer that may give anything."""
+
+    def __init__(self, name: str, param: Any, grad: Any) -> None:
+        self.name, self.param, self.grad = name, param, grad
+        self.states: list[Any] = []
+
+    def get_params(self) -> Any:
+        return (self.param, self.grad), self.states
+
+
+def sparse() -> torch.Tensor:
+    return torch.sparse_coo_tensor(torch.tensor([[0, 2]]), torch.ones(2), (3,), check_invariants=True)
+
+
+# title: (the last parameter, its gradient, its states, error, message)
+TENSORS: dict[str, tuple[Any, Any, list[Any], type[Exception], str]] = {
+    "sparse gradient": (torch.ones(3), sparse(), [], ValueError, r"gradient of.*'?last'?.*sparse.*to_dense\(\)"),
+    "sparse parameter": (sparse(), torch.ones(3), [], ValueError, "last.*layout"),
+    "complex parameter": (torch.ones(3) * 1j, torch.ones(3) * 1j, [], TypeError, "last.*complex64.*view_as_real"),
+    "complex gradient": (torch.ones(3), torch.ones(3) * 1j, [], TypeError, "gradient of.*last.*complex64"),
+    "integer parameter": (torch.ones(3, dtype=torch.int32), torch.ones(3), [], TypeError, "last.*int32"),
+    "integer gradient": (torch.ones(3), torch.ones(3, dtype=torch.int64), [], TypeError, "gradient of.*last.*int64"),
+    "expanded parameter": (torch.ones(1).expand(3), torch.ones(3), [], ValueError, "last.*expanded.*Clone"),
+    "gradient of another shape": (torch.ones(3), torch.ones(2), [], ValueError, r"gradient of.*last.*\(2,\).*\(3,\)"),
+    "gradient of another rank": (torch.ones(3), torch.ones(3, 1), [], ValueError, r"last.*\(3, 1\).*\(3,\)"),
+    "too few states": (torch.ones(3), torch.ones(3), [torch.zeros(3)], ValueError, "states of last holds 1.*keeps 2"),
+    "too many states": (
+        torch.ones(3),
+        torch.ones(3),
+        [torch.zeros(3)] * 3,
+        ValueError,
+        "states of last holds 3.*keeps 2",
+    ),
+    "states of another shape": (
+        torch.ones(3),
+        torch.ones(3),
+        [torch.zeros(3), torch.zeros(4)],
+        ValueError,
+        r"state of.*last.*\(4,\).*\(3,\)",
+    ),
+    "integer states": (
+        torch.ones(3),
+        torch.ones(3),
+        [torch.zeros(3), torch.zeros(3, dtype=torch.int32)],
+        ValueError,
+        "state of.*last.*int32",
+    ),
+    "states that are no tensors": (torch.ones(3), torch.ones(3), [0.0, 0.0], TypeError, "state of.*last.*float"),
+    "one tensor as two states": (torch.ones(3), torch.ones(3), [torch.zeros(3)] * 2, ValueError, "state.*last"),
+    "a gradient on no device": (torch.ones(3), torch.ones(3, device="meta"), [], ValueError, "last.*meta"),
+}
+
+
+def mapping() -> MultiOptimizer:
+    return MultiOptimizer(
+        {"default": Adam(gradient_clip_norm=1.0), "second": GradientDescentMomentum(0.1, 0.9), "last": Adam()}
+    )
+
+
+def snapshot(layers: list[Plain]) -> list[Any]:
+    kept = []
+    for layer in layers:
+        tensors = [layer.param, layer.grad, *layer.states]
+        kept.append([t.clone() if isinstance(t, torch.Tensor) and not t.is_meta else t for t in tensors])
+        kept.append(
+            [(id(s), getattr(s, "_neon_step", torch.tensor(0.0)).item()) for s in layer.states if s is not None]
+        )
+    return kept
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        if a.is_sparse:
+            a, b = a.to_dense(), b.to_dense()
+        return a.is_meta or (a.dtype == b.dtype and torch.equal(a, b))
+    return a == b
+
+
+@pytest.mark.parametrize("when", ["first", "later"])
+@pytest.mark.parametrize("make", [Adam, mapping], ids=["Adam", "MultiOptimizer"])
+@pytest.mark.parametrize("title", TENSORS)
+def test_optimize_refuses_the_last_and_touches_none(title: str, make: Callable[[], Optimizer], when: str) -> None:
+    param, grad, states, error, message = TENSORS[title]
+    layers, control = (
+        [Plain(name, torch.full((3,), 2.0), torch.ones(3)) for name in ("first", "second", "last")] for _ in range(2)
+    )
+    opt = make()
+    if when == "later":
+        opt.optimize(layers, 0)
+        opt.optimize(layers, 0)
+    last = layers[-1]
+    if when == "first" or title.endswith("parameter"):
+        last.param = param
+    last.grad = grad
+    if states:
+        last.states[:] = states
+    before = snapshot(layers)
+    with pytest.raises(error, match=message):
+        opt.optimize(layers, 0)
+    after = snapshot(layers)
+    assert len(before) == len(after)
+    for old, new in zip(before, after, strict=True):
+        assert len(old) == len(new)
+        assert all(map(same, old, new))
+    layers[-1] = Plain("last", torch.ones(3), torch.ones(3))
+    opt.optimize(layers, 0)  # and it goes on, with the right counts
+    undisturbed = make()
+    for _ in range(3 if when == "later" else 1):
+        undisturbed.optimize(control, 0)
+    assert all(torch.equal(a.param, b.param) for a, b in zip(layers[:2], control[:2], strict=True))
+
+
+ATTACHED: dict[str, tuple[Callable[[], nn.Parameter], Callable[[nn.Parameter], torch.Tensor], type[Exception], str]] = {
+    "sparse gradient": (lambda: nn.Parameter(torch.ones(3)), lambda p: sparse(), ValueError, r"last.*sparse.*to_dense"),
+    "complex parameter": (
+        lambda: nn.Parameter(torch.ones(3) * 1j),
+        torch.ones_like,
+        TypeError,
+        "last.*complex64.*view_as_real",
+    ),
+    "integer parameter": (
+        lambda: nn.Parameter(torch.ones(3, dtype=torch.int64), requires_grad=False),
+        torch.ones_like,
+        TypeError,
+        "last.*int64",
+    ),
+    "expanded parameter": (
+        lambda: nn.Parameter(torch.ones(1).expand(3)),
+        torch.ones_like,
+        ValueError,
+        "last.*expanded",
+    ),
+    "float8 parameter": (
+        lambda: nn.Parameter(torch.ones(3).to(torch.float8_e4m3fn)),
+        torch.ones_like,
+        TypeError,
+        "last.*float8",
+    ),
+}
+
+
+def attached_tensors(opt: Any) -> list[torch.Tensor]:
+    params = [p for group in opt.param_groups for p in group["params"]]
+    return [*(p.detach().clone() for p in params), *(v.clone() for p in params for v in opt.state.get(p, {}).values())]
+
+
+@pytest.mark.parametrize("when", ["first", "later"])
+@pytest.mark.parametrize("make", [RMSProp, mapping], ids=["RMSProp", "MultiOptimizer"])
+@pytest.mark.parametrize("title", ATTACHED)
+def test_an_attached_step_refuses_the_last_and_touches_none(title: str, make: Any, when: str) -> None:
+    made, gradient, error, message = ATTACHED[title]
+    named = {name: nn.Parameter(torch.full((3,), 2.0)) for name in ("first", "second")} | {"last": made()}
+    opt = make().attach(named.items())
+    for name in ("first", "second"):
+        named[name].grad = torch.ones(3)
+    if when == "later":  # at first the last one has no gradient
+        opt.step()
+    named["last"].grad = gradient(named["last"])
+    before, groups = attached_tensors(opt), [dict(group) for group in opt.param_groups]
+    for _ in range(2):
+        with pytest.raises(error, match=message):
+            opt.step()
+    after = attached_tensors(opt)
+    assert len(before) == len(after)
+    assert all(map(torch.equal, before, after))
+    assert [dict(group) for group in opt.param_groups] == groups
+    named["last"].grad = None
+    opt.step()  # and it goes on
+    assert not torch.equal(named["first"].detach(), before[0])
+
+
+def test_a_state_that_does_not_fit_is_refused_whole() -> None:
+    params = [nn.Parameter(torch.zeros(3)) for _ in range(2)]
+    opt = Adam().attach(params)
+    for p in params:
+        p.grad = torch.ones(3)
+    opt.step()
+    opt.state[params[1]]["exp_avg"] = torch.zeros(4)
+    before = attached_tensors(opt)
+    with pytest.raises(ValueError, match=r"params\[1\].*\(4,\).*\(3,\)"):
+        opt.step()
+    assert all(map(torch.equal, before, attached_tensors(opt)))
+
+
+@pytest.mark.parametrize("value", ["fast", None, [0.1, 0.2]])
+def test_a_number_spoiled_in_mid_run_is_refused_whole(value: Any) -> None:
+    """The last group's: the others must not have moved when it is found out."""
+    params = [nn.Parameter(torch.zeros(3)) for _ in range(2)]
+    opt = GradientDescentMomentum(0.1, 0.9).attach([{"params": [p]} for p in params])
+    for p in params:
+        p.grad = torch.ones(3)
+    opt.step()
+    opt.param_groups[1]["lr"] = value
+    before = attached_tensors(opt)
+    with pytest.raises((TypeError, ValueError), match="lr"):
+        opt.step()
+    assert all(map(torch.equal, before, attached_tensors(opt)))
+
+
+def test_a_schedule_that_gives_no_number_is_refused_whole() -> None:
+    class Broken(Schedule):
+        def get_learning_rate(self, learning_rate: float, epoch: float) -> float:
+            return NAN if epoch else learning_rate
+
+    layers = [Plain(name, torch.zeros(3), torch.ones(3)) for name in ("first", "last")]
+    good, bad = GradientDescentMomentum(0.1, 0.9), GradientDescentMomentum(0.1, 0.9, schedule=Broken())
+    opt = MultiOptimizer({"default": good, "last": bad})
+    opt.optimize(layers, 0)
+    before = snapshot(layers)
+    with pytest.raises(ValueError, match=r"learning rate|lr"):
+        opt.optimize(layers, 1)
+    for old, new in zip(before, snapshot(layers), strict=True):
+        assert all(map(same, old, new))
+
+
+def test_rounding_wider_than_words_is_refused_for_float64() -> None:
+    layers = [
+        Plain("first", torch.zeros(3), torch.ones(3)),
+        Plain("last", torch.zeros(3).double(), torch.ones(3).double()),
+    ]
+    with pytest.raises(ValueError, match=r"stochastic_round=10.*last.*float64"):
+        Adam(stochastic_round=10).optimize(layers, 0)
+    assert not layers[0].param.any()
+    assert layers[0].states == []
