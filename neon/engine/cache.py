@@ -68,7 +68,7 @@ def load(name: str, source: str) -> ModuleType:
 
 def _import(path: Path, source: str) -> ModuleType:
     _write(path, source)
-    compiled, seal = path.parent / "__pycache__", path.parent / "seal"
+    compiled, seal = path.parent / "__pycache__", path.parent / "compiled.sha256"
     # Machine code that is not what was written there would take the process down when it runs.
     if compiled.exists() and _read(seal) != _contents(compiled):
         shutil.rmtree(compiled)

@@ -15,21 +15,27 @@ if TYPE_CHECKING:
 _ALLOWED = ", ".join(str(dtype) for dtype in CODECS)
 
 
-def check_item(item: Item) -> None:
-    """Refuse parameters and states that no kernel can update."""
-    param = item.param
+def check_parameter(name: str, param: Tensor) -> None:
+    """Refuse parameters that no kernel can update."""
     if param.layout is not torch.strided:
-        raise ValueError(f"Parameter {item.name!r} has layout {param.layout}; only dense tensors are updated.")
+        raise ValueError(f"Parameter {name!r} has layout {param.layout}; only dense tensors are updated.")
     if param.dtype not in CODECS:
         raise TypeError(
-            f"Parameter {item.name!r} has dtype {param.dtype}; the dtypes served are {_ALLOWED}. "
+            f"Parameter {name!r} has dtype {param.dtype}; the dtypes served are {_ALLOWED}. "
             "Of a complex parameter, keep torch.view_as_real(parameter) as the parameter."
         )
     if any(stride == 0 and size > 1 for stride, size in zip(param.stride(), param.shape, strict=True)):
-        raise ValueError(f"Parameter {item.name!r} is an expanded tensor, whose elements share memory. Clone it first.")
+        raise ValueError(f"Parameter {name!r} is an expanded tensor, whose elements share memory. Clone it first.")
+
+
+def check_states(item: Item) -> None:
+    """Refuse states that do not fit their parameter."""
+    param = item.param
     for state in item.states:
         if not isinstance(state, Tensor):
-            raise TypeError(f"A state of parameter {item.name!r} must be a tensor. Received: {state!r}.")
+            raise TypeError(
+                f"A state of parameter {item.name!r} must be a tensor. Received: {state!r}, a {type(state).__name__}."
+            )
         if state.shape != param.shape or state.device != param.device or state.dtype not in CODECS:
             raise ValueError(
                 f"A state of parameter {item.name!r} has shape {tuple(state.shape)}, dtype {state.dtype}, device "
@@ -38,7 +44,9 @@ def check_item(item: Item) -> None:
             )
     tensors = [param, *item.states]
     if param.numel() and len({tensor.data_ptr() for tensor in tensors}) < len(tensors):
-        raise ValueError(f"Parameter {item.name!r} and its states share memory; give each a tensor of its own.")
+        raise ValueError(
+            f"A state of parameter {item.name!r} shares memory with it or with another state; give each its own tensor."
+        )
 
 
 def check_gradient(item: Item, grad: Tensor) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from neon.engine.backends import forced
 from neon.engine.batch import Batch, Item, Settings
-from neon.engine.checks import check_gradient, check_item, check_rounding
+from neon.engine.checks import check_gradient, check_parameter, check_rounding, check_states
 from neon.engine.graph import Node
 from neon.engine.kernel import Formats, lower
 from neon.engine.scalars import Rows
@@ -30,7 +30,8 @@ class Plan:
     def __init__(self, items: Sequence[Item], grads: Sequence[Tensor], settings: Sequence[Settings]) -> None:
         self.items = list(items)
         for item in items:
-            check_item(item)
+            check_parameter(item.name, item.param)
+            check_states(item)
             check_rounding(item, settings[item.group].width)
         self.check(grads)
         self.settings = list(settings)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from neon.arguments import non_negative
 from neon.engine.batch import Item, Settings
+from neon.engine.checks import check_parameter
 from neon.engine.plan import Plan
 from neon.engine.trace import Program
 from neon.optimizers.assignment import Match, assign
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from neon.optimizers.optimizer import Optimizer
 
 
-def new_states(program: Program, param: Tensor) -> list[Tensor]:
+def new_states(program: Program, name: str, param: Tensor) -> list[Tensor]:
     """The states of a parameter before its first update: in the arithmetic's precision and its own layout."""
+    check_parameter(name, param)
     dtype = torch.float64 if param.dtype == torch.float64 else torch.float32
     return [
         torch.full_like(param, value, dtype=dtype, memory_format=torch.preserve_format, requires_grad=False)
@@ -125,7 +127,7 @@ class LayerStepper:
             assert site.entry is not None
             (param, _), states = site.entry
             program = settings[match.key].program
-            used = states or new_states(program, param)
+            used = states or new_states(program, site.label, param)
             if len(used) != len(program.states):
                 raise ValueError(
                     f"The list of states of {site.label} holds {len(used)} tensors; {program.name} keeps "

@@ -45,6 +45,8 @@ def check_values(values: Mapping[str, Any], *, custom: bool) -> None:
     """Refuse, by name, values that a rule cannot run with; `custom` rules give their own names a meaning."""
     checks = _OPTIONS if custom else _OPTIONS | _HYPERPARAMETERS
     for name, value in values.items():
+        if name in ("params", "param_names"):
+            continue
         if isinstance(value, Tensor):
             if value.numel() != 1:
                 raise ValueError(f"{name} must be a number or a tensor of one element. Received: {name}={value!r}.")

@@ -201,7 +201,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
             names = tuple(settings[place].program.states)
             kept = self.state.get(param, {})
             states = [kept[n] for n in names] if all(n in kept for n in names) else None
-            states = new_states(settings[place].program, param) if states is None else states
+            states = new_states(settings[place].program, name, param) if states is None else states
             items.append(Item(name, param, states, kept.get("step", torch.tensor(0.0)), place, orders[param]))
             slots.append(names)
         plan = Plan(items, grads, settings)
