@@ -29,6 +29,7 @@ parser.add_argument("--quick", action="store_true", help="train for 2 epochs ins
 epochs = 2 if parser.parse_args().quick else 6
 
 torch.manual_seed(0)
+torch.set_num_threads(1)  # a step of this LSTM is too small to share, and would wait for a busy core
 text = "\n".join(topics[name] for name in sorted(topics))[:300_000]
 alphabet = sorted(set(text))
 number = {character: i for i, character in enumerate(alphabet)}

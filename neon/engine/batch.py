@@ -90,6 +90,7 @@ class Batch:
         self._settings = settings
         self.device = items[0].param.device
         self.executable = prepare(kernel, self.device.type)
+        self._random = kernel.random
         self._number_nodes = [scalar(name) for name in kernel.program.numbers if name != "step"]
         self.elements = sum(item.param.numel() for item in items)
         self._staged = [i for i, item in enumerate(items) if not _direct(item)]
@@ -148,7 +149,7 @@ class Batch:
         for position in self._staged:
             self._stage_in(position)
         self._row_steps = steps[self._row_positions].astype(np.float64) + 1
-        if self.kernel.random:
+        if self._random:
             self.table[:, -1] = self._row_steps[self.row_of]
         self._numbers = self._read_numbers()
 

@@ -177,13 +177,15 @@ class AttachedOptimizer(torch.optim.Optimizer):
         if len(self.state) != len(self._kept) or not all(map(is_, self.state.values(), self._kept)):
             return False
         for place, group in enumerate(self.param_groups):
-            reader, seen = self._seen[place]
+            reader, seen, size = self._seen[place]
+            if len(group["params"]) != size:
+                return False
             values = reader(group)
             if values != seen:
                 settings, planned = self._settings(group), self._plan.settings[place]
                 if (settings.program, settings.width) != (planned.program, planned.width):
                     return False
-                self._seen[place] = (reader, values)
+                self._seen[place] = (reader, values, size)
         if not all(map(is_, [state.get("step") for state, _ in self._slots], self._counts)):
             return False
         states = [state.get(name) for state, names in self._slots for name in names]
@@ -211,8 +213,10 @@ class AttachedOptimizer(torch.optim.Optimizer):
         self._slots = [(self.state[item.param], names) for item, names in zip(items, slots, strict=True)]
         self._kept = list(self.state.values())
         self._counts = [state["step"] for state, _ in self._slots]
-        readers = [itemgetter(*(k for k in g if k not in ("params", "param_names"))) for g in self.param_groups]
-        self._seen = [(read, read(group)) for read, group in zip(readers, self.param_groups, strict=True)]
+        self._seen = []
+        for group in self.param_groups:
+            reader = itemgetter(*(key for key in group if key not in ("params", "param_names")))
+            self._seen.append((reader, reader(group), len(group["params"])))
         self._plan = plan
 
     def _settings(self, group: dict[str, Any]) -> Settings:
