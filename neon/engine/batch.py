@@ -95,11 +95,13 @@ class Batch:
         self.elements = sum(item.param.numel() for item in items)
         self._staged = [i for i, item in enumerate(items) if not _direct(item)]
         self._contiguous = [item.param.is_contiguous() for item in items]
+        self._all_contiguous = all(self._contiguous)
         self._grads: Sequence[Tensor] = ()
         self._temporaries: dict[int, dict[str, Tensor]] = {}
         self._make_rows()
         self._make_tables()
         self.passes = [Pass(self, stage) for stage in kernel.stages]
+        self.scopes = [[self._shares(reduction) for reduction in stage.reductions] for stage in kernel.stages]
 
     # -- made once ---------------------------------------------------------------------------------
 
@@ -135,9 +137,10 @@ class Batch:
     def bind(self, grads: Sequence[Tensor], steps: npt.NDArray[np.float32]) -> None:
         """Take this step's gradients and numbers, before anything is written."""
         self._grads = grads = [grads[p] for p in self.positions]
-        addresses = [g.data_ptr() for g in grads]
+        addresses = list(map(Tensor.data_ptr, grads))
         self._temporaries = {}
-        for position, contiguous in enumerate(self._contiguous):
+        ordinary = self._all_contiguous and all(map(Tensor.is_contiguous, grads))
+        for position, contiguous in enumerate(() if ordinary else self._contiguous):
             grad = grads[position]
             if not (grad.is_contiguous() if contiguous else same_layout(grad, self.items[position].param)):
                 copy = like_layout(self.items[position].param, grad)
@@ -195,6 +198,15 @@ class Batch:
     def chunks_of(self, position: int) -> slice:
         """The lines of the chunk table, and so of `partials`, that belong to a tensor."""
         return self._chunk_ranges[position]
+
+    def _shares(self, reduction: Node) -> dict[Hashable, Any]:
+        """For each sum that a reduction contributes to, the lines of the chunk table that belong to it."""
+        chunks: dict[Hashable, list[int]] = {}
+        for position, lines in enumerate(self._chunk_ranges):
+            chunks.setdefault(self.scope_of(position, reduction), []).extend(range(lines.start, lines.stop))
+        if len(chunks) == 1:
+            return dict.fromkeys(chunks, slice(None))
+        return {scope: np.array(lines, np.int64) for scope, lines in chunks.items()}
 
     def scope_of(self, position: int, reduction: Node) -> Hashable:
         """The sum that a tensor's share of a reduction belongs to."""

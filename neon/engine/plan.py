@@ -68,9 +68,9 @@ class Plan:
             and len(states) == len(self._states)
             and all(map(is_, params, self._params))
             and all(map(is_, states, self._states))
-            and [p.data_ptr() for p in params] == self._addresses
-            and [p.numel() for p in params] == self._sizes
-            and [p.is_contiguous() for p in params] == self._contiguous
+            and list(map(Tensor.data_ptr, params)) == self._addresses
+            and list(map(Tensor.numel, params)) == self._sizes
+            and list(map(Tensor.is_contiguous, params)) == self._contiguous
             and all(p.stride() == stride for p, stride in self._strided)
             and [g.dtype for g in grads] == self._grad_dtypes
             and self._steps.tobytes() == self._expected_steps
@@ -84,7 +84,7 @@ class Plan:
         norm, by the id of the norm's owner.
         """
         # A kernel reads by address: a gradient that has become another size would be read past its end.
-        if [grad.numel() for grad in grads] != self._sizes:
+        if list(map(Tensor.numel, grads)) != self._sizes:
             self.check(grads)
         try:
             for batch in self._batches:
@@ -130,11 +130,9 @@ class Plan:
         for owner, value in elsewhere.items():
             parts[owner].append(value)
         for batch in batches:
-            for column, reduction in enumerate(batch.kernel.stages[level].reductions):
-                partials = batch.passes[level].partials[:, column]
-                for position in range(len(batch.items)):
-                    scope = batch.scope_of(position, reduction)
-                    parts[scope].extend(partials[batch.chunks_of(position)].tolist())
+            for partials, shares in zip(batch.passes[level].partials.T, batch.scopes[level], strict=True):
+                for scope, chunks in shares.items():
+                    parts[scope].extend(partials[chunks].tolist())
         self.totals = {scope: _exact_sum(values) for scope, values in parts.items()}
         for batch in batches:
             for reduction in batch.kernel.stages[level].reductions:

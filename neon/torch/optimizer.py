@@ -154,13 +154,10 @@ class AttachedOptimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             if "updates" in group and counts_steps(self._leaves[group["optimizer"]][0].schedule):
                 self._schedule(group)
-        params, grads = [], []
-        for group in self.param_groups:
-            for param in group["params"]:
-                grad = param.grad
-                if grad is not None:
-                    params.append(param)
-                    grads.append(grad)
+        every = [param for group in self.param_groups for param in group["params"]]
+        found = [param.grad for param in every]
+        params = [param for param, grad in zip(every, found, strict=True) if grad is not None]
+        grads = [grad for grad in found if grad is not None]
         if self._plan is None or not self._still_holds(params, grads):
             self._make_plan(params, grads)
         assert self._plan is not None
