@@ -57,7 +57,7 @@ def test_an_interrupted_fit_leaves_the_model_and_the_optimizer_usable() -> None:
             raise KeyboardInterrupt
 
     class InterruptedDescent(PlainDescent):
-        def optimize(self, layer_list: list[Any], epoch: int) -> None:  # noqa: ARG002
+        def optimize(self, layer_list: list[Any], epoch: int) -> None:
             raise KeyboardInterrupt
 
     model, optimizer, recorder = small_model().eval(), InterruptedDescent(), Recorder()
