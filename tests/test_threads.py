@@ -129,9 +129,11 @@ def test_models_trained_in_several_python_threads(shared: bool, team: str, monke
 
 
 def test_one_optimizer_may_optimize_layers_of_several_threads() -> None:
-    def train(opt: Optimizer, seed: int) -> list[list[float]]:
+    def new_layer() -> nn.Linear:  # not in the threads, which share torch's generator
         torch.manual_seed(0)
-        layer = nn.Linear(5, 3)
+        return nn.Linear(5, 3)
+
+    def train(opt: Optimizer, seed: int, layer: nn.Linear) -> list[list[float]]:
         for step in range(20):
             for number, p in enumerate(layer.parameters()):
                 p.grad = torch.full_like(p, 1.0 + seed + step + number)
@@ -141,9 +143,9 @@ def test_one_optimizer_may_optimize_layers_of_several_threads() -> None:
     def mapping() -> MultiOptimizer:
         return MultiOptimizer({"default": adam(), "Bias": GradientDescentMomentum(0.1, 0.9)})
 
-    expected = [train(mapping(), seed) for seed in range(4)]
-    opt = mapping()
-    assert at_once([lambda seed=seed: train(opt, seed) for seed in range(4)]) == expected
+    expected = [train(mapping(), seed, new_layer()) for seed in range(4)]
+    opt, layers = mapping(), [new_layer() for _ in range(4)]
+    assert at_once([lambda seed=seed: train(opt, seed, layers[seed]) for seed in range(4)]) == expected
 
 
 def test_a_rule_is_compiled_by_several_threads_at_once() -> None:

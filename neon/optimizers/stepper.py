@@ -93,7 +93,8 @@ class LayerStepper:
         entries = [site.entry for _, site, _ in ours if site.entry is not None]
         params = [param for (param, _), _ in entries]
         grads = [grad for (_, grad), _ in entries if grad is not None]
-        programs = tuple((key, s.program, s.width, s.scopes) for key, s in settings.items())
+        keys = tuple(match.key for _, _, match in ours)
+        programs = (keys, *((s.program, s.width, s.scopes) for s in settings.values()))
         states = [state for _, states in entries for state in states]
         if self._plan is None or self._programs != programs or not self._plan.holds(params, states, grads):
             self._make_plan(ours, settings, grads)
