@@ -758,3 +758,35 @@ def test_the_epoch_reaches_rules_that_ask_for_it() -> None:
         moved.append(-w.item())
     # shift(½, 1) · 2^rint(log₂(0.25 / (1 − ½ᵗ))): t = 1 gives ½, t = 4 gives ¼
     assert moved == [0.25, 0.125]
+
+
+@pytest.mark.parametrize(
+    ("saved_by", "message"),
+    [
+        (lambda p: torch.optim.Adam([p], maximize=True), "saved with maximize"),
+        (lambda p: torch.optim.Adam([p], amsgrad=True), "saved with amsgrad"),
+        (lambda p: GradientDescentMomentum(0.1, 0.9).attach([p]), "holds the states step, velocity"),
+    ],
+)
+def test_a_checkpoint_of_another_rule_is_refused_whole(saved_by: Any, message: str) -> None:
+    p = nn.Parameter(torch.zeros(3))
+    p.grad = torch.ones(3)
+    other = saved_by(p)
+    other.step()
+    opt = Adam().attach([p])
+    opt.step()
+    before = copy.deepcopy(opt.state_dict())
+    with pytest.raises(ValueError, match=message):
+        opt.load_state_dict(other.state_dict())
+    assert str(opt.state_dict()) == str(before)
+
+
+def test_a_checkpoint_of_other_shapes_is_refused_whole() -> None:
+    p, q = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(4))
+    p.grad, q.grad = torch.ones(3), torch.ones(4)
+    opt, other = Adam().attach([p]), Adam().attach([q])
+    opt.step()
+    other.step()
+    with pytest.raises(ValueError, match=r"exp_avg for .* has shape \(4,\)"):
+        opt.load_state_dict(other.state_dict())
+    assert opt.state[p]["exp_avg"].shape == (3,)

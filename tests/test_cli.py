@@ -63,7 +63,7 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory with a task of the user's own, freshly imported by each test."""
     (tmp_path / "clouds.py").write_text(TASK)
     monkeypatch.chdir(tmp_path)
@@ -97,13 +97,13 @@ def test_version_and_help() -> None:
         assert option in shown.stdout
 
 
-def test_a_comparison_leaves_table_results_and_figure(workplace: Path) -> None:
+def test_a_comparison_leaves_table_results_and_figure(in_folder: Path) -> None:
     done = compare()
     assert done.exit_code == 0, done.output
     assert "Adam: finished, validation accuracy" in done.stdout
     assert "two clouds: 4 epochs, batch size 16, seed 0" in done.stdout
     assert re.search(r"Lion\(\)\s+\d+\.\d %\s+\d+\.\d %\s+\d\.\d{4}\s+\d+", done.stdout)
-    output = workplace / "neon-compare"
+    output = in_folder / "neon-compare"
     assert sorted(path.name for path in output.iterdir()) == [
         "compare.png",
         "compare.svg",
@@ -122,7 +122,7 @@ def test_what_is_finished_is_kept_unless_fresh() -> None:
 
 
 @pytest.mark.parametrize("step", [1, 3 * STEPS_OF_AN_EPOCH, 5 * STEPS_OF_AN_EPOCH + 2])
-def test_an_interrupt_keeps_what_was_done(workplace: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+def test_an_interrupt_keeps_what_was_done(in_folder: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     compare("--output", "whole")
     sys.modules.pop("clouds")
     monkeypatch.setenv("INTERRUPT_AT_STEP", str(step))
@@ -138,7 +138,7 @@ def test_an_interrupt_keeps_what_was_done(workplace: Path, monkeypatch: pytest.M
     monkeypatch.delenv("INTERRUPT_AT_STEP")
     resumed = compare("--output", "parts")
     assert resumed.exit_code == 0
-    assert curves(workplace / "parts") == curves(workplace / "whole")
+    assert curves(in_folder / "parts") == curves(in_folder / "whole")
 
 
 def test_divergence_is_shown_and_is_no_failure() -> None:
@@ -148,11 +148,11 @@ def test_divergence_is_shown_and_is_no_failure() -> None:
     assert "Adam: finished" in done.stdout
 
 
-def test_the_seed_repeats_a_run(workplace: Path) -> None:
+def test_the_seed_repeats_a_run(in_folder: Path) -> None:
     for name, seed in (("a", "5"), ("b", "5"), ("c", "6")):
         assert compare("--seed", seed, "--output", name).exit_code == 0
-    assert curves(workplace / "a") == curves(workplace / "b")
-    assert curves(workplace / "a") != curves(workplace / "c")
+    assert curves(in_folder / "a") == curves(in_folder / "b")
+    assert curves(in_folder / "a") != curves(in_folder / "c")
 
 
 @pytest.mark.parametrize(
@@ -172,14 +172,14 @@ def test_the_seed_repeats_a_run(workplace: Path) -> None:
         (["--output", "clouds.py"], "cannot write to the output directory clouds.py"),
     ],
 )
-def test_bad_usage_is_one_line_and_exit_code_2(workplace: Path, arguments: list[str], message: str) -> None:
+def test_bad_usage_is_one_line_and_exit_code_2(in_folder: Path, arguments: list[str], message: str) -> None:
     refused = neon_command("compare", *arguments)
     assert refused.exit_code == 2
     assert refused.stdout == ""
     assert message in refused.stderr
     assert refused.stderr.startswith("neon compare: ")
     assert refused.stderr.count("\n") == 1
-    assert not (workplace / "neon-compare").exists()
+    assert not (in_folder / "neon-compare").exists()
 
 
 def test_an_unknown_option_is_exit_code_2() -> None:
@@ -188,17 +188,17 @@ def test_an_unknown_option_is_exit_code_2() -> None:
 
 @pytest.mark.parametrize("package", ["matplotlib", "sklearn.datasets"])
 def test_a_missing_extra_is_named_before_training(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch, package: str
+    in_folder: Path, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     refused = neon_command("compare")
     assert refused.exit_code == 2
     assert 'pip install "neon-optimizers[compare]"' in refused.stderr
-    assert not (workplace / "neon-compare").exists()
+    assert not (in_folder / "neon-compare").exists()
 
 
 def test_a_plain_comparison_covers_every_rule_and_opens_no_window(
-    monkeypatch: pytest.MonkeyPatch, workplace: Path
+    monkeypatch: pytest.MonkeyPatch, in_folder: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     done = neon_command("compare", "--epochs", "1", "--batch-size", "256")
@@ -210,4 +210,4 @@ def test_a_plain_comparison_covers_every_rule_and_opens_no_window(
         if issubclass(value, optimizers.Optimizer) and value is not optimizers.Optimizer
     }
     assert compared == exported
-    assert {result["status"] for result in curves(workplace / "neon-compare")} == {"finished"}
+    assert {result["status"] for result in curves(in_folder / "neon-compare")} == {"finished"}

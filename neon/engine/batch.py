@@ -18,6 +18,7 @@ from torch import Tensor
 
 from neon.engine import random
 from neon.engine.backends import prepare
+from neon.engine.checks import check_gradient
 from neon.engine.graph import Node, scalar
 from neon.engine.kernel import CHUNK, Kernel, Stage
 from neon.engine.layout import flat, is_dense, like_layout, same_layout
@@ -139,10 +140,16 @@ class Batch:
         self._grads = grads = [grads[p] for p in self.positions]
         addresses = list(map(Tensor.data_ptr, grads))
         self._temporaries = {}
-        ordinary = self._all_contiguous and all(map(Tensor.is_contiguous, grads))
+        if 0 in addresses:
+            for item, grad in zip(self.items, grads, strict=True):
+                check_gradient(item, grad)
+        negated = any(map(Tensor.is_neg, grads))
+        ordinary = self._all_contiguous and not negated and all(map(Tensor.is_contiguous, grads))
         for position, contiguous in enumerate(() if ordinary else self._contiguous):
             grad = grads[position]
-            if not (grad.is_contiguous() if contiguous else same_layout(grad, self.items[position].param)):
+            if grad.is_neg() or not (
+                grad.is_contiguous() if contiguous else same_layout(grad, self.items[position].param)
+            ):
                 copy = like_layout(self.items[position].param, grad)
                 self._temporaries[position] = {"g": copy}
                 addresses[position] = copy.data_ptr()

@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 _ALLOWED = ", ".join(str(dtype) for dtype in CODECS)
 
 
+def _check_memory(what: str, tensor: Tensor) -> None:
+    """Refuse what has no memory that a kernel could address, or whose memory does not hold its values."""
+    if tensor.numel() and tensor.data_ptr() == 0:
+        raise ValueError(f"{what} has no memory of its own (a {type(tensor).__name__}); give a plain dense tensor.")
+    if tensor.is_neg():
+        raise ValueError(f"{what} is a lazily negated view; call .resolve_neg() on it first.")
+
+
 def check_parameter(name: str, param: Tensor) -> None:
     """Refuse parameters that no kernel can update."""
     if param.layout is not torch.strided:
@@ -24,6 +32,7 @@ def check_parameter(name: str, param: Tensor) -> None:
             f"Parameter {name!r} has dtype {param.dtype}; the dtypes served are {_ALLOWED}. "
             "Of a complex parameter, keep torch.view_as_real(parameter) as the parameter."
         )
+    _check_memory(f"Parameter {name!r}", param)
     if any(stride == 0 and size > 1 for stride, size in zip(param.stride(), param.shape, strict=True)):
         raise ValueError(f"Parameter {name!r} is an expanded tensor, whose elements share memory. Clone it first.")
 
@@ -42,6 +51,7 @@ def check_states(item: Item) -> None:
                 f"{state.device}; it needs the parameter's shape {tuple(param.shape)} and device {param.device}, "
                 f"and one of the dtypes {_ALLOWED}."
             )
+        _check_memory(f"A state of parameter {item.name!r}", state)
     tensors = [param, *item.states]
     if param.numel() and len({tensor.data_ptr() for tensor in tensors}) < len(tensors):
         raise ValueError(
@@ -65,6 +75,8 @@ def check_gradient(item: Item, grad: Tensor) -> None:
         raise TypeError(
             f"The gradient of parameter {item.name!r} has dtype {grad.dtype}; the dtypes served are {_ALLOWED}."
         )
+    if grad.numel() and grad.data_ptr() == 0:
+        _check_memory(f"The gradient of parameter {item.name!r}", grad)
 
 
 def check_rounding(item: Item, width: int | None) -> None:

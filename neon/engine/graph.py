@@ -65,7 +65,7 @@ OPERATIONS: dict[str, OpType] = {
 # Leaves: a tensor's element, a run-time number, a constant, and four words that random bits are made of.
 ELEMENT_LEAVES = ("load", "load_bits", "index", "index_high", "tensor_key", "step_word")
 LEAVES = (*ELEMENT_LEAVES, "scalar", "const")
-# The sum of squares of an expression over every element of a scope; the argument's label names the scope.
+# The sum of squares of an expression over every element of a scope; its label names the scope.
 REDUCTION = "sum_of_squares"
 
 
@@ -191,6 +191,11 @@ def apply(op: str, *args: Node | Number) -> Node:
     """The node for an operation; numbers become constants of the kind that the operation takes."""
     uint = op.startswith("uint_") or op == "from_bits"
     nodes = tuple(a if isinstance(a, Node) else word(int(a)) if uint else const(a) for a in args)
+    if op in ("where", "uint_where") and nodes[0].kind != BOOL:
+        raise TypeError(
+            f"where needs a condition, such as g > 0. Received: {args[0]!r}. "
+            "For equality write equal(a, b): == compares the symbols themselves."
+        )
     return node(op, nodes, kind=OPERATIONS[op].result)
 
 

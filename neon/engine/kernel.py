@@ -54,16 +54,16 @@ class Stage:
 
     @property
     def roots(self) -> tuple[Node, ...]:
-        """What the pass computes."""
+        """What the pass computes for each element."""
         return (*(r.args[0] for r in self.reductions), *self.stores.values())
 
     def outputs(self) -> dict[str, Node]:
-        """What the pass computes, by name."""
+        """What results from the pass, by name."""
         return {f"reduction[{i}]": r for i, r in enumerate(self.reductions)} | self.stores
 
     def body(self) -> list[Node]:
-        """The nodes that vary from element to element, in an order in which they can be computed."""
-        return [n for n in walk(self.roots, into_reductions=False) if n.varies]
+        """What is computed for each element, in order: nodes that vary, and conditions on numbers."""
+        return [n for n in walk(self.roots, into_reductions=False) if n.varies or n.kind == "bool"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,12 +38,15 @@ class Plan:
         self._backend = forced()
         self._params = [item.param for item in items]
         self._states = [state for item in items for state in item.states]
+        self._state_addresses = [s.data_ptr() for s in self._states]
+        self._state_sizes = [s.numel() for s in self._states]
         self._addresses = [p.data_ptr() for p in self._params]
         counts = torch.tensor([float(item.step) for item in items], dtype=torch.float32)
         self.steps = list(counts.unbind())
         self._counts = counts
         self.totals: dict[Hashable, float] = {}
         self._steps = counts.numpy()
+        self._expected_steps = self._steps.tobytes()
         self._contiguous = [p.is_contiguous() for p in self._params]
         self._strided = [(p, p.stride()) for p in self._params if not p.is_contiguous()]
         self._sizes = [p.numel() for p in self._params]
@@ -73,6 +76,8 @@ class Plan:
             and list(map(Tensor.is_contiguous, params)) == self._contiguous
             and all(p.stride() == stride for p, stride in self._strided)
             and [g.dtype for g in grads] == self._grad_dtypes
+            and list(map(Tensor.data_ptr, self._states)) == self._state_addresses
+            and list(map(Tensor.numel, self._states)) == self._state_sizes
             and self._steps.tobytes() == self._expected_steps
             and self._backend == forced()
         )
@@ -109,6 +114,7 @@ class Plan:
     def _launch(self, elsewhere: Mapping[int, float]) -> None:
         """Run all stages, those with reductions level by level, for their sums reach over launches."""
         sums: dict[Batch, dict[Node, Rows]] = {batch: {} for batch in self._batches}
+        self.totals = {}
         levels = max((len(batch.kernel.stages) for batch in self._batches), default=0) - 1
         for level in range(levels):
             reducing = [b for b in self._batches if level < len(b.kernel.stages) - 1]
@@ -127,13 +133,14 @@ class Plan:
     ) -> None:
         """Sum the partials of each scope, over all launches that it reaches, exactly rounded."""
         parts: dict[Hashable, list[float]] = defaultdict(list)
-        for owner, value in elsewhere.items():
-            parts[owner].append(value)
+        if level == 0:  # the norms that options clip by are all taken in the first pass
+            for owner, value in elsewhere.items():
+                parts[owner].append(value)
         for batch in batches:
             for partials, shares in zip(batch.passes[level].partials.T, batch.scopes[level], strict=True):
                 for scope, chunks in shares.items():
                     parts[scope].extend(partials[chunks].tolist())
-        self.totals = {scope: _exact_sum(values) for scope, values in parts.items()}
+        self.totals |= {scope: _exact_sum(values) for scope, values in parts.items()}
         for batch in batches:
             for reduction in batch.kernel.stages[level].reductions:
                 scopes = (batch.scope_of(position, reduction) for position in batch.first_of_row)

@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 
 from neon.engine.graph import LEAVES, OPERATIONS, REDUCTION, Node, walk
 
+# Python's parser nests parentheses no deeper than 200; long before that a person stops reading.
+_DEEPEST = 30
+
 Write = Callable[[Node, list[str]], str]
 
 
@@ -24,9 +27,12 @@ def assignments(
     for node in nodes:
         uses.update(node.args)
     named: list[tuple[str, str]] = []
+    depth: dict[Node, int] = {}
     for node in nodes:
         written = write(node, [texts.get(a, "") for a in node.args])
-        if uses[node] > 1 and node.args and node.op != REDUCTION:
+        depth[node] = 1 + max((depth.get(a, 0) for a in node.args), default=0)
+        if (uses[node] > 1 or depth[node] > _DEEPEST) and node.args and node.op != REDUCTION:
+            depth[node] = 0
             name = f"x{len(named)}"
             named.append((name, written))
             written = name

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from neon.engine.graph import REDUCTION, Node, walk
+from neon.engine.graph import Node, walk
 
 Rows = npt.NDArray[np.float64]
 
@@ -59,7 +59,6 @@ class HostProgram:
 
     def __init__(self, roots: Sequence[Node]) -> None:
         nodes = list(walk(roots, into_reductions=False))
-        self.reductions = [node for node in nodes if node.op == REDUCTION]
         self._roots = roots
         self._constants = {node: np.float64(node.label) for node in nodes if node.op == "const"}
         self._operations = [(node, HOST[node.op], node.args) for node in nodes if node.op in HOST]

@@ -33,13 +33,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def run(function: Callable[[int], None], address: int, context: int, elements: int) -> None:
+def run(function: Callable[[int], None], address: int, context: int, elements: int, chunks: int) -> None:
     """Call a kernel's C function in as many threads as torch uses; each takes chunks until none is left.
 
     Torch's own OpenMP team runs it where there is one: threads of our own would compete with that
     team, which keeps spinning after a backward pass.
     """
-    count = 1 if elements < _INLINE or _forked else torch.get_num_threads()
+    count = 1 if elements < _INLINE or _forked else min(torch.get_num_threads(), chunks)
     if count == 1:
         function(context)
         return

@@ -5,12 +5,19 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from neon.engine import options
 from neon.engine.graph import Node, const, load, scalar, walk
 
 Rule = Callable[..., Any]
+
+# Names that the engine, the optimizer's own options and torch's states have taken.
+RESERVED = {
+    "batch_size", "outer_clip_norms", "name", "schedule", "stochastic_round", "gradient_clip_norm",
+    "gradient_clip_value", "param_clip_value", "wdecay", "seed", "optimizer", "params",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -21,6 +28,7 @@ class Signature:
     keywords: dict[str, Any]  # name -> default, or inspect.Parameter.empty
 
 
+@lru_cache(maxsize=1024)
 def signature(rule: Rule) -> Signature:
     """Read a rule's signature; `TypeError` where it is not `rule(w, g, *states, *, keywords)`."""
     parameters = list(inspect.signature(rule).parameters.values())
@@ -31,6 +39,11 @@ def signature(rule: Rule) -> Signature:
         raise TypeError(
             f"The rule {name}{inspect.signature(rule)} must take the weight and the gradient first, then its "
             f"states, then keyword-only hyper-parameters: def {name}(w, g, state, *, lr)."
+        )
+    reserved = RESERVED & {p.name for p in parameters[2:]} | {"step"} & {p.name for p in positional}
+    if reserved:
+        raise TypeError(
+            f"The rule {name} uses {', '.join(sorted(reserved))}, which neon keeps for itself; choose another name."
         )
     initial = {p.name: 0.0 if p.default is p.empty else float(p.default) for p in positional[2:]}
     return Signature(initial, keywords)

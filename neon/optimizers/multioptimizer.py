@@ -77,11 +77,12 @@ class MultiOptimizer(Optimizer):
     def unmatched(self, sites: Iterable[Site]) -> list[str]:
         """The keys, of nested mappings too, that fit no layer."""
         sites = list(sites)
-        fitting = {key for site in sites for _, _, key in matching_keys(self.keys, site)}
+        fits = [(site, [key for _, _, key in matching_keys(self.keys, site)]) for site in sites]
+        fitting = {key for _, keys in fits for key in keys}
         missing = [key for key in self.keys if key not in fitting and key != "default"]
-        for value in self.optimizer_mapping.values():
+        for key, value in self.optimizer_mapping.items():
             if isinstance(value, MultiOptimizer):
-                missing += value.unmatched(sites)
+                missing += value.unmatched(site for site, keys in fits if keys[0] == key)
         return missing
 
     def explain_unmatched(self, missing: list[str], sites: Iterable[Site]) -> str:
@@ -128,6 +129,10 @@ def _checked(mapping: Any) -> dict[str, Optimizer | None]:
     for key, value in mapping.items():
         if not isinstance(key, str):
             raise TypeError(f"optimizer_mapping's keys must be strings. Received the key {key!r}.")
+        if "/" in key:
+            raise ValueError(
+                f"optimizer_mapping's key {key!r} holds a slash, which separates nested keys. Leave it out."
+            )
         if key.startswith("re:"):
             try:
                 re.compile(key[3:])

@@ -99,6 +99,8 @@ class Optimizer:
             if is_number and not isinstance(value, (int, float)):
                 raise TypeError(f"{name} must be a number, as its default {default!r} is. Received: {name}={value!r}.")
         check_values(given, custom=True)
+        if self.wdecay and "weight_decay" in allowed:
+            raise TypeError(f"The rule of {kind} has a weight_decay of its own: give that in place of wdecay.")
         missing = [k for k, v in allowed.items() if v is inspect.Parameter.empty and k not in given]
         if missing:
             raise TypeError(f"{kind} needs {', '.join(missing)}: {kind}({missing[0]}=...).")
@@ -123,12 +125,15 @@ class Optimizer:
     # -- the documented interface ------------------------------------------------------------------
 
     def optimize(self, layer_list: Any, epoch: int) -> None:
-        """Update every parameter of the layers once, with gradients summed over `be.bsz` samples."""
+        """Update every parameter of the layers once, with gradients summed over `be.bsz` samples.
+
+        What is refused leaves every parameter and state as it was; of an `optimize` written by hand, in a
+        MultiOptimizer, only what it refuses before it writes.
+        """
         from neon.optimizers.stepper import LayerStepper
 
-        if not hasattr(self, "_stepper"):
-            self._stepper = LayerStepper(self)
-        self._stepper.step(layer_list, epoch)
+        stepper = vars(self).setdefault("_stepper", LayerStepper(self))
+        stepper.step(layer_list, epoch)
 
     def clip_gradient_value(self, grad: Tensor, clip_value: float | None = None) -> Tensor:
         """The gradient with each element in [−|clip_value|, |clip_value|]; unchanged for None."""

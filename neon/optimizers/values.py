@@ -50,7 +50,10 @@ def check_values(values: Mapping[str, Any], *, custom: bool) -> None:
         if isinstance(value, Tensor):
             if value.numel() != 1:
                 raise ValueError(f"{name} must be a number or a tensor of one element. Received: {name}={value!r}.")
-        elif name in checks:
+            if value.device.type != "cpu":
+                continue  # reading it would wait for the device
+            value = value.item()
+        if name in checks:
             checks[name](name, value)
         else:
             no_nan(name, value)

@@ -20,6 +20,7 @@ from neon.optimizers.schedules import counts_steps, is_constant, rate
 from neon.optimizers.sites import Site, module_sites
 from neon.optimizers.stepper import new_states
 from neon.optimizers.values import check_names
+from neon.torch.checkpoint import check_checkpoint, named_parameters
 
 
 class AttachedOptimizer(torch.optim.Optimizer):
@@ -68,7 +69,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
             return self._site_groups([Site(n, "Parameter", _prefixes(n), _classes(n), p) for n, p in given])
         groups: list[dict[str, Any]] = [g if isinstance(g, dict) else {"params": [g]} for g in given]
         used = {group.get("optimizer", self.optimizer.default_key) for group in groups}
-        missing = [key for key in self._leaves if key not in used and not key.endswith("default")]
+        missing = [key for key in self._leaves if key not in used and key.rsplit("/", 1)[-1] != "default"]
         if missing:
             raise ValueError(
                 f"MultiOptimizer: no group has the key{'s' * (len(missing) > 1)} {', '.join(map(repr, missing))}. "
@@ -96,7 +97,13 @@ class AttachedOptimizer(torch.optim.Optimizer):
         for site, match in self._assigned:
             if site.param is not None and match.optimizer is not None:
                 groups[match.key].append((site.names[0] if site.names else site.label, site.param))
-        return [{"params": params, "optimizer": key} for key, params in groups.items() if params]
+        found = [{"params": params, "optimizer": key} for key, params in groups.items() if params]
+        if not found:
+            raise ValueError(
+                "There is nothing to update: the target has no parameters, or its keys are all None (frozen). Give at "
+                "least one key an optimizer."
+            )
+        return found
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; `optimizer` names the key of a mapping that it belongs to (`"default"`)."""
@@ -175,12 +182,17 @@ class AttachedOptimizer(torch.optim.Optimizer):
             return False
         for place, group in enumerate(self.param_groups):
             reader, seen, size = self._seen[place]
-            if len(group["params"]) != size:
+            if len(group["params"]) != size or self._plan.settings[place].values is not group:
                 return False
             values = reader(group)
             if values != seen:
                 settings, planned = self._settings(group), self._plan.settings[place]
-                if (settings.program, settings.width) != (planned.program, planned.width):
+                same = (settings.program, settings.width, settings.seed) == (
+                    planned.program,
+                    planned.width,
+                    planned.seed,
+                )
+                if not same or settings.scopes != planned.scopes:
                     return False
                 self._seen[place] = (reader, values, size)
         if not all(map(is_, [state.get("step") for state, _ in self._slots], self._counts)):
@@ -191,7 +203,9 @@ class AttachedOptimizer(torch.optim.Optimizer):
     def _make_plan(self, params: list[Tensor], grads: list[Tensor]) -> None:
         settings = [self._settings(group) for group in self.param_groups]
         places = {
-            param: (place, name) for place, group in enumerate(self.param_groups) for name, param in _named(group)
+            param: (place, name)
+            for place, group in enumerate(self.param_groups)
+            for name, param in named_parameters(group)
         }
         orders = {param: order for order, param in enumerate(places)}
         items, slots = [], []
@@ -224,6 +238,8 @@ class AttachedOptimizer(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a saved state; floating-point states keep the precision they were saved in."""
+        states = [tuple(self._settings(group).program.states) for group in self.param_groups]
+        check_checkpoint(state_dict, self.param_groups, states)
         before = [dict(group) for group in self.param_groups]
         super().load_state_dict(state_dict)
         for group, values in zip(self.param_groups, before, strict=True):
@@ -243,7 +259,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
             **super().__getstate__(),
             "optimizer": self.optimizer,
             "_leaves": self._leaves,
-            "_assigned": [],
+            "_assigned": self._assigned,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -260,16 +276,10 @@ class AttachedOptimizer(torch.optim.Optimizer):
         added = [
             (Site(name, "Parameter", (), (), param), Match((), self._leaves[group["optimizer"]][0]))
             for group in self.param_groups
-            for name, param in _named(group)
+            for name, param in named_parameters(group)
             if id(param) not in known
         ]
         return table([*self._assigned, *added], sizes)
-
-
-def _named(group: dict[str, Any]) -> list[tuple[str, Tensor]]:
-    """The parameters of a group with their names, made up from their places where there are none."""
-    names = group.get("param_names") or [f"params[{i}] of {group['optimizer']!r}" for i in range(len(group["params"]))]
-    return list(zip(names, group["params"], strict=True))
 
 
 def _prefixes(name: str) -> tuple[str, ...]:

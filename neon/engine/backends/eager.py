@@ -104,8 +104,8 @@ def _execute(
         node: torch.as_tensor(row[column].item(), dtype=compute, device=device)
         for column, node in enumerate(stage.scalars)
     }
-    for node in walk(stage.roots, into_reductions=False):
-        if node in values or not (node.varies or node.op == "const"):
+    for node in walk(stage.roots, into_reductions=False, given=dict(values)):
+        if node in values:
             continue
         if node.args:
             values[node] = TORCH[node.op](*(values[a] for a in node.args))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from textwrap import indent
 from typing import TYPE_CHECKING
@@ -198,7 +199,7 @@ def _update(kernel: Kernel, stage: Stage, given: dict[Node, str]) -> str:
     for name in stage.stores:
         memory = MEMORY[kernel.tensors[name]]
         lines.append(f"{name}_at[i] = {memory}({name}_out)")
-    return _UPDATE.format(body=indent("\n".join(lines), " " * 12))
+    return _UPDATE.format(body=indent("\n".join(lines or ["pass"]), " " * 12))
 
 
 def _body(roots: Iterable[Node], given: dict[Node, str]) -> tuple[list[str], list[str]]:
@@ -214,7 +215,10 @@ def _body(roots: Iterable[Node], given: dict[Node, str]) -> tuple[list[str], lis
 
 def _write(node: Node, operands: list[str]) -> str:
     if node.op == "const":
-        return f"word({node.label})" if node.kind == "uint" else f"real({node.label!r})"
+        if node.kind == "uint":
+            return f"word({node.label})"
+        special = {math.inf: "np.inf", -math.inf: "-np.inf"}.get(node.label, repr(node.label))
+        return f"real({'np.nan' if math.isnan(node.label) else special})"
     return SOURCE[node.op].format(*operands)
 
 
@@ -231,7 +235,9 @@ class Numba:
         """One stage over every tensor of a batch; reductions go to the pass's partials."""
         current = batch.passes[level]
         current.context[0] = 0
-        threads.run(self._functions[level], self._stages[level].address, current.address, batch.elements)
+        threads.run(
+            self._functions[level], self._stages[level].address, current.address, batch.elements, len(batch.chunks)
+        )
 
 
 def prepare(kernel: Kernel) -> Numba:
