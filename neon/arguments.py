@@ -60,22 +60,18 @@ def flag(name: str, value: Any) -> bool:
     return value
 
 
+def whole_number(name: str, value: Any, least: int = 0) -> int:
+    """A whole number ≥ least."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be a whole number. Received: {name}={value!r}.")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}. Received: {name}={value!r}.")
+    return int(value)
+
+
 def positive_integer(name: str, value: Any) -> int:
     """A whole number ≥ 1."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be a whole number. Received: {name}={value!r}.")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1. Received: {name}={value!r}.")
-    return int(value)
-
-
-def whole_number(name: str, value: Any) -> int:
-    """A whole number ≥ 0."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be a whole number. Received: {name}={value!r}.")
-    if value < 0:
-        raise ValueError(f"{name} must be at least 0. Received: {name}={value!r}.")
-    return int(value)
+    return whole_number(name, value, least=1)
 
 
 def rounding(name: str, value: Any) -> bool | int:

@@ -40,9 +40,10 @@ def random_bits() -> Node:
 def tensor_key(seed: int, parameter: int) -> int:
     """The word that tells one parameter's random bits from another's."""
     x = (seed ^ (seed >> 32)) & 0xFFFFFFFF
+    first, multiply, second, multiply_again, third = _MIXERS[0]
     for part in (x, parameter & 0xFFFFFFFF):
         x = (x + part + _GOLDEN) & 0xFFFFFFFF
-        for shift, multiply in ((16, 0x7FEB352D), (15, 0x846CA68B)):
-            x = ((x ^ (x >> shift)) * multiply) & 0xFFFFFFFF
-        x ^= x >> 16
+        x = ((x ^ (x >> first)) * multiply) & 0xFFFFFFFF
+        x = ((x ^ (x >> second)) * multiply_again) & 0xFFFFFFFF
+        x ^= x >> third
     return x

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +68,21 @@ def module_sites(module: nn.Module) -> Iterator[Site]:
     yield from _walk(module, _Path(), _module_parameters, top=True)
 
 
+def named_sites(named: Iterable[tuple[str, Tensor]]) -> list[Site]:
+    """Parameters of which only the qualified names are known; a name covers what lies below it."""
+    sites = []
+    for name, param in named:
+        parts = name.split(".")
+        names = tuple(".".join(parts[:end]) for end in range(len(parts), 0, -1))
+        sites.append(Site(name, "Parameter", names, _parameter_classes(parts[-1]), param))
+    return sites
+
+
+def _parameter_classes(name: str) -> tuple[str, ...]:
+    """neon's layers keep the bias in a layer of its own; a key "Bias" means the same on any module."""
+    return ("Bias",) if name == "bias" else ()
+
+
 Parameters = Callable[[Any], list[tuple[str, Tensor, Entry | None]]]
 
 
@@ -102,8 +117,8 @@ def _walk(layer: Any, path: _Path, parameters: Parameters, child: str = "", top:
         names, classes = here.names, here.classes
         if name:
             names = (".".join(filter(None, (here.qualified, name))), *names)
-        if name == "bias" and not is_layer:  # neon's layers separate it; a key "Bias" means the same here
-            classes = ("Bias", *classes)
+        if not is_layer:
+            classes = (*_parameter_classes(name), *classes)
         yield Site(here.label or kind, kind, names, classes, param, entry)
     for name, module in children:
         if module is not None:

@@ -17,7 +17,7 @@ from neon.optimizers.assignment import Match, assign, table
 from neon.optimizers.multioptimizer import MultiOptimizer
 from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.schedules import counts_steps, is_constant, rate
-from neon.optimizers.sites import Site, module_sites
+from neon.optimizers.sites import Site, module_sites, named_sites
 from neon.optimizers.stepper import new_states
 from neon.optimizers.values import check_names
 from neon.torch.checkpoint import check_checkpoint, named_parameters
@@ -66,7 +66,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         if not isinstance(self.optimizer, MultiOptimizer):
             return given
         if given and all(isinstance(g, tuple) and len(g) == 2 and isinstance(g[0], str) for g in given):
-            return self._site_groups([Site(n, "Parameter", _prefixes(n), _classes(n), p) for n, p in given])
+            return self._site_groups(named_sites(given))
         groups: list[dict[str, Any]] = [g if isinstance(g, dict) else {"params": [g]} for g in given]
         used = {group.get("optimizer", self.optimizer.default_key) for group in groups}
         missing = [key for key in self._leaves if key not in used and key.rsplit("/", 1)[-1] != "default"]
@@ -280,13 +280,3 @@ class AttachedOptimizer(torch.optim.Optimizer):
             if id(param) not in known
         ]
         return table([*self._assigned, *added], sizes)
-
-
-def _prefixes(name: str) -> tuple[str, ...]:
-    """A qualified name and everything it lies below, nearest first."""
-    parts = name.split(".")
-    return tuple(".".join(parts[:end]) for end in range(len(parts), 0, -1))
-
-
-def _classes(name: str) -> tuple[str, ...]:
-    return ("Bias",) if name.split(".")[-1] == "bias" else ()
