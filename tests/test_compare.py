@@ -21,6 +21,7 @@ from torch import nn
 from neon.compare import Comparison, Result, Settings, Task, parse_optimizer
 from neon.compare.report import result_table
 from neon.compare.store import write_atomically
+from neon.torch.optimizer import AttachedOptimizer
 
 MULTI = 'MultiOptimizer({"default": Adam(), "Linear": GradientDescentMomentum(0.05, 0.9)})'
 
@@ -207,7 +208,7 @@ def test_a_parameter_that_is_not_finite_is_divergence(tmp_path: Path) -> None:
 
     task = replace(line(2.0), model=Hidden)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.optim.Optimizer, "zero_grad", lambda *_, **__: None)
+        patch.setattr(AttachedOptimizer, "zero_grad", lambda *_, **__: None)
         [result] = train(tmp_path, "GradientDescentMomentum(0.01, 0.0)", task=task)
     assert result.status == "diverged at epoch 1"
 

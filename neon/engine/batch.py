@@ -7,22 +7,21 @@ numbers: 500 parameter groups cost what one costs.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from neon.engine import random
 from neon.engine.backends import prepare
-from neon.engine.checks import check_gradient
-from neon.engine.graph import Node, scalar
+from neon.engine.graph import REDUCTION, Node, scalar
 from neon.engine.kernel import CHUNK, Kernel, Stage
 from neon.engine.layout import flat, is_dense, like_layout, same_layout
-from neon.engine.scalars import HostProgram, Rows
+from neon.engine.scalars import HostProgram
 from neon.engine.trace import Program
 
 
@@ -49,6 +48,12 @@ class Settings:
         values = self.values
         return [float(values[k] if i is None else values[k][i]) for k, i in self._places]
 
+    def alike(self, other: Settings) -> bool:
+        """Whether they differ in values at most, and not in what these mean."""
+        return (self.program, self.scopes, self.width, self.seed) == (
+            other.program, other.scopes, other.width, other.seed,
+        )  # fmt: skip
+
 
 @dataclass(eq=False, slots=True)
 class Item:
@@ -71,23 +76,34 @@ class Pass:
     def __init__(self, batch: Batch, stage: Stage) -> None:
         real = np.float64 if batch.kernel.formats.compute == torch.float64 else np.float32
         self.host = HostProgram(stage.scalars)
+        self.steady = not any(node is _STEP or node.op == REDUCTION for node in self.host.inputs)
         self.scalars = np.empty((len(batch.row_groups), len(stage.scalars)), real)
         self.partials = np.empty((len(batch.chunks), len(stage.reductions)))
         tables = (batch.chunks, batch.table, self.scalars, self.partials)
         # The chunk to take next, the number of chunks, and where the tables are.
         self.context = np.array([0, len(batch.chunks), *(t.ctypes.data for t in tables)], np.int64)
         self.address = self.context.ctypes.data
+        self._only_row = memoryview(self.scalars[0]) if len(self.scalars) == 1 else None
+
+    def evaluate(self, known: Mapping[Node, Any]) -> None:
+        """Compute the numbers that the stage reads."""
+        if self._only_row is not None:
+            for column, value in enumerate(self.host.evaluate(known)):
+                self._only_row[column] = value
+        else:
+            with np.errstate(all="ignore"):
+                for column, value in enumerate(self.host.evaluate(known)):
+                    self.scalars[:, column] = value
 
 
 class Batch:
-    """The tensors of one launch. `positions` are the places of its items in the plan."""
+    """The tensors of one launch. `positions` are the places of its items among all of a plan's."""
 
     def __init__(
-        self, kernel: Kernel, items: Sequence[Item], positions: Sequence[int], settings: Sequence[Settings]
+        self, kernel: Kernel, every: Sequence[Item], positions: Sequence[int], settings: Sequence[Settings]
     ) -> None:
         self.kernel = kernel
-        self.items = items
-        self.positions = positions
+        self.items = items = [every[position] for position in positions]
         self._settings = settings
         self.device = items[0].param.device
         self.executable = prepare(kernel, self.device.type)
@@ -95,8 +111,10 @@ class Batch:
         self._number_nodes = [scalar(name) for name in kernel.program.numbers if name != "step"]
         self.elements = sum(item.param.numel() for item in items)
         self._staged = [i for i, item in enumerate(items) if not _direct(item)]
-        self._contiguous = [item.param.is_contiguous() for item in items]
-        self._all_contiguous = all(self._contiguous)
+        self._pick = _picker(positions, len(every))
+        self._copied: list[int] = []
+        self._numbers: dict[Node, Any] = {}
+        self._evaluated = False
         self._grads: Sequence[Tensor] = ()
         self._temporaries: dict[int, dict[str, Tensor]] = {}
         self._make_rows()
@@ -114,7 +132,7 @@ class Batch:
         self.row_of = [rows[key] for key in keys]
         self.row_groups = [group for group, _, _ in rows]
         self.first_of_row = [keys.index(key) for key in rows]
-        self._row_positions = np.array([self.positions[position] for position in self.first_of_row])
+        self._row_steps = column([float(self.items[position].step) + 1 for position in self.first_of_row])
 
     def _make_tables(self) -> None:
         counts = [-(-item.param.numel() // CHUNK) for item in self.items]
@@ -135,33 +153,33 @@ class Batch:
 
     # -- at each step ------------------------------------------------------------------------------
 
-    def bind(self, grads: Sequence[Tensor], steps: npt.NDArray[np.float32]) -> None:
-        """Take this step's gradients and numbers, before anything is written."""
-        self._grads = grads = [grads[p] for p in self.positions]
-        addresses = list(map(Tensor.data_ptr, grads))
-        self._temporaries = {}
-        if 0 in addresses:
-            for item, grad in zip(self.items, grads, strict=True):
-                check_gradient(item, grad)
-        negated = any(map(Tensor.is_neg, grads))
-        ordinary = self._all_contiguous and not negated and all(map(Tensor.is_contiguous, grads))
-        for position, contiguous in enumerate(() if ordinary else self._contiguous):
-            grad = grads[position]
-            if grad.is_neg() or not (
-                grad.is_contiguous() if contiguous else same_layout(grad, self.items[position].param)
-            ):
-                copy = like_layout(self.items[position].param, grad)
-                self._temporaries[position] = {"g": copy}
-                addresses[position] = copy.data_ptr()
+    def inspect(self, grads: Sequence[Tensor]) -> None:
+        """Find the gradients that no kernel can read where they are: negated lazily, or laid out differently."""
+        pairs = zip(self.items, self._pick(grads), strict=True)
+        self._copied = [
+            place for place, (item, grad) in enumerate(pairs) if grad.is_neg() or not same_layout(grad, item.param)
+        ]
+
+    def bind(self, grads: Sequence[Tensor], addresses: Sequence[int], reread: bool) -> None:
+        """Take this step's gradients and, where they have changed, numbers, before anything is written."""
+        self._grads, addresses = self._pick(grads), self._pick(addresses)
         if addresses != self._grad_addresses:
             self.table[:, 1] = addresses
             self._grad_addresses = addresses
+        for position in self._copied:
+            copy = like_layout(self.items[position].param, self._grads[position])
+            self._temporaries[position] = {"g": copy}
+            self.table[position, 1] = copy.data_ptr()
         for position in self._staged:
             self._stage_in(position)
-        self._row_steps = steps[self._row_positions].astype(np.float64) + 1
+        if self._copied or self._staged:
+            self._grad_addresses = ()
         if self._random:
-            self.table[:, -1] = self._row_steps[self.row_of]
-        self._numbers = self._read_numbers()
+            self.table[:, -1] = self._row_steps[self.row_of] if np.ndim(self._row_steps) else self._row_steps
+        if reread or not self._numbers:
+            self._read_numbers()
+            self._evaluated = False
+        self._numbers[_STEP] = self._row_steps
 
     def _stage_in(self, position: int) -> None:
         """Copies of tensors that are not one dense range of memory, or not all laid out alike."""
@@ -173,21 +191,17 @@ class Batch:
         }
         self._temporaries[position] = copies
         self.table[position, : len(copies)] = [t.data_ptr() for t in copies.values()]
-        self._grad_addresses[position] = 0
 
-    def _read_numbers(self) -> dict[Node, Any]:
+    def _read_numbers(self) -> None:
         read = {group: self._settings[group].read() for group in dict.fromkeys(self.row_groups)}
-        if len(self.row_groups) == 1:  # scalars are quicker than arrays of one
-            columns: Any = map(np.float64, read[self.row_groups[0]])
-            step: Any = self._row_steps[0]
-        else:
-            columns, step = np.array([read[group] for group in self.row_groups], np.float64).T, self._row_steps
-        return {**dict(zip(self._number_nodes, columns, strict=True)), _STEP: step}
+        columns = map(column, zip(*(read[group] for group in self.row_groups), strict=True))
+        self._numbers = dict(zip(self._number_nodes, columns, strict=True))
 
-    def run(self, level: int, sums: Mapping[Node, Rows]) -> None:
-        """Launch one stage; `sums` are the results of earlier reductions, a value per row."""
+    def run(self, level: int, sums: Mapping[Node, Any]) -> None:
+        """Launch one stage; `sums` are the results of earlier reductions."""
         current = self.passes[level]
-        current.host.evaluate({**self._numbers, **sums}, current.scalars)
+        if not (self._evaluated and current.steady):
+            current.evaluate({**self._numbers, **sums} if sums else self._numbers)
         if self.elements:
             self.executable.run(self, level)
 
@@ -198,7 +212,10 @@ class Batch:
             item, copies = self.items[position], self._temporaries[position]
             for name, tensor in zip(("w", *names), (item.param, *item.states), strict=True):
                 tensor.detach().copy_(copies[name])
-        self._grads, self._temporaries = (), {}
+        self._grads = ()
+        self._temporaries.clear()
+        self._row_steps = self._row_steps + 1
+        self._evaluated = True
 
     # -- what backends and reductions ask ----------------------------------------------------------
 
@@ -237,6 +254,20 @@ class Batch:
             tensors = dict(zip(names, (item.param, grad, *item.states), strict=True))
             tensors |= self._temporaries.get(position, {})
             yield {name: flat(tensor) for name, tensor in tensors.items()}
+
+
+def column(values: Sequence[float]) -> Any:
+    """A value per row, or one number where all are the same: that is computed once, and quicker."""
+    return values[0] if values.count(values[0]) == len(values) else np.array(values, np.float64)
+
+
+def _picker(positions: Sequence[int], count: int) -> Callable[[Sequence[Any]], Any]:
+    """What takes the members of a batch out of all of a plan's."""
+    if len(positions) == count:  # in order, for a batch keeps the order of the plan
+        return lambda values: values
+    if len(positions) == 1:
+        return lambda values: [values[positions[0]]]
+    return itemgetter(*positions)
 
 
 def _direct(item: Item) -> bool:

@@ -8,16 +8,15 @@ from collections.abc import Hashable, Mapping, Sequence
 from operator import is_
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from neon.engine.backends import forced
-from neon.engine.batch import Batch, Item, Settings
+from neon.engine.batch import Batch, Item, Settings, column
 from neon.engine.checks import check_gradient, check_parameter, check_rounding, check_states
 from neon.engine.graph import Node
 from neon.engine.kernel import Formats, lower
-from neon.engine.scalars import Rows
+from neon.engine.watch import Likeness, Watch
 
 
 class Plan:
@@ -36,22 +35,17 @@ class Plan:
         self.check(grads)
         self.settings = list(settings)
         self._backend = forced()
-        self._params = [item.param for item in items]
+        self.params = [item.param for item in items]
         self._states = [state for item in items for state in item.states]
-        self._state_addresses = [s.data_ptr() for s in self._states]
-        self._state_sizes = [s.numel() for s in self._states]
-        self._addresses = [p.data_ptr() for p in self._params]
         counts = torch.tensor([float(item.step) for item in items], dtype=torch.float32)
         self.steps = list(counts.unbind())
-        self._counts = counts
         self.totals: dict[Hashable, float] = {}
         self._steps = counts.numpy()
         self._expected_steps = self._steps.tobytes()
-        self._contiguous = [p.is_contiguous() for p in self._params]
-        self._strided = [(p, p.stride()) for p in self._params if not p.is_contiguous()]
-        self._sizes = [p.numel() for p in self._params]
+        self._watch = Watch([*self.params, *self._states])
         self._grad_dtypes = [grad.dtype for grad in grads]
         self._batches = self._make_batches(grads)
+        self._inspect(grads)
 
     def _make_batches(self, grads: Sequence[Tensor]) -> list[Batch]:
         members: dict[tuple[Any, ...], list[int]] = defaultdict(list)
@@ -60,50 +54,59 @@ class Plan:
             formats = Formats(item.param.dtype, grad.dtype, tuple(s.dtype for s in item.states), settings.width)
             members[settings.program, formats, item.param.device].append(position)
         return [
-            Batch(lower(program, formats), [self.items[p] for p in positions], positions, self.settings)
+            Batch(lower(program, formats), self.items, positions, self.settings)
             for (program, formats, _), positions in members.items()
         ]
 
-    def holds(self, params: Sequence[Tensor], states: Sequence[Tensor | None], grads: Sequence[Tensor]) -> bool:
-        """Whether the plan still describes these tensors."""
+    def describes(self, params: Sequence[Tensor], states: Sequence[Tensor]) -> bool:
+        """Whether it is these tensors that the plan was made for."""
         return (
-            len(params) == len(self._params)
+            len(params) == len(self.params)
             and len(states) == len(self._states)
-            and all(map(is_, params, self._params))
+            and all(map(is_, params, self.params))
             and all(map(is_, states, self._states))
-            and list(map(Tensor.data_ptr, params)) == self._addresses
-            and list(map(Tensor.numel, params)) == self._sizes
-            and list(map(Tensor.is_contiguous, params)) == self._contiguous
-            and all(p.stride() == stride for p, stride in self._strided)
-            and [g.dtype for g in grads] == self._grad_dtypes
-            and list(map(Tensor.data_ptr, self._states)) == self._state_addresses
-            and list(map(Tensor.numel, self._states)) == self._state_sizes
-            and self._steps.tobytes() == self._expected_steps
-            and self._backend == forced()
         )
 
-    def step(self, grads: Sequence[Tensor], elsewhere: Mapping[int, float] | None = None) -> None:
-        """Update every parameter once.
+    def holds(self, grads: Sequence[Tensor | None]) -> bool:
+        """Whether its tensors are still what and where they were, and it can take these gradients for them."""
+        return (
+            self._watch.unchanged()
+            and self._steps.tobytes() == self._expected_steps
+            and self._backend == forced()
+            and (self._alike.holds(grads) or self._fits(grads))
+        )
+
+    def _fits(self, grads: Sequence[Tensor | None]) -> bool:
+        """Whether gradients that are unlike those seen so far can be taken; what nobody can take is refused."""
+        present = [grad for grad in grads if grad is not None]
+        if len(present) < len(grads) or [grad.dtype for grad in present] != self._grad_dtypes:
+            return False
+        self.check(present)
+        self._inspect(present)
+        return True
+
+    def _inspect(self, grads: Sequence[Tensor]) -> None:
+        for batch in self._batches:
+            batch.inspect(grads)
+        self._alike = Likeness(grads)
+
+    def step(self, grads: Sequence[Tensor], elsewhere: Mapping[int, float] | None = None, reread: bool = True) -> None:
+        """Update every parameter once; the plan has to hold.
 
         `elsewhere` gives sums of squares of gradients that this plan does not update but that count in a
-        norm, by the id of the norm's owner.
+        norm, by the id of the norm's owner. Without `reread`, the numbers of all settings are as they were.
         """
-        # A kernel reads by address: a gradient that has become another size would be read past its end.
-        if list(map(Tensor.numel, grads)) != self._sizes:
+        addresses = list(map(Tensor.data_ptr, grads))
+        if 0 in addresses:
             self.check(grads)
-        try:
-            for batch in self._batches:
-                batch.bind(grads, self._steps)
-        except RuntimeError:  # torch has no address of a sparse tensor, say
-            self.check(grads)
-            raise
-        with np.errstate(all="ignore"):
-            self._launch(elsewhere or {})
+        for batch in self._batches:
+            batch.bind(grads, addresses, reread)
+        self._launch(elsewhere or {})
         for batch in self._batches:
             batch.finish()
         # The kernels wrote through addresses: tell autograd, so that the use of a stale value is caught.
-        torch.autograd.graph.increment_version(self._params)
-        self._counts += 1
+        torch.autograd.graph.increment_version(self.params)
+        self._steps += 1
         self._expected_steps = self._steps.tobytes()
 
     def check(self, grads: Sequence[Tensor]) -> None:
@@ -113,7 +116,7 @@ class Plan:
 
     def _launch(self, elsewhere: Mapping[int, float]) -> None:
         """Run all stages, those with reductions level by level, for their sums reach over launches."""
-        sums: dict[Batch, dict[Node, Rows]] = {batch: {} for batch in self._batches}
+        sums: dict[Batch, dict[Node, Any]] = {batch: {} for batch in self._batches}
         self.totals = {}
         levels = max((len(batch.kernel.stages) for batch in self._batches), default=0) - 1
         for level in range(levels):
@@ -129,7 +132,7 @@ class Plan:
         batches: Sequence[Batch],
         level: int,
         elsewhere: Mapping[int, float],
-        sums: dict[Batch, dict[Node, Rows]],
+        sums: dict[Batch, dict[Node, Any]],
     ) -> None:
         """Sum the partials of each scope, over all launches that it reaches, exactly rounded."""
         parts: dict[Hashable, list[float]] = defaultdict(list)
@@ -144,7 +147,7 @@ class Plan:
         for batch in batches:
             for reduction in batch.kernel.stages[level].reductions:
                 scopes = (batch.scope_of(position, reduction) for position in batch.first_of_row)
-                sums[batch][reduction] = np.array([self.totals[scope] for scope in scopes])
+                sums[batch][reduction] = column([self.totals[scope] for scope in scopes])
 
 
 def _exact_sum(values: list[float]) -> float:

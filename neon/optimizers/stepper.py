@@ -96,13 +96,13 @@ class LayerStepper:
         keys = tuple(match.key for _, _, match in ours)
         programs = (keys, *((s.program, s.width, s.scopes) for s in settings.values()))
         states = [state for _, states in entries for state in states]
-        if self._plan is None or self._programs != programs or not self._plan.holds(params, states, grads):
-            self._make_plan(ours, settings, grads)
+        plan, self._plan = self._plan, None
+        if plan is None or self._programs != programs or not plan.describes(params, states) or not plan.holds(grads):
+            plan = self._make_plan(ours, settings, grads)
             self._programs = programs
-        assert self._plan is not None
-        self._plan.check(grads)
-        self._plan.step(grads, elsewhere)
-        return elsewhere | self._plan.totals
+        plan.step(grads, elsewhere)
+        self._plan = plan
+        return elsewhere | plan.totals
 
     def _settings(self, matches: Sequence[Match], epoch: int) -> dict[str, Settings]:
         """The numbers of this step for each optimizer in use, in dictionaries that the plan keeps reading."""
@@ -121,7 +121,7 @@ class LayerStepper:
 
     def _make_plan(
         self, ours: Sequence[tuple[int, Site, Match]], settings: dict[str, Settings], grads: Sequence[Tensor]
-    ) -> None:
+    ) -> Plan:
         places = {key: place for place, key in enumerate(settings)}
         items, created = [], []
         for index, site, match in ours:
@@ -137,12 +137,13 @@ class LayerStepper:
             created.append((states, used))
             holder = used[0] if used else param
             items.append(Item(site.label, param, used, update_count(holder), places[match.key], index))
-        self._plan = Plan(items, grads, list(settings.values()))
+        plan = Plan(items, grads, list(settings.values()))
         for states, used in created:
             if not states:
                 states.extend(used)
-        for item, step in zip(items, self._plan.steps, strict=True):
+        for item, step in zip(items, plan.steps, strict=True):
             (item.states[0] if item.states else item.param)._neon_step = step  # type: ignore[attr-defined]
+        return plan
 
     def _squares(self, by_hand: Sequence[tuple[Site, Match]]) -> dict[int, float]:
         """What gradients of hand-written optimizers add to the norms over everything."""

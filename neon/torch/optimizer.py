@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-import threading
+import functools
+import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from operator import is_, itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from neon.arguments import non_negative
-from neon.engine.batch import Item, Settings
-from neon.engine.plan import Plan
+from neon.engine.batch import Settings
 from neon.optimizers.assignment import Match, assign, table
 from neon.optimizers.multioptimizer import MultiOptimizer
 from neon.optimizers.optimizer import Optimizer
-from neon.optimizers.schedules import counts_steps, is_constant, rate
+from neon.optimizers.schedules import Schedule, is_constant, rate
 from neon.optimizers.sites import Site, module_sites, named_sites
-from neon.optimizers.stepper import new_states
 from neon.optimizers.values import check_names
 from neon.torch.checkpoint import check_checkpoint, named_parameters
+from neon.torch.stepper import GroupStepper
+
+
+def _untraced(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of torch's without its guard against `torch.compile`, which takes a second to import."""
+
+    @functools.wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        bare = method if "torch._dynamo" in sys.modules else getattr(method, "__wrapped__", method)
+        return bare(*args, **kwargs)
+
+    return call
 
 
 class AttachedOptimizer(torch.optim.Optimizer):
@@ -44,8 +56,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
                     "rule(w, g, *states, *, lr)."
                 )
         self._assigned: list[tuple[Site, Match]] = []
-        self._plan: Plan | None = None
-        self._lock = threading.Lock()
+        self._stepper = GroupStepper(self)
         defaults: dict[str, Any] = {}
         for leaf, _ in self._leaves.values():
             defaults = {**leaf.group(), **defaults}
@@ -106,7 +117,10 @@ class AttachedOptimizer(torch.optim.Optimizer):
         return found
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; `optimizer` names the key of a mapping that it belongs to (`"default"`)."""
+        """Add a group; `optimizer` names the key of a mapping that it belongs to (`"default"`).
+
+        The optimizer keeps a dict of its own: what is changed later is `param_groups[i]`, not the one given.
+        """
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group must be a dict. Received: {type(param_group).__name__}.")
         key = param_group.setdefault("optimizer", self.optimizer.default_key)
@@ -126,9 +140,9 @@ class AttachedOptimizer(torch.optim.Optimizer):
         if self.param_groups:  # a group that is added in mid-run is in the same epoch
             param_group["epoch"] = self.param_groups[0]["epoch"]
         leaf.settings(param_group, norms)  # refuses values by name
-        super().add_param_group(param_group)
-        self._schedule(self.param_groups[-1])
-        self._plan = None
+        _untraced(torch.optim.Optimizer.add_param_group)(self, param_group)
+        self.apply_schedule(self.param_groups[-1])
+        self._stepper.watch()
 
     def set_epoch(self, epoch: int) -> None:
         """Tell schedules that are counted in epochs, and rules that ask for it, the epoch, from 0.
@@ -138,110 +152,65 @@ class AttachedOptimizer(torch.optim.Optimizer):
         non_negative("epoch", epoch)
         for group in self.param_groups:
             group["epoch"] = epoch
-            self._schedule(group)
+            self.apply_schedule(group)
 
-    def _schedule(self, group: dict[str, Any]) -> None:
-        schedule = self._leaves[group["optimizer"]][0].schedule
+    def schedule_of(self, group: Mapping[str, Any]) -> Schedule:
+        """The schedule of a group's learning rate."""
+        return self._leaves[group["optimizer"]][0].schedule
+
+    def apply_schedule(self, group: dict[str, Any]) -> None:
+        """Set the learning rate of a group to what its schedule, if it has one, says it is now."""
+        schedule = self.schedule_of(group)
         if not is_constant(schedule):
-            group["lr"] = rate(schedule, group["initial_lr"], group["epoch"], group["updates"])
+            lr = rate(schedule, group["initial_lr"], group["epoch"], group["updates"])
+            if lr != group["lr"]:
+                group["lr"] = lr
+
+    def settings(self, group: Mapping[str, Any]) -> Settings:
+        """What the engine needs for the tensors of a group; values that no rule can run with are refused by name."""
+        leaf, norms = self._leaves[group["optimizer"]]
+        return leaf.settings(group, norms)
 
     # -- the step ----------------------------------------------------------------------------------
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
         """Update every parameter that has a gradient, once; returns the closure's loss if one is given."""
+        if (
+            _global_optimizer_pre_hooks
+            or _global_optimizer_post_hooks
+            or self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or torch._C._autograd._profiler_enabled()  # pyright: ignore[reportAttributeAccessIssue]
+        ):
+            return self._observed_step() if closure is None else self._observed_step(closure)
+        return self._step(closure)
+
+    step.hooked = True  # type: ignore[attr-defined]  # so that torch does not wrap it: an unobserved step is quicker
+
+    def _step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        with self._lock:
-            self._update()
+        self._stepper.step()
         return loss
 
-    def _update(self) -> None:
-        for group in self.param_groups:
-            if "updates" in group and counts_steps(self._leaves[group["optimizer"]][0].schedule):
-                self._schedule(group)
-        every = [param for group in self.param_groups for param in group["params"]]
-        found = [param.grad for param in every]
-        params = [param for param, grad in zip(every, found, strict=True) if grad is not None]
-        grads = [grad for grad in found if grad is not None]
-        if self._plan is None or not self._still_holds(params, grads):
-            self._make_plan(params, grads)
-        assert self._plan is not None
-        self._plan.step(grads)
-        for group in self.param_groups:
-            if "updates" in group:
-                group["updates"] += 1
-
-    def _still_holds(self, params: list[Tensor], grads: list[Tensor]) -> bool:
-        """Whether the plan still describes the groups, their tensors and states."""
-        assert self._plan is not None
-        if len(self._seen) != len(self.param_groups):
-            return False
-        if len(self.state) != len(self._kept) or not all(map(is_, self.state.values(), self._kept)):
-            return False
-        for place, group in enumerate(self.param_groups):
-            reader, seen, size = self._seen[place]
-            if len(group["params"]) != size or self._plan.settings[place].values is not group:
-                return False
-            values = reader(group)
-            if values != seen:
-                settings, planned = self._settings(group), self._plan.settings[place]
-                same = (settings.program, settings.width, settings.seed) == (
-                    planned.program,
-                    planned.width,
-                    planned.seed,
-                )
-                if not same or settings.scopes != planned.scopes:
-                    return False
-                self._seen[place] = (reader, values, size)
-        if not all(map(is_, [state.get("step") for state, _ in self._slots], self._counts)):
-            return False
-        states = [state.get(name) for state, names in self._slots for name in names]
-        return self._plan.holds(params, states, grads)
-
-    def _make_plan(self, params: list[Tensor], grads: list[Tensor]) -> None:
-        settings = [self._settings(group) for group in self.param_groups]
-        places = {
-            param: (place, name)
-            for place, group in enumerate(self.param_groups)
-            for name, param in named_parameters(group)
-        }
-        orders = {param: order for order, param in enumerate(places)}
-        items, slots = [], []
-        for param in params:
-            place, name = places[param]
-            names = tuple(settings[place].program.states)
-            kept = self.state.get(param, {})
-            states = [kept[n] for n in names] if all(n in kept for n in names) else None
-            states = new_states(settings[place].program, name, param) if states is None else states
-            items.append(Item(name, param, states, kept.get("step", torch.tensor(0.0)), place, orders[param]))
-            slots.append(names)
-        plan = Plan(items, grads, settings)
-        # Nothing was refused: only now are states put in place.
-        for item, step, names in zip(items, plan.steps, slots, strict=True):
-            self.state[item.param].update({"step": step, **dict(zip(names, item.states, strict=True))})
-        self._slots = [(self.state[item.param], names) for item, names in zip(items, slots, strict=True)]
-        self._kept = list(self.state.values())
-        self._counts = [state["step"] for state, _ in self._slots]
-        self._seen = []
-        for group in self.param_groups:
-            reader = itemgetter(*(key for key in group if key not in ("params", "param_names")))
-            self._seen.append((reader, reader(group), len(group["params"])))
-        self._plan = plan
-
-    def _settings(self, group: dict[str, Any]) -> Settings:
-        leaf, norms = self._leaves[group["optimizer"]]
-        return leaf.settings(group, norms)
+    _observed_step = torch.optim.Optimizer.profile_hook_step(_step)
+    zero_grad = _untraced(torch.optim.Optimizer.zero_grad)
 
     # -- state -------------------------------------------------------------------------------------
 
+    def state_dict(self) -> dict[str, Any]:
+        """Groups and states, as torch's own optimizers give them."""
+        packed = _untraced(torch.optim.Optimizer.state_dict)(self)
+        return packed | {"state": {number: dict(state) for number, state in packed["state"].items()}}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a saved state; floating-point states keep the precision they were saved in."""
-        states = [tuple(self._settings(group).program.states) for group in self.param_groups]
+        states = [tuple(self.settings(group).program.states) for group in self.param_groups]
         check_checkpoint(state_dict, self.param_groups, states)
         before = [dict(group) for group in self.param_groups]
-        super().load_state_dict(state_dict)
+        _untraced(torch.optim.Optimizer.load_state_dict)(self, state_dict)
         for group, values in zip(self.param_groups, before, strict=True):
             for name, value in values.items():  # a checkpoint of torch's own rule has no word of our options
                 group.setdefault(name, value)
@@ -252,11 +221,11 @@ class AttachedOptimizer(torch.optim.Optimizer):
                 loaded = self.state[param].get(name)
                 if isinstance(loaded, Tensor) and loaded.dtype != value.dtype:
                     self.state[param][name] = value.detach().clone().to(param.device)
-        self._plan = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {
             **super().__getstate__(),
+            "state": defaultdict(dict, self.state),
             "optimizer": self.optimizer,
             "_leaves": self._leaves,
             "_assigned": self._assigned,
@@ -264,8 +233,8 @@ class AttachedOptimizer(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._plan = None
-        self._lock = threading.Lock()
+        self._stepper = GroupStepper(self)
+        self._stepper.watch()
 
     def __repr__(self) -> str:
         sizes = {

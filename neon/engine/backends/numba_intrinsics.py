@@ -43,6 +43,18 @@ def select(typingctx: Any, condition: Any, a: Any, b: Any) -> Any:
     return (a(types.boolean, a, a), generate) if a == b else None
 
 
+@intrinsic
+def call(typingctx: Any, function: Any, handle: Any, answer: Any) -> Any:
+    """Call the C function at an address: int32 function(void* handle, void* answer)."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(64)
+        kind = ir.FunctionType(ir.IntType(32), [word, word])
+        return builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
+
+    return types.int32(types.int64, types.int64, types.int64), generate
+
+
 def _bit_cast(source: Any, target: Any) -> Any:
     @intrinsic
     def cast(typingctx: Any, x: Any) -> Any:
