@@ -9,6 +9,8 @@ from typing import Any
 
 def number(name: str, value: Any) -> float:
     """A real number, as a float; booleans are not numbers here."""
+    if type(value) is float:  # nearly always; asking for a kind of number takes longer
+        return value
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number. Received: {name}={value!r}.")
     return float(value)

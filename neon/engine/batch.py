@@ -39,14 +39,10 @@ class Settings:
     width: int | None = None
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        places = (name.rstrip("]").split("[") for name in self.program.numbers if name != "step")
-        self._places = [(key, int(rest[0]) if rest else None) for key, *rest in places]
-
     def read(self) -> list[float]:
         """The numbers of the program but `step`, in its order."""
         values = self.values
-        return [float(values[k] if i is None else values[k][i]) for k, i in self._places]
+        return [float(values[k] if i is None else values[k][i]) for k, i in self.program.places]
 
     def alike(self, other: Settings) -> bool:
         """Whether they differ in values at most, and not in what these mean."""

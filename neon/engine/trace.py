@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from neon.engine import options
@@ -61,6 +61,12 @@ class Program:
     states: dict[str, float]
     outputs: dict[str, Node]
     numbers: tuple[str, ...]
+
+    @cached_property
+    def places(self) -> list[tuple[str, int | None]]:
+        """Where the numbers but `step` are found: a name, and an index where that names several."""
+        parts = (name.rstrip("]").split("[") for name in self.numbers if name != "step")
+        return [(name, int(index[0]) if index else None) for name, *index in parts]
 
 
 def _symbol(name: str, value: Any) -> Any:

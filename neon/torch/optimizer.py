@@ -166,6 +166,10 @@ class AttachedOptimizer(torch.optim.Optimizer):
             if lr != group["lr"]:
                 group["lr"] = lr
 
+    def check(self, group: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+        """Refuse, by name, values that the rule of a group cannot run with."""
+        self._leaves[group["optimizer"]][0].check(values)
+
     def settings(self, group: Mapping[str, Any]) -> Settings:
         """What the engine needs for the tensors of a group; values that no rule can run with are refused by name."""
         leaf, norms = self._leaves[group["optimizer"]]

@@ -87,7 +87,7 @@ class GroupStepper:
             and _same(optimizer.state.values(), self._states)
         ):
             return None
-        changed = {*self._read_always}
+        changed = set()
         while self._changed_groups:
             changed.add(self._changed_groups.popitem()[0])
         for place, group in enumerate(optimizer.param_groups if changed else ()):
@@ -95,7 +95,10 @@ class GroupStepper:
                 group["params"] is not self._lists[place] or not plan.settings[place].alike(optimizer.settings(group))
             ):
                 return None
-        return bool(changed) if _same([*chain.from_iterable(self._lists)], self._every) else None
+        for group, keys in self._silent:
+            optimizer.check(group, {key: group[key] for key in keys})
+        news = bool(changed or self._silent)
+        return news if _same([*chain.from_iterable(self._lists)], self._every) else None
 
     def _make_plan(self) -> Plan:
         optimizer = self._optimizer
@@ -122,10 +125,12 @@ class GroupStepper:
         self._lists = [group["params"] for group in self._groups]
         self._every = [param for _, _, param in members]
         self._without = [param for param in self._every if param.grad is None]
-        # Lists and tensors may be written to without their group's knowledge.
-        self._read_always = [
-            id(g) for g in self._groups if any(isinstance(g[k], (list, Tensor)) for k in g if k != "params")
-        ]
+        # Lists and tensors may be written to without their group's knowledge: they are read at every step.
+        silent = (
+            (group, [key for key, value in group.items() if key not in _TENSORS and isinstance(value, (list, Tensor))])
+            for group in self._groups
+        )
+        self._silent = [(group, keys) for group, keys in silent if keys]
         return plan
 
     def _item(self, name: str, param: Tensor, place: int, order: int, states: list[str]) -> Item:
