@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -229,7 +228,6 @@ class AttachedOptimizer(torch.optim.Optimizer):
     def __getstate__(self) -> dict[str, Any]:
         return {
             **super().__getstate__(),
-            "state": defaultdict(dict, self.state),
             "optimizer": self.optimizer,
             "_leaves": self._leaves,
             "_assigned": self._assigned,

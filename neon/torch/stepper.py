@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
 from functools import partial
 from itertools import chain
 from operator import is_
@@ -44,11 +43,10 @@ class GroupStepper:
     def watch(self) -> None:
         """Have the groups and states of the optimizer tell when they are written to; the plan is made anew."""
         optimizer, self._plan = self._optimizer, None
-        optimizer.param_groups[:] = [_watched(group, self._changed_groups) for group in optimizer.param_groups]
-        optimizer.state = defaultdict(
-            partial(Watched, self._changed_states),
-            {param: _watched(state, self._changed_states) for param, state in optimizer.state.items()},
-        )
+        optimizer.param_groups[:] = [Watched.of(group, self._changed_groups) for group in optimizer.param_groups]
+        states = {param: Watched.of(state, self._changed_states) for param, state in optimizer.state.items()}
+        empty = partial(Watched, changes=self._changed_states)
+        optimizer.state = Watched(empty, states, changes=self._changed_states)
 
     def step(self) -> None:
         """Update every parameter that has a gradient, once; what is refused leaves all of them as they were."""
@@ -73,7 +71,7 @@ class GroupStepper:
     def _advance_schedules(self, plan: Plan | None) -> None:
         optimizer = self._optimizer
         if plan is None or self._changed_groups:
-            self._scheduled = [_watched(g, self._changed_groups) for g in optimizer.param_groups if "updates" in g]
+            self._scheduled = [Watched.of(g, self._changed_groups) for g in optimizer.param_groups if "updates" in g]
         for group in self._scheduled:
             if counts_steps(optimizer.schedule_of(group)):
                 optimizer.apply_schedule(group)
@@ -82,9 +80,7 @@ class GroupStepper:
         """Whether any number has changed since the last step; None where the plan does not describe the groups."""
         optimizer = self._optimizer
         if not (
-            not self._changed_states
-            and _same(optimizer.param_groups, self._groups)
-            and _same(optimizer.state.values(), self._states)
+            not self._changed_states and _same(optimizer.param_groups, self._groups) and optimizer.state is self._state
         ):
             return None
         changed = set()
@@ -121,7 +117,7 @@ class GroupStepper:
             names = settings[item.group].program.states
             optimizer.state[item.param].update({"step": step, **dict(zip(names, item.states, strict=True))})
         self._changed_states.clear()
-        self._groups, self._states = [*optimizer.param_groups], [*optimizer.state.values()]
+        self._groups, self._state = [*optimizer.param_groups], optimizer.state
         self._lists = [group["params"] for group in self._groups]
         self._every = [param for _, _, param in members]
         self._without = [param for param in self._every if param.grad is None]
@@ -140,11 +136,6 @@ class GroupStepper:
         else:
             tensors = new_states(self._optimizer.settings(self._optimizer.param_groups[place]).program, name, param)
         return Item(name, param, tensors, kept.get("step", torch.tensor(0.0)), place, order)
-
-
-def _watched(values: dict[str, Any], changes: dict[int, Watched]) -> Watched:
-    """The same dict where it tells these `changes` already, or one that does."""
-    return values if isinstance(values, Watched) and values.tells(changes) else Watched(changes, values)
 
 
 def _same(now: Any, before: list[Any]) -> bool:

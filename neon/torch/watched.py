@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
-class Watched(dict[str, Any]):
+class Watched(defaultdict[Any, Any]):
     """A dict that enters itself, by its id, in `changes` whenever it is written to. Copies are plain dicts.
 
-    A value that is itself changed in place (a list, a tensor) goes unnoticed.
+    Otherwise a defaultdict. A value that is itself changed in place (a list, a tensor) goes unnoticed.
     """
 
-    def __init__(self, changes: dict[int, Watched], *values: Any) -> None:
-        super().__init__(*values)
-        self._changes = changes
+    def __init__(self, *args: Any, changes: dict[int, Watched] | None = None) -> None:
+        super().__init__(*args)
+        self._changes = {} if changes is None else changes
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], changes: dict[int, Watched]) -> Watched:
+        """The same dict where it tells these `changes` already, or a new one that does."""
+        if isinstance(values, cls) and values._changes is changes:
+            return values
+        return cls(None, values, changes=changes)
 
     def write_quietly(self, key: str, value: Any) -> None:
         """Write without a word, what no reader goes by."""
         super().__setitem__(key, value)
 
-    def tells(self, changes: dict[int, Watched]) -> bool:
-        """Whether it is there that it enters itself."""
-        return self._changes is changes
+    def __repr__(self) -> str:
+        return repr(dict(self))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return dict, (dict(self),)
+        return (defaultdict, (dict, dict(self))) if self.default_factory else (dict, (dict(self),))
 
 
 def _telling(method: Callable[..., Any]) -> Callable[..., Any]:
