@@ -109,7 +109,7 @@ class HostProgram:
         named, formulas = assignments(self._roots, _write, given)
         lines = [f"def compute({', '.join(given.values())}):", *(f"    {name} = {text}" for name, text in named)]
         scope: dict[str, Any] = {**_ON_FLOATS, "inf": math.inf, "nan": math.nan}
-        exec("\n".join([*lines, f"    return [{', '.join(formulas)}]"]), scope)  # noqa: S102: of the graph alone
+        exec("\n".join([*lines, f"    return [{', '.join(formulas)}]"]), scope)  # noqa: S102 (the graph alone is its source)
         return scope["compute"]
 
     def evaluate(self, known: Mapping[Node, Any]) -> Sequence[Any]:
