@@ -8,11 +8,11 @@ numbers: 500 parameter groups cost what one costs.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -21,49 +21,11 @@ from neon.engine.backends import prepare
 from neon.engine.graph import REDUCTION, Node, scalar
 from neon.engine.kernel import CHUNK, Kernel, Stage
 from neon.engine.layout import flat, is_dense, like_layout, same_layout
-from neon.engine.scalars import HostProgram
-from neon.engine.trace import Program
-
-
-@dataclass(eq=False)
-class Settings:
-    """What the tensors of one group share: program, numbers (read anew at each step), rounding, norms.
-
-    `scopes` names, for each norm that the gradients are clipped by, the set of tensors it is taken
-    over: groups that give the same object share one norm.
-    """
-
-    program: Program
-    values: Mapping[str, Any]
-    scopes: tuple[Hashable, ...] = ()
-    width: int | None = None
-    seed: int = 0
-
-    def read(self) -> list[float]:
-        """The numbers of the program but `step`, in its order."""
-        values = self.values
-        return [float(values[k] if i is None else values[k][i]) for k, i in self.program.places]
-
-    def alike(self, other: Settings) -> bool:
-        """Whether they differ in values at most, and not in what these mean."""
-        return (self.program, self.scopes, self.width, self.seed) == (
-            other.program, other.scopes, other.width, other.seed,
-        )  # fmt: skip
-
-
-@dataclass(eq=False, slots=True)
-class Item:
-    """One parameter with what its update needs; `step` is a 0-dim tensor that counts its updates."""
-
-    name: str
-    param: Tensor
-    states: list[Tensor]
-    step: Tensor
-    group: int
-    index: int
-
+from neon.engine.scalars import host_program
+from neon.engine.settings import Item, Settings
 
 _STEP = scalar("step")
+_ALONE = "tensor"  # the scope of a norm that each tensor has for itself
 
 
 class Pass:
@@ -71,7 +33,7 @@ class Pass:
 
     def __init__(self, batch: Batch, stage: Stage) -> None:
         real = np.float64 if batch.kernel.formats.compute == torch.float64 else np.float32
-        self.host = HostProgram(stage.scalars)
+        self.host = host_program(stage.scalars)
         self.steady = not any(node is _STEP or node.op == REDUCTION for node in self.host.inputs)
         self.scalars = np.empty((len(batch.row_groups), len(stage.scalars)), real)
         self.partials = np.empty((len(batch.chunks), len(stage.reductions)))
@@ -93,59 +55,74 @@ class Pass:
 
 
 class Batch:
-    """The tensors of one launch. `positions` are the places of its items among all of a plan's."""
+    """The tensors of one launch; `positions` are the places of its members among all of a plan's.
+
+    Those that take part in a step are selected, in no time beside making the tables: `items`, and every
+    table, are theirs.
+    """
 
     def __init__(
         self, kernel: Kernel, every: Sequence[Item], positions: Sequence[int], settings: Sequence[Settings]
     ) -> None:
         self.kernel = kernel
-        self.items = items = [every[position] for position in positions]
+        self._members = [every[position] for position in positions]
+        self._positions = np.array(positions)
         self._settings = settings
-        self.device = items[0].param.device
+        self.device = self._members[0].param.device
         self.executable = prepare(kernel, self.device.type)
-        self._random = kernel.random
         self._number_nodes = [scalar(name) for name in kernel.program.numbers if name != "step"]
-        self.elements = sum(item.param.numel() for item in items)
-        self._staged = [i for i, item in enumerate(items) if not _direct(item)]
-        self._pick = _picker(positions, len(every))
+        self._alone = any(r.label == _ALONE for stage in kernel.stages for r in stage.reductions)
+        self._temporaries: dict[int, dict[str, Tensor]] = {}
+        self._groups = np.array([item.group for item in self._members])
+        self._directly = np.array([_direct(item) for item in self._members])
+        self._sizes = np.array([item.param.numel() for item in self._members])
+        self._table = np.array([self._line(item) for item in self._members], np.int64)
+
+    def _line(self, item: Item) -> list[int]:
+        key = random.tensor_key(self._settings[item.group].seed, item.index)
+        return [item.param.data_ptr(), 0, *(state.data_ptr() for state in item.states), key, 0]
+
+    # -- when the members that take part have changed ----------------------------------------------
+
+    def select(self, present: npt.NDArray[np.bool_], steps: npt.NDArray[np.float32]) -> bool:
+        """Have the members take part that are present, as a mask over the plan; whether there are any."""
+        chosen = np.flatnonzero(present[self._positions])
+        if not len(chosen):
+            return False
+        self.items = [self._members[member] for member in chosen]
+        self.table = self._table[chosen]
+        sizes = self._sizes[chosen]
+        self.elements = int(sizes.sum())
+        self._staged = np.flatnonzero(~self._directly[chosen]).tolist()
+        places = self._positions[chosen]
+        self._pick = _picker((np.cumsum(present) - 1)[places].tolist(), int(present.sum()))
+        self._make_rows(self._groups[chosen], steps[places])
+        self._make_chunks(sizes)
         self._copied: list[int] = []
+        self._grads: Sequence[Tensor] = ()
+        self._grad_addresses: Sequence[int] = ()
         self._numbers: dict[Node, Any] = {}
         self._evaluated = False
-        self._grads: Sequence[Tensor] = ()
-        self._temporaries: dict[int, dict[str, Tensor]] = {}
-        self._make_rows()
-        self._make_tables()
-        self.passes = [Pass(self, stage) for stage in kernel.stages]
-        self.scopes = [[self._shares(reduction) for reduction in stage.reductions] for stage in kernel.stages]
+        self.passes = [Pass(self, stage) for stage in self.kernel.stages]
+        self.scopes = [[self._shares(reduction) for reduction in stage.reductions] for stage in self.kernel.stages]
+        return True
 
-    # -- made once ---------------------------------------------------------------------------------
-
-    def _make_rows(self) -> None:
+    def _make_rows(self, groups: npt.NDArray[np.int64], steps: npt.NDArray[np.float32]) -> None:
         """Tensors with the same group and step count share a row, unless each has a norm of its own."""
-        alone = any(r.label == "tensor" for stage in self.kernel.stages for r in stage.reductions)
-        keys = [(item.group, int(item.step), position if alone else -1) for position, item in enumerate(self.items)]
-        rows = {key: row for row, key in enumerate(dict.fromkeys(keys))}
-        self.row_of = [rows[key] for key in keys]
-        self.row_groups = [group for group, _, _ in rows]
-        self.first_of_row = [keys.index(key) for key in rows]
-        self._row_steps = column([float(self.items[position].step) + 1 for position in self.first_of_row])
+        keys = np.arange(len(groups)) if self._alone else (groups << 32) + steps.astype(np.int64)
+        _, first, rows = np.unique(keys, return_index=True, return_inverse=True)
+        self.row_of, self.first_of_row = rows, first.tolist()
+        self.row_groups = groups[first].tolist()
+        self._row_steps = column((steps[first].astype(np.float64) + 1).tolist())
 
-    def _make_tables(self) -> None:
-        counts = [-(-item.param.numel() // CHUNK) for item in self.items]
-        chunks = [
-            (position, start, min(CHUNK, item.param.numel() - start), self.row_of[position])
-            for position, item in enumerate(self.items)
-            for start in range(0, item.param.numel(), CHUNK)
-        ]
-        self.chunks = np.array(chunks, np.int64).reshape(-1, 4)
+    def _make_chunks(self, sizes: npt.NDArray[np.int64]) -> None:
+        counts = -(-sizes // CHUNK)
         ends = np.cumsum(counts)
-        self._chunk_ranges = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
-        self.table = np.zeros((len(self.items), len(self.kernel.tensors) + 2), np.int64)
-        for position, item in enumerate(self.items):
-            addresses = [item.param.data_ptr(), 0, *(s.data_ptr() for s in item.states)]
-            key = random.tensor_key(self._settings[item.group].seed, item.index)
-            self.table[position, :-1] = (*addresses, key)
-        self._grad_addresses = [0] * len(self.items)
+        owner = np.repeat(np.arange(len(sizes)), counts)
+        start = (np.arange(len(owner)) - (ends - counts)[owner]) * CHUNK
+        length = np.minimum(CHUNK, sizes[owner] - start)
+        self.chunks = np.stack((owner, start, length, self.row_of[owner]), 1)
+        self._chunk_ranges = list(map(slice, (ends - counts).tolist(), ends.tolist()))
 
     # -- at each step ------------------------------------------------------------------------------
 
@@ -170,7 +147,7 @@ class Batch:
             self._stage_in(position)
         if self._copied or self._staged:
             self._grad_addresses = ()
-        if self._random:
+        if self.kernel.random:
             self.table[:, -1] = self._row_steps[self.row_of] if np.ndim(self._row_steps) else self._row_steps
         if reread or not self._numbers:
             self._read_numbers()
@@ -231,7 +208,7 @@ class Batch:
     def scope_of(self, position: int, reduction: Node) -> Hashable:
         """The sum that a tensor's share of a reduction belongs to."""
         item = self.items[position]
-        if reduction.label == "tensor":
+        if reduction.label == _ALONE:
             return (id(item.param), reduction)
         return id(self._settings[item.group].scopes[int(reduction.label.split("[")[1][:-1])])
 

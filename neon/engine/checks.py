@@ -10,7 +10,7 @@ from torch import Tensor
 from neon.engine.codecs import CODECS
 
 if TYPE_CHECKING:
-    from neon.engine.batch import Item
+    from neon.engine.settings import Item
 
 _ALLOWED = ", ".join(str(dtype) for dtype in CODECS)
 

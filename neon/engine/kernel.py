@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 
@@ -75,7 +75,7 @@ class Kernel:
     tensors: dict[str, torch.dtype]
     stages: tuple[Stage, ...]
 
-    @property
+    @cached_property
     def random(self) -> bool:
         """Whether it draws random bits, for which it has to know the step."""
         return any(node.op == "step_word" for node in walk(self.stages[-1].roots))

@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
+from itertools import compress
 from operator import is_
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from neon.engine.backends import forced
-from neon.engine.batch import Batch, Item, Settings, column
+from neon.engine.batch import Batch, column
 from neon.engine.checks import check_gradient, check_parameter, check_rounding, check_states
 from neon.engine.graph import Node
 from neon.engine.kernel import Formats, lower
+from neon.engine.settings import Item, Settings
 from neon.engine.watch import Likeness, Watch
 
 
@@ -26,13 +29,13 @@ class Plan:
     addition counts them all.
     """
 
-    def __init__(self, items: Sequence[Item], grads: Sequence[Tensor], settings: Sequence[Settings]) -> None:
+    def __init__(self, items: Sequence[Item], grads: Sequence[Tensor | None], settings: Sequence[Settings]) -> None:
         self.items = list(items)
         for item in items:
             check_parameter(item.name, item.param)
             check_states(item)
             check_rounding(item, settings[item.group].width)
-        self.check(grads)
+        self._check(grads)
         self.settings = list(settings)
         self._backend = forced()
         self.params = [item.param for item in items]
@@ -43,15 +46,18 @@ class Plan:
         self._steps = counts.numpy()
         self._expected_steps = self._steps.tobytes()
         self._watch = Watch([*self.params, *self._states])
-        self._grad_dtypes = [grad.dtype for grad in grads]
-        self._batches = self._make_batches(grads)
-        self._inspect(grads)
+        # Of a gradient that is not there yet, the most likely type.
+        self._grad_dtypes = [p.dtype if g is None else g.dtype for p, g in zip(self.params, grads, strict=True)]
+        self._launches = self._make_batches()
+        self._present: list[bool] | None = None
+        self._alike: Likeness | None = None
+        self._take(grads)
 
-    def _make_batches(self, grads: Sequence[Tensor]) -> list[Batch]:
+    def _make_batches(self) -> list[Batch]:
         members: dict[tuple[Any, ...], list[int]] = defaultdict(list)
-        for position, (item, grad) in enumerate(zip(self.items, grads, strict=True)):
+        for position, (item, dtype) in enumerate(zip(self.items, self._grad_dtypes, strict=True)):
             settings = self.settings[item.group]
-            formats = Formats(item.param.dtype, grad.dtype, tuple(s.dtype for s in item.states), settings.width)
+            formats = Formats(item.param.dtype, dtype, tuple(s.dtype for s in item.states), settings.width)
             members[settings.program, formats, item.param.device].append(position)
         return [
             Batch(lower(program, formats), self.items, positions, self.settings)
@@ -73,46 +79,74 @@ class Plan:
             self._watch.unchanged()
             and self._steps.tobytes() == self._expected_steps
             and self._backend == forced()
-            and (self._alike.holds(grads) or self._fits(grads))
+            and (self._are_like_before(grads) or self._fits(grads))
+        )
+
+    def _are_like_before(self, grads: Sequence[Tensor | None]) -> bool:
+        """Whether the same parameters have gradients as in the last step, of the same kinds."""
+        return (
+            self._alike is not None
+            and all(grad is None for grad in compress(grads, self._absent))
+            and self._alike.holds(self._given(grads))
         )
 
     def _fits(self, grads: Sequence[Tensor | None]) -> bool:
-        """Whether gradients that are unlike those seen so far can be taken; what nobody can take is refused."""
-        present = [grad for grad in grads if grad is not None]
-        if len(present) < len(grads) or [grad.dtype for grad in present] != self._grad_dtypes:
+        """Whether gradients that are unlike those of the last step can be taken; what nobody can take is refused."""
+        expected = zip(grads, self._grad_dtypes, strict=True)
+        if any(grad is not None and grad.dtype != dtype for grad, dtype in expected):
             return False
-        self.check(present)
-        self._inspect(present)
+        self._check(grads)
+        self._take(grads)
         return True
 
-    def _inspect(self, grads: Sequence[Tensor]) -> None:
-        for batch in self._batches:
-            batch.inspect(grads)
-        self._alike = Likeness(grads)
+    def _check(self, grads: Sequence[Tensor | None]) -> None:
+        for item, grad in zip(self.items, grads, strict=True):
+            if grad is not None:
+                check_gradient(item, grad)
 
-    def step(self, grads: Sequence[Tensor], elsewhere: Mapping[int, float] | None = None, reread: bool = True) -> None:
-        """Update every parameter once; the plan has to hold.
+    def _take(self, grads: Sequence[Tensor | None]) -> None:
+        """Prepare for gradients like these; a parameter without one is left out."""
+        present = [grad is not None for grad in grads]
+        given = [grad for grad in grads if grad is not None]
+        if present == self._present:
+            self._alike = Likeness(given)  # worth its making only where it lasts
+        else:
+            self._alike = None
+            self._select(present)
+        for batch in self._batches:
+            batch.inspect(given)
+
+    def _select(self, present: list[bool]) -> None:
+        mask = np.array(present, bool)
+        self._batches = [batch for batch in self._launches if batch.select(mask, self._steps)]
+        self._present, self._absent = present, [not there for there in present]
+        self._all = all(present)
+        self._counted = slice(None) if self._all else mask
+        self._updated = self._given(self.params)
+
+    def _given(self, values: Sequence[Any]) -> Sequence[Any]:
+        """The values of the parameters that have gradients."""
+        return values if self._all else [*compress(values, self._present or ())]
+
+    def step(
+        self, grads: Sequence[Tensor | None], elsewhere: Mapping[int, float] | None = None, reread: bool = True
+    ) -> None:
+        """Update every parameter that has a gradient, once; the plan has to hold.
 
         `elsewhere` gives sums of squares of gradients that this plan does not update but that count in a
         norm, by the id of the norm's owner. Without `reread`, the numbers of all settings are as they were.
         """
-        addresses = list(map(Tensor.data_ptr, grads))
-        if 0 in addresses:
-            self.check(grads)
+        given = self._given(grads)
+        addresses = list(map(Tensor.data_ptr, given))
         for batch in self._batches:
-            batch.bind(grads, addresses, reread)
+            batch.bind(given, addresses, reread)
         self._launch(elsewhere or {})
         for batch in self._batches:
             batch.finish()
         # The kernels wrote through addresses: tell autograd, so that the use of a stale value is caught.
-        torch.autograd.graph.increment_version(self.params)
-        self._steps += 1
+        torch.autograd.graph.increment_version(self._updated)
+        self._steps[self._counted] += 1
         self._expected_steps = self._steps.tobytes()
-
-    def check(self, grads: Sequence[Tensor]) -> None:
-        """Refuse, by name, gradients that do not fit their parameters."""
-        for item, grad in zip(self.items, grads, strict=True):
-            check_gradient(item, grad)
 
     def _launch(self, elsewhere: Mapping[int, float]) -> None:
         """Run all stages, those with reductions level by level, for their sums reach over launches."""

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from neon import backends
 from neon.arguments import clip_bound, non_negative, optional_name, rounding, whole_number
-from neon.engine.batch import Settings
 from neon.engine.options import Options
+from neon.engine.settings import Settings
 from neon.engine.trace import Rule, signature, trace
 from neon.optimizers.schedules import Schedule, is_constant
 from neon.optimizers.values import check_values

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from neon.arguments import non_negative
-from neon.engine.batch import Item, Settings
 from neon.engine.checks import check_parameter
 from neon.engine.plan import Plan
+from neon.engine.settings import Item, Settings
 from neon.engine.trace import Program
 from neon.optimizers.assignment import Match, assign
 from neon.optimizers.param_list import Entry

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from neon.arguments import non_negative
-from neon.engine.batch import Settings
+from neon.engine.settings import Settings
 from neon.optimizers.assignment import Match, assign, table
 from neon.optimizers.multioptimizer import MultiOptimizer
 from neon.optimizers.optimizer import Optimizer

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from neon.engine.batch import Item
 from neon.engine.plan import Plan
+from neon.engine.settings import Item
 from neon.optimizers.schedules import counts_steps
 from neon.optimizers.stepper import new_states
 from neon.torch.checkpoint import named_parameters
@@ -109,9 +109,9 @@ class GroupStepper:
         items = [
             self._item(name, param, place, order, list(settings[place].program.states))
             for order, (place, name, param) in enumerate(members)
-            if param.grad is not None
+            if param.grad is not None or "step" in optimizer.state.get(param, {})
         ]
-        plan = Plan(items, [item.param.grad for item in items if item.param.grad is not None], settings)
+        plan = Plan(items, [item.param.grad for item in items], settings)
         # Nothing was refused: only now are states put in place.
         for item, step in zip(items, plan.steps, strict=True):
             names = settings[item.group].program.states
@@ -120,7 +120,8 @@ class GroupStepper:
         self._groups, self._state = [*optimizer.param_groups], optimizer.state
         self._lists = [group["params"] for group in self._groups]
         self._every = [param for _, _, param in members]
-        self._without = [param for param in self._every if param.grad is None]
+        planned = {id(param) for param in plan.params}
+        self._without = [param for param in self._every if id(param) not in planned]
         # Lists and tensors may be written to without their group's knowledge: they are read at every step.
         silent = (
             (group, [key for key, value in group.items() if key not in _TENSORS and isinstance(value, (list, Tensor))])

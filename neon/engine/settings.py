@@ -1,0 +1,49 @@
+"""What a plan is told: the settings of groups of tensors, and each tensor with its states."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from neon.engine.trace import Program
+
+
+@dataclass(eq=False)
+class Settings:
+    """What the tensors of one group share: program, numbers (read anew at each step), rounding, norms.
+
+    `scopes` names, for each norm that the gradients are clipped by, the set of tensors it is taken
+    over: groups that give the same object share one norm.
+    """
+
+    program: Program
+    values: Mapping[str, Any]
+    scopes: tuple[Hashable, ...] = ()
+    width: int | None = None
+    seed: int = 0
+
+    def read(self) -> list[float]:
+        """The numbers of the program but `step`, in its order."""
+        values = self.values
+        return [float(values[k] if i is None else values[k][i]) for k, i in self.program.places]
+
+    def alike(self, other: Settings) -> bool:
+        """Whether they differ in values at most, and not in what these mean."""
+        return (self.program, self.scopes, self.width, self.seed) == (
+            other.program, other.scopes, other.width, other.seed,
+        )  # fmt: skip
+
+
+@dataclass(eq=False, slots=True)
+class Item:
+    """One parameter with what its update needs; `step` is a 0-dim tensor that counts its updates."""
+
+    name: str
+    param: Tensor
+    states: list[Tensor]
+    step: Tensor
+    group: int
+    index: int
