@@ -53,17 +53,19 @@ class Watch:
         self._tensors = list(tensors)
         self._strided = [(t, t.stride()) for t in tensors if not t.is_contiguous()]
         native = _native()
-        self._ask = self._ask_python if native is None else self._ask_native(*native)
+        self._ask_quickly = None if native is None else self._native_question(*native)
         self._expected = self._ask()
 
     def unchanged(self) -> bool:
         """Whether every tensor is as it was."""
         return self._ask() == self._expected and all(t.stride() == stride for t, stride in self._strided)
 
-    def _ask_python(self) -> Any:
+    def _ask(self) -> Any:
+        if self._ask_quickly is not None:
+            return self._ask_quickly()
         return [list(map(read, self._tensors)) for read in _PROPERTIES.values()]
 
-    def _ask_native(self, function: Callable[[int], None], properties: Sequence[int]) -> Callable[[], Any]:
+    def _native_question(self, function: Callable[[int], None], properties: Sequence[int]) -> Callable[[], Any]:
         # A handle is a reference of its own to a tensor, and keeps it; `__del__` gives it back.
         self._capsules = torch._C._aoti.unsafe_alloc_void_ptrs_from_tensors(self._tensors)
         handles = np.array([_pointer(capsule, None) for capsule in self._capsules], np.int64)

@@ -91,6 +91,8 @@ class GroupStepper:
                 group["params"] is not self._lists[place] or not plan.settings[place].alike(optimizer.settings(group))
             ):
                 return None
+        if changed:
+            self._silent = _silent(self._groups)
         for group, keys in self._silent:
             optimizer.check(group, {key: group[key] for key in keys})
         news = bool(changed or self._silent)
@@ -122,12 +124,7 @@ class GroupStepper:
         self._every = [param for _, _, param in members]
         planned = {id(param) for param in plan.params}
         self._without = [param for param in self._every if id(param) not in planned]
-        # Lists and tensors may be written to without their group's knowledge: they are read at every step.
-        silent = (
-            (group, [key for key, value in group.items() if key not in _TENSORS and isinstance(value, (list, Tensor))])
-            for group in self._groups
-        )
-        self._silent = [(group, keys) for group, keys in silent if keys]
+        self._silent = _silent(self._groups)
         return plan
 
     def _item(self, name: str, param: Tensor, place: int, order: int, states: list[str]) -> Item:
@@ -137,6 +134,15 @@ class GroupStepper:
         else:
             tensors = new_states(self._optimizer.settings(self._optimizer.param_groups[place]).program, name, param)
         return Item(name, param, tensors, kept.get("step", torch.tensor(0.0)), place, order)
+
+
+def _silent(groups: list[dict[str, Any]]) -> list[tuple[dict[str, Any], list[str]]]:
+    """The keys of groups whose values may change without the group's knowledge: lists and tensors."""
+    found = (
+        (group, [key for key, value in group.items() if key not in _TENSORS and isinstance(value, (list, Tensor))])
+        for group in groups
+    )
+    return [(group, keys) for group, keys in found if keys]
 
 
 def _same(now: Any, before: list[Any]) -> bool:

@@ -1,0 +1,280 @@
+"""What a step asks before it trusts what it knows: where tensors are, what gradients are like, what was written to."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import weakref
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from neon.engine import watch
+from neon.engine.watch import Likeness, Watch
+from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer
+from neon.torch.watched import Watched
+
+
+def set_data(tensor: Tensor, data: Tensor) -> None:
+    tensor.data = data
+
+
+# name -> what is done to a tensor of shape (4, 6) that a watch remembers
+MOVES: dict[str, Callable[[Tensor], Any]] = {
+    "other memory": lambda t: set_data(t, t.clone()),
+    "fewer rows of the same memory": lambda t: set_data(t, t.data[:2]),
+    "transposed in the same memory": lambda t: set_data(t, t.data.view(6, 4).t()),
+    "another type in the same memory": lambda t: set_data(t, t.data.view(torch.int32)),
+    "half the precision": lambda t: set_data(t, t.data.half()),
+    "grown": lambda t: t.data.resize_(400, 400),
+    "emptied": lambda t: t.data.untyped_storage().resize_(0),
+}
+
+
+@pytest.fixture(params=["native", "python"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways of asking."""
+    if request.param == "python":
+        monkeypatch.setattr(watch, "_native", lambda: None)
+    else:
+        assert watch._native() is not None, "torch's stable interface was not found: the quick way goes untested"
+    return request.param
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_a_watch_sees_every_move(way: str, move: str) -> None:
+    tensors = [torch.zeros(3), torch.zeros(4, 6), torch.zeros(0)]
+    remembered = Watch(tensors)
+    assert remembered.unchanged()
+    MOVES[move](tensors[1])
+    assert not remembered.unchanged()
+
+
+def test_a_watch_sees_other_strides_of_what_is_not_contiguous(way: str) -> None:
+    tensor = torch.zeros(4, 4, 4).permute(2, 1, 0)
+    remembered = Watch([tensor])
+    set_data(tensor, tensor.data.permute(1, 0, 2))
+    assert not tensor.is_contiguous()
+    assert not remembered.unchanged()
+
+
+def test_a_watch_does_not_mind_new_values_and_lets_go(way: str) -> None:
+    tensor = nn.Parameter(torch.zeros(5))
+    remembered = Watch([tensor])
+    with torch.no_grad():
+        tensor += 1
+    tensor.requires_grad_(False)
+    assert remembered.unchanged()
+    left = weakref.ref(tensor)
+    del tensor, remembered
+    assert left() is None
+
+
+UNLIKE = {
+    "another size": torch.zeros(7),
+    "as many elements in another shape": torch.zeros(2, 3),
+    "another type": torch.zeros(6, dtype=torch.float64),
+    "strided": torch.zeros(12)[::2],
+    "negated lazily": torch.zeros(6)._neg_view(),
+    "sparse": torch.zeros(6).to_sparse(),
+    "on another device": torch.zeros(6, device="meta"),
+    "missing": None,
+}
+
+
+@pytest.mark.parametrize("other", UNLIKE)
+def test_likeness(other: str) -> None:
+    assert watch._guards_work(), "torch's guards were not found: the quick way goes untested"
+    likeness = Likeness([torch.zeros(3), torch.zeros(6)])
+    assert likeness.holds([torch.ones(3), torch.ones(6)])
+    assert not likeness.holds([torch.ones(3), UNLIKE[other]])
+
+
+def test_likeness_without_torchs_guards_never_says_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "_guards_work", lambda: False)
+    assert not Likeness([torch.zeros(3)]).holds([torch.zeros(3)])
+
+
+WRITES: dict[str, Callable[[Any], Any]] = {
+    "[]": lambda d: d.__setitem__("lr", 2),
+    "del": lambda d: d.__delitem__("lr"),
+    "update": lambda d: d.update(lr=2),
+    "|=": lambda d: d.__ior__({"lr": 2}),
+    "setdefault": lambda d: d.setdefault("new", 2),
+    "pop": lambda d: d.pop("lr"),
+    "popitem": lambda d: d.popitem(),
+    "clear": lambda d: d.clear(),
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_a_watched_dict_tells_of_every_write_and_of_no_reading(write: str) -> None:
+    changes: dict[int, Watched] = {}
+    watched = Watched.of({"lr": 1}, changes)
+    assert (watched["lr"], watched.get("x"), [*watched.items()], watched == {"lr": 1}) == (1, None, [("lr", 1)], True)
+    assert repr(watched) == "{'lr': 1}"
+    assert not changes
+    WRITES[write](watched)
+    assert [*changes.values()] == [watched]
+    expected = {"lr": 1}
+    WRITES[write](expected)
+    assert watched == expected
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda d: pickle.loads(pickle.dumps(d))])
+def test_copies_of_a_watched_dict_are_plain(copied: Callable[[Any], Any]) -> None:
+    assert type(copied(Watched.of({"lr": 1}, {}))) is dict
+    assert type(copied(Watched(dict, {"a": {}}, changes={}))) is defaultdict
+
+
+def pair(*options: Any, **keywords: Any) -> tuple[nn.Linear, torch.optim.Optimizer, nn.Linear, torch.optim.Optimizer]:
+    """Two equal layers with equal optimizers, two steps on."""
+    torch.manual_seed(0)
+    layers = [nn.Linear(4, 3), nn.Linear(4, 3)]
+    layers[1].load_state_dict(layers[0].state_dict())
+    made = [Adam(*options, learning_rate=0.1, **keywords).attach(layer.parameters()) for layer in layers]
+    for layer, optimizer in zip(layers, made, strict=True):
+        for seed in (1, 2):
+            step(layer, optimizer, seed)
+    return layers[0], made[0], layers[1], made[1]
+
+
+def step(layer: nn.Linear, optimizer: torch.optim.Optimizer, seed: int) -> None:
+    torch.manual_seed(seed)
+    for param in layer.parameters():
+        param.grad = torch.randn_like(param)
+    optimizer.step()
+
+
+def renewed(layer: nn.Linear, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """An optimizer that has not seen a step and knows only what a checkpoint says."""
+    fresh = Adam(learning_rate=0.1).attach(layer.parameters())
+    fresh.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    return fresh
+
+
+def rate_in_place(optimizer: Any) -> None:
+    optimizer.param_groups[0]["lr"].fill_(0.3)
+
+
+# name -> what a user does between two steps
+INTERVENTIONS: dict[str, Callable[[nn.Linear, Any], Any]] = {
+    "nothing": lambda layer, o: None,
+    "another rate": lambda layer, o: o.param_groups[0].update(lr=0.3),
+    "clipping begins": lambda layer, o: o.param_groups[0].__setitem__("gradient_clip_norm", 0.01),
+    "other betas": lambda layer, o: o.param_groups[0].__setitem__("betas", (0.5, 0.6)),
+    "the count": lambda layer, o: o.state[layer.weight]["step"].fill_(7),
+    "a state replaced": lambda layer, o: o.state[layer.weight].__setitem__("exp_avg", torch.ones(3, 4)),
+    "a state moved": lambda layer, o: set_data(o.state[layer.weight]["exp_avg"], torch.ones(3, 4)),
+    "a state written to": lambda layer, o: o.state[layer.weight]["exp_avg_sq"].fill_(0.5),
+    "a state forgotten": lambda layer, o: o.state.pop(layer.weight),
+    "a parameter moved": lambda layer, o: set_data(layer.weight, torch.ones(3, 4)),
+    "a parameter in double precision": lambda layer, o: layer.double(),
+}
+
+
+@pytest.mark.parametrize("intervention", INTERVENTIONS)
+def test_what_a_user_changes_between_steps_is_seen(intervention: str) -> None:
+    """The step is the one of an optimizer that was made after the change, and so cannot go by what it knew before."""
+    layer, optimizer, twin, twin_optimizer = pair()
+    INTERVENTIONS[intervention](layer, optimizer)
+    INTERVENTIONS[intervention](twin, twin_optimizer)
+    twin_optimizer = renewed(twin, twin_optimizer)
+    for seed in (3, 4):
+        step(layer, optimizer, seed)
+        step(twin, twin_optimizer, seed)
+    assert torch.equal(layer.weight, twin.weight)
+    assert torch.equal(layer.bias, twin.bias)
+
+
+def test_a_rate_in_a_tensor_is_read_at_every_step_and_checked() -> None:
+    layer, optimizer, twin, twin_optimizer = pair()
+    optimizer.param_groups[0]["lr"] = torch.tensor(0.1, dtype=torch.float64)
+    for rate in (0.3, 0.7):
+        optimizer.param_groups[0]["lr"].fill_(rate)
+        twin_optimizer.param_groups[0]["lr"] = rate
+        step(layer, optimizer, 3)
+        step(twin, twin_optimizer, 3)
+        assert torch.equal(layer.weight, twin.weight)
+    optimizer.param_groups[0]["lr"].fill_(-1.0)
+    with pytest.raises(ValueError, match="lr must be a finite number of at least 0"):
+        step(layer, optimizer, 4)
+    assert torch.equal(layer.weight, twin.weight)
+
+
+def test_a_refused_value_is_refused_again_and_its_correction_is_taken() -> None:
+    layer, optimizer, twin, twin_optimizer = pair()
+    optimizer.param_groups[0]["lr"] = -1.0
+    for _ in range(2):
+        with pytest.raises(ValueError, match="lr must be a finite number of at least 0"):
+            step(layer, optimizer, 3)
+    optimizer.param_groups[0]["lr"] = 0.1
+    step(layer, optimizer, 3)
+    step(twin, twin_optimizer, 3)
+    assert torch.equal(layer.weight, twin.weight)
+
+
+def test_the_bounds_of_outer_norms_are_a_list_that_may_be_written_to() -> None:
+    layer, twin = nn.Linear(4, 3), nn.Linear(4, 3)
+    twin.load_state_dict(layer.state_dict())
+    one, other = (
+        MultiOptimizer({"default": GradientDescentMomentum(0.1, 0.9)}, gradient_clip_norm=bound).attach(module)
+        for bound, module in ((5.0, layer), (0.1, twin))
+    )
+    one.param_groups[0]["outer_clip_norms"][0] = 5.0
+    step(layer, one, 1)
+    one.param_groups[0]["outer_clip_norms"][0] = 0.1
+    layer.load_state_dict(twin.state_dict())
+    for group in (one, other):
+        group.state.clear()
+    step(layer, one, 2)
+    step(twin, other, 2)
+    assert torch.equal(layer.weight, twin.weight)
+
+
+# Which of three parameters have gradients, step by step: alone, in turns, one that comes late, none at all.
+PATTERNS = {
+    "in turns": ["110", "011", "110", "011", "101"],
+    "one comes late": ["110", "110", "111", "111", "001"],
+    "one stops": ["111", "110", "110", "110", "111"],
+    "none at times": ["111", "000", "111", "000", "010"],
+}
+
+
+@pytest.mark.parametrize("clip", [None, 0.5])
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_gradients_that_come_and_go(pattern: str, clip: float | None) -> None:
+    """As with one optimizer that is made anew, from a checkpoint, for each step."""
+    torch.manual_seed(0)
+    params = [nn.Parameter(torch.randn(size)) for size in (5, 70000, 3)]
+    twins = [nn.Parameter(p.detach().clone()) for p in params]
+    rule = Adam(learning_rate=0.1, gradient_clip_norm=clip)
+    optimizer, twin = rule.attach(params), rule.attach(twins)
+    for present in PATTERNS[pattern]:
+        for there, param, other in zip(present, params, twins, strict=True):
+            param.grad = torch.randn_like(param) if there == "1" else None
+            other.grad = None if param.grad is None else param.grad.clone()
+        optimizer.step()
+        anew = rule.attach(twins)
+        anew.load_state_dict(twin.state_dict())
+        anew.step()
+        twin = anew
+        for param, other in zip(params, twins, strict=True):
+            assert torch.equal(param, other)
+    assert [int(optimizer.state[p]["step"]) for p in params] == [
+        sum(present[place] == "1" for present in PATTERNS[pattern]) for place in range(3)
+    ]
+
+
+def test_no_gradient_is_kept_after_a_step() -> None:
+    layer, optimizer, _, _ = pair()
+    gradients = []
+    for seed in (3, 4):
+        step(layer, optimizer, seed)
+        gradients.append(weakref.ref(layer.weight.grad))
+        layer.zero_grad()
+    assert [gradient() for gradient in gradients] == [None, None]
