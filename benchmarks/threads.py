@@ -6,11 +6,11 @@
 
 One pass of float32 Adam is timed, alone: in `steady` one pass follows another; in `backward` each follows
 a backward pass of a small network, whose OpenMP threads still spin; in `rested` each follows a pause in
-which all threads have gone to sleep. Contenders: the calling thread
-alone (inline), torch's own OpenMP team (team), neon's waiting threads (pool), threads started for each
-pass (fresh), and numba's prange over the same number of elements in one tensor. Every
-contender has its turn in every round, in an order that rotates, after a pause in which spinning threads go to sleep.
-Writes a table, and benchmarks/results/threads-DEVICE.json.
+which all threads have gone to sleep. Contenders: the calling thread alone (inline), torch's own OpenMP
+team (team), neon's waiting threads (pool), threads started for each pass (fresh), and numba's prange over
+one tensor of as many elements, on the threads that NUMBA_THREADING_LAYER names. Every contender has its
+turn in every round, in an order that rotates, after a pause and, but in `rested`, as long a time of
+warming up. Writes a table, and benchmarks/results/threads-DEVICE.json.
 """
 
 from __future__ import annotations
@@ -132,13 +132,22 @@ def measure(work: Pass, situation: str, rounds: int) -> dict[str, Any]:
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
             time.sleep(PAUSE)
+            if situation != "rested":
+                warm_up(work, ways[name], before)
             times = [timed(work, ways[name], before) for _ in range(repeats)]
-            if number >= 0:  # the first of a turn wakes what the pause put to sleep: that is `rested`
-                seconds[name].append(statistics.median(times[1:] or times))
+            if number >= 0:
+                seconds[name].append(statistics.median(times))
     return {
         "median_seconds": {name: statistics.median(times) for name, times in seconds.items()},
         "quartiles": {name: statistics.quantiles(times)[::2] for name, times in seconds.items()},
     }
+
+
+def warm_up(work: Pass, way: Callable[[], Any], before: Callable[[], None]) -> None:
+    """Go on until what the pause put to sleep is awake, on a processor of its own."""
+    end = time.perf_counter() + PAUSE
+    while time.perf_counter() < end:
+        timed(work, way, before)
 
 
 def timed(work: Pass, way: Callable[[], Any], before: Callable[[], None]) -> float:
@@ -169,14 +178,12 @@ def main() -> None:
     parser.add_argument("--tensors", type=int, default=8, help="equal tensors that they belong to")
     parser.add_argument("--chunks", nargs="+", type=int, default=[kernel.CHUNK], help="elements of a chunk")
     parser.add_argument("--situations", nargs="+", choices=SITUATIONS, default=SITUATIONS)
-    parser.add_argument("--layer", choices=("omp", "workqueue"), default="omp", help="what runs numba's prange")
-    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
-    numba.config.THREADING_LAYER = options.layer
     numba.set_num_threads(torch.get_num_threads())
     lines: list[dict[str, Any]] = []
-    report = {"device": machine.device(), "load_before": os.getloadavg(), **vars(options), "output": None}
+    report = {"device": machine.device(), "load_before": os.getloadavg(), "rounds": options.rounds}
     used, start = machine.processor_seconds(), time.perf_counter()
     for situation in options.situations:
         for elements in options.sizes:
@@ -185,6 +192,7 @@ def main() -> None:
                 line = {"situation": situation, "elements": work.elements, "tensors": options.tensors, "chunk": chunk}
                 lines.append(line | measure(work, situation, options.rounds))
     others = machine.busy_with_others(used, time.perf_counter() - start)
+    report["numba_layer"] = numba.threading_layer()
     console = Console(width=None if sys.stdout.isatty() else 110)
     for situation in options.situations:
         console.print(table(situation, [line for line in lines if line["situation"] == situation]))

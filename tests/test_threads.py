@@ -75,11 +75,14 @@ def test_the_number_of_threads_is_torchs_at_each_step_and_changes_no_bit(spread:
     assert list(dict.fromkeys(spread.counts)) == [2, 3, most]
 
 
-def test_small_steps_run_in_the_thread_that_asks(spread: Counted) -> None:
-    p = nn.Parameter(torch.zeros(64))
-    p.grad = torch.ones(64)
-    adam().attach([p]).step()
-    assert p.any()
+@pytest.mark.parametrize(("tensors", "size"), [(1, 64), (2, 16_000), (1, 65_536), (2000, 200)])
+def test_small_work_is_done_by_the_thread_that_asks(spread: Counted, tensors: int, size: int) -> None:
+    """Few elements, one chunk, or chunks so small that threads would wait for each other."""
+    params = [nn.Parameter(torch.zeros(size)) for _ in range(tensors)]
+    for p in params:
+        p.grad = torch.ones(size)
+    adam().attach(params).step()
+    assert all(p.all() for p in params)
     assert spread.counts == []
 
 

@@ -11,9 +11,11 @@ from queue import SimpleQueue
 
 import torch
 
-# Up to so many elements the calling thread is quicker alone. The team waits awake and takes a microsecond
-# to call; threads of our own take tens of them to wake. benchmarks/threads.py measures both.
-_ALONE_BESIDE_TEAM = 65536
+# Up to so many elements, or so many a chunk on average, the calling thread is quicker alone: small chunks are
+# done sooner than the counter has gone from one processor to another. benchmarks/threads.py measures it.
+_ALONE = 32768
+_SMALL = 1024
+# Threads of our own sleep between passes: to wake them takes as long as a pass over so many elements.
 _ALONE_BESIDE_POOL = 262144
 
 Function = Callable[[int], None]
@@ -88,7 +90,8 @@ def run(function: Function, address: int, context: int, elements: int, chunks: i
     team, which keeps spinning after a backward pass. It is always the whole team, for libgomp ends the
     threads that a smaller one leaves out, and torch's next operation would start them anew.
     """
-    count = torch.get_num_threads() if elements > _ALONE_BESIDE_TEAM and chunks > 1 else 1
+    worth = elements > _ALONE and elements > _SMALL * chunks and chunks > 1
+    count = torch.get_num_threads() if worth else 1
     if count > 1 and _team is not None:
         _team(address, context, count, 0)
     elif count > 1 and elements > _ALONE_BESIDE_POOL:
