@@ -32,6 +32,7 @@ import machine
 import numba
 import numpy as np
 import torch
+from numba.np.ufunc.parallel import threading_layer
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -192,7 +193,7 @@ def main() -> None:
                 line = {"situation": situation, "elements": work.elements, "tensors": options.tensors, "chunk": chunk}
                 lines.append(line | measure(work, situation, options.rounds))
     others = machine.busy_with_others(used, time.perf_counter() - start)
-    report["numba_layer"] = numba.threading_layer()
+    report["numba_layer"] = threading_layer()
     console = Console(width=None if sys.stdout.isatty() else 110)
     for situation in options.situations:
         console.print(table(situation, [line for line in lines if line["situation"] == situation]))
