@@ -1,29 +1,26 @@
-"""Threads and processes: the same bits however the work is spread, and after a fork."""
+"""Threads: the same bits however the work is spread, and from whichever thread it comes."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import pickle
-import select
+import ctypes
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import torch
+from large_run import LARGE, Run, adam, digest
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 
 from neon.engine import threads
+from neon.engine.kernel import CHUNK
 from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, Optimizer
 
-LARGE = (200_003, 70_001)  # several chunks each, none of them full at the end
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-# From Python 3.12 on every fork beside threads warns; that such a fork is safe is what is tested here.
-pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+needs_team = pytest.mark.skipif(threads._team is None, reason="torch has no OpenMP team here that neon can use")
 
 
 @pytest.fixture(autouse=True)
@@ -34,72 +31,135 @@ def _as_many_threads_as_before() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def adam() -> Adam:
-    return Adam(learning_rate=0.01, gradient_clip_norm=0.5)
-
-
-class Run:
-    """Large tensors and an optimizer of theirs; gradients are made beforehand."""
-
-    def __init__(self, opt: Optimizer, seed: int = 0) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        self.params = [nn.Parameter(torch.randn(n, generator=generator)) for n in LARGE]
-        self.grads = [[torch.randn(n, generator=generator) for n in LARGE] for _ in range(4)]
-        self.opt = opt.attach(self.params)
-
-    def step(self, steps: range) -> Run:
-        for step in steps:
-            for p, g in zip(self.params, self.grads[step], strict=True):
-                p.grad = g
-            self.opt.step()
-        return self
-
-    def digest(self) -> str:
-        """A fingerprint of every bit of parameters and states."""
-        tensors = [t.detach() for p in self.params for t in (p, *self.opt.state[p].values())]
-        return hashlib.sha256(b"".join(t.numpy().tobytes() for t in tensors)).hexdigest()
-
-
-def digest(opt: Optimizer, seed: int = 0) -> str:
-    return Run(opt, seed).step(range(4)).digest()
-
-
 # -- threads of a pass -----------------------------------------------------------------------------
 
 
+class Counted:
+    """A team or a pool that notes how many threads each pass is given."""
+
+    def __init__(self, call: Callable[..., None]) -> None:
+        self.call = call
+        self.counts: list[int] = []
+
+    def __call__(self, function: Any, context: int, count: int, *flags: int) -> None:
+        self.counts.append(count)
+        self.call(function, context, count, *flags)
+
+
+@pytest.fixture(params=[pytest.param("team", marks=needs_team), "pool"])
+def spread(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Counted:
+    """Torch's team where there is one, or what stands in for it."""
+    if request.param == "team":
+        assert threads._team is not None
+        counted = Counted(threads._team)
+        monkeypatch.setattr(threads, "_team", counted)
+    else:
+        monkeypatch.setattr(threads, "_team", None)
+        counted = Counted(threads._pool.run)
+        monkeypatch.setattr(threads._pool, "run", counted)
+    return counted
+
+
 @pytest.mark.parametrize("norm", [None, 0.5])
-def test_one_and_several_threads_give_the_same_bits(norm: float | None) -> None:
-    found = set()
-    for count in (1, 2, 7):
+def test_the_number_of_threads_is_torchs_at_each_step_and_changes_no_bit(spread: Counted, norm: float | None) -> None:
+    torch.set_num_threads(1)
+    expected = digest(Adam(gradient_clip_norm=norm))
+    assert spread.counts == []
+    run = Run(Adam(gradient_clip_norm=norm))
+    for step, count in enumerate((2, 3, 1, 7)):  # 7: more than chunks, and than most machines' cores
         torch.set_num_threads(count)
-        found.add(digest(Adam(gradient_clip_norm=norm)))
-    assert len(found) == 1
+        run.step(range(step, step + 1))
+    assert run.digest() == expected
+    # The whole team, but no more threads of the pool than there are chunks.
+    most = min(7, sum(-(-n // CHUNK) for n in LARGE)) if threads._team is None else 7
+    assert list(dict.fromkeys(spread.counts)) == [2, 3, most]
 
 
-def test_the_pool_that_stands_in_for_openmp_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = digest(adam())
-    used: list[int] = []
-    pool = threads._pool
-
-    def recorded(size: int) -> ThreadPoolExecutor:
-        used.append(size)
-        return pool(size)
-
-    monkeypatch.setattr(threads, "_openmp_parallel", lambda: None)
-    monkeypatch.setattr(threads, "_pool", recorded)
-    assert digest(adam()) == expected
-    assert set(used) == {1}
-    torch.set_num_threads(5)
-    assert digest(adam()) == expected
-    assert set(used) == {1, 4}
+@pytest.mark.parametrize(("tensors", "size"), [(1, 64), (2, 16_000), (1, 65_536), (2000, 200)])
+def test_small_work_is_done_by_the_thread_that_asks(spread: Counted, tensors: int, size: int) -> None:
+    """Few elements, one chunk, or chunks so small that threads would wait for each other."""
+    params = [nn.Parameter(torch.zeros(size)) for _ in range(tensors)]
+    for p in params:
+        p.grad = torch.ones(size)
+    adam().attach(params).step()
+    assert all(p.all() for p in params)
+    assert spread.counts == []
 
 
-def test_small_steps_run_in_the_thread_that_asks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "_openmp_parallel", lambda: pytest.fail("asked for a team"))
-    p = nn.Parameter(torch.zeros(64))
-    p.grad = torch.ones(64)
-    adam().attach([p]).step()
-    assert p.any()
+def test_other_python_threads_go_on_while_a_kernel_runs(spread: Counted) -> None:
+    count, seen, stop = 0, [], threading.Event()
+
+    def counting() -> None:
+        nonlocal count
+        while not stop.is_set():
+            count += 1
+            time.sleep(0)  # lets the others go on
+
+    def watched(*call: Any) -> None:
+        before = count
+        spread_call(*call)
+        seen.append(count - before)
+
+    spread_call, spread.call = spread.call, watched
+    run, interval = Run(adam()), sys.getswitchinterval()
+    thread = threading.Thread(target=counting)
+    thread.start()
+    sys.setswitchinterval(60)  # nobody lets another thread go on but of its own will
+    try:
+        for _ in range(500):
+            run.step(range(4))
+            if any(seen):
+                break
+    finally:
+        sys.setswitchinterval(interval)
+        stop.set()
+        thread.join()
+    assert any(seen)
+
+
+@needs_team
+def test_passes_started_by_the_threads_of_a_team() -> None:
+    """As from a parallel region of another library."""
+    expected = {digest(adam(), seed) for seed in range(2)}
+    runs = [Run(adam(), seed) for seed in range(2)]
+    found: list[str] = []
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+    def region(_: int | None) -> None:
+        found.append(runs.pop().step(range(4)).digest())
+
+    assert threads._team is not None
+    threads._team(ctypes.cast(region, ctypes.c_void_p), 0, 2, 0)
+    assert set(found) == expected
+
+
+def test_an_interrupt_does_not_leave_threads_writing() -> None:
+    """Memory that a thread of the pool still writes must not be let go."""
+    main = threading.main_thread()
+    entered, finished = threading.Event(), threading.Event()
+
+    def kernel(_: int) -> None:
+        if threading.current_thread() is main:
+            entered.wait(timeout=60)
+            return
+        entered.set()
+        signal.raise_signal(signal.SIGINT)  # the main thread is about to wait, or does
+        time.sleep(0.2)
+        finished.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        threads._Pool().run(kernel, 0, 2)
+    assert finished.is_set()
+
+
+def test_where_no_thread_can_be_started_the_calling_one_does_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    called: list[int] = []
+    threads._Pool().run(called.append, 5, 3)
+    assert called == [5]
 
 
 # -- calls from several Python threads -------------------------------------------------------------
@@ -117,15 +177,19 @@ def at_once(actions: list[Callable[[], Any]]) -> list[Any]:
         return [future.result(timeout=60) for future in [pool.submit(released, action) for action in actions]]
 
 
-@pytest.mark.parametrize("team", ["openmp", "pool"])
 @pytest.mark.parametrize("shared", [False, True], ids=["own", "one description"])
-def test_models_trained_in_several_python_threads(shared: bool, team: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_trained_in_several_python_threads_beside_a_backward_pass(spread: Counted, shared: bool) -> None:
     expected = [digest(adam(), seed) for seed in range(4)]
-    if team == "pool":
-        monkeypatch.setattr(threads, "_openmp_parallel", lambda: None)
     description = adam()
     actions = [lambda seed=seed: digest(description if shared else adam(), seed) for seed in range(4)]
-    assert at_once(actions) == expected
+    weight = torch.ones(512, 512, requires_grad=True)
+
+    def backward() -> None:
+        for _ in range(20):
+            (weight @ weight).sum().backward()
+
+    assert at_once([*actions, backward])[:-1] == expected
+    assert set(spread.counts) == {2}
 
 
 def test_one_optimizer_may_optimize_layers_of_several_threads() -> None:
@@ -172,112 +236,3 @@ def test_an_optimizer_stepped_by_several_threads_loses_no_step() -> None:
     at_once([lambda: [opt.step() for _ in range(50)]] * 4)
     assert p.tolist() == [-200] * 8
     assert opt.state[p]["step"].item() == 200
-
-
-# -- processes -------------------------------------------------------------------------------------
-
-
-def in_child(action: Callable[[], Any], timeout: float = 60) -> Any:
-    """What the action gives in a forked child; a child that hangs is ended, and the test fails."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.write(writing, pickle.dumps(action()))
-        except BaseException as error:
-            os.write(writing, pickle.dumps(error))
-        finally:
-            os._exit(0)
-    os.close(writing)
-    try:
-        ready, _, _ = select.select([reading], [], [], timeout)
-        if not ready:
-            os.kill(child, signal.SIGKILL)
-        found = os.read(reading, 65536)
-    finally:
-        os.close(reading)
-        os.waitpid(child, 0)
-    assert ready, "the child hangs"
-    assert found, "the child died"
-    result = pickle.loads(found)
-    if isinstance(result, BaseException):
-        raise result
-    return result
-
-
-@needs_fork
-def test_a_child_goes_on_where_the_parent_stepped() -> None:
-    """The threads that ran the parent's steps do not exist in the child."""
-    expected = digest(adam())
-    run = Run(adam()).step(range(2))
-    assert in_child(lambda: run.step(range(2, 4)).digest()) == expected
-    assert in_child(lambda: in_child(lambda: run.step(range(2, 4)).digest())) == expected
-    assert run.step(range(2, 4)).digest() == expected  # the parent has its own copy
-
-
-@needs_fork
-def test_a_child_starts_runs_of_its_own() -> None:
-    expected = digest(adam())
-
-    class Fresh(Optimizer):
-        @staticmethod
-        def rule(w: Any, g: Any, *, lr: Any = 0.5, twice: Any = 2.0) -> Any:
-            return w - lr * twice * g
-
-    def child() -> Any:
-        torch.set_num_threads(1)  # torch's own work, as DataLoader's workers do
-        p = nn.Parameter(torch.zeros(2))
-        p.grad = torch.ones(2)
-        Fresh().attach([p]).step()  # compiled in the child
-        return p.tolist(), digest(adam())
-
-    assert in_child(child) == ([-1.0, -1.0], expected)
-
-
-@needs_fork
-def test_a_child_is_not_held_up_by_what_another_thread_was_doing() -> None:
-    """Forked while a thread is in the middle of its first step: its locks are nobody's in the child."""
-    inside, go_on = threading.Event(), threading.Event()
-
-    class Slow(Optimizer):
-        @staticmethod
-        def rule(w: Any, g: Any, *, lr: Any = 0.5) -> Any:
-            inside.set()
-            go_on.wait(timeout=120)
-            return w - lr * g
-
-    def small_step(opt: Optimizer) -> list[float]:
-        p = nn.Parameter(torch.zeros(2))
-        p.grad = torch.ones(2)
-        opt.attach([p]).step()
-        return p.tolist()
-
-    expected = small_step(adam())
-    thread = threading.Thread(target=small_step, args=(Slow(),))
-    thread.start()
-    try:
-        assert inside.wait(timeout=60)
-        assert in_child(lambda: small_step(adam()), timeout=10) == expected
-    finally:
-        go_on.set()
-        thread.join(timeout=60)
-
-
-@needs_fork
-def test_training_beside_the_workers_of_a_data_loader() -> None:
-    inputs = torch.randn(12, 300, generator=torch.Generator().manual_seed(0))
-
-    def train(workers: int) -> list[torch.Tensor]:
-        torch.manual_seed(0)
-        model = nn.Linear(300, 300)  # large enough for several threads
-        opt = adam().attach(model)
-        for _ in range(2):  # workers are forked anew, now after steps of the parent
-            kind = {"num_workers": workers, "multiprocessing_context": "fork"} if workers else {}
-            for (batch,) in DataLoader(TensorDataset(inputs), batch_size=4, **kind):
-                opt.zero_grad()
-                model(batch).square().mean().backward()
-                opt.step()
-        return [p.detach() for p in model.parameters()]
-
-    for alone, beside in zip(train(0), train(2), strict=True):
-        assert torch.equal(alone, beside)
