@@ -43,6 +43,7 @@ def unit_of(value: float) -> str:
 FIGURES: dict[str, Callable[[float], str]] = {
     "seconds": seconds,
     "speed-up": ratio,
+    "over compiled": ratio,
     "of the limit": "{:.2f}".format,
     "of one group": ratio,
     "of rounding to nearest": ratio,

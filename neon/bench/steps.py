@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from neon.bench.rules import COMPILED, OPTIONS, neon_optimizer, torch_optimizers
+from neon.bench.rules import COMPILED, CONFIGURATIONS, OPTIONS, neon_optimizer, torch_optimizers
 from neon.bench.shapes import SHAPES, Shapes
 from neon.bench.spec import Line, Settings
 from neon.bench.timing import Contender, Measured, interleaved, scaling
@@ -28,7 +28,7 @@ def measure_step(line: Line, settings: Settings) -> Measured:
     if work.grouped:
         together = attach(line, Work(work.params, work.bounds, grouped=False))
         steps[ONE_GROUP] = Contender(together.step)
-    peers = [who for who in steps if who not in ("neon", ONE_GROUP)]
+    peers = [who for who in steps if who in CONFIGURATIONS]
     ours.step()  # makes the states
     traffic = Traffic.of(ours, work.params, line.option)
     if shapes.past_cache:
@@ -41,6 +41,8 @@ def measure_step(line: Line, settings: Settings) -> Measured:
         best = min(peers, key=medians.__getitem__)
         details |= {"difference_in_updates": difference, "torch_best": best}
         figures["speed-up"] = medians[best] / medians["neon"]
+    if COMPILED in medians:
+        figures["over compiled"] = medians[COMPILED] / medians["neon"]
     if work.grouped:
         figures["of one group"] = medians["neon"] / medians[ONE_GROUP]
     if shapes.past_cache:
@@ -79,12 +81,13 @@ def attach(line: Line, work: Work, **options: Any) -> AttachedOptimizer:
 def torch_contenders(line: Line, work: Work, settings: Settings) -> dict[str, Contender]:
     """Torch's clipping and step in each configuration; on request also compiled."""
     groups = work.groups(neon_optimizer(line.rule).group()["lr"])
-    clip, bound = OPTIONS[line.option].theirs, work.bounds.get(line.option, 0.0)
+    option, bound = OPTIONS[line.option], work.bounds.get(line.option)
+    foreach = option.foreach_when_large or not SHAPES[line.shape].past_cache
 
     def step_of(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
-        if clip is None:
+        if option.theirs is None:
             return optimizer.step
-        return lambda clip=clip: (clip(work.params, bound), optimizer.step())
+        return lambda clip=option.theirs: (clip(work.params, bound, foreach=foreach), optimizer.step())
 
     steps = {who: step_of(optimizer) for who, optimizer in torch_optimizers(line.rule, groups).items()}
     if settings.compiled and steps:
