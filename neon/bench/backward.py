@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from neon.bench.rules import neon_optimizer, torch_optimizers
 from neon.bench.spec import Line, Settings
-from neon.bench.timing import Contender, Measured, interleaved
+from neon.bench.steps import check_agreement, compare_with_torch
+from neon.bench.timing import Contender, Measured, interleaved, timed
 from neon.bench.work import flat, largest_difference
 
 
@@ -43,35 +45,24 @@ NETWORKS = {"mlp": Network(mlp, (128, 64), 100), "conv": Network(convolutions, (
 def measure_backward(line: Line, settings: Settings) -> Measured:
     """Each contender has a model of its own, from the same weights and on the same batch."""
     network = NETWORKS[line.shape]
+    check_agreement(Line("step", line.rule, "large"), grouped=False, settings=settings)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model, inputs = network.make(), torch.randn(network.batch)
         targets = torch.randint(10, network.batch[:1])
+    ours, start = neon_optimizer(line.rule), list(model.parameters())
+    models = {who: copy.deepcopy(model) for who in ("neon", *torch_optimizers(line.rule, [{"params": start}]))}
     contenders: dict[str, Contender] = {}
-    models: dict[str, nn.Module] = {}
-
-    def enter(who: str, make: Callable[[list[Tensor]], torch.optim.Optimizer]) -> None:
-        models[who] = copy.deepcopy(model)
-        optimizer = make(list(models[who].parameters()))
-        contenders[who] = Contender(optimizer.step, lambda: backward(models[who], inputs, targets))
-
-    enter("neon", neon_optimizer(line.rule).attach)
-    for who in torch_optimizers(line.rule, [{"params": list(model.parameters())}]):
-        enter(who, lambda params, who=who: torch_optimizers(line.rule, [{"params": params}])[who])
-    for contender in contenders.values():
-        assert contender.prepare
-        contender.prepare()
-        contender.step()
+    for who, own in models.items():
+        groups = [{"params": list(own.parameters())}]
+        optimizer = ours.attach(groups) if who == "neon" else torch_optimizers(line.rule, groups)[who]
+        contenders[who] = Contender(optimizer.step, partial(backward, own, inputs, targets))
+        timed(contenders[who], 1)
     ends = {who: flat(list(trained.parameters())) for who, trained in models.items()}
-    difference = largest_difference(flat(list(model.parameters())), ends)
+    difference = largest_difference(flat(start), ends)
     measured = interleaved(contenders, settings.rounds or network.rounds)
-    medians = measured.medians
-    peers = [who for who in medians if who != "neon"]
-    best = min(peers, key=medians.__getitem__)
-    measured.figures["seconds"] = medians["neon"]
-    measured.figures["speed-up"] = medians[best] / medians["neon"]
-    measured.figures["of torch's fused"] = medians["neon"] / medians["fused"]
-    measured.details.update({"difference_in_updates": difference, "torch_best": best})
+    compare_with_torch(measured, difference)
+    measured.figures["of torch's fused"] = measured.medians["neon"] / measured.medians["fused"]
     return measured
 
 

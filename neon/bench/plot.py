@@ -82,7 +82,7 @@ def _panel(axes: Axes, results: Sequence[Result], name: str) -> None:
                 label = "clip by norm" if number == len(shapes) - 1 else None
                 axes.plot(lengths, places, "D", ms=3.5, mfc="white", mec=INK, mew=0.9, ls="", label=label)
     axes.set_yticks(range(len(rules)), rules)
-    axes.set_ylim(len(rules) - 0.5, -0.5)
+    axes.set_ylim(max(len(rules), 1) - 0.5, -0.5)
     axes.axvline(1.0, color=INK, lw=0.9)
     if name == "speed-up" and values:
         _ratios(axes, min(values.values()), max(values.values()))

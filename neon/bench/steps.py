@@ -10,7 +10,7 @@ import torch
 from neon.bench.rules import COMPILED, CONFIGURATIONS, OPTIONS, neon_optimizer, torch_optimizers
 from neon.bench.shapes import SHAPES, Shapes
 from neon.bench.spec import Line, Settings
-from neon.bench.timing import Contender, Measured, interleaved, scaling
+from neon.bench.timing import SCALES, Contender, Measured, interleaved, scaling
 from neon.bench.work import AgreementError, Traffic, Work, flat, gradients, largest_difference, make_work
 from neon.torch import AttachedOptimizer
 
@@ -24,31 +24,21 @@ def measure_step(line: Line, settings: Settings) -> Measured:
     difference = check_agreement(line, shapes.grouped, settings)
     work = make_work(shapes)
     ours = attach(line, work)
-    steps = {"neon": Contender(ours.step), **torch_contenders(line, work, settings)}
+    peers = torch_contenders(line, work, settings)
+    steps = {"neon": Contender(ours.step), **peers}
     if work.grouped:
-        together = attach(line, Work(work.params, work.bounds, grouped=False))
-        steps[ONE_GROUP] = Contender(together.step)
-    peers = [who for who in steps if who in CONFIGURATIONS]
+        steps[ONE_GROUP] = Contender(attach(line, Work(work.params, work.bounds, grouped=False)).step)
     ours.step()  # makes the states
     traffic = Traffic.of(ours, work.params, line.option)
     if shapes.past_cache:
         steps |= scaling(traffic.touched)
     measured = interleaved(steps, settings.rounds or shapes.rounds, shapes.steps)
     _check_finite(work)
-    medians, figures, details = measured.medians, measured.figures, measured.details
-    figures["seconds"] = medians["neon"]
-    if peers:
-        best = min(peers, key=medians.__getitem__)
-        details |= {"difference_in_updates": difference, "torch_best": best}
-        figures["speed-up"] = medians[best] / medians["neon"]
-    if COMPILED in medians:
-        figures["over compiled"] = medians[COMPILED] / medians["neon"]
+    compare_with_torch(measured, difference)
     if work.grouped:
-        figures["of one group"] = medians["neon"] / medians[ONE_GROUP]
+        measured.figures["of one group"] = measured.medians["neon"] / measured.medians[ONE_GROUP]
     if shapes.past_cache:
-        shares = shares_of_limit(measured, traffic, ["neon", *peers])
-        figures["of the limit"] = shares["neon"]
-        details |= limit_details(measured, traffic, shares, shapes.elements)
+        compare_with_limit(measured, traffic, ["neon", *peers], shapes.elements)
     return measured
 
 
@@ -65,11 +55,31 @@ def measure_rounding(line: Line, settings: Settings) -> Measured:
     steps = {who: Contender(optimizer.step) for who, optimizer in attached.items()}
     measured = interleaved(steps | scaling(traffic.touched), settings.rounds or shapes.rounds)
     _check_finite(work)
-    shares = shares_of_limit(measured, traffic, list(attached))
-    measured.figures["of the limit"] = shares["at random"]
+    compare_with_limit(measured, traffic, ["at random", "to nearest"], shapes.elements)
     measured.figures["of rounding to nearest"] = measured.medians["at random"] / measured.medians["to nearest"]
-    measured.details.update(limit_details(measured, traffic, shares, shapes.elements))
     return measured
+
+
+def compare_with_torch(measured: Measured, difference: float) -> None:
+    """Neon beside the fastest of torch's configurations; what torch.compile makes of one is told apart."""
+    medians = measured.medians
+    measured.figures["seconds"] = medians["neon"]
+    best = min((who for who in medians if who in CONFIGURATIONS), key=medians.__getitem__, default=None)
+    if best is not None:
+        measured.figures["speed-up"] = medians[best] / medians["neon"]
+        measured.details.update({"difference_in_updates": difference, "torch_best": best})
+    if COMPILED in medians:
+        measured.figures["over compiled"] = medians[COMPILED] / medians["neon"]
+
+
+def compare_with_limit(measured: Measured, traffic: Traffic, names: list[str], elements: int) -> None:
+    """What each moves a second, by what scaling in place moves: all that the step touches, read and written."""
+    limit = 2 * traffic.touched / min(measured.medians[who] for who in SCALES)
+    shares = {who: traffic.moved / measured.medians[who] / limit for who in names}
+    measured.figures["of the limit"] = shares[names[0]]
+    measured.details.update(
+        {"bytes_a_parameter": traffic.moved / elements, "limit_gb_s": limit / 1e9, "shares_of_limit": shares}
+    )
 
 
 def attach(line: Line, work: Work, **options: Any) -> AttachedOptimizer:
@@ -97,16 +107,19 @@ def torch_contenders(line: Line, work: Work, settings: Settings) -> dict[str, Co
 
 
 def check_agreement(line: Line, grouped: bool, settings: Settings) -> float:
-    """Three steps of each contender from the same start; the largest difference as a fraction of an update."""
+    """Three steps of each contender from the same start; the largest difference as a fraction of an update.
+
+    Each step has other gradients: with equal ones the averages of Adam, say, would not show.
+    """
     shapes = Shapes(SMALL, rounds=0, grouped=grouped)
 
     def trained(who: str) -> torch.Tensor:
         work = make_work(shapes)
         step = attach(line, work).step if who == "neon" else torch_contenders(line, work, settings)[who].step
         kept = [grad.clone() for grad in gradients(work.params)]
-        for _ in range(3):
+        for number in range(3):
             for param, grad in zip(work.params, kept, strict=True):
-                param.grad = grad.clone()
+                param.grad = grad.roll(number)
             step()
         return flat(work.params)
 
@@ -129,17 +142,3 @@ def _check_rounding(line: Line) -> None:
 def _check_finite(work: Work) -> None:
     if not all(bool(param.isfinite().all()) for param in work.params):
         raise AgreementError("parameters have become infinite: the work is not what it was")
-
-
-def shares_of_limit(measured: Measured, traffic: Traffic, names: list[str]) -> dict[str, float]:
-    """What each moves a second, by what scaling in place moves: two times what it touches."""
-    limit = 2 * traffic.touched / measured.limit_seconds
-    return {who: traffic.moved / measured.medians[who] / limit for who in names}
-
-
-def limit_details(measured: Measured, traffic: Traffic, shares: dict[str, float], elements: int) -> dict[str, Any]:
-    return {
-        "bytes_a_parameter": traffic.moved / elements,
-        "limit_gb_s": 2 * traffic.touched / measured.limit_seconds / 1e9,
-        "shares_of_limit": shares,
-    }

@@ -47,11 +47,6 @@ class Measured:
     def medians(self) -> dict[str, float]:
         return {who: statistics.median(times) for who, times in self.seconds.items()}
 
-    @property
-    def limit_seconds(self) -> float:
-        """The time of the faster way to scale a vector in place."""
-        return min(self.medians[who] for who in SCALES)
-
 
 def timed(contender: Contender, steps: int) -> float:
     """Seconds a step. Only here is the clock read: what returns before its work is done is to be waited for here."""

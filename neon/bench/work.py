@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +77,7 @@ class Traffic:
         return Traffic(weights + grads + states, 2 * weights + readings * grads + 2 * states)
 
 
-def flat(params: list[Tensor]) -> Tensor:
+def flat(params: Sequence[Tensor]) -> Tensor:
     """All elements in one new vector of float32."""
     return torch.cat([param.detach().flatten().float() for param in params])
 
