@@ -92,7 +92,8 @@ def run_command(request: Request, console: Console) -> Report:
             results.append(measure(line, settings))
             _log(console, f"{number}/{len(chosen)}", results[-1])
     report = Report(device, results)
-    name = machine.file_name(device) + "-part" * (not request.whole) + "-busy" * report.disturbed
+    name = machine.file_name(device) + f"-{request.threads}threads" * (request.threads is not None)
+    name += "-part" * (not request.whole) + "-busy" * report.disturbed
     show(report, console)
     save(report, request.output / f"{name}.json", console)
     return report
@@ -140,13 +141,14 @@ def _log(console: Console, number: str, result: Result) -> None:
 def _threads(count: int | None) -> Iterator[None]:
     """Let torch and numba use so many threads inside the block."""
     before = torch.get_num_threads(), numba.get_num_threads()
-    count = before[0] if count is None else count
     most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    if not 1 <= count <= most:
+    if count is None:
+        count = before[0]
+    elif not 1 <= count <= most:
         raise SettingsError(f"threads must be 1 to {most}, the processors here; received {count}.")
     try:
         torch.set_num_threads(count)
-        numba.set_num_threads(count)
+        numba.set_num_threads(min(count, most))
         yield
     finally:
         torch.set_num_threads(before[0])

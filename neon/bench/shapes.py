@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 TensorShape = tuple[int, ...]
@@ -27,14 +28,7 @@ class Shapes:
 
     @property
     def elements(self) -> int:
-        return sum(map(_product, self.tensors))
-
-
-def _product(shape: TensorShape) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total
+        return sum(map(math.prod, self.tensors))
 
 
 def resnet50() -> tuple[TensorShape, ...]:
