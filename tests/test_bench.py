@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -18,12 +19,12 @@ from neon.bench import child, machine, memory, steps
 from neon.bench.first_step import first_step
 from neon.bench.kinds import KINDS, lines
 from neon.bench.result import Result
-from neon.bench.rules import OPTIONS, PEERS, exported_rules
+from neon.bench.rules import OPTIONS, PEERS, exported_rules, torch_optimizers
 from neon.bench.shapes import SHAPES, Shapes
 from neon.bench.spec import Line, Settings, choose
 from neon.bench.targets import TARGETS
-from neon.bench.timing import Contender, interleaved
-from neon.bench.work import AgreementError, Traffic, largest_difference, make_work
+from neon.bench.timing import Contender, interleaved, scaling
+from neon.bench.work import AgreementError, bytes_moved, gradients, largest_difference, make_work
 
 FEW = Settings(rounds=2)
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -148,21 +149,49 @@ def test_the_work_stays_the_same_while_torch_clips_in_place() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "dtype", "option", "touched", "moved"),
+    ("rule", "dtype", "option", "moved"),
     [
-        ("Adam", torch.float32, "plain", 16, 28),
-        ("Adam", torch.float32, "norm", 16, 32),
-        ("Adam", torch.float32, "value", 16, 28),
-        ("Adam", torch.bfloat16, "plain", 12, 22),
-        ("GradientDescentMomentum", torch.float32, "plain", 12, 20),
-        ("Adadelta", torch.float32, "plain", 16, 28),
+        ("Adam", torch.float32, "plain", 28),
+        ("Adam", torch.float32, "norm", 32),
+        ("Adam", torch.float32, "value", 28),
+        ("Adam", torch.bfloat16, "plain", 22),
+        ("GradientDescentMomentum", torch.float32, "plain", 20),
+        ("Adadelta", torch.float32, "plain", 28),
     ],
 )
-def test_bytes_that_a_rule_must_move(rule: str, dtype: torch.dtype, option: str, touched: int, moved: int) -> None:
+def test_bytes_that_a_rule_must_move(rule: str, dtype: torch.dtype, option: str, moved: int) -> None:
     work = make_work(Shapes(((10, 10),), rounds=2), dtype)
     optimizer = steps.attach(Line("step", rule, "large", option), work)
     optimizer.step()
-    assert Traffic.of(optimizer, work.params, option) == Traffic(100 * touched, 100 * moved)
+    assert bytes_moved(optimizer, work.params, option) == 100 * moved
+
+
+@pytest.mark.parametrize("rule", exported_rules())
+def test_everybody_steps_over_the_same_memory(rule: str) -> None:
+    shapes = Shapes(((33, 5), (7,), (64, 64)), rounds=2)
+    count = steps.states_of(rule)
+    work = make_work(shapes, states=count)
+    line = Line("step", rule, "large")
+    optimizers = [steps.attach(line, work), *torch_optimizers(rule, work.groups(0.1)).values()]
+    for optimizer in optimizers[1:]:
+        work.share(optimizer)
+    start, end = work.memory.data_ptr(), work.memory.data_ptr() + work.memory.nbytes
+    for optimizer in optimizers:
+        optimizer.step()
+        for param, places in zip(work.params, work.states, strict=True):
+            states = [state for name, state in optimizer.state[param].items() if name != "step"]
+            assert len(states) == count
+            assert all(state is place for state, place in zip(states, places, strict=True))
+    tensors = [*work.params, *gradients(work.params), *(state for states in work.states for state in states)]
+    ranges = sorted((t.data_ptr(), t.data_ptr() + t.nbytes) for t in tensors)
+    assert len(ranges) == 3 * (2 + count)
+    assert start == ranges[0][0]
+    assert ranges[-1][1] <= end < ranges[-1][1] + 64
+    assert all(a[1] <= b[0] < a[1] + 64 for a, b in pairwise(ranges))
+    before = [tensor.clone() for tensor in tensors]
+    for contender in scaling(work.memory).values():
+        contender.step()
+    assert all(map(torch.equal, tensors, before))
 
 
 def test_contenders_take_turns_without_garbage_collection() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from neon.bench.rules import COMPILED, CONFIGURATIONS, OPTIONS, neon_optimizer, 
 from neon.bench.shapes import SHAPES, Shapes
 from neon.bench.spec import Line, Settings
 from neon.bench.timing import SCALES, Contender, Measured, interleaved, scaling
-from neon.bench.work import AgreementError, Traffic, Work, flat, gradients, largest_difference, make_work
+from neon.bench.work import AgreementError, Work, bytes_moved, flat, gradients, largest_difference, make_work
 from neon.torch import AttachedOptimizer
 
 SMALL = ((100, 77), (1000,))
@@ -22,23 +23,21 @@ def measure_step(line: Line, settings: Settings) -> Measured:
     """A rule with an option, over one model's tensors."""
     shapes = SHAPES[line.shape]
     difference = check_agreement(line, shapes.grouped, settings)
-    work = make_work(shapes)
+    work = make_work(shapes, states=states_of(line.rule))
     ours = attach(line, work)
     peers = torch_contenders(line, work, settings)
     steps = {"neon": Contender(ours.step), **peers}
     if work.grouped:
-        steps[ONE_GROUP] = Contender(attach(line, Work(work.params, work.bounds, grouped=False)).step)
-    ours.step()  # makes the states
-    traffic = Traffic.of(ours, work.params, line.option)
+        steps[ONE_GROUP] = Contender(attach(line, replace(work, grouped=False)).step)
     if shapes.past_cache:
-        steps |= scaling(traffic.touched)
+        steps |= scaling(work.memory)
     measured = interleaved(steps, settings.rounds or shapes.rounds, shapes.steps)
     _check_finite(work)
     compare_with_torch(measured, difference)
     if work.grouped:
         measured.figures["of one group"] = measured.medians["neon"] / measured.medians[ONE_GROUP]
     if shapes.past_cache:
-        compare_with_limit(measured, traffic, ["neon", *peers], shapes.elements)
+        compare_with_limit(measured, work, bytes_moved(ours, work.params, line.option), ["neon", *peers])
     return measured
 
 
@@ -46,16 +45,14 @@ def measure_rounding(line: Line, settings: Settings) -> Measured:
     """bfloat16 parameters and gradients with float32 states: rounded to nearest, and at random."""
     shapes = SHAPES[line.shape]
     _check_rounding(line)
-    work = make_work(shapes, torch.bfloat16)
+    work = make_work(shapes, torch.bfloat16, states_of(line.rule))
     roundings = {"to nearest": False, "at random": True}
     attached = {who: attach(line, work, stochastic_round=how) for who, how in roundings.items()}
-    for optimizer in attached.values():
-        optimizer.step()
-    traffic = Traffic.of(attached["at random"], work.params, line.option)
     steps = {who: Contender(optimizer.step) for who, optimizer in attached.items()}
-    measured = interleaved(steps | scaling(traffic.touched), settings.rounds or shapes.rounds)
+    measured = interleaved(steps | scaling(work.memory), settings.rounds or shapes.rounds)
     _check_finite(work)
-    compare_with_limit(measured, traffic, ["at random", "to nearest"], shapes.elements)
+    moved = bytes_moved(attached["at random"], work.params, line.option)
+    compare_with_limit(measured, work, moved, ["at random", "to nearest"])
     measured.figures["of rounding to nearest"] = measured.medians["at random"] / measured.medians["to nearest"]
     return measured
 
@@ -72,20 +69,27 @@ def compare_with_torch(measured: Measured, difference: float) -> None:
         measured.figures["over compiled"] = medians[COMPILED] / medians["neon"]
 
 
-def compare_with_limit(measured: Measured, traffic: Traffic, names: list[str], elements: int) -> None:
-    """What each moves a second, by what scaling in place moves: all that the step touches, read and written."""
-    limit = 2 * traffic.touched / min(measured.medians[who] for who in SCALES)
-    shares = {who: traffic.moved / measured.medians[who] / limit for who in names}
+def compare_with_limit(measured: Measured, work: Work, moved: int, names: list[str]) -> None:
+    """What each moves a second, by what scaling the same memory in place moves: all of it, read and written."""
+    limit = 2 * work.memory.nbytes / min(measured.medians[who] for who in SCALES)
+    shares = {who: moved / measured.medians[who] / limit for who in names}
     measured.figures["of the limit"] = shares[names[0]]
-    measured.details.update(
-        {"bytes_a_parameter": traffic.moved / elements, "limit_gb_s": limit / 1e9, "shares_of_limit": shares}
-    )
+    measured.details["bytes_a_parameter"] = moved / sum(param.numel() for param in work.params)
+    measured.details.update({"limit_gb_s": limit / 1e9, "shares_of_limit": shares})
+
+
+def states_of(rule: str) -> int:
+    """How many states a rule keeps for each parameter."""
+    optimizer = neon_optimizer(rule)
+    return len(optimizer.settings(optimizer.group()).program.states)
 
 
 def attach(line: Line, work: Work, **options: Any) -> AttachedOptimizer:
     """Neon's optimizer of a line over some work."""
     optimizer = neon_optimizer(line.rule, line.option, work.bounds.get(line.option), **options)
-    return optimizer.attach(work.groups(optimizer.group()["lr"]))
+    attached = optimizer.attach(work.groups(optimizer.group()["lr"]))
+    work.share(attached)
+    return attached
 
 
 def torch_contenders(line: Line, work: Work, settings: Settings) -> dict[str, Contender]:
@@ -99,10 +103,15 @@ def torch_contenders(line: Line, work: Work, settings: Settings) -> dict[str, Co
             return optimizer.step
         return lambda clip=option.theirs: (clip(work.params, bound, foreach=foreach), optimizer.step())
 
-    steps = {who: step_of(optimizer) for who, optimizer in torch_optimizers(line.rule, groups).items()}
-    if settings.compiled and steps:
+    optimizers = torch_optimizers(line.rule, groups)
+    if settings.compiled and optimizers:
         torch.compiler.reset()  # or what earlier lines compiled counts against a limit, and this one runs eagerly
-        steps[COMPILED] = torch.compile(step_of(torch_optimizers(line.rule, groups)["foreach"]))
+        optimizers[COMPILED] = torch_optimizers(line.rule, groups)["foreach"]
+    for optimizer in optimizers.values():
+        work.share(optimizer)
+    steps = {who: step_of(optimizer) for who, optimizer in optimizers.items()}
+    if COMPILED in steps:
+        steps[COMPILED] = torch.compile(steps[COMPILED])
     return {who: Contender(step) for who, step in steps.items()}
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numba
 import numpy as np
-import torch
+from torch import Tensor
 
 from neon.bench import machine
 
@@ -95,10 +95,9 @@ def _scale_by_numba(vector: Any, factor: Any) -> None:
         vector[index] *= factor
 
 
-def scaling(size: int) -> dict[str, Contender]:
-    """Scaling `size` bytes in place, by torch and by numba: each byte is read and written once."""
-    vector = torch.ones(size // 4)
+def scaling(memory: Tensor) -> dict[str, Contender]:
+    """Scaling memory in place by one, by torch and by numba: each byte is read and written once."""
     return {
-        "scale by torch": Contender(partial(vector.mul_, 1.0)),
-        "scale by numba": Contender(partial(_scale_by_numba, vector.numpy(), np.float32(1))),
+        "scale by torch": Contender(partial(memory.mul_, 1.0)),
+        "scale by numba": Contender(partial(_scale_by_numba, memory.numpy(), np.float32(1))),
     }
