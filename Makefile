@@ -17,8 +17,8 @@ lint: $(READY)  ## style and types
 	$(RUN) ruff format --check .
 	$(RUN) pyright
 
-bench: $(READY)  ## a first look at speed
-	$(VENV)/bin/python benchmarks/first_look.py
+bench: $(READY)  ## measure speed beside torch.optim and the limit of memory, about a quarter of an hour
+	$(VENV)/bin/neon bench
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -82,6 +82,42 @@ def compare(
 
 
 @app.command()
+def bench(
+    kinds: Annotated[
+        str | None, typer.Option(help="Of step, rounding, backward, start, memory; separated by commas, as all below.")
+    ] = None,
+    rules: Annotated[str | None, typer.Option(help="Such as Adam,Lion. Default: every rule.")] = None,
+    shapes: Annotated[str | None, typer.Option(help="Of large, resnet50, gpt2, tiny, groups.")] = None,
+    options: Annotated[str | None, typer.Option(help="Of plain, norm, value: how gradients are clipped.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Turns of each contender. Default: by shape.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Of torch and numba. Default: as many as torch uses.")] = None,
+    compiled: Annotated[bool, typer.Option("--compiled", help="Measure torch.compile of torch's step too.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A few rules and shapes, in about a minute.")] = False,
+    output: Annotated[Path, typer.Option(help="Where results and figure go.")] = Path("benchmarks/results"),
+    plot_only: Annotated[Path | None, typer.Option(help="Show and draw this result again.")] = None,
+) -> None:
+    """Measure how fast steps are here, beside torch.optim and the limit of memory, in about a quarter of an hour.
+
+    Ends with tables of what was measured and which targets are met, with a JSON file and a figure.
+    """
+    from rich.console import Console
+
+    from neon.bench.command import Request, redraw, run_command
+    from neon.compare.errors import UsageError
+
+    console = Console()
+    try:
+        if plot_only is not None:
+            redraw(plot_only, console)
+        else:
+            run_command(Request(kinds, rules, shapes, options, rounds, threads, compiled, quick, output), console)
+    except UsageError as error:
+        _stop(f"neon bench: {error}", USAGE)
+    except KeyboardInterrupt:
+        _stop("Interrupted.", INTERRUPTED)
+
+
+@app.command()
 def show(
     optimizer: Annotated[
         str,

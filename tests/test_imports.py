@@ -1,4 +1,4 @@
-"""Imports go one way: engine <- optimizers <- torch <- layers, models and what belongs to them <- compare <- cli."""
+"""Imports go one way: engine <- optimizers <- torch <- layers, models and their like <- compare, bench <- cli."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FLOORS = [
     ["optimizers"],
     ["torch"],
     ["layers", "initializers", "transforms", "data", "callbacks", "parameter_file", "models"],
-    ["compare"],
+    ["compare", "bench"],
     ["show"],
     ["cli"],
 ]
@@ -121,9 +121,9 @@ def test_the_bottom_imports_nothing_of_neon() -> None:
 
 
 def test_only_the_top_knows_the_extras() -> None:
-    """What only `neon compare` and the command line need is not imported by a training loop."""
+    """What only the commands need is not imported by a training loop."""
     for path in ROOT.rglob("*.py"):
-        if room_of(path.relative_to(ROOT).as_posix()) in ("compare", "show", "cli"):
+        if room_of(path.relative_to(ROOT).as_posix()) in ("compare", "bench", "show", "cli"):
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []

@@ -60,7 +60,7 @@ def run_command(request: Request, console: Console) -> list[Result]:
         UsageError: something in the request cannot be used; nothing was trained.
         InterruptedRunError: Ctrl-C during the training; every whole epoch is kept.
     """
-    require_matplotlib()
+    require_matplotlib("neon compare")
     specs = [parse_optimizer(text) for text in request.optimizers or DEFAULT_OPTIMIZERS]
     task = digits() if request.task is None else load_task(request.task)
     comparison = Comparison(task, specs, request.settings, request.output)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,13 +10,12 @@ from pathlib import Path
 import torch
 
 import neon
-from neon.compare.errors import OutputError, SpecError
-from neon.compare.imports import one_line
+from neon.compare.errors import SpecError
 from neon.compare.randomness import seeded
 from neon.compare.result import Result
 from neon.compare.runner import Runner, Settings, Start, Watcher, attach, digest_of
 from neon.compare.spec import OptimizerSpec
-from neon.compare.store import RunConfig, RunStore
+from neon.compare.store import RunConfig, RunStore, require_writable
 from neon.compare.task import Task
 
 
@@ -52,7 +50,7 @@ class Comparison:
         fingerprint = digest_of([*task.train, *task.validation, *model.state_dict().values()])
         fingerprint = f"{fingerprint}-{loss:.6g}"
         runs = directory / "runs"
-        _require_writable(runs)
+        require_writable(runs)
         self._stores = {spec.text: RunStore(runs, spec.name, self._config(spec, fingerprint)) for spec in specs}
 
     def stored(self) -> dict[str, Result]:
@@ -85,17 +83,6 @@ class Comparison:
             torch=str(torch.__version__),
             **asdict(self._settings),
         )
-
-
-def _require_writable(directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        raise OutputError(
-            f"cannot write to the output directory {directory}: {one_line(error)}. Give another one with --output."
-        ) from error
 
 
 def _require_distinct(specs: Sequence[OptimizerSpec]) -> None:

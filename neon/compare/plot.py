@@ -37,8 +37,8 @@ class Curve:
     style: dict[str, Any]
 
 
-def require_matplotlib() -> None:
-    """Find out before the training, not after it, that there can be no figure.
+def require_matplotlib(command: str) -> None:
+    """Find out before a command does its work, not after it, that there can be no figure.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -46,7 +46,7 @@ def require_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise MissingExtraError("the figure of neon compare", "matplotlib") from error
+        raise MissingExtraError(f"the figure of {command}", "matplotlib") from error
 
 
 def save_figure(
@@ -57,7 +57,7 @@ def save_figure(
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    require_matplotlib()
+    require_matplotlib("neon compare")
     import matplotlib
 
     paths = [directory / "compare.png", directory / "compare.svg"]

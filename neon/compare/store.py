@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import pickle
+import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ from typing import IO, Any
 
 import torch
 
+from neon.compare.errors import OutputError
 from neon.compare.imports import one_line
 from neon.compare.result import Result
 
@@ -115,6 +117,22 @@ class RunStore:
 
     def _write_curves(self, result: Result) -> None:
         write_json(self._curves, {"config": asdict(self._config), "result": asdict(result)})
+
+
+def require_writable(directory: Path) -> None:
+    """Make the directory if it is absent.
+
+    Raises:
+        OutputError: it cannot be made or written to.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to the output directory {directory}: {one_line(error)}. Give another one with --output."
+        ) from error
 
 
 def write_json(path: Path, value: object) -> None:

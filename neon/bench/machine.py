@@ -6,11 +6,14 @@ import os
 import platform
 import re
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+import neon
 
 LINUX = sys.platform == "linux"
 
@@ -30,7 +33,7 @@ def device() -> dict[str, Any]:
         "torch_threads": torch.get_num_threads(),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("neon-optimizers", "torch", "numba", "numpy")},
+        "versions": {"neon": neon.__version__, **{name: version(name) for name in ("torch", "numba", "numpy")}},
     }
 
 
@@ -40,21 +43,27 @@ def file_name(machine: dict[str, Any]) -> str:
     return re.sub(r"[^a-z0-9]+", "-", re.sub(r"\((r|tm)\)", "", name)).strip("-")
 
 
-def processor_seconds() -> tuple[float, float] | None:
+class Watch:
+    """Counts, from its making on, the processors that something else uses."""
+
+    def __init__(self) -> None:
+        self._start, self._before = time.perf_counter(), _processor_seconds()
+
+    def busy_with_others(self) -> float | None:
+        """How many processors, on average, were busy with something else; None where nobody knows."""
+        wall, after = time.perf_counter() - self._start, _processor_seconds()
+        if self._before is None or after is None:
+            return None
+        return max(0.0, (after[0] - self._before[0]) - (after[1] - self._before[1])) / wall
+
+
+def _processor_seconds() -> tuple[float, float] | None:
     """Processor time so far, of everything on this machine and of this process with its children; Linux only."""
     if not LINUX:
         return None
     user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
     everything = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
     return everything, sum(os.times()[:4])
-
-
-def busy_with_others(before: tuple[float, float] | None, wall: float) -> float | None:
-    """How many processors, on average since `before`, were busy with something else."""
-    after = processor_seconds()
-    if before is None or after is None:
-        return None
-    return max(0.0, (after[0] - before[0]) - (after[1] - before[1])) / wall
 
 
 def resident_bytes(field: str) -> int:

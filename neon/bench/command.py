@@ -1,0 +1,163 @@
+"""What ``neon bench`` does, from its options to the files it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numba
+import torch
+from rich.console import Console
+
+from neon.bench import machine
+from neon.bench.kinds import KINDS, lines
+from neon.bench.plot import save_figure
+from neon.bench.report import LEGEND, tables, written
+from neon.bench.result import Report, Result
+from neon.bench.rules import OPTIONS, exported_rules
+from neon.bench.shapes import SHAPES
+from neon.bench.spec import Line, Settings, choose
+from neon.compare.errors import SettingsError
+from neon.compare.plot import require_matplotlib
+from neon.compare.store import require_writable, write_json
+
+QUICK_ROUNDS = 3
+# What a run leaves out that is to take about a minute.
+QUICK = {
+    "rules": ("GradientDescentMomentum", "RMSProp", "Adam"),
+    "shapes": ("large", "tiny", "groups"),
+    "options": ("plain", "norm"),
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of the command; None stands for all, or with `quick` for a few.
+
+    Args:
+        kinds, rules, shapes, options: names, separated by commas.
+        rounds: turns of each contender, at least 2; None: as many as the line needs.
+        threads: of torch and of numba; None: as many as torch uses by itself.
+        compiled: whether torch.compile of torch's step is a contender too.
+        quick: fewer rules, shapes, options and rounds.
+        output: the directory for results and figure.
+    """
+
+    kinds: str | None = None
+    rules: str | None = None
+    shapes: str | None = None
+    options: str | None = None
+    rounds: int | None = None
+    threads: int | None = None
+    compiled: bool = False
+    quick: bool = False
+    output: Path = Path("benchmarks/results")
+
+    @property
+    def whole(self) -> bool:
+        """Whether everything is measured, as often as it needs."""
+        return not self.quick and {self.kinds, self.rules, self.shapes, self.options, self.rounds} == {None}
+
+    def lines(self) -> list[Line]:
+        known = {"kinds": KINDS, "rules": exported_rules(), "shapes": SHAPES, "options": OPTIONS}
+        return lines(
+            **{
+                name: choose(name, getattr(self, name), names, QUICK.get(name, names) if self.quick else names)
+                for name, names in known.items()
+            }
+        )
+
+    def settings(self) -> Settings:
+        return Settings(QUICK_ROUNDS if self.quick and self.rounds is None else self.rounds, self.compiled)
+
+
+def run_command(request: Request, console: Console) -> Report:
+    """Check everything, measure line by line, print the tables, write results and figure.
+
+    Raises:
+        UsageError: something in the request cannot be used; nothing was measured.
+    """
+    require_matplotlib("neon bench")
+    settings, chosen = request.settings(), request.lines()
+    if not chosen:
+        raise SettingsError("nothing is left to measure: no kind has these rules, shapes and options.")
+    if settings.compiled:
+        _require_compiler()
+    with _threads(request.threads):
+        require_writable(request.output)
+        device, results = machine.device(), []
+        for number, line in enumerate(chosen, start=1):
+            results.append(measure(line, settings))
+            _log(console, f"{number}/{len(chosen)}", results[-1])
+    report = Report(device, results)
+    name = machine.file_name(device) + f"-{request.threads}threads" * (request.threads is not None)
+    name += "-part" * (not request.whole) + "-busy" * report.disturbed
+    show(report, console)
+    save(report, request.output / f"{name}.json", console)
+    return report
+
+
+def redraw(path: Path, console: Console) -> None:
+    """Print the tables and draw the figure of a stored run again."""
+    require_matplotlib("neon bench")
+    report = Report.load(path)
+    show(report, console)
+    save_figure(path.with_suffix(".svg"), report)
+
+
+def measure(line: Line, settings: Settings) -> Result:
+    """Measure one line; once more if something else used the processors, and keep what was less disturbed."""
+    result = Result.of(line, KINDS[line.kind].measure(line, settings))
+    if not result.busy_with_others or not result.disturbed:
+        return result
+    again = Result.of(line, KINDS[line.kind].measure(line, settings))
+    return min(result, again, key=lambda result: result.busy_with_others or 0.0)
+
+
+def show(report: Report, console: Console) -> None:
+    for table in tables(report):
+        console.print(table)
+    console.print(LEGEND, highlight=False)
+    if report.disturbed:
+        console.print("[bold red]Something else used the processors meanwhile (*): not to be relied on.")
+
+
+def save(report: Report, path: Path, console: Console) -> None:
+    written_to = [path, path.with_suffix(".svg")]
+    write_json(path, report.as_json())
+    save_figure(written_to[1], report)
+    console.print("Written: " + ", ".join(map(str, written_to)), markup=False, highlight=False, soft_wrap=True)
+
+
+def _log(console: Console, number: str, result: Result) -> None:
+    figures = ", ".join(f"{name} {written(name, value)}" for name, value in result.figures.items())
+    text = f"{number} {result.line}: {figures}{' (disturbed)' * result.disturbed}"
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Let torch and numba use so many threads inside the block."""
+    before = torch.get_num_threads(), numba.get_num_threads()
+    most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    if count is None:
+        count = before[0]
+    elif not 1 <= count <= most:
+        raise SettingsError(f"threads must be 1 to {most}, the processors here; received {count}.")
+    try:
+        torch.set_num_threads(count)
+        numba.set_num_threads(min(count, most))
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        numba.set_num_threads(before[1])
+
+
+def _require_compiler() -> None:
+    try:
+        torch.compile(lambda x: x + 1)(torch.ones(1))
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise SettingsError(f"--compiled needs torch.compile, and so a C++ compiler: {reason}.") from error

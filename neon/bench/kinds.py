@@ -1,0 +1,63 @@
+"""The kinds of measurement, as a table; together with rules, shapes and options they make the lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from neon.bench.backward import NETWORKS, measure_backward
+from neon.bench.memory import measure_memory
+from neon.bench.spec import Line, Settings
+from neon.bench.start import measure_start
+from neon.bench.steps import measure_rounding, measure_step
+from neon.bench.timing import Measured
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A measurement, and what it is made for; None: whatever the user chose."""
+
+    title: str
+    measure: Callable[[Line, Settings], Measured]
+    rules: Sequence[str] | None = None
+    shapes: Sequence[str] | None = None
+    options: Sequence[str] | None = None
+
+
+KINDS = {
+    "step": Kind("A step, float32", measure_step),
+    "rounding": Kind(
+        "A step, bfloat16 with float32 states: rounded to nearest, and at random",
+        measure_rounding,
+        ("GradientDescentMomentum", "Adam"),
+        ("large",),
+        ("plain",),
+    ),
+    "backward": Kind(
+        "A step right after the backward pass of a small network",
+        measure_backward,
+        ("GradientDescentMomentum", "Adam", "AdamW"),
+        tuple(NETWORKS),
+        ("plain",),
+    ),
+    "start": Kind("The first step in a new process", measure_start, ("Adam",), ("mlp",), ("plain",)),
+    "memory": Kind(
+        "Peak memory beyond parameters, gradients and states, bytes a parameter",
+        measure_memory,
+        None,
+        ("large",),
+        ("plain",),
+    ),
+}
+
+
+def lines(kinds: Sequence[str], rules: Sequence[str], shapes: Sequence[str], options: Sequence[str]) -> list[Line]:
+    """What the choice comes to."""
+    return [
+        Line(name, rule, shape, option)
+        for name in kinds
+        for shape in KINDS[name].shapes or shapes
+        for rule in rules
+        if rule in (KINDS[name].rules or rules)
+        for option in KINDS[name].options or options
+    ]

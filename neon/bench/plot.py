@@ -1,0 +1,106 @@
+"""Speed-up over torch's best, and the share of the memory limit, as bars in an SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from neon.bench.result import Report, Result
+from neon.bench.shapes import SHAPES
+from neon.compare.plot import GREY, INK
+from neon.compare.store import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PANELS = {
+    "speed-up": "Speed-up over the fastest of torch.optim",
+    "of the limit": "Share of the memory limit",
+}
+CLIPPED = "norm"
+# Okabe and Ito's colours, which stay apart in every common form of colour blindness.
+COLOURS = dict(zip(SHAPES, ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"), strict=True))
+
+
+def save_figure(path: Path, report: Report) -> None:
+    """Write the figure; on white, so that it reads the same on a dark page."""
+    import matplotlib
+
+    with matplotlib.rc_context({"font.size": 9.0, "svg.hashsalt": "neon", "svg.fonttype": "path"}):
+        figure = draw(report)
+        write_atomically(
+            path,
+            lambda file: figure.savefig(
+                file, format=path.suffix[1:], dpi=160, bbox_inches="tight", pad_inches=0.2,
+                metadata={"Date": None} if path.suffix == ".svg" else {},
+            ),
+        )  # fmt: skip
+
+
+def draw(report: Report) -> Figure:
+    """One panel for each figure: rules from top to bottom, a bar for each shape."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    steps = [result for result in report.results if result.line.kind == "step"]
+    figure = Figure(figsize=(11.0, 6.0), facecolor="white")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    figure.subplots_adjust(left=0.16, right=0.98, top=0.88, bottom=0.10, wspace=0.42)
+    device = report.device
+    title = f"{device['processor']}, {device['torch_threads']} threads, torch {device['versions']['torch']}"
+    figure.text(0.025, 0.95, title + ", disturbed" * report.disturbed, fontsize=12, fontweight="bold", va="center")
+    for axes, name in ((left, "speed-up"), (right, "of the limit")):
+        _panel(axes, [result for result in steps if name in result.figures], name)
+    handles, labels = left.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="lower left", ncols=len(handles), frameon=False, bbox_to_anchor=(0.02, 0.0))
+    return figure
+
+
+def _panel(axes: Axes, results: Sequence[Result], name: str) -> None:
+    values = {(r.line.rule, r.line.shape, r.line.option): r.figures[name] for r in results}
+    rules = list(dict.fromkeys(rule for rule, _, _ in values))
+    shapes = [shape for shape in SHAPES if any(key[1] == shape for key in values)]
+    height = 0.8 / max(len(shapes), 1)
+    start = 1.0 if name == "speed-up" else 0.0  # a logarithmic scale has no zero for bars to stand on
+    for number, shape in enumerate(shapes):
+        colour = COLOURS[shape]
+        for option in ("plain", CLIPPED):
+            found = [
+                (i, values[rule, shape, option]) for i, rule in enumerate(rules) if (rule, shape, option) in values
+            ]
+            if not found:
+                continue
+            places = [i + (number - (len(shapes) - 1) / 2) * height for i, _ in found]
+            lengths = [value for _, value in found]
+            if option == "plain":
+                axes.barh(places, [v - start for v in lengths], height * 0.86, start, color=colour, label=shape)
+            else:
+                label = "clip by norm" if number == len(shapes) - 1 else None
+                axes.plot(lengths, places, "D", ms=3.5, mfc="white", mec=INK, mew=0.9, ls="", label=label)
+    axes.set_yticks(range(len(rules)), rules)
+    axes.set_ylim(max(len(rules), 1) - 0.5, -0.5)
+    axes.axvline(1.0, color=INK, lw=0.9)
+    if name == "speed-up" and values:
+        _ratios(axes, min(values.values()), max(values.values()))
+    axes.set_title(PANELS[name], loc="left", fontsize=10, color=INK)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color("#aaaaaa")
+    axes.tick_params(colors=GREY, which="both", length=2.5)
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
+    axes.grid(axis="x", color="#e8e8e8", lw=0.7)
+    axes.set_axisbelow(True)
+
+
+def _ratios(axes: Axes, lowest: float, highest: float) -> None:
+    """On a logarithmic scale twice as fast lies as far from the same as half as fast."""
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    axes.set_xscale("log")
+    axes.set_xlim(min(0.5, lowest / 1.15), max(2.0, 1.15 * highest))
+    axes.xaxis.set_major_locator(FixedLocator([0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}x")

@@ -1,0 +1,153 @@
+"""A step alone: neon beside torch over the same parameters and gradients, beside the limit of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from neon.bench.rules import COMPILED, CONFIGURATIONS, OPTIONS, neon_optimizer, torch_optimizers
+from neon.bench.shapes import SHAPES, Shapes
+from neon.bench.spec import Line, Settings
+from neon.bench.timing import SCALES, Contender, Measured, interleaved, scaling
+from neon.bench.work import AgreementError, Work, bytes_moved, flat, gradients, largest_difference, make_work
+from neon.torch import AttachedOptimizer
+
+SMALL = ((100, 77), (1000,))
+ONE_GROUP = "one group"
+
+
+def measure_step(line: Line, settings: Settings) -> Measured:
+    """A rule with an option, over one model's tensors."""
+    shapes = SHAPES[line.shape]
+    difference = check_agreement(line, shapes.grouped, settings)
+    work = make_work(shapes, states=states_of(line.rule))
+    ours = attach(line, work)
+    peers = torch_contenders(line, work, settings)
+    steps = {"neon": Contender(ours.step), **peers}
+    if work.grouped:
+        steps[ONE_GROUP] = Contender(attach(line, replace(work, grouped=False)).step)
+    if shapes.past_cache:
+        steps |= scaling(work.memory)
+    measured = interleaved(steps, settings.rounds or shapes.rounds, shapes.steps)
+    _check_finite(work)
+    compare_with_torch(measured, difference)
+    if work.grouped:
+        measured.figures["of one group"] = measured.medians["neon"] / measured.medians[ONE_GROUP]
+    if shapes.past_cache:
+        compare_with_limit(measured, work, bytes_moved(ours, work.params, line.option), ["neon", *peers])
+    return measured
+
+
+def measure_rounding(line: Line, settings: Settings) -> Measured:
+    """bfloat16 parameters and gradients with float32 states: rounded to nearest, and at random."""
+    shapes = SHAPES[line.shape]
+    _check_rounding(line)
+    work = make_work(shapes, torch.bfloat16, states_of(line.rule))
+    roundings = {"to nearest": False, "at random": True}
+    attached = {who: attach(line, work, stochastic_round=how) for who, how in roundings.items()}
+    steps = {who: Contender(optimizer.step) for who, optimizer in attached.items()}
+    measured = interleaved(steps | scaling(work.memory), settings.rounds or shapes.rounds)
+    _check_finite(work)
+    moved = bytes_moved(attached["at random"], work.params, line.option)
+    compare_with_limit(measured, work, moved, ["at random", "to nearest"])
+    measured.figures["of rounding to nearest"] = measured.medians["at random"] / measured.medians["to nearest"]
+    return measured
+
+
+def compare_with_torch(measured: Measured, difference: float) -> None:
+    """Neon beside the fastest of torch's configurations; what torch.compile makes of one is told apart."""
+    medians = measured.medians
+    measured.figures["seconds"] = medians["neon"]
+    best = min((who for who in medians if who in CONFIGURATIONS), key=medians.__getitem__, default=None)
+    if best is not None:
+        measured.figures["speed-up"] = medians[best] / medians["neon"]
+        measured.details.update({"difference_in_updates": difference, "torch_best": best})
+    if COMPILED in medians:
+        measured.figures["over compiled"] = medians[COMPILED] / medians["neon"]
+
+
+def compare_with_limit(measured: Measured, work: Work, moved: int, names: list[str]) -> None:
+    """What each moves a second, by what scaling the same memory in place moves: all of it, read and written."""
+    limit = 2 * work.memory.nbytes / min(measured.medians[who] for who in SCALES)
+    shares = {who: moved / measured.medians[who] / limit for who in names}
+    measured.figures["of the limit"] = shares[names[0]]
+    measured.details["bytes_a_parameter"] = moved / sum(param.numel() for param in work.params)
+    measured.details.update({"limit_gb_s": limit / 1e9, "shares_of_limit": shares})
+
+
+def states_of(rule: str) -> int:
+    """How many states a rule keeps for each parameter."""
+    optimizer = neon_optimizer(rule)
+    return len(optimizer.settings(optimizer.group()).program.states)
+
+
+def attach(line: Line, work: Work, **options: Any) -> AttachedOptimizer:
+    """Neon's optimizer of a line over some work."""
+    optimizer = neon_optimizer(line.rule, line.option, work.bounds.get(line.option), **options)
+    attached = optimizer.attach(work.groups(optimizer.group()["lr"]))
+    work.share(attached)
+    return attached
+
+
+def torch_contenders(line: Line, work: Work, settings: Settings) -> dict[str, Contender]:
+    """Torch's clipping and step in each configuration; on request also compiled."""
+    groups = work.groups(neon_optimizer(line.rule).group()["lr"])
+    option, bound = OPTIONS[line.option], work.bounds.get(line.option)
+    foreach = option.foreach_when_large or not SHAPES[line.shape].past_cache
+
+    def step_of(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
+        if option.theirs is None:
+            return optimizer.step
+        return lambda clip=option.theirs: (clip(work.params, bound, foreach=foreach), optimizer.step())
+
+    optimizers = torch_optimizers(line.rule, groups)
+    if settings.compiled and optimizers:
+        torch.compiler.reset()  # or what earlier lines compiled counts against a limit, and this one runs eagerly
+        optimizers[COMPILED] = torch_optimizers(line.rule, groups)["foreach"]
+    for optimizer in optimizers.values():
+        work.share(optimizer)
+    steps = {who: step_of(optimizer) for who, optimizer in optimizers.items()}
+    if COMPILED in steps:
+        steps[COMPILED] = torch.compile(steps[COMPILED])
+    return {who: Contender(step) for who, step in steps.items()}
+
+
+def check_agreement(line: Line, grouped: bool, settings: Settings) -> float:
+    """Three steps of each contender from the same start; the largest difference as a fraction of an update.
+
+    Each step has other gradients: with equal ones the averages of Adam, say, would not show.
+    """
+    shapes = Shapes(SMALL, rounds=0, grouped=grouped)
+
+    def trained(who: str) -> torch.Tensor:
+        work = make_work(shapes)
+        step = attach(line, work).step if who == "neon" else torch_contenders(line, work, settings)[who].step
+        kept = [grad.clone() for grad in gradients(work.params)]
+        for number in range(3):
+            for param, grad in zip(work.params, kept, strict=True):
+                param.grad = grad.roll(number)
+            step()
+        return flat(work.params)
+
+    names = ["neon", *torch_contenders(line, make_work(shapes), settings)]
+    return largest_difference(flat(make_work(shapes).params), {who: trained(who) for who in names})
+
+
+def _check_rounding(line: Line) -> None:
+    """Rounded either way, a weight ends at one of two neighbours, 2⁻⁷ of it apart at the most."""
+    ends = []
+    for how in (False, True):
+        work = make_work(Shapes(SMALL, rounds=0), torch.bfloat16)
+        attach(line, work, stochastic_round=how).step()
+        ends.append(flat(work.params))
+    nearest, random = ends
+    if not bool(((nearest - random).abs() <= 2**-7 * nearest.abs()).all()):
+        raise AgreementError("rounding at random ends further from rounding to nearest than one unit")
+
+
+def _check_finite(work: Work) -> None:
+    if not all(bool(param.isfinite().all()) for param in work.params):
+        raise AgreementError("parameters have become infinite: the work is not what it was")

@@ -1,0 +1,286 @@
+"""neon bench measures: the same work for all, every kind of line, whatever the machine."""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from neon.bench import child, machine, memory, steps
+from neon.bench.first_step import first_step
+from neon.bench.kinds import KINDS, lines
+from neon.bench.result import Result
+from neon.bench.rules import OPTIONS, PEERS, exported_rules, torch_optimizers
+from neon.bench.shapes import SHAPES, Shapes
+from neon.bench.spec import Line, Settings, choose
+from neon.bench.targets import TARGETS
+from neon.bench.timing import Contender, interleaved, scaling
+from neon.bench.work import AgreementError, bytes_moved, gradients, largest_difference, make_work
+
+FEW = Settings(rounds=2)
+pytestmark = pytest.mark.usefixtures("one_thread")
+linux_only = pytest.mark.skipif(not machine.LINUX, reason="only Linux tells a process its peak memory")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every model with a few small tensors; first steps in this process."""
+    for name, shapes in SHAPES.items():
+        monkeypatch.setitem(SHAPES, name, replace(shapes, tensors=((16, 16),) * 3, rounds=2, steps=2))
+    monkeypatch.setattr(child, "run", lambda module, who, rule, **_: str(first_step(who, rule)))
+
+
+def measured(line: Line, settings: Settings = FEW) -> Result:
+    return Result.of(line, KINDS[line.kind].measure(line, settings))
+
+
+@pytest.mark.parametrize(
+    ("name", "tensors", "elements"),
+    [
+        ("large", 3, 3 * 4096**2),
+        ("resnet50", 161, 25_557_032),
+        ("gpt2", 148, 124_439_808),
+        ("tiny", 200, 200 * 64),
+        ("groups", 500, 500 * 64),
+    ],
+)
+def test_the_models_have_their_sizes(monkeypatch: pytest.MonkeyPatch, name: str, tensors: int, elements: int) -> None:
+    monkeypatch.undo()
+    assert len(SHAPES[name].tensors) == tensors
+    assert SHAPES[name].elements == elements
+
+
+def test_a_whole_run_has_every_rule_shape_and_option_and_every_target() -> None:
+    every = lines(list(KINDS), list(exported_rules()), list(SHAPES), list(OPTIONS))
+    assert len(set(every)) == len(every)
+    for shape in SHAPES:
+        assert {(e.rule, e.option) for e in every if (e.kind, e.shape) == ("step", shape)} == {
+            (rule, option) for rule in exported_rules() for option in OPTIONS
+        }
+    assert {"Lion", "ShiftAdaMax", *PEERS} == set(exported_rules())
+    assert [target.what for target in TARGETS if not any(map(target.covers, every))] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "contenders"),
+    [
+        (Line("step", "Adam", "large", "norm"), "neon fused foreach loop scale"),
+        (Line("step", "Adam", "large", "value"), "neon fused foreach loop scale"),
+        (Line("step", "GradientDescentMomentum", "resnet50", "norm"), "neon fused foreach loop scale"),
+        (Line("step", "Adadelta", "large"), "neon foreach loop scale"),
+        (Line("step", "Lion", "gpt2"), "neon scale"),
+        (Line("step", "RMSProp", "tiny", "value"), "neon foreach loop"),
+        (Line("step", "AdamW", "groups", "norm"), "neon fused foreach loop one"),
+        (Line("rounding", "GradientDescentMomentum", "large"), "at to scale"),
+        (Line("backward", "AdamW", "mlp"), "neon fused foreach loop"),
+        (Line("backward", "GradientDescentMomentum", "conv"), "neon fused foreach loop"),
+        (Line("start", "Adam", "mlp"), "empty filled torch"),
+    ],
+    ids=str,
+)
+def test_every_kind_of_line_is_measured(line: Line, contenders: str) -> None:
+    result = measured(line)
+    assert {who.split()[0] for who in result.seconds} == set(contenders.split())
+    for spread in result.seconds.values():
+        assert 0 < spread["lower_quartile"] <= spread["median"] <= spread["upper_quartile"] < math.inf
+        assert spread["rounds"] == 2
+    assert result.figures
+    assert all(0 < value < math.inf for value in result.figures.values())
+    expected = [target for target in TARGETS if target.covers(line)]
+    torch_has_it = [t for t in expected if line.rule in PEERS or t.figure != "speed-up"]
+    assert [target for target, _ in result.targets()] == torch_has_it
+    assert ("difference_in_updates" in result.details) == ("speed-up" in result.figures)
+
+
+@pytest.mark.parametrize("rule", exported_rules())
+@pytest.mark.parametrize("grouped", [False, True])
+def test_neon_and_torch_do_the_same_work(rule: str, grouped: bool) -> None:
+    for option in OPTIONS:
+        difference = steps.check_agreement(Line("step", rule, "large", option), grouped, FEW)
+        assert 0 <= difference < 1e-4
+
+
+@pytest.mark.parametrize(("kind", "shape"), [("step", "tiny"), ("step", "groups"), ("backward", "mlp")])
+def test_other_work_is_noticed(monkeypatch: pytest.MonkeyPatch, kind: str, shape: str) -> None:
+    monkeypatch.setitem(PEERS, "Adam", replace(PEERS["Adam"], arguments={"lr": 1e-3, "betas": (0.9, 0.99)}))
+    with pytest.raises(AgreementError, match=r"neon and torch \(fused\) differ by .* not the same work"):
+        measured(Line(kind, "Adam", shape))
+
+
+def test_other_weights_to_begin_with_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def other(model: torch.nn.Module) -> torch.nn.Module:
+        return torch.nn.Sequential(
+            *(type(m)(m.in_features, m.out_features) if isinstance(m, torch.nn.Linear) else m for m in model)
+        )
+
+    monkeypatch.setattr("neon.bench.backward.copy.deepcopy", other)
+    with pytest.raises(AgreementError, match="not the same work"):
+        measured(Line("backward", "Adam", "mlp"))
+
+
+def test_other_clipping_and_a_step_that_does_nothing_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = Line("step", "GradientDescentMomentum", "large", "norm")
+    monkeypatch.setitem(OPTIONS, "norm", replace(OPTIONS["norm"], theirs=lambda *_, **__: None))
+    with pytest.raises(AgreementError, match="not the same work"):
+        measured(line)
+    with pytest.raises(AgreementError, match="changed nothing"):
+        largest_difference(torch.ones(2), {"neon": torch.ones(2)})
+
+
+def test_the_work_stays_the_same_while_torch_clips_in_place() -> None:
+    work = make_work(Shapes(((64, 64),) * 2, rounds=2))
+    for option in ("norm", "value"):
+        clip = OPTIONS[option].theirs
+        assert clip
+        for _ in range(50):
+            clip(work.params, work.bounds[option])
+    grads = torch.cat([param.grad.flatten() for param in work.params if param.grad is not None])
+    assert float(grads.norm()) == pytest.approx(work.bounds["norm"], rel=1e-3)
+    assert float(grads.abs().max()) <= work.bounds["value"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "dtype", "option", "moved"),
+    [
+        ("Adam", torch.float32, "plain", 28),
+        ("Adam", torch.float32, "norm", 32),
+        ("Adam", torch.float32, "value", 28),
+        ("Adam", torch.bfloat16, "plain", 22),
+        ("GradientDescentMomentum", torch.float32, "plain", 20),
+        ("Adadelta", torch.float32, "plain", 28),
+    ],
+)
+def test_bytes_that_a_rule_must_move(rule: str, dtype: torch.dtype, option: str, moved: int) -> None:
+    work = make_work(Shapes(((10, 10),), rounds=2), dtype)
+    optimizer = steps.attach(Line("step", rule, "large", option), work)
+    optimizer.step()
+    assert bytes_moved(optimizer, work.params, option) == 100 * moved
+
+
+@pytest.mark.parametrize("rule", exported_rules())
+def test_everybody_steps_over_the_same_memory(rule: str) -> None:
+    shapes = Shapes(((33, 5), (7,), (64, 64)), rounds=2)
+    count = steps.states_of(rule)
+    work = make_work(shapes, states=count)
+    line = Line("step", rule, "large")
+    optimizers = [steps.attach(line, work), *torch_optimizers(rule, work.groups(0.1)).values()]
+    for optimizer in optimizers[1:]:
+        work.share(optimizer)
+    start, end = work.memory.data_ptr(), work.memory.data_ptr() + work.memory.nbytes
+    for optimizer in optimizers:
+        optimizer.step()
+        for param, places in zip(work.params, work.states, strict=True):
+            states = [state for name, state in optimizer.state[param].items() if name != "step"]
+            assert len(states) == count
+            assert all(state is place for state, place in zip(states, places, strict=True))
+    tensors = [*work.params, *gradients(work.params), *(state for states in work.states for state in states)]
+    ranges = sorted((t.data_ptr(), t.data_ptr() + t.nbytes) for t in tensors)
+    assert len(ranges) == 3 * (2 + count)
+    assert start == ranges[0][0]
+    assert ranges[-1][1] <= end < ranges[-1][1] + 64
+    assert all(a[1] <= b[0] < a[1] + 64 for a, b in pairwise(ranges))
+    before = [tensor.clone() for tensor in tensors]
+    for contender in scaling(work.memory).values():
+        contender.step()
+    assert all(map(torch.equal, tensors, before))
+
+
+def test_contenders_take_turns_without_garbage_collection() -> None:
+    events: list[str] = []
+
+    def note(text: str) -> None:
+        assert not gc.isenabled()
+        events.append(text)
+
+    contenders = {
+        "a": Contender(lambda: note("a")),
+        "b": Contender(lambda: note("b"), lambda: note("b prepares")),
+        "c": Contender(lambda: note("c")),
+    }
+    result = interleaved(contenders, rounds=3, steps=2)
+    assert gc.isenabled()
+    warm_up = ["a", "b prepares", "b", "c"]
+    turns = {"a": ["a", "a"], "b": ["b prepares", "b", "b"], "c": ["c", "c"]}
+    assert events == 2 * warm_up + [event for who in "abc" + "acb" + "cab" for event in turns[who]]
+    assert {who: len(times) for who, times in result.seconds.items()} == {"a": 3, "b": 3, "c": 3}
+
+
+def test_what_torch_compile_makes_is_a_contender_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda step: step)
+    result = measured(Line("step", "Adam", "tiny", "norm"), Settings(rounds=2, compiled=True))
+    assert "compiled" in result.seconds
+    assert result.figures["over compiled"] > 0
+    assert result.details["torch_best"] != "compiled"
+
+
+@linux_only
+def test_extra_memory_is_seen() -> None:
+    shapes = Shapes(((2048, 2048),) * 3, rounds=2)  # 48 MB, which the allocator gives back at once
+
+    def copying(work) -> object:
+        return lambda: work.params[0].new_ones(shapes.elements)
+
+    assert 3.9 < memory._peak(copying, shapes) < 4.5
+    assert memory._peak(lambda work: lambda: None, shapes) < 0.1
+
+
+@linux_only
+def test_memory_is_measured_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setitem(SHAPES, "large", Shapes(((64, 64),) * 3, rounds=2))
+    result = measured(Line("memory", "Adam", "large"))
+    assert list(result.figures) == ["neon plain", "neon norm", "neon value", "fused", "foreach", "loop"]
+    assert all(0 <= value < math.inf for value in result.figures.values())
+    assert len(result.targets()) == 3
+    json.dumps(result.as_json())
+
+
+def test_a_first_step_is_a_real_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    assert 0 < float(child.run("neon.bench.first_step", "torch", "Adam")) < math.inf
+
+
+def test_rounding_at_random_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def attach(line: Line, work, stochastic_round: bool):
+        def step() -> None:
+            with torch.no_grad():
+                for param in work.params:
+                    param.mul_(1.03 if stochastic_round else 1.0)
+
+        return Contender(step)
+
+    monkeypatch.setattr(steps, "attach", attach)
+    with pytest.raises(AgreementError, match="further from rounding to nearest than one unit"):
+        measured(Line("rounding", "Adam", "large"))
+
+
+@linux_only
+def test_what_else_runs_is_noticed() -> None:
+    watch = machine.Watch()
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+        time.sleep(0.5)
+        busy = watch.busy_with_others()
+        other.kill()
+    assert busy is not None
+    assert busy > 0.1
+
+
+def test_names_keep_their_order() -> None:
+    assert choose("rules", "Lion , Adam", ["Adam", "AdamW", "Lion"], []) == ("Adam", "Lion")
+    assert choose("rules", None, ["Adam", "AdamW", "Lion"], ["Lion", "AdamW"]) == ("AdamW", "Lion")
+
+
+def test_gradients_have_either_sign_and_no_zero() -> None:
+    [grad] = [param.grad for param in make_work(Shapes(((1000,),), rounds=2)).params]
+    assert isinstance(grad, Tensor)
+    assert 400 < int((grad > 0).sum()) < 600
+    assert 0.005 <= float(grad.abs().min()) <= float(grad.abs().max()) <= 0.015

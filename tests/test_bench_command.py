@@ -1,0 +1,199 @@
+"""neon bench as a command: what it prints, what it leaves behind, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import torch
+from rich.console import Console
+from typer.testing import CliRunner
+from typer.testing import Result as Done
+
+from neon.bench import child, machine
+from neon.bench.command import Request, run_command
+from neon.bench.first_step import first_step
+from neon.bench.report import tables
+from neon.bench.result import Report, Result
+from neon.bench.shapes import SHAPES
+from neon.bench.spec import Line
+from neon.cli import app
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Every model with a few small tensors on an idle machine; no other processes."""
+    for name, shapes in SHAPES.items():
+        monkeypatch.setitem(SHAPES, name, replace(shapes, tensors=((16, 16),) * 3, rounds=2, steps=2))
+
+    def run(module: str, *arguments: str, **_: str) -> str:
+        if module == "neon.bench.memory":
+            return json.dumps({"neon plain": 0.0, "neon norm": 0.0, "neon value": 1.0, "foreach": 4.0})
+        return str(first_step(*arguments))
+
+    monkeypatch.setattr(child, "run", run)
+    busy(monkeypatch, 0.0)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def busy(monkeypatch: pytest.MonkeyPatch, *shares: float | None) -> list[float | None]:
+    """Let others use these shares of a processor, one after the other, the last for good; returns what is left."""
+    left = list(shares)
+    monkeypatch.setattr(machine.Watch, "busy_with_others", lambda _: left.pop(0) if len(left) > 1 else left[0])
+    return left
+
+
+def bench(*arguments: str) -> Done:
+    return CliRunner().invoke(app, ["bench", *arguments])
+
+
+def quiet_run(**options: str) -> Report:
+    request = Request(**{"kinds": "step", "rules": "Adam,Lion", "shapes": "large", "options": "plain,norm"} | options)
+    return run_command(replace(request, rounds=2, output=Path("out")), Console(quiet=True))
+
+
+def test_a_quick_run_measures_shows_and_keeps() -> None:
+    done = bench("--quick", "--rounds", "2")
+    assert done.exit_code == 0, done.output
+    [path] = Path("benchmarks/results").glob("*-part.json")
+    stored = json.loads(path.read_text())
+    assert {line["line"]["kind"] for line in stored["lines"]} == {"step", "rounding", "backward", "start", "memory"}
+    assert stored["device"]["cores"] >= 1
+    assert not stored["disturbed"]
+    assert all(line["figures"] for line in stored["lines"])
+    for kind, shape in {(line["line"]["kind"], line["line"]["shape"]) for line in stored["lines"]}:
+        assert re.search(rf"^\d+/\d+ {kind}: {shape}, Adam", done.stdout, re.MULTILINE)
+    assert re.search(r"500 groups: time of one group +≤ 1.30x +\d", done.stdout)
+    assert re.search(r"extra memory, clip by value: bytes a parameter +≤ 0.050 +1.000 +1.000 +0 of 3", done.stdout)
+    assert "*" not in done.stdout.split("Targets")[0]
+    assert ElementTree.parse(path.with_suffix(".svg")).getroot().tag.endswith("svg")
+
+
+def test_the_file_holds_all_that_was_measured() -> None:
+    report = quiet_run()
+    [path] = Path("out").glob("*.json")
+    assert path.name == f"{machine.file_name(report.device)}-part.json"
+    assert Report.load(path) == report
+    lines = json.loads(path.read_text())["lines"]
+    assert [line["line"]["rule"] for line in lines] == ["Adam", "Adam", "Lion", "Lion"]
+    [share, speed_up] = lines[0]["targets"]
+    assert (share["figure"], share["at_least"]) == ("of the limit", 0.9)
+    assert speed_up["met"] == (lines[0]["figures"]["speed-up"] >= 1.0)
+
+
+def test_what_others_disturb_is_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy(monkeypatch, 0.5)
+    done = bench("--kinds", "step", "--rules", "Lion", "--shapes", "tiny", "--rounds", "2", "--output", "out")
+    assert done.exit_code == 0, done.output
+    assert "Lion *" in done.stdout
+    assert "(disturbed)" in done.stdout
+    assert "not to be relied on" in done.stdout
+    [path] = Path("out").glob("*.json")
+    assert path.stem.endswith("-part-busy")
+    assert json.loads(path.read_text())["lines"][0]["disturbed"]
+
+
+def test_a_disturbed_line_is_measured_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = busy(monkeypatch, 0.5, 0.02, 0.9, 0.7, 0.04, 0.0)
+    report = quiet_run()
+    assert [result.busy_with_others for result in report.results] == [0.02, 0.7, 0.04, 0.0]
+    assert [result.disturbed for result in report.results] == [False, True, False, False]
+    assert left == [0.0]
+
+
+def test_where_nobody_knows_who_is_busy_a_line_is_measured_once_and_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = busy(monkeypatch, None, None, None, None, 0.0)
+    report = quiet_run()
+    assert all(result.disturbed for result in report.results)
+    assert left == [0.0]
+
+
+def test_a_figure_is_drawn_again() -> None:
+    quiet_run()
+    [path] = Path("out").glob("*.json")
+    drawn = path.with_suffix(".svg").read_bytes()
+    path.with_suffix(".svg").unlink()
+    done = bench("--plot-only", str(path))
+    assert done.exit_code == 0, done.output
+    assert "share of the memory limit" in done.stdout
+    assert path.with_suffix(".svg").read_bytes() == drawn
+
+
+def test_the_tables_tell_met_from_missed() -> None:
+    line = Line("step", "Adam", "tiny")
+    spread = {"median": 40e-6, "lower_quartile": 39e-6, "upper_quartile": 41e-6, "rounds": 9}
+    result = Result(line, {"neon": spread}, {"seconds": 40e-6, "speed-up": 19.5}, {}, 0.0)
+    console = Console(width=120, force_terminal=True, color_system="standard")
+    with console.capture() as shown:
+        for table in tables(Report({}, [result])):
+            console.print(table)
+    red, green = re.escape("\x1b[31m"), re.escape("\x1b[32m")
+    text = shown.get()
+    assert re.search(rf"{green} *40\b", text)
+    assert re.search(rf"{red} *19.50x", text)
+    plain = re.sub(r"\x1b\[[\d;]*m", "", text)
+    assert re.search(r"200 tensors of 64: against torch's best +≥ 20.00x +19.50x +19.50x +0 of 1", plain)
+    assert re.search(r"200 tensors of 64: a step +≤ 50 µs +40 µs +40 µs +1 of 1", plain)
+
+
+def test_threads_are_put_back() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        report = run_command(
+            Request(kinds="step", rules="Lion", shapes="tiny", options="plain", rounds=2, threads=1),
+            Console(quiet=True),
+        )
+        assert report.device["torch_threads"] == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rules", "Adm"], "rules has no 'Adm'. Did you mean 'Adam'?"),
+        (["--rules", ""], "rules has no ''."),
+        (["--shapes", "small"], "shapes has no 'small'."),
+        (["--shapes", "xyz"], "Write some of large,resnet50,gpt2,tiny,groups."),
+        (["--options", "plain,nrm"], "options has no 'nrm'. Did you mean 'norm'?"),
+        (["--kinds", "speed"], "kinds has no 'speed'."),
+        (["--kinds", "start", "--rules", "Lion"], "nothing is left to measure"),
+        (["--rounds", "1"], "rounds must be a whole number, at least 2; received 1"),
+        (["--threads", "0"], "threads must be 1 to"),
+        (["--threads", "100000"], "received 100000"),
+        (["--output", "taken"], "cannot write to the output directory taken"),
+        (["--plot-only", "absent.json"], "absent.json cannot be read as a result of neon bench"),
+        (["--plot-only", "taken"], "taken cannot be read as a result of neon bench"),
+    ],
+)
+def test_bad_usage_is_one_line_and_exit_code_2(arguments: list[str], message: str) -> None:
+    Path("taken").write_text("{}")
+    refused = bench(*arguments)
+    assert refused.exit_code == 2
+    assert refused.stdout == ""
+    assert refused.stderr.startswith("neon bench: ")
+    assert message in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+def test_what_is_missing_is_named_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_compiler(_: object) -> None:
+        raise RuntimeError("no C++ compiler\nat all")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "compile", no_compiler)
+        assert "--compiled needs torch.compile, and so a C++ compiler: no C++ compiler." in bench("--compiled").stderr
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    refused = bench()
+    assert refused.exit_code == 2
+    assert "the figure of neon bench needs matplotlib" in refused.stderr
