@@ -28,7 +28,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import machine
 import numba
 import numpy as np
 import torch
@@ -37,6 +36,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from neon.bench import machine
 from neon.engine import batch, kernel, threads
 from neon.optimizers import Adam
 
