@@ -86,7 +86,7 @@ class Plan:
         """Whether the same parameters have gradients as in the last step, of the same kinds."""
         return (
             self._alike is not None
-            and all(grad is None for grad in compress(grads, self._absent))
+            and (self._all or all(grad is None for grad in compress(grads, self._absent)))
             and self._alike.holds(self._given(grads))
         )
 
@@ -119,6 +119,7 @@ class Plan:
     def _select(self, present: list[bool]) -> None:
         mask = np.array(present, bool)
         self._batches = [batch for batch in self._launches if batch.select(mask, self._steps)]
+        self._reducing_levels = max((len(batch.kernel.stages) for batch in self._batches), default=1) - 1
         self._present, self._absent = present, [not there for there in present]
         self._all = all(present)
         self._counted = slice(None) if self._all else mask
@@ -152,8 +153,7 @@ class Plan:
         """Run all stages, those with reductions level by level, for their sums reach over launches."""
         sums: dict[Batch, dict[Node, Any]] = {batch: {} for batch in self._batches}
         self.totals = {}
-        levels = max((len(batch.kernel.stages) for batch in self._batches), default=0) - 1
-        for level in range(levels):
+        for level in range(self._reducing_levels):
             reducing = [b for b in self._batches if level < len(b.kernel.stages) - 1]
             for batch in reducing:
                 batch.run(level, sums[batch])

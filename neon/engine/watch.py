@@ -58,7 +58,8 @@ class Watch:
 
     def unchanged(self) -> bool:
         """Whether every tensor is as it was."""
-        return self._ask() == self._expected and all(t.stride() == stride for t, stride in self._strided)
+        same = self._ask() == self._expected
+        return same and (not self._strided or all(t.stride() == stride for t, stride in self._strided))
 
     def _ask(self) -> Any:
         if self._ask_quickly is not None:

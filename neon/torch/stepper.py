@@ -58,7 +58,7 @@ class GroupStepper:
             reread = None
             if plan is not None and (reread := self._news(plan)) is not None:
                 grads = [param.grad for param in plan.params]
-                if any(param.grad is not None for param in self._without) or not plan.holds(grads):
+                if self._unplanned_gradient() or not plan.holds(grads):
                     reread = None
             if plan is None or reread is None:
                 plan, reread = self._make_plan(), True
@@ -97,6 +97,9 @@ class GroupStepper:
             optimizer.check(group, {key: group[key] for key in keys})
         news = bool(changed or self._silent)
         return news if _same([*chain.from_iterable(self._lists)], self._every) else None
+
+    def _unplanned_gradient(self) -> bool:
+        return bool(self._without) and any(param.grad is not None for param in self._without)
 
     def _make_plan(self) -> Plan:
         optimizer = self._optimizer
