@@ -77,7 +77,8 @@ from neon.engine.backends.numba_intrinsics import (
 real, word = {real}, np.uint32
 '''
 
-# Each thread takes the next chunk until none is left; a chunk is a range of one tensor.
+# Each thread takes the next chunk until none is left; a chunk is a range of one tensor. A second pass begins
+# where the first has ended: what was read last is still in the cache.
 _STAGE = """
 
 @cfunc("void(int64)", error_model="numpy", cache=True)
@@ -88,7 +89,7 @@ def stage_{number}(context):
         chunk = take_next(context)
         if chunk >= chunk_count:
             return
-        tensor, start = chunks[4 * chunk], chunks[4 * chunk + 1]
+{turn}        tensor, start = chunks[4 * chunk], chunks[4 * chunk + 1]
         count, row = chunks[4 * chunk + 2], chunks[4 * chunk + 3]
         address = pointer(tensors + tensor * 8 * {columns}, np.int64)
 {body}
@@ -150,6 +151,7 @@ def _stage(kernel: Kernel, number: int) -> str:
         number=number,
         locals=f"    lanes, totals = local({LANES}), local({LANES})\n" if stage.reductions else "",
         columns=tensors + 2,
+        turn="        chunk = chunk_count - 1 - chunk\n" if number % 2 else "",
         body="\n".join(filter(None, (indent("\n".join(prologue), " " * 8), loops))),
     )
 
