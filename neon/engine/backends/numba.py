@@ -70,7 +70,7 @@ import numpy as np
 from numba import cfunc
 
 from neon.engine.backends.numba_intrinsics import (
-    add32, and32, bits, from_bits, local, maximum, memory, minimum, mul32, or32, pairwise_sum, pointer,
+    add32, and32, bits, from_bits, local, maximum, minimum, mul32, or32, pairwise_sum, pointer,
     power_of_two, select, shl32, shr32, sign, take_next, xor32,
 )
 
@@ -124,6 +124,7 @@ _REDUCTION = """\
                 totals[lane] += lanes[lane]
         pointer(at[5], np.float64)[chunk * {reductions} + {column}] = pairwise_sum(totals, {lanes})"""
 
+
 def source(kernel: Kernel) -> str:
     """The kernel as a Python file."""
     graph = "\n\n".join(listing(stage.outputs()) for stage in kernel.stages)
@@ -159,13 +160,11 @@ def _stage(kernel: Kernel, number: int) -> str:
 def _arrays(kernel: Kernel, roots: Iterable[Node], stored: list[str], first: str) -> list[str]:
     """The memory of the tensors that are read or written, from an element on."""
     used = {n.label for n in walk(roots, into_reductions=False) if n.op.startswith("load")} | set(stored)
-    lines = []
-    for place, (name, dtype) in enumerate(kernel.tensors.items()):
-        # A gradient may be the weight itself: its memory is not said to lie apart.
-        kind, apart = ("pointer", "") if name == "g" else ("memory", f", {place}")
-        if name in used:
-            lines.append(f"{name}_at = {kind}(address[{place}] + {first} * {dtype.itemsize}, {MEMORY[dtype]}{apart})")
-    return lines
+    return [
+        f"{name}_at = pointer(address[{place}] + {first} * {dtype.itemsize}, {MEMORY[dtype]})"
+        for place, (name, dtype) in enumerate(kernel.tensors.items())
+        if name in used
+    ]
 
 
 def _reductions(kernel: Kernel, stage: Stage, given: dict[Node, str]) -> str:

@@ -3,75 +3,22 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.core.datamodel import models, register_default
-from numba.extending import intrinsic, lower_builtin
-
-# Tensors of a kernel that the compiler is told lie apart; with more it finds out at run time.
-_PLACES = 16
-
-
-class Memory(types.CPointer):
-    """A pointer to a tensor's elements, which no tensor of another place overlaps."""
-
-    def __init__(self, dtype: Any, place: int) -> None:
-        super().__init__(dtype)
-        self.name += f"[{place}]"
-        self.place = place
-
-    @property
-    def key(self) -> Any:
-        """What tells the type from others."""
-        return self.dtype, self.place
-
-
-register_default(Memory)(models.PointerModel)
+from numba.extending import intrinsic
 
 
 @intrinsic
 def pointer(typingctx: Any, address: Any, dtype: Any) -> Any:
     """An address as a typed pointer."""
-    return types.CPointer(dtype.dtype)(address, dtype), _address_to_pointer
 
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
 
-@intrinsic(prefer_literal=True)
-def memory(typingctx: Any, address: Any, dtype: Any, place: Any) -> Any:
-    """An address as the memory of a tensor; `place` tells the tensors of a kernel apart."""
-    if isinstance(place, types.IntegerLiteral):
-        return Memory(dtype.dtype, place.literal_value)(address, dtype, place), _address_to_pointer
-    return None
-
-
-def _address_to_pointer(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-    return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
-
-
-def _apart(builder: Any, instruction: Any, place: int) -> None:
-    """Say that an access to one place never meets one to another: loops vectorise without asking at run time."""
-    if place < _PLACES:
-        module = builder.module
-        domain = module.add_metadata(["neon"])
-        scopes = [module.add_metadata([f"neon {number}", domain]) for number in range(_PLACES)]
-        instruction.set_metadata("alias.scope", module.add_metadata([scopes.pop(place)]))
-        instruction.set_metadata("noalias", module.add_metadata(scopes))
-
-
-@lower_builtin(operator.getitem, Memory, types.Integer)
-def _load(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-    loaded = builder.load(builder.gep(args[0], [args[1]]))
-    _apart(builder, loaded, signature.args[0].place)
-    return loaded
-
-
-@lower_builtin(operator.setitem, Memory, types.Integer, types.Any)
-def _store(context: Any, builder: Any, signature: Any, args: Any) -> None:
-    stored = builder.store(args[2], builder.gep(args[0], [args[1]]))
-    _apart(builder, stored, signature.args[0].place)
+    return types.CPointer(dtype.dtype)(address, dtype), generate
 
 
 @intrinsic(prefer_literal=True)
@@ -139,7 +86,9 @@ def _word_operation(instruction: str) -> Any:
     return operation
 
 
-add32, mul32, and32, or32, xor32, shl32, shr32 = map(_word_operation, ("add", "mul", "and_", "or_", "xor", "shl", "lshr"))
+add32, mul32, and32, or32, xor32, shl32, shr32 = map(
+    _word_operation, ("add", "mul", "and_", "or_", "xor", "shl", "lshr")
+)
 
 
 def _bit_cast(source: Any, target: Any) -> Any:
