@@ -18,7 +18,7 @@ from neon.engine.kernel import CHUNK, LANES, Formats, Kernel, lower
 from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, Optimizer
 
 STORED = Path(__file__).parent / "kernels"
-REQUIRED = {GradientDescentMomentum: (0.1, 0.9)}
+REQUIRED: dict[type[Optimizer], tuple[float, ...]] = {GradientDescentMomentum: (0.1, 0.9)}
 RULES = sorted(
     {
         cls
