@@ -175,3 +175,18 @@ def test_what_lies_between_the_elements_of_a_view_stays(backend: str) -> None:
         results.append(parameter.detach())
     assert torch.equal(*results)
     assert torch.equal(base[1::2], torch.arange(1, 2000, 2, dtype=torch.float32))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_gradient_may_be_the_weight_itself(rule: str) -> None:
+    """Each element's values are all computed before the first is stored, in vector code too."""
+    results = []
+    for backend in BACKENDS:
+        p = torch.nn.Parameter(torch.linspace(-1, 1, 1000))
+        with use_backend(backend):
+            attached = make(rule, "plain").attach([p])
+            for _ in range(3):
+                p.grad = p.detach()
+                attached.step()
+        results.append(Result([p.detach()], [moments(attached, p)]))
+    assert_same_bits(*results)

@@ -7,6 +7,7 @@ import math
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from neon.engine.kernel import CHUNK, LANES, Formats, Kernel, lower
 from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, Optimizer
 
 STORED = Path(__file__).parent / "kernels"
-REQUIRED = {GradientDescentMomentum: (0.1, 0.9)}
+REQUIRED: dict[type[Optimizer], tuple[Any, ...]] = {GradientDescentMomentum: (0.1, 0.9)}
 RULES = sorted(
     {
         cls

@@ -13,7 +13,7 @@ import torch
 
 from neon.engine.graph import Node, apply, node, word
 
-_SIGN, _INFINITY = 0x80000000, 0x7F800000
+_SIGN, _INFINITY, _QUIET = 0x80000000, 0x7F800000, 0x00400000
 
 
 @dataclass(frozen=True)
@@ -54,28 +54,28 @@ def _where(condition: Node, a: Node | int, b: Node | int) -> Node:
     return apply("uint_where", condition, a, b)
 
 
-def _drop_bits(magnitude: Node, dropped: int, random: Node | None) -> Node:
-    """The bits of |x| rounded so that the last `dropped` of them are zero: to nearest even, or at random."""
-    low = (1 << dropped) - 1
-    to_even = _add(_and(_shr(magnitude, dropped), 1), low >> 1)
-    rounding = to_even if random is None else _and(random, low)
-    return _and(_add(magnitude, rounding), ~low)
+def _rounding(bits: Node, dropped: int, random: Node | None) -> Node:
+    """What to add to the bits of a number before its last `dropped` go: to nearest even, or at random."""
+    if random is None:
+        return _add(_and(_shr(bits, dropped), 1), (1 << (dropped - 1)) - 1)
+    return _shr(random, 32 - dropped)
 
 
-def _largest_instead_of_infinity(rounded: Node, largest: int, random: Node | None) -> Node:
-    """A finite value rounded at random stays finite: infinity is no neighbour that averages out."""
-    return rounded if random is None else _where(_below(word(largest), rounded), largest, rounded)
+def _rounded_bits(x: Node, mantissa: int, random: Node | None) -> Node:
+    """The bits of a float32, of which only those of `mantissa` stored bits count; infinity and NaN stay."""
+    bits, dropped = apply("bits", x), 23 - mantissa
+    rounding = _rounding(bits, dropped, random)
+    if random is not None:
+        # A finite value rounded at random stays finite: infinity is no neighbour that averages out.
+        largest = (2 - 2.0**-mantissa) * 2.0**127
+        rounding = _where(apply("less_equal", abs(x), largest), rounding, 0)
+    # A NaN whose payload sits in the dropped bits would become infinity: set the quiet bit.
+    return _where(apply("equal", x, x), _add(bits, rounding), _or(bits, _QUIET))
 
 
 def round_mantissa(x: Node, mantissa: int, random: Node | None) -> Node:
-    """A float32 rounded to `mantissa` stored bits, still a float32; infinity and NaN stay."""
-    bits = apply("bits", x)
-    magnitude = _and(bits, ~_SIGN)
-    dropped = 23 - mantissa
-    rounded = _drop_bits(magnitude, dropped, random)
-    rounded = _largest_instead_of_infinity(rounded, 0x7F7FFFFF & ~((1 << dropped) - 1), random)
-    finite = _below(magnitude, _INFINITY)
-    return apply("from_bits", _or(_where(finite, rounded, magnitude), _and(bits, _SIGN)))
+    """A float32 rounded to `mantissa` stored bits, still a float32."""
+    return apply("from_bits", _and(_rounded_bits(x, mantissa, random), -1 << (23 - mantissa)))
 
 
 def _decode_bfloat16(stored: Node) -> Node:
@@ -83,10 +83,7 @@ def _decode_bfloat16(stored: Node) -> Node:
 
 
 def _encode_bfloat16(x: Node, random: Node | None) -> Node:
-    not_a_number = _below(word(_INFINITY), _and(apply("bits", x), ~_SIGN))
-    rounded = _shr(apply("bits", round_mantissa(x, 7, random)), 16)
-    # A NaN whose payload sits in the dropped bits would become infinity: set the quiet bit.
-    return _where(not_a_number, _or(rounded, 0x40), rounded)
+    return _shr(_rounded_bits(x, 7, random), 16)
 
 
 def _decode_float16(stored: Node) -> Node:
@@ -101,7 +98,7 @@ def _decode_float16(stored: Node) -> Node:
 def _encode_float16(x: Node, random: Node | None) -> Node:
     bits = apply("bits", x)
     magnitude = _and(bits, ~_SIGN)
-    normal = _shr(_add(_drop_bits(magnitude, 13, random), -(112 << 23)), 13)
+    normal = _shr(_add(_add(magnitude, _rounding(magnitude, 13, random)), -(112 << 23)), 13)
     value = apply("from_bits", magnitude)
     if random is None:
         # Adding ½ puts the last bit of a subnormal half at the last bit of a float32, which rounds it.
@@ -109,7 +106,7 @@ def _encode_float16(x: Node, random: Node | None) -> Node:
         tiny = _add(apply("bits", apply("add", value, 0.5)), -half)
     else:
         scaled = apply("to_uint", apply("minimum", apply("mul", value, 2.0**45), 2.0**31))
-        tiny = _shr(_add(scaled, _and(random, (1 << 21) - 1)), 21)
+        tiny = _shr(_add(scaled, _shr(random, 11)), 21)
     rounded = _where(_below(magnitude, 113 << 23), tiny, normal)
     infinity_or_largest = 0x7C00 if random is None else 0x7BFF
     rounded = _where(_below(word(infinity_or_largest), rounded), infinity_or_largest, rounded)

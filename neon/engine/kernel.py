@@ -18,8 +18,10 @@ from neon.engine.trace import Program
 
 # Elements that one reduction partial, and one unit of work for a thread, cover.
 CHUNK = 65536
-# Elements of a chunk are summed in this many lanes, row by row; the lanes then pairwise.
-LANES = 1024
+# A row is this many elements, each summed in a lane of its own: few enough that registers hold the lanes.
+LANES = 64
+# Rows are summed in blocks of this many, the blocks of a chunk one after another, its lanes then pairwise.
+ROWS = 32
 
 
 @dataclass(frozen=True)

@@ -13,28 +13,30 @@ _MIXERS = ((16, 0x7FEB352D, 15, 0x846CA68B, 16), (17, 0xED5AD4BB, 11, 0xAC4C1B51
 _GOLDEN = 0x9E3779B9
 
 
-def _mix(x: Node, mixer: int, salt: Node | None = None) -> Node:
+def _mix(x: Node, mixer: int) -> Node:
     first, multiply, second, multiply_again, third = _MIXERS[mixer]
-    x = apply("uint_xor", x, apply("uint_shr", x, first))
-    x = apply("uint_mul", x, multiply)
-    if salt is not None:
-        x = apply("uint_add", x, salt)
-    x = apply("uint_xor", x, apply("uint_shr", x, second))
-    x = apply("uint_mul", x, multiply_again)
-    return apply("uint_xor", x, apply("uint_shr", x, third))
+    x = apply("uint_mul", _fold(x, first), multiply)
+    return _fold(apply("uint_mul", _fold(x, second), multiply_again), third)
+
+
+def _fold(x: Node, by: int) -> Node:
+    return apply("uint_xor", x, apply("uint_shr", x, by))
 
 
 def random_bits() -> Node:
-    """32 random bits for the element at hand.
+    """32 random bits for the element at hand; of less than 32, take the highest.
 
     The key of (seed, parameter, step, high word of the index) gives two words; one offsets the
     element's index, the other enters between the rounds, so that streams are not shifts of each other.
+    The last step of the mixer is left out: it would change the low half alone.
     """
     leaves = {name: node(name, kind="uint") for name in ("index", "index_high", "tensor_key", "step_word")}
     key = _mix(apply("uint_add", leaves["tensor_key"], apply("uint_mul", leaves["step_word"], _GOLDEN)), 0)
     key = _mix(apply("uint_add", key, leaves["index_high"]), 1)
     salt = _mix(apply("uint_xor", key, word(_GOLDEN)), 0)
-    return _mix(apply("uint_add", leaves["index"], key), 0, salt)
+    first, multiply, second, multiply_again, _ = _MIXERS[0]
+    x = apply("uint_mul", _fold(apply("uint_add", leaves["index"], key), first), multiply)
+    return apply("uint_mul", _fold(apply("uint_add", x, salt), second), multiply_again)
 
 
 def tensor_key(seed: int, parameter: int) -> int:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from neon.engine.graph import Node, walk
-from neon.engine.kernel import CHUNK, LANES, Kernel, Stage
+from neon.engine.kernel import CHUNK, LANES, ROWS, Kernel, Stage
 
 if TYPE_CHECKING:
     from neon.engine.batch import Batch
@@ -145,19 +145,27 @@ def _store(target: Tensor, value: Tensor) -> None:
 
 
 def _sum_of_squares(x: Tensor) -> Tensor:
-    """Σx² of each chunk in float64, in the order that every backend keeps: lanes row by row, then pairwise."""
+    """Σx² of each chunk in float64, in the order that every backend keeps: rows, blocks, then lanes pairwise."""
     x = x.to(torch.float64)
     chunks = -(-x.numel() // CHUNK)
-    squares = torch.zeros(chunks * CHUNK, dtype=torch.float64, device=x.device)
+    # Zeros that fill the last block, or the last chunk of several, change no sum.
+    blocks = CHUNK // (ROWS * LANES) if chunks > 1 else max(1, -(-x.numel() // (ROWS * LANES)))
+    squares = torch.zeros(chunks * blocks * ROWS * LANES, dtype=torch.float64, device=x.device)
     torch.mul(x, x, out=squares[: x.numel()])
-    rows = squares.view(chunks, CHUNK // LANES, LANES)
-    lanes = rows[:, 0].clone()
-    for row in range(1, CHUNK // LANES):
-        lanes += rows[:, row]
+    lanes = _in_order(_in_order(squares.view(chunks, blocks, ROWS, LANES)))
     while lanes.shape[1] > 1:
         half = lanes.shape[1] // 2
         lanes = lanes[:, :half] + lanes[:, half:]
     return lanes[:, 0]
+
+
+def _in_order(x: Tensor) -> Tensor:
+    """The sum over the dimension before the last, from its first element to its last."""
+    first, *others = x.unbind(-2)
+    total = first.clone()
+    for other in others:
+        total += other
+    return total
 
 
 def prepare(kernel: Kernel) -> Eager:

@@ -1,4 +1,4 @@
-"""What generated numba source needs beyond Python: raw pointers, an atomic counter, selection, bit casts."""
+"""What generated numba source needs beyond Python: raw memory, an atomic counter, selection, 32-bit words."""
 # pyright: reportIndexIssue=false, reportCallIssue=false, reportAttributeAccessIssue=false
 
 from __future__ import annotations
@@ -13,12 +13,42 @@ from numba.extending import intrinsic
 
 @intrinsic
 def pointer(typingctx: Any, address: Any, dtype: Any) -> Any:
-    """An address as a typed pointer, for `carray`."""
+    """An address as a typed pointer."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
 
     return types.CPointer(dtype.dtype)(address, dtype), generate
+
+
+@intrinsic(prefer_literal=True)
+def local(typingctx: Any, length: Any) -> Any:
+    """Memory for float64 numbers on the stack of the function, aligned for vectors."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        with builder.goto_entry_block():
+            numbers = builder.alloca(ir.ArrayType(ir.DoubleType(), length.literal_value))
+        numbers.align = 64
+        return builder.bitcast(numbers, ir.DoubleType().as_pointer())
+
+    return (types.CPointer(types.float64)(length), generate) if isinstance(length, types.IntegerLiteral) else None
+
+
+@intrinsic(prefer_literal=True)
+def pairwise_sum(typingctx: Any, numbers: Any, length: Any) -> Any:
+    """The sum of a power of two of float64 numbers: the second half added to the first until one is left."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        n, word = length.literal_value, ir.IntType(32)
+        total = builder.load(builder.bitcast(args[0], ir.VectorType(ir.DoubleType(), n).as_pointer()), align=8)
+        while n > 1:
+            n //= 2
+            halves = ([ir.Constant(word, first + i) for i in range(n)] for first in (0, n))
+            masks = (ir.Constant(ir.VectorType(word, n), half) for half in halves)
+            total = builder.fadd(*(builder.shuffle_vector(total, total, mask) for mask in masks))
+        return builder.extract_element(total, ir.Constant(word, 0))
+
+    return (types.float64(numbers, length), generate) if isinstance(length, types.IntegerLiteral) else None
 
 
 @intrinsic
@@ -55,6 +85,24 @@ def call(typingctx: Any, function: Any, handle: Any, answer: Any) -> Any:
     return types.int32(types.int64, types.int64, types.int64), generate
 
 
+def _word_operation(instruction: str) -> Any:
+    """An operation on 32-bit words that stays 32 bits wide: numba's own operators widen them to 64."""
+
+    @intrinsic
+    def operation(typingctx: Any, a: Any, b: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return getattr(builder, instruction)(*args)
+
+        return types.uint32(types.uint32, types.uint32), generate
+
+    return operation
+
+
+add32, mul32, and32, or32, xor32, shl32, shr32 = map(
+    _word_operation, ("add", "mul", "and_", "or_", "xor", "shl", "lshr")
+)
+
+
 def _bit_cast(source: Any, target: Any) -> Any:
     @intrinsic
     def cast(typingctx: Any, x: Any) -> Any:
@@ -72,16 +120,22 @@ _bits64 = _bit_cast(types.float64, types.uint64)
 _from_bits64 = _bit_cast(types.uint64, types.float64)
 
 
-@njit
-def minimum(a, b):  # type: ignore[no-untyped-def]
-    """The smaller; NaN if either is."""
-    return select((a < b) | (a != a), a, b)
+def _extreme(comparison: str) -> Any:
+    """The first operand where it compares so with the second, or is NaN; else the second."""
+
+    @intrinsic
+    def extreme(typingctx: Any, a: Any, b: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            x, y = args
+            first = builder.or_(builder.fcmp_ordered(comparison, x, y), builder.fcmp_unordered("uno", x, x))
+            return builder.select(first, x, y)
+
+        return (a(a, a), generate) if a == b else None
+
+    return extreme
 
 
-@njit
-def maximum(a, b):  # type: ignore[no-untyped-def]
-    """The larger; NaN if either is."""
-    return select((a > b) | (a != a), a, b)
+minimum, maximum = _extreme("<"), _extreme(">")
 
 
 @njit
