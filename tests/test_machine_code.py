@@ -1,117 +1,183 @@
-"""The machine code of compiled kernels: every loop over elements works on whole vector registers."""
+"""Machine code: what it depends on, what is kept of it, and what happens to a source that is wrong."""
 
 from __future__ import annotations
 
-import platform
-import re
+import ctypes
+import gc
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import llvmlite.binding as llvm
+import numba.core.codegen
+import numba.core.compiler
 import pytest
-import torch
-from test_kernels import REQUIRED, RULES, kernel_of
+from numba.core.errors import TypingError
 
-from neon.engine.backends import numba as numba_backend
-from neon.engine.kernel import Formats, Kernel, lower
-from neon.engine.options import Options
-from neon.engine.trace import trace
-from neon.optimizers import Adam, Optimizer
+from neon.engine import cache, machine_code
 
-pytestmark = pytest.mark.skipif(
-    platform.machine() not in ("x86_64", "AMD64"), reason="what it reads is the assembly language of x86-64"
-)
+COUNTS = """
+from neon.engine.backends.numba_intrinsics import take_next
 
-# Instructions of a source operation; on one number they end in ss or sd, on a register of them in ps or pd.
-ARITHMETIC = ("add", "sub", "mul", "div", "sqrt")
-SCALAR = re.compile(rf"v?({'|'.join(ARITHMETIC)})s[sd]$")
+def stage_0(context):
+    take_next(context)
 
+def stage_1(context):
+    for _ in range(5):
+        take_next(context)
+"""
 
-def assembly(kernel: Kernel) -> list[list[str]]:
-    """The instructions of each stage, compiled here and now, with the labels between them."""
-    module: dict[str, Any] = {}
-    source = numba_backend.source(kernel).replace("cache=True", "cache=False")
-    exec(compile(source, "<kernel>", "exec"), module)
-    stages = [module[f"stage_{number}"] for number in range(len(kernel.stages))]
-    return [stage._library.get_asm_str().splitlines() for stage in stages]
+# The array is memory that numba's own runtime hands out.
+NEEDS_NUMBA = """
+import numpy as np
+from neon.engine.backends.numba_intrinsics import take_next
 
+def stage_0(context):
+    take_next(context)
 
-def loops(lines: list[str]) -> list[list[str]]:
-    """The names of the instructions of each innermost loop: from a label to the jump back to it."""
-    found, start, label = [], 0, ""
-    for number, line in enumerate(lines):
-        if line.startswith(".L") and line.split("#")[0].strip().endswith(":"):
-            start, label = number + 1, line.split(":")[0]
-        words = line.split()
-        if words and words[0].startswith("j") and words[-1] == label:
-            found.append([text.split()[0] for text in lines[start:number] if text.startswith("\t")])
-    return found
+def stage_1(context):
+    many = np.ones(take_next(context) + 1000)
+    for _ in range(int(many.sum()) % 1000 + 4 - take_next(context)):
+        take_next(context)
+"""
 
 
-def packed(loop: list[str], operation: str) -> int:
-    return sum(re.fullmatch(rf"v?{operation}p[sd]", name) is not None for name in loop)
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache, in use, with nothing in it."""
+    monkeypatch.setenv("NEON_CACHE_DIR", str(tmp_path))
+    return tmp_path
 
 
-def hot_loop(lines: list[str]) -> list[str]:
-    """The loop with the most arithmetic on whole registers: the others do what it leaves over."""
-    return max(loops(lines), key=lambda loop: sum(packed(loop, operation) for operation in ARITHMETIC))
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The stages that have been compiled since."""
+    names: list[str] = []
+    compile_extra: Callable[..., Any] = numba.core.compiler.compile_extra
+
+    def spy(*args: Any, **kwargs: Any) -> Any:
+        names.extend(name for name in [args[2].__name__] if name.startswith("stage_"))
+        return compile_extra(*args, **kwargs)
+
+    monkeypatch.setattr(numba.core.compiler, "compile_extra", spy)
+    return names
 
 
-def check_update(kernel: Kernel) -> None:
-    loop = hot_loop(assembly(kernel)[-1])
-    assert not [name for name in loop if SCALAR.match(name)]
-    body = numba_backend.source(kernel).rpartition("for i in range(count):")[2]
-    for operation, text in {"add": " + ", "mul": " * ", "div": " / ", "sqrt": "math.sqrt"}.items():
-        assert packed(loop, operation) >= (text in body)
+def endings(folder: Path) -> list[str]:
+    return sorted(path.suffix for path in folder.rglob("*") if path.is_file())
 
 
-OPTIONS: dict[str, tuple[torch.dtype, dict[str, Any]]] = {
-    "plain": (torch.float32, {}),
-    "clip by value": (torch.float32, {"gradient_clip_value": 0.1}),
-    "clip by norm": (torch.float32, {"gradient_clip_norm": 1.0}),
-    "bfloat16 at random": (torch.bfloat16, {"stochastic_round": True}),
+def count(code: machine_code.Code, stage: int) -> int:
+    calls = ctypes.c_int64(0)
+    code.functions[stage](ctypes.addressof(calls))
+    return calls.value
+
+
+# -- what it depends on ----------------------------------------------------------------------------
+
+INPUTS: dict[str, tuple[Any, str, Any]] = {
+    "processor": (llvm, "get_host_cpu_name", lambda: "another"),
+    "its features": (llvm, "get_host_cpu_features", lambda: llvm.FeatureMap(avx=False)),
+    "system": (llvm, "get_process_triple", lambda: "x86_64-another-system"),
+    "neon": (machine_code.neon, "__version__", "0"),
+    "numba": (machine_code.metadata, "version", lambda _: "0"),
+    "llvmlite": (machine_code.llvmlite, "__version__", "0"),
+    "numpy": (machine_code.np, "__version__", "0"),
+    "python": (sys, "version", "0"),
+    "intrinsics": (machine_code, "_INTRINSICS", Path(__file__)),
 }
 
 
-@pytest.mark.parametrize("option", OPTIONS)
-@pytest.mark.parametrize("cls", RULES)
-def test_every_rule_is_vector_code(cls: type[Optimizer], option: str) -> None:
-    dtype, arguments = OPTIONS[option]
-    check_update(kernel_of(cls(*REQUIRED.get(cls, ()), **arguments), dtype))
+@pytest.mark.parametrize("what", INPUTS)
+def test_code_belongs_to_one_environment(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = machine_code.environment.__wrapped__
+    before = environment()
+    assert environment() == before
+    monkeypatch.setattr(*INPUTS[what])
+    assert environment() != before
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_the_norm_is_vector_code(dtype: torch.dtype) -> None:
-    norm, _ = assembly(kernel_of(Adam(gradient_clip_norm=1.0), dtype))
-    loop = hot_loop(norm)
-    assert not [name for name in loop if SCALAR.match(name)]
-    assert packed(loop, "mul") > 0
-    assert packed(loop, "add") > 0
+def test_settings_of_numba_belong_to_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = machine_code.environment.__wrapped__()
+    monkeypatch.setenv("NUMBA_OPT", "1")
+    assert machine_code.environment.__wrapped__() != before
 
 
-def with_states(count: int) -> Callable[..., Any]:
-    """A rule that keeps that many states."""
-    states = [f"state_{number}" for number in range(count)]
-    updates = "".join(f"    {name} = {name} + lr * (g - {name})\n" for name in states)
-    source = f"def rule(w, g, {', '.join(states)}, *, lr):\n{updates}"
-    source += f"    return w - lr * ({' + '.join(states)}), {', '.join(states)}\n"
-    module: dict[str, Any] = {}
-    exec(compile(source, "<rule>", "exec"), module)
-    return module["rule"]
+def test_a_processor_whose_features_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown() -> None:
+        raise RuntimeError("failed to get host cpu features")
+
+    before = machine_code.environment.__wrapped__()
+    monkeypatch.setattr(llvm, "get_host_cpu_features", unknown)
+    assert machine_code.environment.__wrapped__() != before
 
 
-@pytest.mark.parametrize("dtypes", ["float32", "bfloat16", "float64", "bfloat16 float32", "float32 float16"])
-@pytest.mark.parametrize("count", [1, 6, 12])
-def test_a_rule_with_many_states_is_vector_code(count: int, dtypes: str) -> None:
-    """The compiler asks at run time whether tensors overlap, and could give up where there are many to ask about."""
-    first, *others = (getattr(torch, name) for name in dtypes.split())
-    states = tuple(([first, *others] * count)[-count:])
-    program = trace(with_states(count), {"lr": 0.1}, Options(clip_value=True, weight_decay=True))
-    check_update(lower(program, Formats(first, first, states)))
+# -- compilation -----------------------------------------------------------------------------------
 
 
-def test_scalar_code_is_told_from_vector_code() -> None:
-    lines = [".LBB0_1:", "\tvmulss\t%xmm0, %xmm1, %xmm2", "\tjne\t.LBB0_1"]
-    assert loops(lines) == [["vmulss"]]
-    assert SCALAR.match("vmulss")
-    assert packed(["vmulss"], "mul") == 0
-    assert packed(["vmulps", "sqrtpd"], "mul") == 1
+def test_stages_share_an_object_that_is_kept(folder: Path, compiled: list[str]) -> None:
+    for _ in range(2):
+        code = cache.load("counts", COUNTS, 2)
+        assert [count(code, stage) for stage in (0, 1)] == [1, 5]
+    assert compiled == ["stage_0", "stage_1"]
+    assert endings(folder) == [".o", ".py"]
+
+
+def test_code_can_be_read() -> None:
+    text = machine_code.assembly(COUNTS, Path("counts.py"), 2)
+    assert all(word in text for word in ("stage_0", "stage_1"))
+    assert not any(word in text for word in ("NRT_", "numba_gil", "PyErr"))
+
+
+WRONG = {
+    "def stage_0(at):\n    absent()\n": (TypingError, 1),
+    "def stage_0(at):\n    absent(\n": (SyntaxError, 0),
+    "@absent\ndef stage_0(at):\n    pass\n": (NameError, 0),
+}
+
+
+@pytest.mark.parametrize("source", WRONG)
+def test_a_wrong_source_is_tried_once(source: str, folder: Path, compiled: list[str]) -> None:
+    error, times = WRONG[source]
+    with pytest.raises(error, match=r"absent|never closed"):
+        cache.load("wrong", source, 1)
+    assert compiled == ["stage_0"] * times
+    assert not endings(folder)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_garbage_collection_is_held_back_only_meanwhile(enabled: bool, folder: Path) -> None:
+    (gc.enable if enabled else gc.disable)()
+    try:
+        cache.load("counts", f"{COUNTS}\nimport gc\nassert not gc.isenabled()\n", 2)
+        assert gc.isenabled() == enabled
+    finally:
+        gc.enable()
+
+
+def test_code_that_needs_numba_is_left_to_numba(folder: Path) -> None:
+    code = cache.load("allocates", NEEDS_NUMBA, 2)
+    assert [count(code, stage) for stage in (0, 1)] == [1, 5]
+    assert not endings(folder)
+
+
+CHANGED = [
+    (llvm.TargetMachine, "emit_object"),
+    (llvm, "create_lljit_compiler"),
+    (numba.core.codegen.CPUCodegen, "magic_tuple"),
+]
+
+
+@pytest.mark.parametrize(("owner", "name"), CHANGED)
+def test_a_numba_that_has_changed_still_serves(
+    owner: Any, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changed(*args: Any, **kwargs: Any) -> None:
+        raise TypeError("takes other arguments now")
+
+    machine_code._linker.cache_clear()
+    monkeypatch.setattr(owner, name, changed)
+    code = cache.load("counts", COUNTS, 2)
+    assert [count(code, stage) for stage in (0, 1)] == [1, 5]
+    assert not endings(folder)

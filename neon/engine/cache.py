@@ -1,120 +1,117 @@
-"""The kernel cache: generated source as readable files in the user's cache folder, compiled code beside it.
+"""The kernel cache: generated source as readable files in the user's cache folder, machine code beside it.
 
-A folder's name is a hash of all that the code depends on, so nothing stale is ever served. A cache
-that cannot be used (damaged, read-only) costs a compilation, never a failure.
+A folder's name is a hash of all that the code depends on, and machine code is sealed with a hash of itself
+and of that: nothing stale, foreign or damaged is served. A cache that cannot be used (read-only, full,
+deleted) costs a compilation, never a failure.
+
+Machine code is run as it is found, so the folder is trusted as a program is. It is made readable by its
+user alone; code that another user owns, unless it is the superuser, or that others may write, is not loaded.
 """
 
 from __future__ import annotations
 
-import atexit
 import hashlib
-import importlib.util
 import os
 import shutil
-import sys
 import tempfile
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
 
-import llvmlite
-import numba
-import platformdirs
+from neon.engine import machine_code, threads
+from neon.engine.machine_code import Code
 
-import neon
-from neon.engine import threads
-from neon.engine.backends import numba_intrinsics
+_SEAL = hashlib.sha256().digest_size
 
 
 def folder() -> Path:
     """`NEON_CACHE_DIR`, or `neon` in the user's cache folder."""
-    return Path(os.environ.get("NEON_CACHE_DIR") or platformdirs.user_cache_dir("neon"))
+    given = os.environ.get("NEON_CACHE_DIR")
+    if given:
+        return Path(given)
+    import platformdirs
 
-
-@lru_cache(maxsize=1)
-def _environment() -> str:
-    """What compiled code depends on besides its source; numba itself tells processors apart."""
-    intrinsics = Path(numba_intrinsics.__file__).read_text(encoding="utf-8")
-    versions = (neon.__version__, numba.__version__, llvmlite.__version__, sys.version)
-    return "\n".join((*versions, intrinsics))
-
-
-@lru_cache(maxsize=1)
-def _private_folder() -> Path:
-    """Where kernels go while the cache cannot be used: gone when the process ends."""
-    path = tempfile.mkdtemp(prefix="neon-")
-    atexit.register(shutil.rmtree, path, ignore_errors=True)
-    return Path(path)
+    return Path(platformdirs.user_cache_dir("neon"))
 
 
 def path_of(name: str, source: str) -> Path:
     """Where a generated source is kept."""
-    digest = hashlib.sha256((_environment() + source).encode()).hexdigest()[:16]
-    return folder() / digest / f"{name}.py"
+    return folder() / _key(source).hex()[:16] / f"{name}.py"
 
 
-def load(name: str, source: str) -> ModuleType:
-    """The module of a generated source, compiled, from the cache where it is there."""
-    path = path_of(name, source)
+def load(name: str, source: str, stages: int) -> Code:
+    """The machine code of a generated source, from the cache where it is there.
+
+    What a source raises when it is compiled is raised at once: nothing is tried again.
+    """
+    path, key = path_of(name, source), _key(source)
     with threads.compiling:
-        with suppress(Exception):
-            return _import(path, source)
-        shutil.rmtree(path.parent, ignore_errors=True)  # what is there cannot be read: begin again
-        with suppress(Exception):
-            return _import(path, source)
-        return _import(_private_folder() / path.parent.name / path.name, source)
+        image, code = _unsealed(path.with_suffix(".o"), key), None
+        if image is not None:
+            with suppress(RuntimeError):  # it was linked with a library that is not there now
+                code = machine_code.link(image, stages)
+        if code is None:
+            image, code = machine_code.compiled(source, path, stages)
+        if image is not None:
+            _keep({path: source.encode(), path.with_suffix(".o"): image + _seal(key, image)})
+        return code
 
 
-def _import(path: Path, source: str) -> ModuleType:
-    _write(path, source)
-    compiled, seal = path.parent / "__pycache__", path.parent / "compiled.sha256"
-    # Machine code that is not what was written there would take the process down when it runs.
-    if compiled.exists() and _read(seal) != _contents(compiled):
-        shutil.rmtree(compiled)
-    module = _execute(path)
-    if compiled.exists():
-        _write(seal, _contents(compiled))
-    return module
+def _key(source: str) -> bytes:
+    return hashlib.sha256(f"{machine_code.environment()}\n{source}".encode()).digest()
 
 
-def _execute(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"neon_kernels.{path.parent.name}.{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # numba's cached code names the module it belongs to
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[spec.name]
-        raise
-    return module
+def _seal(key: bytes, image: bytes) -> bytes:
+    """What follows the object in its file."""
+    return hashlib.sha256(key + image).digest()
 
 
-def _contents(compiled: Path) -> str:
-    """A hash of all compiled code of a kernel."""
-    digest = hashlib.sha256()
-    for file in sorted(compiled.glob("*.nb*")):
-        digest.update(file.name.encode() + file.read_bytes())
-    return digest.hexdigest()
-
-
-def _read(path: Path) -> str | None:
-    with suppress(OSError, UnicodeDecodeError):
-        return path.read_text(encoding="utf-8")
+def _unsealed(path: Path, key: bytes) -> bytes | None:
+    """The object that a file holds, if it is all there and may be trusted."""
+    with suppress(OSError), path.open("rb") as file:
+        if _only_ours(os.fstat(file.fileno())):
+            data = file.read()
+            image = data[:-_SEAL]
+            return image if data == image + _seal(key, image) else None
     return None
 
 
-def _write(path: Path, source: str) -> None:
-    """Put a text in place in one move, so that another process sees all of it or nothing."""
-    if _read(path) == source:
+def _only_ours(file: os.stat_result) -> bool:
+    if not hasattr(os, "getuid"):  # Windows keeps a user's folders from others by other means
+        return True
+    return file.st_uid in (0, os.getuid()) and not file.st_mode & 0o022
+
+
+def _keep(files: dict[Path, bytes]) -> None:
+    """Write what is not there yet; where something is in the way, begin the kernel's folder again."""
+    with suppress(OSError):
+        _write(files)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    for path in files:
+        shutil.rmtree(path.parent, ignore_errors=True)
+    with suppress(OSError):
+        _write(files)
+
+
+def _write(files: dict[Path, bytes]) -> None:
+    for path, contents in files.items():
+        if _read(path) != contents:
+            path.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            _put(path, contents)
+
+
+def _read(path: Path) -> bytes | None:
+    with suppress(OSError):
+        return path.read_bytes()
+    return None
+
+
+def _put(path: Path, contents: bytes) -> None:
+    """Put a file in place in one move, so that another process sees all of it or nothing."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(source)
+        with os.fdopen(handle, "wb") as file:
+            file.write(contents)
         os.replace(temporary, path)
     except BaseException:
         with suppress(OSError):
