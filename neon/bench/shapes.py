@@ -60,5 +60,5 @@ SHAPES = {
     "resnet50": Shapes(resnet50(), rounds=15),
     "gpt2": Shapes(gpt2(), rounds=7),
     "tiny": Shapes(((64,),) * 200, rounds=15, steps=20, past_cache=False),
-    "groups": Shapes(((64,),) * 500, rounds=11, steps=3, past_cache=False, grouped=True),
+    "groups": Shapes(((64,),) * 500, rounds=11, steps=10, past_cache=False, grouped=True),
 }

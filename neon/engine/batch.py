@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,16 @@ from neon.engine.settings import Item, Settings
 
 _STEP = scalar("step")
 _ALONE = "tensor"  # the scope of a norm that each tensor has for itself
+
+
+class Shares(NamedTuple):
+    """The sums that a reduction contributes to: the lines of the chunk table for each, and which a row reads.
+
+    Where there is one sum, it is that of all rows.
+    """
+
+    chunks: dict[Hashable, Any]
+    of_rows: list[Hashable]
 
 
 class Pass:
@@ -104,7 +114,7 @@ class Batch:
         self._numbers: dict[Node, Any] = {}
         self._evaluated = False
         self.passes = [Pass(self, stage) for stage in self.kernel.stages]
-        self.scopes = [[self._shares(reduction) for reduction in stage.reductions] for stage in self.kernel.stages]
+        self.shares = [[self._shares(reduction) for reduction in stage.reductions] for stage in self.kernel.stages]
         return True
 
     def _make_rows(self, groups: npt.NDArray[np.int64], steps: npt.NDArray[np.float32]) -> None:
@@ -196,16 +206,16 @@ class Batch:
         """The lines of the chunk table, and so of `partials`, that belong to a tensor."""
         return self._chunk_ranges[position]
 
-    def _shares(self, reduction: Node) -> dict[Hashable, Any]:
-        """For each sum that a reduction contributes to, the lines of the chunk table that belong to it."""
+    def _shares(self, reduction: Node) -> Shares:
         chunks: dict[Hashable, list[int]] = {}
         for position, lines in enumerate(self._chunk_ranges):
-            chunks.setdefault(self.scope_of(position, reduction), []).extend(range(lines.start, lines.stop))
+            chunks.setdefault(self._scope_of(position, reduction), []).extend(range(lines.start, lines.stop))
         if len(chunks) == 1:
-            return dict.fromkeys(chunks, slice(None))
-        return {scope: np.array(lines, np.int64) for scope, lines in chunks.items()}
+            return Shares(dict.fromkeys(chunks, slice(None)), [*chunks])
+        rows = [self._scope_of(position, reduction) for position in self.first_of_row]
+        return Shares({scope: np.array(lines, np.int64) for scope, lines in chunks.items()}, rows)
 
-    def scope_of(self, position: int, reduction: Node) -> Hashable:
+    def _scope_of(self, position: int, reduction: Node) -> Hashable:
         """The sum that a tensor's share of a reduction belongs to."""
         item = self.items[position]
         if reduction.label == _ALONE:

@@ -174,14 +174,13 @@ class Plan:
             for owner, value in elsewhere.items():
                 parts[owner].append(value)
         for batch in batches:
-            for partials, shares in zip(batch.passes[level].partials.T, batch.scopes[level], strict=True):
-                for scope, chunks in shares.items():
+            for partials, shares in zip(batch.passes[level].partials.T, batch.shares[level], strict=True):
+                for scope, chunks in shares.chunks.items():
                     parts[scope].extend(partials[chunks].tolist())
         self.totals |= {scope: _exact_sum(values) for scope, values in parts.items()}
         for batch in batches:
-            for reduction in batch.kernel.stages[level].reductions:
-                scopes = (batch.scope_of(position, reduction) for position in batch.first_of_row)
-                sums[batch][reduction] = column([self.totals[scope] for scope in scopes])
+            for reduction, shares in zip(batch.kernel.stages[level].reductions, batch.shares[level], strict=True):
+                sums[batch][reduction] = column([self.totals[scope] for scope in shares.of_rows])
 
 
 def _exact_sum(values: list[float]) -> float:
