@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import weakref
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.__future__ import set_swap_module_params_on_conversion
 
 from neon.engine import watch
 from neon.engine.watch import Likeness, Watch
-from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer
+from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, Optimizer, WarmupCosine
 from neon.torch.watched import Watched
 
 
@@ -113,13 +115,13 @@ WRITES: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("write", WRITES)
 def test_a_watched_dict_tells_of_every_write_and_of_no_reading(write: str) -> None:
-    changes: dict[int, Watched] = {}
+    changes: set[int] = set()
     watched = Watched.of({"lr": 1}, changes)
     assert (watched["lr"], watched.get("x"), [*watched.items()], watched == {"lr": 1}) == (1, None, [("lr", 1)], True)
     assert repr(watched) == "{'lr': 1}"
     assert not changes
     WRITES[write](watched)
-    assert [*changes.values()] == [watched]
+    assert changes == {id(watched)}
     expected = {"lr": 1}
     WRITES[write](expected)
     assert watched == expected
@@ -127,8 +129,21 @@ def test_a_watched_dict_tells_of_every_write_and_of_no_reading(write: str) -> No
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda d: pickle.loads(pickle.dumps(d))])
 def test_copies_of_a_watched_dict_are_plain(copied: Callable[[Any], Any]) -> None:
-    assert type(copied(Watched.of({"lr": 1}, {}))) is dict
-    assert type(copied(Watched(dict, {"a": {}}, changes={}))) is defaultdict
+    assert type(copied(Watched.of({"lr": 1}, set()))) is dict
+    assert type(copied(Watched.of({"a": {}}, set(), dict))) is defaultdict
+
+
+def test_a_watched_dict_tells_after_it_is_written_to() -> None:
+    """What reads it in the midst of a write has not seen all of it."""
+    changes: set[int] = set()
+    watched = Watched.of({}, changes)
+
+    def values() -> Iterator[tuple[str, int]]:
+        yield "lr", 1
+        changes.clear()
+
+    watched.update(values())
+    assert changes == {id(watched)}
 
 
 def pair(*options: Any, **keywords: Any) -> tuple[nn.Linear, torch.optim.Optimizer, nn.Linear, torch.optim.Optimizer]:
@@ -218,22 +233,158 @@ def test_a_refused_value_is_refused_again_and_its_correction_is_taken() -> None:
     assert torch.equal(layer.weight, twin.weight)
 
 
-def test_the_bounds_of_outer_norms_are_a_list_that_may_be_written_to() -> None:
+def test_a_list_in_a_group_is_read_at_every_step_and_checked() -> None:
     layer, twin = nn.Linear(4, 3), nn.Linear(4, 3)
     twin.load_state_dict(layer.state_dict())
     one, other = (
         MultiOptimizer({"default": GradientDescentMomentum(0.1, 0.9)}, gradient_clip_norm=bound).attach(module)
         for bound, module in ((5.0, layer), (0.1, twin))
     )
-    one.param_groups[0]["outer_clip_norms"][0] = 5.0
+    bounds: list[Any] = [5.0]
+    one.param_groups[0]["outer_clip_norms"] = bounds
     step(layer, one, 1)
-    one.param_groups[0]["outer_clip_norms"][0] = 0.1
+    bounds[0] = 0.1
     layer.load_state_dict(twin.state_dict())
-    for group in (one, other):
-        group.state.clear()
+    one.state.clear()
     step(layer, one, 2)
     step(twin, other, 2)
     assert torch.equal(layer.weight, twin.weight)
+    bounds[0] = None
+    with pytest.raises(TypeError, match=r"outer_clip_norms\[0\] must be a number. Received: .*None"):
+        step(layer, one, 3)
+    assert torch.equal(layer.weight, twin.weight)
+
+
+class Half(Optimizer):
+    """Half the sum of two factors of the gradient, in a tuple."""
+
+    @staticmethod
+    def rule(w: Any, g: Any, *, factors: Any = (1.0, 1.0)) -> Any:
+        return w - (factors[0] + factors[1]) * g / 2
+
+
+def test_a_tensor_in_a_tuple_is_read_at_every_step() -> None:
+    param = nn.Parameter(torch.zeros(1))
+    optimizer = Half().attach([param])
+    factor = torch.tensor(1.0)
+    optimizer.param_groups[0]["factors"] = (factor, 1.0)
+    for value, expected in ((1.0, -1.0), (1.0, -2.0), (7.0, -6.0)):
+        factor.fill_(value)
+        param.grad = torch.ones(1)
+        optimizer.step()
+        assert param.item() == expected
+
+
+def ended() -> tuple[nn.Linear, Any]:
+    """A layer whose optimizer has made three steps, so that the next asks in the quick way."""
+    layer, optimizer, _, _ = pair()
+    step(layer, optimizer, 3)
+    return layer, optimizer
+
+
+def test_a_gradient_without_memory_is_refused_by_name() -> None:
+    layer, optimizer = ended()
+    before = layer.bias.detach().clone()
+    layer.weight.grad, layer.bias.grad = torch.ones(3, 4), torch.ones(3)
+    layer.weight.grad.untyped_storage().resize_(0)
+    with pytest.raises(ValueError, match="has no memory of its own"):
+        optimizer.step()
+    assert torch.equal(layer.bias, before)
+
+
+@pytest.mark.parametrize("when", [0, 1, 2])
+@pytest.mark.parametrize("how", ["one", "all"])
+def test_a_group_that_is_replaced_follows_its_schedule(how: str, when: int) -> None:
+    layer = nn.Linear(4, 3)
+    optimizer = Adam(learning_rate=1.0, schedule=WarmupCosine(4, 10, unit="steps")).attach(layer.parameters())
+    rates = []
+    for number in range(4):
+        if number == when and how == "one":
+            optimizer.param_groups[0] = dict(optimizer.param_groups[0])
+        elif number == when:
+            optimizer.param_groups = [dict(group) for group in optimizer.param_groups]
+        step(layer, optimizer, number)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == [0.25, 0.5, 0.75, 1.0]
+    assert optimizer.param_groups[0]["updates"] == 4
+
+
+def test_a_parameter_that_is_listed_twice_is_refused() -> None:
+    layer, optimizer = ended()
+    before = layer.weight.detach().clone()
+    optimizer.param_groups[0]["params"].append(layer.weight)
+    with pytest.raises(ValueError, match=r"params\[2\] .* is the same parameter as params\[0\]"):
+        step(layer, optimizer, 4)
+    assert torch.equal(layer.weight, before)
+
+
+@pytest.mark.parametrize("move", [lambda t: t.share_memory_(), lambda t: set_data(t, torch.tensor(3.0))])
+def test_a_count_that_is_moved_goes_on(move: Callable[[Tensor], Any]) -> None:
+    layer, optimizer = ended()
+    move(optimizer.state[layer.weight]["step"])
+    step(layer, optimizer, 4)
+    assert optimizer.state[layer.weight]["step"].item() == 4
+
+
+def test_the_states_stay_the_object_that_they_are() -> None:
+    layer = nn.Linear(4, 3)
+    optimizer: Any = Adam().attach(layer.parameters())
+    states = optimizer.state
+    step(layer, optimizer, 1)
+    own = states[layer.weight]
+    states["of somebody else"] = 3
+    own["besides"] = torch.ones(2)
+    step(layer, optimizer, 2)
+    assert optimizer.state is states
+    assert states[layer.weight] is own
+    assert own["step"].item() == 2
+    assert optimizer.state_dict()["state"]["of somebody else"] == 3
+
+
+def test_a_shallow_copy_leaves_the_groups_of_the_original_alone() -> None:
+    layer, optimizer = ended()
+    group = optimizer.param_groups[0]
+    copy.copy(optimizer)
+    assert optimizer.param_groups[0] is group
+    group["lr"] = 0.0
+    before = layer.weight.detach().clone()
+    step(layer, optimizer, 4)
+    assert torch.equal(layer.weight, before)
+
+
+def test_model_and_optimizer_go_with_their_last_reference() -> None:
+    gc.disable()
+    try:
+        layer, optimizer = ended()
+        left = weakref.ref(layer.weight), weakref.ref(optimizer)
+        del layer, optimizer
+        assert [reference() for reference in left] == [None, None]
+    finally:
+        gc.enable()
+
+
+def test_a_parameter_that_holds_its_optimizer_can_be_collected() -> None:
+    layer, optimizer = ended()
+    vars(layer.weight)["optimizer"] = optimizer
+    left = weakref.ref(layer.weight)
+    del layer, optimizer
+    gc.collect()
+    assert left() is None
+
+
+def test_parameters_that_are_swapped() -> None:
+    """`torch.utils.swap_tensors` refuses tensors that somebody else refers to in C++."""
+    layer, optimizer = ended()
+    layer.zero_grad()
+    set_swap_module_params_on_conversion(True)
+    try:
+        layer.double()
+    finally:
+        set_swap_module_params_on_conversion(False)
+    before = layer.weight.detach().clone()
+    step(layer, optimizer, 4)
+    assert layer.weight.dtype == torch.float64
+    assert not torch.equal(layer.weight, before)
 
 
 # Which of three parameters have gradients, step by step: alone, in turns, one that comes late, none at all.

@@ -45,7 +45,7 @@ class Plan:
         self.totals: dict[Hashable, float] = {}
         self._steps = counts.numpy()
         self._expected_steps = self._steps.tobytes()
-        self._watch = Watch([*self.params, *self._states])
+        self._watch = Watch([*self.params, *self._states, counts, *self.steps])
         # Of a gradient that is not there yet, the most likely type.
         self._grad_dtypes = [p.dtype if g is None else g.dtype for p, g in zip(self.params, grads, strict=True)]
         self._launches = self._make_batches()
@@ -139,6 +139,8 @@ class Plan:
         """
         given = self._given(grads)
         addresses = list(map(Tensor.data_ptr, given))
+        if 0 in addresses:  # empty, or without memory
+            self._check(grads)
         for batch in self._batches:
             batch.bind(given, addresses, reread)
         self._launch(elsewhere or {})

@@ -36,10 +36,12 @@ from neon.engine.backends.numba_intrinsics import call, pointer
 def stage_0(context):
     at = pointer(context, np.int64)
     tensors, handles, answers = at[0], pointer(at[1], np.int64), at[2]
+    failed = np.int32(0)
     for tensor in range(tensors):
         for function in range({len(_PROPERTIES)}):
-            call(at[3 + function], handles[tensor], answers)
+            failed |= call(at[3 + function], handles[tensor], answers)
             answers += 8
+    pointer(answers, np.int64)[0] = failed
 '''
 
 
@@ -63,17 +65,16 @@ class Watch:
     def _begin_native(self) -> None:
         self._begun = True
         native = _native()
-        if native is not None:
+        if native is not None and all(map(_is_handle, self._tensors)):
             self._ask = self._native_question(*native[:2])
             self._expected = self._ask()
 
     def _native_question(self, function: Callable[[int], None], properties: Sequence[int]) -> Callable[[], Any]:
-        # A handle is a reference of its own to a tensor, and keeps it; `__del__` gives it back.
-        self._capsules = torch._C._aoti.unsafe_alloc_void_ptrs_from_tensors(self._tensors)
-        handles = np.array([_pointer(capsule, None) for capsule in self._capsules], np.int64)
-        answers = np.zeros((len(self._tensors), len(properties)), np.int64)
+        # Borrowed handles: a reference of our own would keep tensors alive in cycles, and from being swapped.
+        handles = np.array([id(tensor) + _HANDLE for tensor in self._tensors], np.int64)
+        answers = np.zeros(len(self._tensors) * len(properties) + 1, np.int64)
         context = np.array([len(handles), handles.ctypes.data, answers.ctypes.data, *properties], np.int64)
-        self._memory = (handles, context)
+        self._memory = handles, context
         address = context.ctypes.data
 
         def ask() -> bytes:
@@ -82,18 +83,17 @@ class Watch:
 
         return ask
 
-    def __del__(self) -> None:
-        capsules = vars(self).pop("_capsules", None)
-        if capsules:
-            torch._C._aoti.alloc_tensors_by_stealing_from_void_ptrs(capsules)
+
+# Where in its Python object a tensor's C++ one stands: first of all. `_is_handle` makes sure.
+_HANDLE = object.__basicsize__
+
+
+def _is_handle(tensor: Tensor) -> bool:
+    return ctypes.c_void_p.from_address(id(tensor) + _HANDLE).value == tensor._cdata
 
 
 def _ask_one_by_one(tensors: Sequence[Tensor]) -> Any:
     return [list(map(read, tensors)) for read in _PROPERTIES.values()]
-
-
-_pointer = ctypes.pythonapi.PyCapsule_GetPointer
-_pointer.restype, _pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
 
 
 @lru_cache(maxsize=1)
@@ -102,7 +102,6 @@ def _native() -> tuple[Callable[[int], None], list[int], Any] | None:
     try:
         library = ctypes.CDLL(torch._C.__file__)
         functions = [getattr(library, f"aoti_torch_{name}") for name in _PROPERTIES]
-        torch._C._aoti.unsafe_alloc_void_ptrs_from_tensors([])
     except (AttributeError, OSError):
         return None
     addresses = [ctypes.cast(function, ctypes.c_void_p).value or 0 for function in functions]

@@ -169,10 +169,6 @@ class Optimizer:
             "epoch": 0,
         }
 
-    def check(self, values: Mapping[str, Any]) -> None:
-        """Refuse, by name, values of a group that the rule cannot run with."""
-        check_values(values, custom=type(self).hyperparameters is Optimizer.hyperparameters)
-
     def settings(
         self, values: Mapping[str, Any], outer: tuple[Hashable, ...] = (), batch_mean: bool = False
     ) -> Settings:
@@ -180,7 +176,7 @@ class Optimizer:
 
         The bounds of the wider norms are `values["outer_clip_norms"]`.
         """
-        self.check(values)
+        check_values(values, custom=type(self).hyperparameters is Optimizer.hyperparameters)
         rule = self.select_rule(values)
         own_norm = values["gradient_clip_norm"] is not None
         options = Options(

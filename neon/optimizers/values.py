@@ -17,6 +17,7 @@ _OPTIONS: dict[str, Callable[[str, Any], Any]] = {
     "gradient_clip_norm": lambda name, value: clip_bound(name, value, norm=True),
     "gradient_clip_value": clip_bound,
     "param_clip_value": clip_bound,
+    "outer_clip_norms": lambda name, value: [positive(f"{name}[{i}]", bound) for i, bound in enumerate(value)],
     "stochastic_round": rounding,
     "epoch": non_negative,
 }

@@ -55,7 +55,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
                     "rule(w, g, *states, *, lr)."
                 )
         self._assigned: list[tuple[Site, Match]] = []
-        self._stepper = GroupStepper(self)
+        self._stepper = GroupStepper()
         defaults: dict[str, Any] = {}
         for leaf, _ in self._leaves.values():
             defaults = {**leaf.group(), **defaults}
@@ -132,7 +132,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         for name, value in leaf.group().items():
             param_group.setdefault(name, value)
         if norms:
-            param_group.setdefault("outer_clip_norms", [norm.gradient_clip_norm for norm in norms])
+            param_group.setdefault("outer_clip_norms", tuple(norm.gradient_clip_norm for norm in norms))
         if not is_constant(leaf.schedule):
             param_group.setdefault("initial_lr", param_group["lr"])
             param_group.setdefault("updates", 0)
@@ -141,7 +141,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         leaf.settings(param_group, norms)  # refuses values by name
         _untraced(torch.optim.Optimizer.add_param_group)(self, param_group)
         self.apply_schedule(self.param_groups[-1])
-        self._stepper.watch()
+        self._stepper.watch(self)
 
     def set_epoch(self, epoch: int) -> None:
         """Tell schedules that are counted in epochs, and rules that ask for it, the epoch, from 0.
@@ -164,10 +164,6 @@ class AttachedOptimizer(torch.optim.Optimizer):
             lr = rate(schedule, group["initial_lr"], group["epoch"], group["updates"])
             if lr != group["lr"]:
                 group["lr"] = lr
-
-    def check(self, group: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-        """Refuse, by name, values that the rule of a group cannot run with."""
-        self._leaves[group["optimizer"]][0].check(values)
 
     def settings(self, group: Mapping[str, Any]) -> Settings:
         """What the engine needs for the tensors of a group; values that no rule can run with are refused by name."""
@@ -195,7 +191,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._stepper.step()
+        self._stepper.step(self)
         return loss
 
     _observed_step = torch.optim.Optimizer.profile_hook_step(_step)
@@ -206,7 +202,8 @@ class AttachedOptimizer(torch.optim.Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """Groups and states, as torch's own optimizers give them."""
         packed = _untraced(torch.optim.Optimizer.state_dict)(self)
-        return packed | {"state": {number: dict(state) for number, state in packed["state"].items()}}
+        states = {key: dict(s) if isinstance(s, dict) else s for key, s in packed["state"].items()}
+        return packed | {"state": states}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a saved state; floating-point states keep the precision they were saved in."""
@@ -235,8 +232,9 @@ class AttachedOptimizer(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._stepper = GroupStepper(self)
-        self._stepper.watch()
+        self.param_groups = list(self.param_groups)  # of a shallow copy, not the list of the original
+        self._stepper = GroupStepper()
+        self._stepper.watch(self)
 
     def __repr__(self) -> str:
         sizes = {

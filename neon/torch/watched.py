@@ -8,24 +8,24 @@ from typing import Any
 
 
 class Watched(defaultdict[Any, Any]):
-    """A dict that enters itself, by its id, in `changes` whenever it is written to. Copies are plain dicts.
+    """A dict that puts its id into `changes` once it has been written to. Copies are plain dicts.
 
     Otherwise a defaultdict. A value that is itself changed in place (a list, a tensor) goes unnoticed.
     """
 
-    def __init__(self, *args: Any, changes: dict[int, Watched] | None = None) -> None:
+    def __init__(self, *args: Any, changes: set[int] | None = None) -> None:
         super().__init__(*args)
-        self._changes = {} if changes is None else changes
+        self._changes = set() if changes is None else changes
 
     @classmethod
-    def of(cls, values: Mapping[str, Any], changes: dict[int, Watched]) -> Watched:
+    def of(cls, values: Mapping[Any, Any], changes: set[int], factory: Callable[[], Any] | None = None) -> Watched:
         """The same dict where it tells these `changes` already, or a new one that does."""
         if isinstance(values, cls) and values._changes is changes:
             return values
-        return cls(None, values, changes=changes)
+        return cls(factory, values, changes=changes)
 
-    def write_quietly(self, key: str, value: Any) -> None:
-        """Write without a word, what no reader goes by."""
+    def write_quietly(self, key: Any, value: Any) -> None:
+        """Write without a word."""
         super().__setitem__(key, value)
 
     def __repr__(self) -> str:
@@ -37,8 +37,10 @@ class Watched(defaultdict[Any, Any]):
 
 def _telling(method: Callable[..., Any]) -> Callable[..., Any]:
     def tell(self: Watched, *args: Any, **kwargs: Any) -> Any:
-        self._changes[id(self)] = self
-        return method(self, *args, **kwargs)
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            self._changes.add(id(self))
 
     return tell
 
