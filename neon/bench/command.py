@@ -24,7 +24,7 @@ from neon.compare.plot import require_matplotlib
 from neon.compare.store import require_writable, write_json
 
 QUICK_ROUNDS = 3
-# What a run leaves out that is to take about a minute.
+# What a run leaves out that is to take a minute or two.
 QUICK = {
     "rules": ("GradientDescentMomentum", "RMSProp", "Adam"),
     "shapes": ("large", "tiny", "groups"),

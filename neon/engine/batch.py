@@ -67,8 +67,8 @@ class Pass:
 class Batch:
     """The tensors of one launch; `positions` are the places of its members among all of a plan's.
 
-    Those that take part in a step are selected, in no time beside making the tables: `items`, and every
-    table, are theirs.
+    The tables of all members are made once; `items` and the tables that a launch reads are taken out of
+    them for the members that take part.
     """
 
     def __init__(
