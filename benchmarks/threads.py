@@ -185,14 +185,14 @@ def main() -> None:
     numba.set_num_threads(torch.get_num_threads())
     lines: list[dict[str, Any]] = []
     report = {"device": machine.device(), "load_before": os.getloadavg(), "rounds": options.rounds}
-    used, start = machine.processor_seconds(), time.perf_counter()
+    watch = machine.Watch()
     for situation in options.situations:
         for elements in options.sizes:
             for chunk in options.chunks:
                 work = adam_pass(elements, options.tensors, chunk)
                 line = {"situation": situation, "elements": work.elements, "tensors": options.tensors, "chunk": chunk}
                 lines.append(line | measure(work, situation, options.rounds))
-    others = machine.busy_with_others(used, time.perf_counter() - start)
+    others = watch.busy_with_others()
     report["numba_layer"] = threading_layer()
     console = Console(width=None if sys.stdout.isatty() else 110)
     for situation in options.situations:

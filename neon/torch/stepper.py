@@ -40,7 +40,6 @@ class GroupStepper:
         self._changed_groups: set[int] = set()
         self._changed_states: set[int] = set()
         self._groups: list[dict[str, Any]] = []
-        self._scheduled: list[Any] = []
 
     def watch(self, optimizer: AttachedOptimizer) -> None:
         """Have the groups and states of the optimizer tell when they are written to; the plan is made anew."""
@@ -51,7 +50,12 @@ class GroupStepper:
         for param, state in states.items():
             if isinstance(state, dict):
                 states.write_quietly(param, Watched.of(state, self._changed_states))
-        self._scheduled = [group for group in optimizer.param_groups if "updates" in group]
+        self._sort(optimizer.param_groups)
+
+    def _sort(self, groups: list[dict[str, Any]]) -> None:
+        """Find the groups to look at in every step: with a schedule, or with values that may change in silence."""
+        self._scheduled: list[Any] = [group for group in groups if "updates" in group]
+        self._silent = {id(group) for group in groups if not _tells_all(group)}
 
     def step(self, optimizer: AttachedOptimizer) -> None:
         """Update every parameter that has a gradient, once; what is refused leaves all of them as they were."""
@@ -93,8 +97,7 @@ class GroupStepper:
             ):
                 return None
         if changed:
-            self._silent = _silent(self._groups)
-            self._scheduled = [group for group in self._groups if "updates" in group]
+            self._sort(self._groups)
         return bool(changed) if _same([*chain.from_iterable(self._lists)], self._every) else None
 
     def _states_stand(self) -> bool:
@@ -145,7 +148,6 @@ class GroupStepper:
         self._every = [param for _, _, param in members]
         planned = {id(param) for param in plan.params}
         self._without = [param for param in self._every if id(param) not in planned]
-        self._silent = _silent(self._groups)
         return plan
 
 
@@ -166,11 +168,9 @@ def _check_once(members: list[tuple[int, str, Tensor]]) -> None:
         names[id(param)] = name
 
 
-def _silent(groups: list[dict[str, Any]]) -> set[int]:
-    """The ids of groups with values that may change without the group's knowledge: lists, tensors, arrays."""
-    return {
-        id(group) for group in groups if not all(_fixed(value) for key, value in group.items() if key not in _TENSORS)
-    }
+def _tells_all(group: dict[str, Any]) -> bool:
+    """Whether no value can change without the group's knowledge, as lists, tensors and arrays can."""
+    return all(_fixed(value) for key, value in group.items() if key not in _TENSORS)
 
 
 def _fixed(value: Any) -> bool:
