@@ -6,7 +6,6 @@ import math
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import compress
-from operator import is_
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from neon.engine.checks import check_gradient, check_parameter, check_rounding, 
 from neon.engine.graph import Node
 from neon.engine.kernel import Formats, lower
 from neon.engine.settings import Item, Settings
-from neon.engine.watch import Likeness, Watch
+from neon.engine.watch import Likeness, Watch, same_objects
 
 
 class Plan:
@@ -66,12 +65,7 @@ class Plan:
 
     def describes(self, params: Sequence[Tensor], states: Sequence[Tensor]) -> bool:
         """Whether it is these tensors that the plan was made for."""
-        return (
-            len(params) == len(self.params)
-            and len(states) == len(self._states)
-            and all(map(is_, params, self.params))
-            and all(map(is_, states, self._states))
-        )
+        return same_objects(params, self.params) and same_objects(states, self._states)
 
     def holds(self, grads: Sequence[Tensor | None]) -> bool:
         """Whether its tensors are still what and where they were, and it can take these gradients for them."""

@@ -8,15 +8,16 @@ step asks every tensor again; attribute by attribute, that takes longer than the
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache, partial
-from typing import Any
+from operator import is_
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from neon.engine import cache
+from neon.engine import cache, machine_code
 
 # What is asked: by Python, and by torch's stable C interface as aoti_torch_NAME(handle, &value).
 _PROPERTIES: dict[str, Callable[[Tensor], Any]] = {
@@ -45,6 +46,11 @@ def stage_0(context):
 '''
 
 
+def same_objects(now: Collection[Any], before: Sequence[Any]) -> bool:
+    """Whether they hold the very same objects in the same order."""
+    return len(now) == len(before) and all(map(is_, now, before))
+
+
 class Watch:
     """Remembers the address, size, layout and type of tensors; `unchanged()` says whether they still hold."""
 
@@ -66,19 +72,19 @@ class Watch:
         self._begun = True
         native = _native()
         if native is not None and all(map(_is_handle, self._tensors)):
-            self._ask = self._native_question(*native[:2])
+            self._ask = self._native_question(native)
             self._expected = self._ask()
 
-    def _native_question(self, function: Callable[[int], None], properties: Sequence[int]) -> Callable[[], Any]:
+    def _native_question(self, native: _Native) -> Callable[[], Any]:
         # Borrowed handles: a reference of our own would keep tensors alive in cycles, and from being swapped.
         handles = np.array([id(tensor) + _HANDLE for tensor in self._tensors], np.int64)
-        answers = np.zeros(len(self._tensors) * len(properties) + 1, np.int64)
-        context = np.array([len(handles), handles.ctypes.data, answers.ctypes.data, *properties], np.int64)
+        answers = np.zeros(len(self._tensors) * len(_PROPERTIES) + 1, np.int64)
+        context = np.array([len(handles), handles.ctypes.data, answers.ctypes.data, *native.properties], np.int64)
         self._memory = handles, context
         address = context.ctypes.data
 
         def ask() -> bytes:
-            function(address)
+            native.function(address)
             return answers.tobytes()
 
         return ask
@@ -96,9 +102,17 @@ def _ask_one_by_one(tensors: Sequence[Tensor]) -> Any:
     return [list(map(read, tensors)) for read in _PROPERTIES.values()]
 
 
+class _Native(NamedTuple):
+    """The compiled function, the addresses of torch's that it calls, and what keeps the code in memory."""
+
+    function: Callable[[int], None]
+    properties: list[int]
+    code: machine_code.Code
+
+
 @lru_cache(maxsize=1)
-def _native() -> tuple[Callable[[int], None], list[int], Any] | None:
-    """The compiled function, the addresses of torch's, and what keeps the code; None where torch has no such."""
+def _native() -> _Native | None:
+    """What asks natively, or None where torch has no such functions."""
     try:
         library = ctypes.CDLL(torch._C.__file__)
         functions = [getattr(library, f"aoti_torch_{name}") for name in _PROPERTIES]
@@ -107,7 +121,7 @@ def _native() -> tuple[Callable[[int], None], list[int], Any] | None:
     addresses = [ctypes.cast(function, ctypes.c_void_p).value or 0 for function in functions]
     code = cache.load("watch", _SOURCE, 1)
     # A function that holds the GIL: nobody changes a tensor while it is read.
-    return ctypes.PYFUNCTYPE(None, ctypes.c_int64)(code.addresses[0]), addresses, code
+    return _Native(ctypes.PYFUNCTYPE(None, ctypes.c_int64)(code.addresses[0]), addresses, code)
 
 
 class Likeness:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from functools import partial
 from itertools import chain
-from operator import is_
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 from neon.engine.plan import Plan
 from neon.engine.settings import Item
 from neon.engine.trace import Program
+from neon.engine.watch import same_objects
 from neon.optimizers.schedules import counts_steps
 from neon.optimizers.stepper import new_states
 from neon.torch.checkpoint import named_parameters
@@ -62,7 +62,7 @@ class GroupStepper:
         with self._lock:
             # Taken away until all is done: after an error nothing is believed of what was known before.
             plan, self._plan = self._plan, None
-            if plan is None or not _same(optimizer.param_groups, self._groups):
+            if plan is None or not same_objects(optimizer.param_groups, self._groups):
                 plan = None
                 self.watch(optimizer)
             for group in self._scheduled:
@@ -98,7 +98,7 @@ class GroupStepper:
                 return None
         if changed:
             self._sort(self._groups)
-        return bool(changed) if _same([*chain.from_iterable(self._lists)], self._every) else None
+        return bool(changed) if same_objects([*chain.from_iterable(self._lists)], self._every) else None
 
     def _states_stand(self) -> bool:
         """Whether what was written to states leaves the tensors of the plan in their places."""
@@ -175,7 +175,3 @@ def _tells_all(group: dict[str, Any]) -> bool:
 
 def _fixed(value: Any) -> bool:
     return all(map(_fixed, value)) if isinstance(value, tuple) else isinstance(value, _IMMUTABLE)
-
-
-def _same(now: Any, before: list[Any]) -> bool:
-    return len(now) == len(before) and all(map(is_, now, before))
