@@ -763,7 +763,6 @@ def test_the_epoch_reaches_rules_that_ask_for_it() -> None:
 @pytest.mark.parametrize(
     ("saved_by", "message"),
     [
-        (lambda p: torch.optim.Adam([p], maximize=True), "saved with maximize"),
         (lambda p: torch.optim.Adam([p], amsgrad=True), "saved with amsgrad"),
         (lambda p: GradientDescentMomentum(0.1, 0.9).attach([p]), "holds the states step, velocity"),
     ],

@@ -15,6 +15,7 @@ class Options:
     narrowest.
     """
 
+    maximize: bool = False
     batch_mean: bool = False
     clip_norms: tuple[str, ...] = ()
     clip_value: bool = False
@@ -29,6 +30,8 @@ def clip_scope(level: int) -> str:
 
 def before(w: Node, g: Node, chosen: Options) -> Node:
     """The gradient that the rule sees: batch mean, clip by norm, clip by value, then weight decay."""
+    if chosen.maximize:
+        g = -g
     if chosen.batch_mean:
         g = g / scalar("batch_size")
     factor: Node | None = None

@@ -16,7 +16,7 @@ Rule = Callable[..., Any]
 # Names that the engine, the optimizer's own options and torch's states have taken.
 RESERVED = {
     "batch_size", "outer_clip_norms", "name", "schedule", "stochastic_round", "gradient_clip_norm",
-    "gradient_clip_value", "param_clip_value", "wdecay", "seed", "optimizer", "params",
+    "gradient_clip_value", "param_clip_value", "wdecay", "maximize", "seed", "optimizer", "params",
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from neon import backends
-from neon.arguments import clip_bound, non_negative, optional_name, rounding, whole_number
+from neon.arguments import clip_bound, flag, non_negative, optional_name, rounding, whole_number
 from neon.engine.options import Options
 from neon.engine.settings import Settings
 from neon.engine.trace import Rule, signature, trace
@@ -43,7 +43,8 @@ class Optimizer:
     of this optimizer times min(1, k/‖g‖), the norm over all of its tensors), `gradient_clip_value`
     (each element into [−|k|, |k|]), `wdecay` (λθ is added to the gradient), `param_clip_value`
     (weights into [−|k|, |k|]), `stochastic_round` (True: the width of the parameter's format; or a
-    width in mantissa bits), `schedule` (the learning rate by epoch or step).
+    width in mantissa bits), `schedule` (the learning rate by epoch or step). `maximize` goes up the
+    gradient instead of down.
 
     A state starts at zero, or at the default of its argument: `def rule(w, g, size=0.1, *, lr)`.
     """
@@ -57,6 +58,7 @@ class Optimizer:
     gradient_clip_value: float | None = None
     param_clip_value: float | None = None
     wdecay: float = 0.0
+    maximize: bool = False
     seed: int = 0
     updates: int = 0  # how many times `optimize` has run: what schedules in steps go by
 
@@ -70,6 +72,7 @@ class Optimizer:
         gradient_clip_value: float | None = None,
         param_clip_value: float | None = None,
         wdecay: float = 0.0,
+        maximize: bool = False,
         seed: int = 0,
         **hyperparameters: Any,
     ) -> None:
@@ -80,6 +83,7 @@ class Optimizer:
         self.gradient_clip_value = clip_bound("gradient_clip_value", gradient_clip_value)
         self.param_clip_value = clip_bound("param_clip_value", param_clip_value)
         self.wdecay = non_negative("wdecay", wdecay)
+        self.maximize = flag("maximize", maximize)
         self.seed = whole_number("seed", seed)
         self._hyperparameters = self._checked(hyperparameters)
 
@@ -166,6 +170,7 @@ class Optimizer:
             "gradient_clip_value": self.gradient_clip_value,
             "param_clip_value": self.param_clip_value,
             "stochastic_round": self.stochastic_round,
+            "maximize": self.maximize,
             "epoch": 0,
         }
 
@@ -180,6 +185,7 @@ class Optimizer:
         rule = self.select_rule(values)
         own_norm = values["gradient_clip_norm"] is not None
         options = Options(
+            maximize=values["maximize"],
             batch_mean=batch_mean,
             clip_norms=(
                 *(f"outer_clip_norms[{level}]" for level in range(len(outer))),
@@ -211,7 +217,7 @@ class Optimizer:
 
     def __repr__(self) -> str:
         values = self.group()
-        unset = {"weight_decay": 0.0, "stochastic_round": False, "epoch": values["epoch"]}
+        unset = {"weight_decay": 0.0, "stochastic_round": False, "maximize": False, "epoch": values["epoch"]}
         shown = {k: v for k, v in values.items() if v is not None and unset.get(k, ...) != v}
         if not is_constant(self.schedule):
             shown["schedule"] = self.schedule

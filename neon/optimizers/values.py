@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from neon.arguments import beta, clip_bound, non_negative, positive, rounding, unit_interval
+from neon.arguments import beta, clip_bound, flag, non_negative, positive, rounding, unit_interval
 
 # What every rule takes, and the engine relies on.
 _OPTIONS: dict[str, Callable[[str, Any], Any]] = {
@@ -19,6 +19,7 @@ _OPTIONS: dict[str, Callable[[str, Any], Any]] = {
     "param_clip_value": clip_bound,
     "outer_clip_norms": lambda name, value: [positive(f"{name}[{i}]", bound) for i, bound in enumerate(value)],
     "stochastic_round": rounding,
+    "maximize": flag,
     "epoch": non_negative,
 }
 # What the library's own rules mean by these names; a custom rule may mean something else.

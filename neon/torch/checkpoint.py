@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 # Flags of torch's own rules that change their steps, and that the library's rules do not have.
-_UNSERVED = ("amsgrad", "maximize", "centered", "nesterov", "lr_decay")
+_UNSERVED = ("amsgrad", "centered", "nesterov", "lr_decay")
 
 
 def named_parameters(group: dict[str, Any]) -> list[tuple[str, Tensor]]:
