@@ -7,7 +7,7 @@ numbers: 500 parameter groups cost what one costs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -21,11 +21,12 @@ from neon.engine.backends import prepare
 from neon.engine.graph import REDUCTION, Node, scalar
 from neon.engine.kernel import CHUNK, Kernel, Stage
 from neon.engine.layout import flat, is_dense, like_layout, same_layout
+from neon.engine.options import ALONE, GUARD
 from neon.engine.scalars import host_program
 from neon.engine.settings import Item, Settings
+from neon.engine.trace import PER_STEP
 
 _STEP = scalar("step")
-_ALONE = "tensor"  # the scope of a norm that each tensor has for itself
 
 
 class Shares(NamedTuple):
@@ -44,7 +45,7 @@ class Pass:
     def __init__(self, batch: Batch, stage: Stage) -> None:
         real = np.float64 if batch.kernel.formats.compute == torch.float64 else np.float32
         self.host = host_program(stage.scalars)
-        self.steady = not any(node is _STEP or node.op == REDUCTION for node in self.host.inputs)
+        self.steady = not any(node.label in PER_STEP or node.op == REDUCTION for node in self.host.inputs)
         self.scalars = np.empty((len(batch.row_groups), len(stage.scalars)), real)
         self.partials = np.empty((len(batch.chunks), len(stage.reductions)))
         tables = (batch.chunks, batch.table, self.scalars, self.partials)
@@ -80,8 +81,9 @@ class Batch:
         self._settings = settings
         self.device = self._members[0].param.device
         self.executable = prepare(kernel, self.device.type)
-        self._number_nodes = [scalar(name) for name in kernel.program.numbers if name != "step"]
-        self._alone = any(r.label == _ALONE for stage in kernel.stages for r in stage.reductions)
+        self.reach = self._members[0].reach
+        self._number_nodes = [scalar(name) for name in kernel.program.numbers if name not in PER_STEP]
+        self._alone = any(r.label == ALONE for stage in kernel.stages for r in stage.reductions)
         self._temporaries: dict[int, dict[str, Tensor]] = {}
         self._groups = np.array([item.group for item in self._members])
         self._directly = np.array([_direct(item) for item in self._members])
@@ -104,7 +106,7 @@ class Batch:
         sizes = self._sizes[chosen]
         self.elements = int(sizes.sum())
         self._staged = np.flatnonzero(~self._directly[chosen]).tolist()
-        places = self._positions[chosen]
+        self._places = places = self._positions[chosen]
         self._pick = _picker((np.cumsum(present) - 1)[places].tolist(), int(present.sum()))
         self._make_rows(self._groups[chosen], steps[places])
         self._make_chunks(sizes)
@@ -143,8 +145,10 @@ class Batch:
             place for place, (item, grad) in enumerate(pairs) if grad.is_neg() or not same_layout(grad, item.param)
         ]
 
-    def bind(self, grads: Sequence[Tensor], addresses: Sequence[int], reread: bool) -> None:
-        """Take this step's gradients and, where they have changed, numbers, before anything is written."""
+    def bind(
+        self, grads: Sequence[Tensor], addresses: Sequence[int], reread: bool, brought: Mapping[Node, float]
+    ) -> None:
+        """Take this step's gradients and numbers before anything is written; `reread` those of the groups."""
         self._grads, addresses = self._pick(grads), self._pick(addresses)
         if addresses != self._grad_addresses:
             self.table[:, 1] = addresses
@@ -163,6 +167,7 @@ class Batch:
             self._read_numbers()
             self._evaluated = False
         self._numbers[_STEP] = self._row_steps
+        self._numbers |= brought
 
     def _stage_in(self, position: int) -> None:
         """Copies of tensors that are not one dense range of memory, or not all laid out alike."""
@@ -189,16 +194,33 @@ class Batch:
             self.executable.run(self, level)
 
     def finish(self) -> None:
-        """After the last stage: copies go back where they belong, gradients are let go."""
+        """After the last stage: copies go back where they belong, updates are counted."""
         names = self.kernel.program.states
         for position in self._staged:
             item, copies = self.items[position], self._temporaries[position]
             for name, tensor in zip(("w", *names), (item.param, *item.states), strict=True):
                 tensor.detach().copy_(copies[name])
-        self._grads = ()
-        self._temporaries.clear()
         self._row_steps = self._row_steps + 1
         self._evaluated = True
+        self.release()
+
+    def release(self) -> None:
+        """Let go of gradients and copies."""
+        self._grads = ()
+        self._temporaries.clear()
+
+    def guard_scopes(self) -> Collection[Hashable]:
+        """The sums that are finite where all gradients are."""
+        guard = self.kernel.guard
+        return [] if guard is None else self.shares[0][self.kernel.stages[0].reductions.index(guard)].chunks
+
+    def first_not_finite(self) -> int | None:
+        """The place, among all of a plan's, of the first parameter whose guard is not finite."""
+        if self.kernel.guard is None:
+            return None
+        sums = self.passes[0].partials[:, self.kernel.stages[0].reductions.index(self.kernel.guard)]
+        wrong = np.flatnonzero(~np.isfinite(sums))
+        return int(self._places[self.chunks[wrong[0], 0]]) if len(wrong) else None
 
     # -- what backends and reductions ask ----------------------------------------------------------
 
@@ -218,8 +240,10 @@ class Batch:
     def _scope_of(self, position: int, reduction: Node) -> Hashable:
         """The sum that a tensor's share of a reduction belongs to."""
         item = self.items[position]
-        if reduction.label == _ALONE:
+        if reduction.label == ALONE:
             return (id(item.param), reduction)
+        if reduction.label == GUARD:
+            return GUARD
         return id(self._settings[item.group].scopes[int(reduction.label.split("[")[1][:-1])])
 
     def key_of(self, position: int) -> int:

@@ -76,6 +76,7 @@ class Kernel:
     formats: Formats
     tensors: dict[str, torch.dtype]
     stages: tuple[Stage, ...]
+    guard: Node | None = None
 
     @cached_property
     def random(self) -> bool:
@@ -100,7 +101,8 @@ def lower(program: Program, formats: Formats) -> Kernel:
         rounds = name == "w" and formats.width is not None
         width, random = (formats.width or None, random_bits()) if rounds else (None, None)
         stores[name] = codecs.encode(value, tensors[name], width, random)
-    return Kernel(program, formats, tensors, _stages(stores))
+    guard = None if program.guard is None else _replace([program.guard], decoded)[0]
+    return Kernel(program, formats, tensors, _stages(stores, guard), guard)
 
 
 def _replace(roots: Sequence[Node], mapping: dict[Node, Node]) -> list[Node]:
@@ -113,10 +115,10 @@ def _replace(roots: Sequence[Node], mapping: dict[Node, Node]) -> list[Node]:
     return [new[root] for root in roots]
 
 
-def _stages(stores: dict[str, Node]) -> tuple[Stage, ...]:
+def _stages(stores: dict[str, Node], guard: Node | None) -> tuple[Stage, ...]:
     """Reductions of the same depth share a pass; the stores are the last one."""
     depth: dict[Node, int] = {}
-    for node in walk(stores.values()):
+    for node in walk([*filter(None, [guard]), *stores.values()]):
         depth[node] = max((depth[a] for a in node.args), default=0) + (node.op == REDUCTION)
     levels = sorted({depth[n] for n in depth if n.op == REDUCTION})
     stages = [_stage(tuple(n for n in depth if n.op == REDUCTION and depth[n] == level), {}) for level in levels]

@@ -6,16 +6,24 @@ from dataclasses import dataclass
 
 from neon.engine.graph import Node, apply, scalar, sum_of_squares
 
+# Scopes of reductions: each tensor alone, and all tensors whose gradients are looked through.
+ALONE = "tensor"
+GUARD = "guard"
+
 
 @dataclass(frozen=True)
 class Options:
     """Which options are present; their numbers are read at each step.
 
     `clip_norms` names the bounds of the norms to clip by, from the widest set of tensors to the
-    narrowest.
+    narrowest. `unscale` divides by the scale that the loss was multiplied with; `guard` has the plan
+    look for gradients that are not finite; `clip_previous` clips by the norm of the step before.
     """
 
     maximize: bool = False
+    unscale: bool = False
+    guard: bool = False
+    clip_previous: bool = False
     batch_mean: bool = False
     clip_norms: tuple[str, ...] = ()
     clip_value: bool = False
@@ -29,13 +37,9 @@ def clip_scope(level: int) -> str:
 
 
 def before(w: Node, g: Node, chosen: Options) -> Node:
-    """The gradient that the rule sees: batch mean, clip by norm, clip by value, then weight decay."""
-    if chosen.maximize:
-        g = -g
-    if chosen.batch_mean:
-        g = g / scalar("batch_size")
-    factor: Node | None = None
-    raw = g
+    """The gradient that the rule sees: scale, batch mean, clip by norm, clip by value, then weight decay."""
+    raw = g = _mean(g, chosen)
+    factor = _previous_factor(raw) if chosen.clip_previous else None
     for level, bound in enumerate(chosen.clip_norms):
         # ‖f·g‖ = f·‖g‖: a chain of norms costs one reading of the gradients.
         norm = apply("sqrt", sum_of_squares(raw, clip_scope(level)))
@@ -50,6 +54,30 @@ def before(w: Node, g: Node, chosen: Options) -> Node:
     if chosen.weight_decay:
         g = g + scalar("weight_decay") * w
     return g
+
+
+def guard(g: Node, chosen: Options) -> Node | None:
+    """A sum over each tensor that is not finite where an element of the gradient is not: the clip's norm serves."""
+    if not chosen.guard:
+        return None
+    if chosen.clip_norms:
+        return sum_of_squares(_mean(g, chosen), clip_scope(0))
+    return sum_of_squares(g * 0.0, GUARD)  # g² itself may overflow
+
+
+def _mean(g: Node, chosen: Options) -> Node:
+    if chosen.maximize:
+        g = -g
+    if chosen.unscale:
+        g = g * (1.0 / scalar("grad_scale"))
+    return g / scalar("batch_size") if chosen.batch_mean else g
+
+
+def _previous_factor(g: Node) -> Node:
+    """min(1, k/‖g‖) with ‖g‖ of the step before; in the first step, that of the tensor stands in for it."""
+    own, previous = apply("sqrt", sum_of_squares(g, ALONE)), scalar("previous_norm")
+    norm = apply("where", previous > 0.0, previous, own)
+    return apply("minimum", 1.0, scalar("gradient_clip_previous_norm") / norm)
 
 
 def after(w: Node, chosen: Options) -> Node:

@@ -15,20 +15,36 @@ from torch import Tensor
 from neon.engine.backends import forced
 from neon.engine.batch import Batch, column
 from neon.engine.checks import check_gradient, check_parameter, check_rounding, check_states
-from neon.engine.graph import Node
+from neon.engine.graph import Node, scalar
 from neon.engine.kernel import Formats, lower
-from neon.engine.settings import Item, Settings
+from neon.engine.options import GUARD
+from neon.engine.settings import Item, Reach, Settings
 from neon.engine.watch import Likeness, Watch, same_objects
+
+
+class NotFiniteError(ArithmeticError):
+    """A gradient is not finite; `name` is that of its parameter, or None where another process holds it."""
+
+    def __init__(self, name: str | None) -> None:
+        super().__init__(f"The gradient of parameter {name or 'in another process'!r} is not finite.")
+        self.name = name
 
 
 class Plan:
     """Everything that a step needs and that does not change from step to step.
 
     `steps[i]` is a view that counts the updates of item i; all of them are one vector, so that one
-    addition counts them all.
+    addition counts them all. `shared` lists, for processes that hold other parameters than this one, the
+    sums that all of them take part in, whether or not they hold something that counts in them.
     """
 
-    def __init__(self, items: Sequence[Item], grads: Sequence[Tensor | None], settings: Sequence[Settings]) -> None:
+    def __init__(
+        self,
+        items: Sequence[Item],
+        grads: Sequence[Tensor | None],
+        settings: Sequence[Settings],
+        shared: Mapping[Reach, Sequence[Hashable]] | None = None,
+    ) -> None:
         self.items = list(items)
         for item in items:
             check_parameter(item.name, item.param)
@@ -36,6 +52,7 @@ class Plan:
             check_rounding(item, settings[item.group].width)
         self._check(grads)
         self.settings = list(settings)
+        self._shared = dict(shared or {})
         self._backend = forced()
         self.params = [item.param for item in items]
         self._states = [state for item in items for state in item.states]
@@ -57,10 +74,10 @@ class Plan:
         for position, (item, dtype) in enumerate(zip(self.items, self._grad_dtypes, strict=True)):
             settings = self.settings[item.group]
             formats = Formats(item.param.dtype, dtype, tuple(s.dtype for s in item.states), settings.width)
-            members[settings.program, formats, item.param.device].append(position)
+            members[settings.program, formats, item.param.device, item.reach].append(position)
         return [
             Batch(lower(program, formats), self.items, positions, self.settings)
-            for (program, formats, _), positions in members.items()
+            for (program, formats, *_), positions in members.items()
         ]
 
     def describes(self, params: Sequence[Tensor], states: Sequence[Tensor]) -> bool:
@@ -113,7 +130,10 @@ class Plan:
     def _select(self, present: list[bool]) -> None:
         mask = np.array(present, bool)
         self._batches = [batch for batch in self._launches if batch.select(mask, self._steps)]
-        self._reducing_levels = max((len(batch.kernel.stages) for batch in self._batches), default=1) - 1
+        stages = [len(batch.kernel.stages) for batch in self._batches]
+        self._reducing_levels = max(*stages, 2 if any(self._shared.values()) else 1, 1) - 1
+        self._guards = {scope for batch in self._batches for scope in batch.guard_scopes()}
+        self._guards |= {scope for scopes in self._shared.values() if GUARD in scopes for scope in scopes}
         self._present, self._absent = present, [not there for there in present]
         self._all = all(present)
         self._counted = slice(None) if self._all else mask
@@ -124,20 +144,33 @@ class Plan:
         return values if self._all else [*compress(values, self._present or ())]
 
     def step(
-        self, grads: Sequence[Tensor | None], elsewhere: Mapping[int, float] | None = None, reread: bool = True
+        self,
+        grads: Sequence[Tensor | None],
+        elsewhere: Mapping[int, float] | None = None,
+        reread: bool = True,
+        brought: Mapping[str, float] | None = None,
     ) -> None:
         """Update every parameter that has a gradient, once; the plan has to hold.
 
         `elsewhere` gives sums of squares of gradients that this plan does not update but that count in a
         norm, by the id of the norm's owner. Without `reread`, the numbers of all settings are as they were.
+        `brought` are the numbers that only this step has.
+
+        Raises `NotFiniteError`, with nothing changed, where a guarded gradient is not finite.
         """
         given = self._given(grads)
         addresses = list(map(Tensor.data_ptr, given))
         if 0 in addresses:  # empty, or without memory
             self._check(grads)
+        numbers = {scalar(name): value for name, value in brought.items()} if brought else {}
         for batch in self._batches:
-            batch.bind(given, addresses, reread)
-        self._launch(elsewhere or {})
+            batch.bind(given, addresses, reread, numbers)
+        try:
+            self._launch(elsewhere or {})
+        except NotFiniteError:
+            for batch in self._batches:
+                batch.release()
+            raise
         for batch in self._batches:
             batch.finish()
         # The kernels wrote through addresses: tell autograd, so that the use of a stale value is caught.
@@ -164,19 +197,37 @@ class Plan:
         elsewhere: Mapping[int, float],
         sums: dict[Batch, dict[Node, Any]],
     ) -> None:
-        """Sum the partials of each scope, over all launches that it reaches, exactly rounded."""
-        parts: dict[Hashable, list[float]] = defaultdict(list)
+        """Sum the partials of each scope, over all launches and processes that it reaches, exactly rounded."""
+        parts: dict[Reach | None, dict[Hashable, list[float]]] = {None: {}}
         if level == 0:  # the norms that options clip by are all taken in the first pass
-            for owner, value in elsewhere.items():
-                parts[owner].append(value)
+            parts |= {reach: {scope: [] for scope in scopes} for reach, scopes in self._shared.items()}
+            parts[None] = {owner: [value] for owner, value in elsewhere.items()}
         for batch in batches:
+            lists = parts.setdefault(batch.reach, {})
             for partials, shares in zip(batch.passes[level].partials.T, batch.shares[level], strict=True):
                 for scope, chunks in shares.chunks.items():
-                    parts[scope].extend(partials[chunks].tolist())
-        self.totals |= {scope: _exact_sum(values) for scope, values in parts.items()}
+                    lists.setdefault(scope, []).extend(partials[chunks].tolist())
+        total = parts[None]
+        for reach, lists in parts.items():
+            shares = [] if reach is None else reach.gather([_exact_sum(values) for values in lists.values()])
+            for share in shares:
+                for scope, value in zip(lists, share, strict=True):
+                    total.setdefault(scope, []).append(value)
+        self.totals |= {scope: _exact_sum(values) for scope, values in total.items()}
+        if level == 0 and not all(math.isfinite(self.totals[scope]) for scope in self._guards):
+            raise NotFiniteError(self._first_not_finite())
         for batch in batches:
             for reduction, shares in zip(batch.kernel.stages[level].reductions, batch.shares[level], strict=True):
                 sums[batch][reduction] = column([self.totals[scope] for scope in shares.of_rows])
+
+    def _first_not_finite(self) -> str | None:
+        """The name of the first parameter whose guard is not finite; every process has come here."""
+        found = [place for batch in self._batches if (place := batch.first_not_finite()) is not None]
+        first = min(found, default=math.inf)
+        for reach in dict.fromkeys(batch.reach for batch in self._batches):
+            if reach is not None and reach.alike:
+                first = min(first, *(place for [place] in reach.gather([first])))
+        return self.items[int(first)].name if math.isfinite(first) else None
 
 
 def _exact_sum(values: list[float]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -26,7 +26,7 @@ class Settings:
     seed: int = 0
 
     def read(self) -> list[float]:
-        """The numbers of the program but `step`, in its order."""
+        """The numbers of the program that belong to the group, in its order."""
         values = self.values
         return [float(values[k] if i is None else values[k][i]) for k, i in self.program.places]
 
@@ -37,9 +37,22 @@ class Settings:
         )  # fmt: skip
 
 
+class Reach(Protocol):
+    """The processes that share a sum; `alike` says whether they list the same parameters in the same order."""
+
+    alike: bool
+
+    def gather(self, values: list[float]) -> list[list[float]]:
+        """The values of every process, this one's among them, in an order that is the same for all."""
+        ...
+
+
 @dataclass(eq=False, slots=True)
 class Item:
-    """One parameter with what its update needs; `step` is a 0-dim tensor that counts its updates."""
+    """One parameter with what its update needs; `step` is a 0-dim tensor that counts its updates.
+
+    `reach` is given where other processes hold more of the parameter, or of the parameters beside it.
+    """
 
     name: str
     param: Tensor
@@ -47,3 +60,4 @@ class Item:
     step: Tensor
     group: int
     index: int
+    reach: Reach | None = None

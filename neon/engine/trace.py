@@ -13,10 +13,13 @@ from neon.engine.graph import Node, const, load, scalar, walk
 
 Rule = Callable[..., Any]
 
+# Numbers that a step brings along; all others belong to a group of tensors.
+PER_STEP = ("step", "grad_scale", "previous_norm")
 # Names that the engine, the optimizer's own options and torch's states have taken.
 RESERVED = {
     "batch_size", "outer_clip_norms", "name", "schedule", "stochastic_round", "gradient_clip_norm",
     "gradient_clip_value", "param_clip_value", "wdecay", "maximize", "seed", "optimizer", "params",
+    "grad_scale", "previous_norm", "gradient_clip_previous_norm", "overrides",
 }  # fmt: skip
 
 
@@ -54,6 +57,7 @@ class Program:
     """A rule with its options, as a graph: what to store, and the numbers that it reads at each step.
 
     `outputs` maps `w` and the states to their new values; what the rule leaves alone is not in it.
+    `guard` is a sum that is finite for a tensor where its gradient is, or None where nobody asks.
     """
 
     name: str
@@ -61,11 +65,12 @@ class Program:
     states: dict[str, float]
     outputs: dict[str, Node]
     numbers: tuple[str, ...]
+    guard: Node | None = None
 
     @cached_property
     def places(self) -> list[tuple[str, int | None]]:
-        """Where the numbers but `step` are found: a name, and an index where that names several."""
-        parts = (name.rstrip("]").split("[") for name in self.numbers if name != "step")
+        """Where a group's numbers are found: a name, and an index where that names several."""
+        parts = (name.rstrip("]").split("[") for name in self.numbers if name not in PER_STEP)
         return [(name, int(index[0]) if index else None) for name, *index in parts]
 
 
@@ -120,5 +125,7 @@ def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) ->
         outputs[tensor] = value
     outputs["w"] = options.after(outputs["w"], chosen)
     outputs = {tensor: value for tensor, value in outputs.items() if value is not loads[tensor]}
-    numbers = {n.label: None for n in walk(outputs.values()) if n.op == "scalar"}
-    return Program(name, rule, form.states, outputs, tuple(numbers))
+    guard = options.guard(loads["g"], chosen)
+    roots = [*outputs.values(), *filter(None, [guard])]
+    numbers = {n.label: None for n in walk(roots) if n.op == "scalar"}
+    return Program(name, rule, form.states, outputs, tuple(numbers), guard)

@@ -9,6 +9,7 @@ import torch
 from neon.engine import graph
 from neon.engine.backends.eager import TORCH
 from neon.engine.graph import Node
+from neon.engine.options import ALONE
 from neon.engine.scalars import HOST
 
 __all__ = [
@@ -81,7 +82,7 @@ def power_of_two(x: Value) -> Value:
 def norm(x: Value) -> Value:
     """‖x‖₂ over the whole tensor, accumulated in float64 in a fixed order."""
     if isinstance(x, Node):
-        return graph.apply("sqrt", graph.sum_of_squares(x, "tensor"))
+        return graph.apply("sqrt", graph.sum_of_squares(x, ALONE))
     if isinstance(x, torch.Tensor):
         return torch.linalg.vector_norm(x, dtype=torch.float64).to(x.dtype)
     return abs(float(x))
