@@ -786,6 +786,6 @@ def test_a_checkpoint_of_other_shapes_is_refused_whole() -> None:
     opt, other = Adam().attach([p]), Adam().attach([q])
     opt.step()
     other.step()
-    with pytest.raises(ValueError, match=r"exp_avg for .* has shape \(4,\)"):
+    with pytest.raises(ValueError, match=r"exp_avg has shape \(4,\)"):
         opt.load_state_dict(other.state_dict())
     assert opt.state[p]["exp_avg"].shape == (3,)

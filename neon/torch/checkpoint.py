@@ -1,50 +1,251 @@
-"""Checkpoints: whether a saved state belongs to the optimizer that is to take it up."""
+"""Checkpoints: what an optimizer takes up of a saved state, or how the two differ."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import copy
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
-# Flags of torch's own rules that change their steps, and that the library's rules do not have.
-_UNSERVED = ("amsgrad", "centered", "nesterov", "lr_decay")
+from neon.engine.codecs import CODECS
+from neon.engine.trace import signature
+from neon.optimizers.optimizer import Optimizer
+
+if TYPE_CHECKING:
+    from neon.torch.optimizer import AttachedOptimizer
+
+# Values of torch's rules that change their steps, each with what it is for a rule that knows nothing of it.
+_NEUTRAL = {"amsgrad": False, "centered": False, "nesterov": False, "lr_decay": 0, "momentum": 0, "dampening": 0}
+# What wrappers of torch's put into the names of parameters.
+_WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+_SHOWN_LINES, _SHOWN_NAMES = 10, 3
 
 
-def named_parameters(group: dict[str, Any]) -> list[tuple[str, Tensor]]:
+def named_parameters(group: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
     """The parameters of a group with their names, made up from their places where there are none."""
     names = group.get("param_names") or [f"params[{i}] of {group['optimizer']!r}" for i in range(len(group["params"]))]
     return list(zip(names, group["params"], strict=True))
 
 
-def check_checkpoint(
-    state_dict: dict[str, Any], groups: Sequence[dict[str, Any]], states: Sequence[tuple[str, ...]]
-) -> None:
-    """Refuse, before anything is taken up, states of another rule or of other parameters.
+def taken_up(optimizer: AttachedOptimizer, state_dict: Any) -> dict[str, Any]:
+    """The groups and states that the optimizer has once it has taken up a checkpoint; it is not touched itself.
 
-    `states` names the states that the rule of each group keeps. The number and the sizes of groups are
-    torch's to check.
+    Parameters are matched by name where both sides know names, else by place. Tensors are copies, on the
+    parameter's device, in the precision and layout that they were saved in. Raises `ValueError` with every
+    difference where the checkpoint does not fit.
     """
-    for group, saved, names in zip(groups, state_dict["param_groups"], states, strict=False):
-        foreign = [flag for flag in _UNSERVED if saved.get(flag) and flag not in group]
-        if foreign:
-            raise ValueError(
-                f"The checkpoint was saved with {', '.join(foreign)}, which the rule of group {group['optimizer']!r} "
-                "does not have: its steps would not be the same. Load it into the optimizer that saved it."
-            )
-        for number, (name, param) in zip(saved["params"], named_parameters(group), strict=False):
-            _check_state(state_dict["state"].get(number, {}), name, param, names)
+    saved_groups, saved_states = _parts(state_dict)
+    _refuse(_other_groups(optimizer.param_groups, saved_groups))
+    differences: list[str] = []
+    groups: list[dict[str, Any]] = []
+    states: defaultdict[Any, Any] = defaultdict(dict)
+    for place, (group, saved) in enumerate(zip(optimizer.param_groups, saved_groups, strict=True)):
+        taking = _Taking(optimizer, f"group {place} ({group['optimizer']!r})", group, saved)
+        differences += taking.values()
+        for number, (name, param) in zip(taking.numbers, named_parameters(group), strict=False):
+            kept = {key: value for key, value in saved_states.get(number, {}).items() if value is not None}
+            if kept and taking.fits:
+                differences += taking.state(name, param, kept)
+                states[param] = kept
+        groups.append(taking.group)
+    listed = {number for saved in saved_groups for number in saved["params"]}
+    for key, state in saved_states.items():
+        if key not in listed and isinstance(key, int):
+            differences.append(f"parameter {key} of the checkpoint has a state, but is in none of its groups")
+        elif key not in listed:  # not a parameter's: as torch does
+            states[key] = copy.deepcopy(state)
+    _refuse(differences)
+    for param, state in states.items():
+        if isinstance(param, Tensor):
+            states[param] = {key: _copied(key, value, param) for key, value in state.items()}
+    return {"state": states, "param_groups": groups}
 
 
-def _check_state(state: dict[str, Any], name: str, param: Tensor, names: tuple[str, ...]) -> None:
-    if not set(state) <= {"step", *names}:
+def _refuse(differences: Iterable[str]) -> None:
+    lines = list(differences)
+    if lines:
+        more = [f"... and {len(lines) - _SHOWN_LINES} more"] if len(lines) > _SHOWN_LINES else []
         raise ValueError(
-            f"The checkpoint holds the states {', '.join(state)} for {name!r}, whose rule keeps "
-            f"{', '.join(names) or 'none'}. Load it into the optimizer that saved it."
+            "The checkpoint does not fit this optimizer. Nothing of it was loaded.\n"
+            + "".join(f"  {line}\n" for line in [*lines[:_SHOWN_LINES], *more])
+            + "Load it into an optimizer made as the one that saved it, over the same model; what has been renamed or "
+            "left out since can be put right by optimizer.register_load_state_dict_pre_hook(hook)."
         )
-    for key, value in state.items():
-        if isinstance(value, Tensor) and value.dim() and value.shape != param.shape:
-            raise ValueError(
-                f"The checkpoint's {key} for {name!r} has shape {tuple(value.shape)}; the parameter has shape "
-                f"{tuple(param.shape)}. Load it for the model that it was saved with."
-            )
+
+
+def _parts(state_dict: Any) -> tuple[list[dict[str, Any]], dict[Any, Any]]:
+    """The groups and the states of a checkpoint, if it is one."""
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(f"load_state_dict takes what state_dict() gave, a dict. Received: {type(state_dict).__name__}.")
+    missing = [key for key in ("state", "param_groups") if key not in state_dict]
+    if missing:
+        inside = [k for k, v in state_dict.items() if isinstance(v, Mapping) and {"state", "param_groups"} <= {*v}]
+        raise ValueError(
+            f"The checkpoint has no {' and no '.join(map(repr, missing))}: it is not what state_dict() gave. Its keys: "
+            f"{_some(state_dict)}." + (f" Load its part {inside[0]!r}." if inside else "")
+        )
+    return state_dict["param_groups"], state_dict["state"]
+
+
+def _other_groups(groups: list[dict[str, Any]], saved: list[dict[str, Any]]) -> Iterator[str]:
+    """Groups of another number, or in another order."""
+    if len(groups) != len(saved):
+        there, here = (f"{len(found)} parameter groups ({_sizes(found)})" for found in (saved, groups))
+        yield f"{there} in the checkpoint, {here} here"
+        return
+    theirs = [set(_names(group)) for group in saved]
+    for place, group in enumerate(groups):
+        key, ours = saved[place].get("optimizer", group["optimizer"]), set(_names(group))
+        if key != group["optimizer"]:
+            yield f"group {place} belongs to {key!r} in the checkpoint, to {group['optimizer']!r} here"
+        elif ours and ours != theirs[place] and ours in theirs:
+            yield f"group {place} here ({group['optimizer']!r}) is group {theirs.index(ours)} in the checkpoint"
+
+
+class _Taking:
+    """One group that is to take up a saved one: `group` as it will be, `numbers` the checkpoint's of its parameters."""
+
+    def __init__(self, optimizer: AttachedOptimizer, label: str, group: dict[str, Any], saved: dict[str, Any]) -> None:
+        self._optimizer, self._label, self._own, self._saved = optimizer, label, group, saved
+        values = {key: copy.deepcopy(value) for key, value in saved.items() if key not in ("params", "param_names")}
+        self.group = {**group, **values}
+        self.numbers: list[Any] = list(saved["params"])
+        self.fits = False
+        if "param_names" in saved:
+            self.group.setdefault("param_names", _given_names(saved))
+
+    def values(self) -> Iterator[str]:
+        """What keeps the group from taking up the saved values and names."""
+        yield from self._match()
+        try:
+            self._settings = self._optimizer.settings(self.group)
+            self._optimizer.apply_schedule(dict(self.group))
+        except (TypeError, ValueError) as error:
+            yield f"{self._label}: {error}"
+            return
+        self.fits = True
+        yield from self._foreign()
+        norms, bounds = (len(g.get("outer_clip_norms", ())) for g in (self._own, self.group))
+        if norms != bounds:
+            yield f"{self._label}: {bounds} norms over several optimizers in the checkpoint, {norms} here"
+
+    def _foreign(self) -> Iterator[str]:
+        """Values of torch's rules with which this rule's steps would be others."""
+        for flag, neutral in _NEUTRAL.items():
+            if flag not in self._own and self._saved.get(flag, neutral) != neutral:
+                yield f"{self._label}: saved with {flag}={self._saved[flag]!r}, which {self._rule} does not have"
+        apart = "weight_decay" in signature(self._settings.program.rule).keywords
+        if (
+            self.group["weight_decay"]
+            and "decoupled_weight_decay" not in self._own
+            and self._saved.get("decoupled_weight_decay", apart) != apart
+        ):
+            there, here = ("through", "apart from") if apart else ("apart from", "through")
+            yield f"{self._label}: its weight decay went {there} the averages; that of {self._rule} goes {here} them"
+
+    def _match(self) -> Iterator[str]:
+        """Put the numbers in the order of the group's own parameters, if the names allow."""
+        ours, theirs = _names(self._own), _names(self._saved)
+        if ours and theirs and set(ours) == set(theirs):
+            self.numbers = [self.numbers[theirs.index(name)] for name in ours]
+        elif ours and theirs and not isinstance(self.numbers[0], str):
+            for here, there, where in ((theirs, ours, "only in the checkpoint"), (ours, theirs, "only here")):
+                lone = [name for name in here if name not in set(there)]
+                if lone:
+                    yield f"{self._label}, {where}: {_some(lone, there)}"
+        elif len(self.numbers) != len(self._own["params"]):
+            here = len(self._own["params"])
+            yield f"{self._label}: {len(self.numbers)} parameters in the checkpoint, {here} here"
+
+    @property
+    def _rule(self) -> str:
+        return self._settings.program.name
+
+    def state(self, name: str, param: Tensor, state: dict[str, Any]) -> Iterator[str]:
+        """What keeps a parameter from taking up a saved state."""
+        program = self._settings.program
+        leaf = type(self._optimizer._leaves[self.group["optimizer"]][0])
+        # What is kept may depend on values: a momentum that is switched off keeps its velocity.
+        known = {*program.states, *(signature(leaf.rule).states if leaf.rule else ())}
+        varies = leaf.select_rule is not Optimizer.select_rule
+        found = {key for key in state if key != "step"}
+        missing = [key for key in program.states if key not in state]
+        if "step" not in state and "step" in signature(program.rule).keywords:
+            missing.append("step")
+        if not found <= known:
+            kept = ", ".join(program.states) or "none"
+            yield f"{name}: holds the states {', '.join(state)} in the checkpoint; {self._rule} keeps {kept}"
+        elif missing and (found or not varies):
+            yield f"{name}: has no {' and no '.join(missing)} in the checkpoint, only {', '.join(state)}"
+        else:
+            for key, value in state.items():
+                if wrong := _wrong_count(value) if key == "step" else _wrong_tensor(value, param):
+                    yield f"{name}: {key} {wrong}"
+                    return  # the other states will be alike
+
+
+def _wrong_count(value: Any) -> str | None:
+    number = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+    counts = isinstance(number, (int, float)) and not isinstance(number, bool) and 0 <= number < math.inf
+    return None if counts else f"is {value!r} in the checkpoint; it must be a number of steps"
+
+
+def _wrong_tensor(value: Any, param: Tensor) -> str | None:
+    if not isinstance(value, Tensor):
+        return f"is {value!r} in the checkpoint; it must be a tensor"
+    if value.shape != param.shape:
+        return f"has shape {tuple(value.shape)} in the checkpoint; the parameter has shape {tuple(param.shape)}"
+    if value.dtype not in CODECS:
+        return f"has dtype {value.dtype} in the checkpoint; served are {', '.join(map(str, CODECS))}"
+    if _is_distributed(value) != _is_distributed(param):
+        here, there = (f"{'' if _is_distributed(t) else 'not '}distributed" for t in (param, value))
+        return (
+            f"is {there} in the checkpoint, the parameter is {here}: load by "
+            "torch.distributed.checkpoint.state_dict.set_optimizer_state_dict"
+        )
+    return None
+
+
+def _is_distributed(tensor: Tensor) -> bool:
+    """Whether it is a DTensor, whose module takes long to import."""
+    return hasattr(tensor, "device_mesh")
+
+
+def _copied(key: str, value: Any, param: Tensor) -> Tensor:
+    if key == "step":
+        return torch.tensor(float(value), dtype=torch.float32)
+    return value.detach().to(param.device, copy=True)
+
+
+def _names(group: Mapping[str, Any]) -> list[str]:
+    """The names of a group's parameters, without the wrappers around the model; none where they do not tell apart."""
+    given = _given_names(group)
+    bare = [".".join(part for part in name.split(".") if part not in _WRAPPERS) for name in given]
+    found = bare if len(set(bare)) == len(bare) else given
+    return found if len(set(found)) == len(group["params"]) else []
+
+
+def _given_names(group: Mapping[str, Any]) -> list[str]:
+    """Names in the order of the parameters; torch.distributed.checkpoint has put them in the place of numbers."""
+    params = group["params"]
+    return list(params) if all(isinstance(p, str) for p in params) else list(group.get("param_names", ()))
+
+
+def _sizes(groups: Iterable[Mapping[str, Any]]) -> str:
+    return ", ".join(f"{group.get('optimizer', 'unnamed')!r} of {len(group['params'])}" for group in groups)
+
+
+def _some(names: Iterable[Any], others: Iterable[str] = ()) -> str:
+    """A few names and how many more; each with the nearest of the others."""
+    names, others = list(names), list(others)
+    shown = []
+    for name in names[:_SHOWN_NAMES]:
+        near = get_close_matches(name, others, 1) if isinstance(name, str) else []
+        shown.append(f"{name!r} (near {near[0]!r})" if near else repr(name))
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")

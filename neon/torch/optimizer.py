@@ -19,7 +19,7 @@ from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.schedules import Schedule, is_constant, rate
 from neon.optimizers.sites import Site, module_sites, named_sites
 from neon.optimizers.values import check_names
-from neon.torch.checkpoint import check_checkpoint, named_parameters
+from neon.torch.checkpoint import named_parameters, taken_up
 from neon.torch.stepper import GroupStepper
 
 
@@ -206,21 +206,17 @@ class AttachedOptimizer(torch.optim.Optimizer):
         return packed | {"state": states}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up a saved state; floating-point states keep the precision they were saved in."""
-        states = [tuple(self.settings(group).program.states) for group in self.param_groups]
-        check_checkpoint(state_dict, self.param_groups, states)
-        before = [dict(group) for group in self.param_groups]
-        _untraced(torch.optim.Optimizer.load_state_dict)(self, state_dict)
-        for group, values in zip(self.param_groups, before, strict=True):
-            for name, value in values.items():  # a checkpoint of torch's own rule has no word of our options
-                group.setdefault(name, value)
-        saved_ids = [i for group in state_dict["param_groups"] for i in group["params"]]
-        params = [p for group in self.param_groups for p in group["params"]]
-        for number, param in zip(saved_ids, params, strict=True):
-            for name, value in state_dict["state"].get(number, {}).items():
-                loaded = self.state[param].get(name)
-                if isinstance(loaded, Tensor) and loaded.dtype != value.dtype:
-                    self.state[param][name] = value.detach().clone().to(param.device)
+        """Take up a saved state whole, by the names of parameters where known; `ValueError` where it does not fit.
+
+        Tensors are copies, in the precision and layout that they were saved in.
+        """
+        state_dict = dict(state_dict) if isinstance(state_dict, dict) else state_dict  # hooks may write to it
+        for hook in self._optimizer_load_state_dict_pre_hooks.values():
+            replaced = hook(self, state_dict)
+            state_dict = state_dict if replaced is None else replaced
+        self.__setstate__(taken_up(self, state_dict))
+        for hook in self._optimizer_load_state_dict_post_hooks.values():
+            hook(self)
 
     def __getstate__(self) -> dict[str, Any]:
         return {
