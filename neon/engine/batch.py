@@ -21,7 +21,7 @@ from neon.engine.backends import prepare
 from neon.engine.graph import REDUCTION, Node, scalar
 from neon.engine.kernel import CHUNK, Kernel, Stage
 from neon.engine.layout import flat, is_dense, like_layout, same_layout
-from neon.engine.options import ALONE, GUARD
+from neon.engine.options import ALONE, GUARD, PREVIOUS
 from neon.engine.scalars import host_program
 from neon.engine.settings import Item, Settings
 from neon.engine.trace import PER_STEP
@@ -242,8 +242,8 @@ class Batch:
         item = self.items[position]
         if reduction.label == ALONE:
             return (id(item.param), reduction)
-        if reduction.label == GUARD:
-            return GUARD
+        if reduction.label in (GUARD, PREVIOUS):
+            return reduction.label
         return id(self._settings[item.group].scopes[int(reduction.label.split("[")[1][:-1])])
 
     def key_of(self, position: int) -> int:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from neon.engine.graph import Node, apply, scalar, sum_of_squares
 
-# Scopes of reductions: each tensor alone, and all tensors whose gradients are looked through.
-ALONE = "tensor"
-GUARD = "guard"
+# Scopes of reductions: each tensor alone; all whose gradients are looked through; all that are clipped by the
+# norm of the step before.
+ALONE, GUARD, PREVIOUS = "tensor", "guard", "previous"
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ def _mean(g: Node, chosen: Options) -> Node:
 
 
 def _previous_factor(g: Node) -> Node:
-    """min(1, k/‖g‖) with ‖g‖ of the step before; in the first step, that of the tensor stands in for it."""
-    own, previous = apply("sqrt", sum_of_squares(g, ALONE)), scalar("previous_norm")
+    """min(1, k/‖g‖) with ‖g‖ of the step before; in the first step, that of this launch stands in for it."""
+    own, previous = apply("sqrt", sum_of_squares(g, PREVIOUS)), scalar("previous_norm")
     norm = apply("where", previous > 0.0, previous, own)
     return apply("minimum", 1.0, scalar("gradient_clip_previous_norm") / norm)
 

@@ -203,9 +203,9 @@ class Plan:
             parts |= {reach: {scope: [] for scope in scopes} for reach, scopes in self._shared.items()}
             parts[None] = {owner: [value] for owner, value in elsewhere.items()}
         for batch in batches:
-            lists = parts.setdefault(batch.reach, {})
             for partials, shares in zip(batch.passes[level].partials.T, batch.shares[level], strict=True):
                 for scope, chunks in shares.chunks.items():
+                    lists = parts.setdefault(self._sharing(batch.reach, scope), {})
                     lists.setdefault(scope, []).extend(partials[chunks].tolist())
         total = parts[None]
         for reach, lists in parts.items():
@@ -219,6 +219,18 @@ class Plan:
         for batch in batches:
             for reduction, shares in zip(batch.kernel.stages[level].reductions, batch.shares[level], strict=True):
                 sums[batch][reduction] = column([self.totals[scope] for scope in shares.of_rows])
+
+    def _sharing(self, reach: Reach | None, scope: Hashable) -> Reach | None:
+        """The processes that a sum goes over: of a tensor that one of them has whole, only what was agreed on."""
+        return reach if reach is None or reach.alike or scope in self._shared.get(reach, ()) else None
+
+    def anywhere(self, holds: bool) -> bool:
+        """Whether something holds in any of the processes that make this step together."""
+        reaches = dict.fromkeys((*self._shared, *(item.reach for item in self.items)))
+        for reach in reaches:
+            if reach is not None and (reach.alike or reach in self._shared):
+                holds = any(flag for [flag] in reach.gather([float(holds)]))
+        return holds
 
     def _first_not_finite(self) -> str | None:
         """The name of the first parameter whose guard is not finite; every process has come here."""

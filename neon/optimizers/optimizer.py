@@ -14,6 +14,7 @@ from neon.arguments import clip_bound, flag, non_negative, optional_name, roundi
 from neon.engine.options import Options
 from neon.engine.settings import Settings
 from neon.engine.trace import Rule, signature, trace
+from neon.engine.uncompiled import uncompiled
 from neon.optimizers.schedules import Schedule, is_constant
 from neon.optimizers.values import check_values
 
@@ -128,6 +129,7 @@ class Optimizer:
 
     # -- the documented interface ------------------------------------------------------------------
 
+    @uncompiled
     def optimize(self, layer_list: Any, epoch: int) -> None:
         """Update every parameter of the layers once, with gradients summed over `be.bsz` samples.
 
@@ -153,11 +155,15 @@ class Optimizer:
         norm = float(torch.stack(norms).norm()) / self.be.bsz if norms else 0.0
         return bound / norm if not norm <= bound else 1.0
 
-    def attach(self, target: Any) -> AttachedOptimizer:
-        """A `torch.optim.Optimizer` with this description, for a module, (named) parameters or groups."""
+    @uncompiled
+    def attach(self, target: Any, **options: Any) -> AttachedOptimizer:
+        """A `torch.optim.Optimizer` with this description, for a module, (named) parameters or groups.
+
+        Its options (`skip_nonfinite`, `partitioned`, `in_backward`, ...) are those of `AttachedOptimizer`.
+        """
         from neon.torch.optimizer import AttachedOptimizer
 
-        return AttachedOptimizer(self, target)
+        return AttachedOptimizer(self, target, **options)
 
     # -- what the engine is told -------------------------------------------------------------------
 
@@ -175,17 +181,26 @@ class Optimizer:
         }
 
     def settings(
-        self, values: Mapping[str, Any], outer: tuple[Hashable, ...] = (), batch_mean: bool = False
+        self,
+        values: Mapping[str, Any],
+        outer: tuple[Hashable, ...] = (),
+        *,
+        batch_mean: bool = False,
+        unscale: bool = False,
+        guard: bool = False,
     ) -> Settings:
         """What the engine needs for tensors with these values; `outer` are owners of wider norms.
 
-        The bounds of the wider norms are `values["outer_clip_norms"]`.
+        The bounds of the wider norms are `values["outer_clip_norms"]`; the flags are those of `Options`.
         """
         check_values(values, custom=type(self).hyperparameters is Optimizer.hyperparameters)
         rule = self.select_rule(values)
         own_norm = values["gradient_clip_norm"] is not None
         options = Options(
             maximize=values["maximize"],
+            unscale=unscale,
+            guard=guard,
+            clip_previous=values.get("gradient_clip_previous_norm") is not None,
             batch_mean=batch_mean,
             clip_norms=(
                 *(f"outer_clip_norms[{level}]" for level in range(len(outer))),

@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from neon.arguments import non_negative
-from neon.engine.settings import Settings
-from neon.optimizers.assignment import Match, assign, table
-from neon.optimizers.multioptimizer import MultiOptimizer
+from neon.arguments import clip_bound, flag, non_negative
+from neon.engine.options import GUARD
+from neon.engine.settings import Reach, Settings
+from neon.engine.uncompiled import uncompiled
+from neon.optimizers.assignment import Match, table
 from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.schedules import Schedule, is_constant, rate
-from neon.optimizers.sites import Site, module_sites, named_sites
+from neon.optimizers.sites import Site
 from neon.optimizers.values import check_names
+from neon.torch import layers as by_layer
 from neon.torch.checkpoint import named_parameters, taken_up
+from neon.torch.in_backward import BackwardStepper
+from neon.torch.sharding import Partition
 from neon.torch.stepper import GroupStepper
+from neon.torch.targets import target_groups
+
+# Of an instance, what copies do not take along: hooks, which torch leaves out too, and what a GradScaler has put there.
+_NOT_KEPT = {"_stepper", "grad_scale", "found_inf"}
+_NOT_KEPT |= {f"_optimizer_{kind}_hooks" for kind in (
+    "step_pre", "step_post", "state_dict_pre", "state_dict_post", "load_state_dict_pre", "load_state_dict_post",
+)}  # fmt: skip
 
 
 def _untraced(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -31,7 +42,7 @@ def _untraced(method: Callable[..., Any]) -> Callable[..., Any]:
         bare = method if "torch._dynamo" in sys.modules else getattr(method, "__wrapped__", method)
         return bare(*args, **kwargs)
 
-    return call
+    return uncompiled(call)
 
 
 class AttachedOptimizer(torch.optim.Optimizer):
@@ -41,12 +52,37 @@ class AttachedOptimizer(torch.optim.Optimizer):
     of the rule's values under torch's names; `optimizer` names the key of a mapping that a group
     belongs to). Each key of a mapping becomes one group. Gradients are taken as they are.
 
+    - `skip_nonfinite`: a step in which any gradient is infinite or NaN changes nothing, the count of steps
+      included. `skipped_steps` counts such steps, `last_nonfinite` names the first parameter of the last
+      one. It reads the gradients once more, unless they are clipped by norm anyway.
+    - `partitioned`: this process holds only its part of the parameters, as under
+      `ZeroRedundancyOptimizer`; norms are summed over the default process group. (For DTensors, as under
+      `fully_shard`, they are summed over the mesh without a word.)
+    - `in_backward`: each parameter is updated as its gradient arrives in the backward pass, and the gradient
+      let go; `step()` only closes the step. There the norm over all gradients comes too late to clip by:
+      `gradient_clip_previous_norm=k` multiplies each gradient by min(1, k/‖g‖) with ‖g‖ the norm over all
+      gradients of the step *before* (in the first step, of that parameter's own gradient).
+
     Raises `TypeError` or `ValueError` by name for targets, keys and values that do not fit.
     """
 
-    def __init__(self, optimizer: Optimizer, target: Any) -> None:
-        self.optimizer = optimizer
-        self._leaves = optimizer.leaves()
+    # torch.amp.GradScaler then leaves unscaling to `step`: it sets grad_scale and found_inf before.
+    _step_supports_amp_scaling = True
+
+    @uncompiled
+    def __init__(
+        self,
+        description: Optimizer,
+        target: Any,
+        *,
+        skip_nonfinite: bool = False,
+        partitioned: bool = False,
+        in_backward: bool = False,
+        gradient_clip_previous_norm: float | None = None,
+    ) -> None:
+        # Not called `optimizer`: trainers take that for what a wrapper of theirs wraps.
+        self.description = description
+        self._leaves = description.leaves()
         for key, (leaf, _) in self._leaves.items():
             if type(leaf).optimize is not Optimizer.optimize:
                 raise TypeError(
@@ -54,67 +90,32 @@ class AttachedOptimizer(torch.optim.Optimizer):
                     "optimize(layer_list, epoch). To attach it, write it as a rule: a static method "
                     "rule(w, g, *states, *, lr)."
                 )
-        self._assigned: list[tuple[Site, Match]] = []
-        self._stepper = GroupStepper()
+        self.skip_nonfinite = flag("skip_nonfinite", skip_nonfinite)
+        self.skipped_steps = 0
+        self.last_nonfinite: str | None = None
+        self.partition = Partition() if flag("partitioned", partitioned) else None
+        self.in_backward = flag("in_backward", in_backward)
+        self._previous_norm = clip_bound("gradient_clip_previous_norm", gradient_clip_previous_norm, norm=True)
+        if self._previous_norm is not None and not in_backward:
+            raise ValueError(
+                "gradient_clip_previous_norm is for in_backward=True, where the norm over all gradients is not known "
+                "in time. Without it, give the optimizer gradient_clip_norm."
+            )
+        if skip_nonfinite and in_backward:
+            raise ValueError(
+                "skip_nonfinite cannot be had with in_backward=True: the first parameters are updated before the last "
+                "gradient is there to look at. Leave one of the two out."
+            )
+        self._stepper = self._new_stepper()
+        groups, self.assigned = target_groups(description, target)
         defaults: dict[str, Any] = {}
         for leaf, _ in self._leaves.values():
             defaults = {**leaf.group(), **defaults}
-        super().__init__(self._groups(target), defaults)
+        super().__init__(groups, defaults)
 
     # -- parameter groups --------------------------------------------------------------------------
 
-    def _groups(self, target: Any) -> Any:
-        """What `target` describes, as torch's constructor takes it."""
-        if isinstance(target, nn.Module):
-            return self._module_groups(target)
-        if isinstance(target, (Tensor, Mapping, str)) or not isinstance(target, Iterable):
-            raise TypeError(
-                "attach takes a module, named parameters, parameters or a list of parameter groups. "
-                f"Received: {type(target).__name__}."
-            )
-        given = list(target)
-        if not isinstance(self.optimizer, MultiOptimizer):
-            return given
-        if given and all(isinstance(g, tuple) and len(g) == 2 and isinstance(g[0], str) for g in given):
-            return self._site_groups(named_sites(given))
-        groups: list[dict[str, Any]] = [g if isinstance(g, dict) else {"params": [g]} for g in given]
-        used = {group.get("optimizer", self.optimizer.default_key) for group in groups}
-        missing = [key for key in self._leaves if key not in used and key.rsplit("/", 1)[-1] != "default"]
-        if missing:
-            raise ValueError(
-                f"MultiOptimizer: no group has the key{'s' * (len(missing) > 1)} {', '.join(map(repr, missing))}. "
-                'Parameters without names cannot be matched: give each group its key, {"params": [...], "optimizer": '
-                f"{missing[0]!r}}}, or attach a module or its named_parameters()."
-            )
-        return given
-
-    def _module_groups(self, module: nn.Module) -> list[dict[str, Any]]:
-        if any(torch.nn.parameter.is_lazy(p) for p in module.parameters()):
-            raise ValueError(
-                "The module has parameters without a size yet: its layers infer the number of inputs from the first "
-                "batch. Run one forward pass, then attach."
-            )
-        return self._site_groups(list(module_sites(module)))
-
-    def _site_groups(self, sites: list[Site]) -> list[dict[str, Any]]:
-        """One group for each key in use, in the order of the mapping."""
-        if isinstance(self.optimizer, MultiOptimizer):
-            missing = self.optimizer.unmatched(sites)
-            if missing:
-                raise ValueError(self.optimizer.explain_unmatched(missing, sites))
-        self._assigned = assign(self.optimizer, sites)
-        groups: dict[str, list[tuple[str, Tensor]]] = {key: [] for key in self._leaves}
-        for site, match in self._assigned:
-            if site.param is not None and match.optimizer is not None:
-                groups[match.key].append((site.names[0] if site.names else site.label, site.param))
-        found = [{"params": params, "optimizer": key} for key, params in groups.items() if params]
-        if not found:
-            raise ValueError(
-                "There is nothing to update: the target has no parameters, or its keys are all None (frozen). Give at "
-                "least one key an optimizer."
-            )
-        return found
-
+    @uncompiled
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; `optimizer` names the key of a mapping that it belongs to (`"default"`).
 
@@ -122,7 +123,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         """
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group must be a dict. Received: {type(param_group).__name__}.")
-        key = param_group.setdefault("optimizer", self.optimizer.default_key)
+        key = param_group.setdefault("optimizer", self.description.default_key)
         if key not in self._leaves:
             raise ValueError(
                 f"param_group['optimizer'] must be one of {', '.join(map(repr, self._leaves))}. Received: {key!r}."
@@ -131,6 +132,8 @@ class AttachedOptimizer(torch.optim.Optimizer):
         leaf, norms = self._leaves[key]
         for name, value in leaf.group().items():
             param_group.setdefault(name, value)
+        if self._previous_norm is not None:
+            param_group.setdefault("gradient_clip_previous_norm", self._previous_norm)
         if norms:
             param_group.setdefault("outer_clip_norms", tuple(norm.gradient_clip_norm for norm in norms))
         if not is_constant(leaf.schedule):
@@ -138,11 +141,18 @@ class AttachedOptimizer(torch.optim.Optimizer):
             param_group.setdefault("updates", 0)
         if self.param_groups:  # a group that is added in mid-run is in the same epoch
             param_group["epoch"] = self.param_groups[0]["epoch"]
-        leaf.settings(param_group, norms)  # refuses values by name
+        if self.in_backward and (norms or param_group["gradient_clip_norm"] is not None):
+            raise ValueError(
+                "gradient_clip_norm cannot be had with in_backward=True: the norm over all gradients is known only "
+                "when the first parameters have been updated. Use attach(..., gradient_clip_previous_norm=k), the norm "
+                "of the step before."
+            )
+        self.settings(param_group)  # refuses values by name
         _untraced(torch.optim.Optimizer.add_param_group)(self, param_group)
         self.apply_schedule(self.param_groups[-1])
         self._stepper.watch(self)
 
+    @uncompiled
     def set_epoch(self, epoch: int) -> None:
         """Tell schedules that are counted in epochs, and rules that ask for it, the epoch, from 0.
 
@@ -165,13 +175,77 @@ class AttachedOptimizer(torch.optim.Optimizer):
             if lr != group["lr"]:
                 group["lr"] = lr
 
-    def settings(self, group: Mapping[str, Any]) -> Settings:
+    def settings(self, group: Mapping[str, Any], *, unscale: bool = False) -> Settings:
         """What the engine needs for the tensors of a group; values that no rule can run with are refused by name."""
         leaf, norms = self._leaves[group["optimizer"]]
-        return leaf.settings(group, norms)
+        return leaf.settings(group, norms, unscale=unscale, guard=self.skip_nonfinite)
+
+    def shared_sums(self) -> dict[Reach, Sequence[Hashable]]:
+        """The sums that all processes of a partition take part in, in one order for all of them."""
+        if self.partition is None:
+            return {}
+        owners: dict[Any, None] = {}
+        for key, (leaf, norms) in self._leaves.items():
+            owners |= dict.fromkeys(norms)
+            if any(g["optimizer"] == key and g["gradient_clip_norm"] is not None for g in self.param_groups):
+                owners[leaf] = None
+        return {self.partition: [*map(id, owners), *([GUARD] if self.skip_nonfinite else [])]}
+
+    # -- layers by name ----------------------------------------------------------------------------
+
+    @uncompiled
+    def set(self, name: str, value: Any, layers: str | None = None) -> None:
+        """Set a value, such as `set("lr", 1e-4, layers="head.*")`, for some layers or, without `layers`, for all.
+
+        `layers` is a key as in a mapping: a name, a pattern, or a class. Layers keep what is set for them:
+        a scheduler that writes the rate of their group does not reach them, and `unset` gives it back.
+        Kept in checkpoints. Raises `ValueError` for values, and layers, that there are not.
+        """
+        by_layer.check_name(self, name)
+        if layers is None:
+            by_layer.set_everywhere(self, name, value)
+        else:
+            by_layer.override(self, layers, lambda own: {**own, name: value})
+
+    @uncompiled
+    def unset(self, name: str, layers: str) -> None:
+        """Let layers go by the value of their group again."""
+        by_layer.check_name(self, name)
+        by_layer.override(self, layers, lambda own: {k: v for k, v in own.items() if k != name})
+
+    @uncompiled
+    def freeze(self, layers: str) -> None:
+        """Leave layers as they are, their states too, whatever gradients they have; no norm counts these.
+
+        The gradients are still computed: `requires_grad_(False)` on the parameters saves that as well.
+        """
+        by_layer.override(self, layers, lambda own: {**own, "frozen": True})
+
+    @uncompiled
+    def unfreeze(self, layers: str) -> None:
+        """Update frozen layers again, from the states that they had."""
+        by_layer.override(self, layers, lambda own: {k: v for k, v in own.items() if k != "frozen"})
+
+    @uncompiled
+    def add_layers(self, target: Any) -> None:
+        """Take in the parameters of a module, or named parameters, that are new to this optimizer.
+
+        Give the whole model, with its new layers: each new parameter goes to the group of the key that fits
+        it, so that schedulers find the groups that they know. One that has the name of another takes its
+        place. Raises `ValueError` where nothing is new.
+        """
+        by_layer.add_layers(self, target)
+
+    def restart(self) -> None:
+        """Make the plan of the next step anew."""
+        self._stepper.watch(self)
+
+    def _new_stepper(self) -> GroupStepper:
+        return BackwardStepper() if self.in_backward else GroupStepper()
 
     # -- the step ----------------------------------------------------------------------------------
 
+    @uncompiled
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
         """Update every parameter that has a gradient, once; returns the closure's loss if one is given."""
         if (
@@ -194,17 +268,24 @@ class AttachedOptimizer(torch.optim.Optimizer):
         self._stepper.step(self)
         return loss
 
+    def skip(self, name: str | None) -> None:
+        """Count a step that was left out, and note whose gradient was not finite, where that is known."""
+        self.skipped_steps += 1
+        self.last_nonfinite = name
+
     _observed_step = torch.optim.Optimizer.profile_hook_step(_step)
     zero_grad = _untraced(torch.optim.Optimizer.zero_grad)
 
     # -- state -------------------------------------------------------------------------------------
 
+    @uncompiled
     def state_dict(self) -> dict[str, Any]:
         """Groups and states, as torch's own optimizers give them."""
         packed = _untraced(torch.optim.Optimizer.state_dict)(self)
         states = {key: dict(s) if isinstance(s, dict) else s for key, s in packed["state"].items()}
         return packed | {"state": states}
 
+    @uncompiled
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a saved state whole, by the names of parameters where known; `ValueError` where it does not fit.
 
@@ -219,17 +300,14 @@ class AttachedOptimizer(torch.optim.Optimizer):
             hook(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            **super().__getstate__(),
-            "optimizer": self.optimizer,
-            "_leaves": self._leaves,
-            "_assigned": self._assigned,
-        }
+        """Everything but hooks, as torch has it, and what belongs to the memory at hand."""
+        own = {name: value for name, value in vars(self).items() if not (name in _NOT_KEPT or callable(value))}
+        return own | super().__getstate__()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.param_groups = list(self.param_groups)  # of a shallow copy, not the list of the original
-        self._stepper = GroupStepper()
+        self._stepper = self._new_stepper()
         self._stepper.watch(self)
 
     def __repr__(self) -> str:
@@ -237,11 +315,11 @@ class AttachedOptimizer(torch.optim.Optimizer):
             id(param): sum(v.numel() * v.element_size() for v in state.values() if isinstance(v, Tensor))
             for param, state in self.state.items()
         }
-        known = {id(site.param) for site, _ in self._assigned}
+        known = {id(site.param) for site, _ in self.assigned}
         added = [
             (Site(name, "Parameter", (), (), param), Match((), self._leaves[group["optimizer"]][0]))
             for group in self.param_groups
             for name, param in named_parameters(group)
             if id(param) not in known
         ]
-        return table([*self._assigned, *added], sizes)
+        return table([*self.assigned, *added], sizes)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections import ChainMap
+from collections.abc import Mapping
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -10,20 +12,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from neon.engine.plan import Plan
-from neon.engine.settings import Item
+from neon.engine.plan import NotFiniteError, Plan
+from neon.engine.settings import Item, Reach
 from neon.engine.trace import Program
 from neon.engine.watch import same_objects
 from neon.optimizers.schedules import counts_steps
 from neon.optimizers.stepper import new_states
 from neon.torch.checkpoint import named_parameters
+from neon.torch.sharding import Reaches, is_sharded, local, local_gradients, sharded_like
 from neon.torch.watched import Watched
 
 if TYPE_CHECKING:
     from neon.torch.optimizer import AttachedOptimizer
 
-# What a group holds besides values.
-_TENSORS = ("params", "param_names")
+# What a group holds besides values; `overrides` are written by methods that have the plan made anew.
+_NOT_VALUES = ("params", "param_names", "overrides")
 _IMMUTABLE = (int, float, bool, str, type(None))
 
 
@@ -40,6 +43,7 @@ class GroupStepper:
         self._changed_groups: set[int] = set()
         self._changed_states: set[int] = set()
         self._groups: list[dict[str, Any]] = []
+        self._unscales = False
 
     def watch(self, optimizer: AttachedOptimizer) -> None:
         """Have the groups and states of the optimizer tell when they are written to; the plan is made anew."""
@@ -60,27 +64,49 @@ class GroupStepper:
     def step(self, optimizer: AttachedOptimizer) -> None:
         """Update every parameter that has a gradient, once; what is refused leaves all of them as they were."""
         with self._lock:
+            brought = _loss_scale(optimizer)
+            if brought is None:
+                optimizer.skip(None)
+                return
             # Taken away until all is done: after an error nothing is believed of what was known before.
             plan, self._plan = self._plan, None
-            if plan is None or not same_objects(optimizer.param_groups, self._groups):
-                plan = None
+            if self._unscales != bool(brought) or not same_objects(optimizer.param_groups, self._groups):
+                plan, self._unscales = None, bool(brought)
+            if plan is None:
                 self.watch(optimizer)
-            for group in self._scheduled:
-                if counts_steps(optimizer.schedule_of(group)):
-                    optimizer.apply_schedule(group)
-            grads: list[Any] = []
-            reread = None
-            if plan is not None and (reread := self._news(optimizer, plan)) is not None:
-                grads = [param.grad for param in plan.params]
-                if self._unplanned_gradient() or not plan.holds(grads):
-                    reread = None
-            if plan is None or reread is None:
-                plan, reread = self._make_plan(optimizer), True
-                grads = [param.grad for param in plan.params]
-            plan.step(grads, reread=reread)
-            for group in self._scheduled:
-                group.write_quietly("updates", group["updates"] + 1)
-            self._plan = plan
+                if _may_be_rehearsal(optimizer):
+                    plan = self._make_plan(optimizer)
+                    if not plan.anywhere(any(map(_is_not_zero, self._gradients()))):
+                        self._plan = plan
+                        return
+            self._plan = self._step(optimizer, plan, brought)
+
+    def _step(self, optimizer: AttachedOptimizer, plan: Plan | None, brought: Mapping[str, float]) -> Plan:
+        """One step with the plan, if it still holds, or another; returned is the one that it was made with."""
+        for group in self._scheduled:
+            if counts_steps(optimizer.schedule_of(group)):
+                optimizer.apply_schedule(group)
+        grads: list[Any] = []
+        reread = None
+        if plan is not None and (reread := self._news(optimizer, plan)) is not None:
+            grads = self._gradients()
+            if self._unplanned_gradient() or not plan.holds(grads):
+                reread = None
+        if plan is None or reread is None:
+            plan, reread = self._make_plan(optimizer), True
+            grads = self._gradients()
+        try:
+            plan.step(grads, reread=reread, brought=brought)
+        except NotFiniteError as error:
+            optimizer.skip(error.name)
+            return plan
+        for group in self._scheduled:
+            group.write_quietly("updates", group["updates"] + 1)
+        return plan
+
+    def _gradients(self) -> list[Any]:
+        grads = [param.grad for param in self._params]
+        return local_gradients(self._params, grads) if self._sharded else grads
 
     # -- whether the plan still describes the optimizer --------------------------------------------
 
@@ -91,14 +117,26 @@ class GroupStepper:
         changed = {*self._silent}
         while self._changed_groups:
             changed.add(self._changed_groups.pop())
-        for place, group in enumerate(self._groups if changed else ()):
-            if id(group) in changed and (
-                group["params"] is not self._lists[place] or not plan.settings[place].alike(optimizer.settings(group))
-            ):
-                return None
+        if changed and not self._groups_stand(optimizer, plan, changed):
+            return None
         if changed:
             self._sort(self._groups)
-        return bool(changed) if same_objects([*chain.from_iterable(self._lists)], self._every) else None
+        same = same_objects([*chain.from_iterable(self._lists)], self._every)
+        if same and self._sharded:
+            same = same_objects([*map(local, self._params)], plan.params)
+        return bool(changed) if same else None
+
+    def _groups_stand(self, optimizer: AttachedOptimizer, plan: Plan, changed: set[int]) -> bool:
+        """Whether groups that were written to, by their ids, keep their parameters and what the values mean."""
+        return all(
+            group["params"] is params
+            for group, params in zip(self._groups, self._lists, strict=True)
+            if id(group) in changed
+        ) and all(
+            settings.alike(optimizer.settings(settings.values, unscale=self._unscales))
+            for settings, place in zip(plan.settings, self._places, strict=True)
+            if id(self._groups[place]) in changed
+        )
 
     def _states_stand(self) -> bool:
         """Whether what was written to states leaves the tensors of the plan in their places."""
@@ -119,42 +157,87 @@ class GroupStepper:
         self.watch(optimizer)
         self._changed_groups.clear()
         self._changed_states.clear()
-        settings = [optimizer.settings(group) for group in optimizer.param_groups]
-        members = [
-            (place, name, param)
-            for place, group in enumerate(optimizer.param_groups)
-            for name, param in named_parameters(group)
-        ]
+        groups = optimizer.param_groups
+        members = [(place, *named) for place, group in enumerate(groups) for named in named_parameters(group)]
         _check_once(members)
-        items = [
-            _item(name, param, place, order, settings[place].program, optimizer.state.get(param, {}))
+        rows = Rows(groups)
+        updated = [
+            (order, row, name, param)
             for order, (place, name, param) in enumerate(members)
+            if (row := rows.of(place, name)) is not None
+        ]
+        settings = [optimizer.settings(values, unscale=self._unscales) for _, values in rows.listed]
+        reaches = Reaches(optimizer.partition)
+        made = [
+            make_item(name, param, row, order, settings[row].program, optimizer.state, reaches.of(name, param))
+            for order, row, name, param in updated
             if param.grad is not None or "step" in optimizer.state.get(param, {})
         ]
-        plan = Plan(items, [item.param.grad for item in items], settings)
+        items = [item for item, _ in made]
+        self._params = [param for _, param in made]
+        self._every = [param for *_, param in members]
+        self._sharded = any(map(is_sharded, self._every))
+        plan = Plan(items, self._gradients(), settings, optimizer.shared_sums())
         # Nothing was refused: only now are states put in place.
         self._states: Any = optimizer.state
         self._slots = [
-            (item.param, {"step": step, **dict(zip(settings[item.group].program.states, item.states, strict=True))})
-            for item, step in zip(items, plan.steps, strict=True)
+            (param, put_states(self._states, param, item, step, settings[item.group].program, self._changed_states))
+            for (item, param), step in zip(made, plan.steps, strict=True)
         ]
-        for param, slots in self._slots:
-            state = Watched.of(self._states.get(param, {}), self._changed_states)
-            for name, tensor in slots.items():
-                state.write_quietly(name, tensor)
-            self._states.write_quietly(param, state)
-        self._groups = [*optimizer.param_groups]
-        self._lists = [group["params"] for group in self._groups]
-        self._every = [param for _, _, param in members]
-        planned = {id(param) for param in plan.params}
-        self._without = [param for param in self._every if id(param) not in planned]
+        self._places = [place for place, _ in rows.listed]
+        self._groups = [*groups]
+        self._lists = [group["params"] for group in groups]
+        planned = set(map(id, self._params))
+        self._without = [param for *_, param in updated if id(param) not in planned]
         return plan
 
 
-def _item(name: str, param: Tensor, place: int, order: int, program: Program, kept: dict[str, Any]) -> Item:
+class Rows:
+    """The values that parameters go by: their group's, and over them what was set for some layers of it.
+
+    `listed` has the place of the group and the values, which are read anew at each step, for each row.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        self.listed: list[tuple[int, Mapping[str, Any]]] = []
+        self._groups = groups
+        self._found: dict[tuple[int, str], int] = {}
+
+    def of(self, place: int, name: str) -> int | None:
+        """The row of a parameter; None where it is frozen."""
+        group = self._groups[place]
+        own = group["overrides"].get(name, {}) if "overrides" in group else {}
+        if own.get("frozen"):
+            return None
+        row = self._found.setdefault((place, repr(own)), len(self.listed))
+        if row == len(self.listed):
+            self.listed.append((place, ChainMap(own, group) if own else group))
+        return row
+
+
+def make_item(
+    name: str, param: Any, row: int, order: int, program: Program, states: Mapping[Any, Any], reach: Reach | None
+) -> tuple[Item, Any]:
+    """A parameter with the states that it has, and new ones where it has none, as the engine takes it."""
+    kept, part = states.get(param, {}), local(param)
     complete = all(state in kept for state in program.states)
-    tensors = [kept[state] for state in program.states] if complete else new_states(program, name, param)
-    return Item(name, param, tensors, kept.get("step", torch.tensor(0.0)), place, order)
+    fresh = {} if complete else dict(zip(program.states, new_states(program, name, part), strict=True))
+    own = [local(kept[state]) if state in kept else fresh[state] for state in program.states]
+    return Item(name, part, own, kept.get("step", torch.tensor(0.0)), row, order, reach), param
+
+
+def put_states(
+    states: Any, param: Any, item: Item, step: Tensor, program: Program, changes: set[int]
+) -> dict[str, Tensor]:
+    """Put the states of an item where torch keeps them; returns them by name."""
+    state = Watched.of(states.get(param, {}), changes)
+    slots = {"step": step}
+    for name, part in zip(program.states, item.states, strict=True):
+        slots[name] = state[name] if name in state else sharded_like(param, part)
+    for name, tensor in slots.items():
+        state.write_quietly(name, tensor)
+    states.write_quietly(param, state)
+    return slots
 
 
 def _check_once(members: list[tuple[int, str, Tensor]]) -> None:
@@ -168,9 +251,37 @@ def _check_once(members: list[tuple[int, str, Tensor]]) -> None:
         names[id(param)] = name
 
 
+def _loss_scale(optimizer: AttachedOptimizer) -> Mapping[str, float] | None:
+    """What `torch.amp.GradScaler` has put on the optimizer for this step; None where it has found an infinity."""
+    given = vars(optimizer)
+    if "found_inf" not in given:
+        return {}
+    if given["found_inf"] is not None and float(_whole(given["found_inf"])):
+        return None
+    scale = given.get("grad_scale")
+    return {} if scale is None else {"grad_scale": float(_whole(scale))}
+
+
+def _whole(value: Any) -> Any:
+    return value.full_tensor() if is_sharded(value) else value
+
+
+def _may_be_rehearsal(optimizer: AttachedOptimizer) -> bool:
+    """Whether all rates are zero before the first step.
+
+    With zero gradients too, that is how torch.distributed.checkpoint has states made that it can load into:
+    then states are made, and nothing else happens, where weights could be clipped, rounded or decayed.
+    """
+    return not optimizer.state and all(float(group.get("lr", 0.0)) == 0.0 for group in optimizer.param_groups)
+
+
+def _is_not_zero(grad: Tensor | None) -> bool:
+    return grad is not None and bool(torch.count_nonzero(grad))
+
+
 def _tells_all(group: dict[str, Any]) -> bool:
     """Whether no value can change without the group's knowledge, as lists, tensors and arrays can."""
-    return all(_fixed(value) for key, value in group.items() if key not in _TENSORS)
+    return all(_fixed(value) for key, value in group.items() if key not in _NOT_VALUES)
 
 
 def _fixed(value: Any) -> bool:

@@ -1,0 +1,123 @@
+"""Updates within the backward pass: each parameter as its gradient arrives, which is then let go."""
+
+from __future__ import annotations
+
+import math
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from torch import Tensor
+
+from neon.engine.options import PREVIOUS
+from neon.engine.plan import Plan
+from neon.optimizers.schedules import counts_steps
+from neon.torch.checkpoint import named_parameters
+from neon.torch.sharding import Reaches, local, local_gradients
+from neon.torch.stepper import GroupStepper, Rows, make_item, put_states
+
+if TYPE_CHECKING:
+    from neon.torch.optimizer import AttachedOptimizer
+
+
+class _Member(NamedTuple):
+    """Where a parameter stands among all: its group, its name, its number."""
+
+    place: int
+    name: str
+    order: int
+
+
+class _Own(NamedTuple):
+    """The plan of one parameter, and the states that it was made for."""
+
+    plan: Plan
+    slots: dict[str, Tensor]
+
+
+class BackwardStepper(GroupStepper):
+    """Makes a plan for each parameter; `step` only closes what the backward pass has done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._arriving = threading.RLock()  # a backward pass may run in several threads
+        self._hooks: list[Any] = []
+        self._own: dict[int, _Own] = {}
+        self._done: set[int] = set()
+        self._squares = 0.0
+
+    def watch(self, optimizer: AttachedOptimizer) -> None:
+        super().watch(optimizer)
+        self._own.clear()
+        for hook in self._hooks:
+            hook.remove()
+        members = [
+            (place, *named) for place, group in enumerate(optimizer.param_groups) for named in named_parameters(group)
+        ]
+        self._members = {id(param): _Member(place, name, order) for order, (place, name, param) in enumerate(members)}
+        arrived = partial(self._arrived, optimizer)
+        self._hooks = [p.register_post_accumulate_grad_hook(arrived) for *_, p in members if p.requires_grad]
+
+    def step(self, optimizer: AttachedOptimizer) -> None:
+        """Close the step; gradients that did not come from a backward pass are taken now."""
+        if "found_inf" in vars(optimizer):
+            raise RuntimeError(
+                "An optimizer with in_backward=True cannot follow a GradScaler: the parameters are updated before it "
+                "has looked at the gradients. Train in bfloat16 without a scaler, or attach without in_backward."
+            )
+        with self._arriving:
+            for group in optimizer.param_groups:
+                for param in group["params"]:
+                    if param.grad is not None:
+                        self._arrived(optimizer, param)
+            self._close(optimizer)
+
+    def _arrived(self, optimizer: AttachedOptimizer, param: Tensor) -> None:
+        with self._arriving:
+            if id(param) in self._done:  # nobody has called step() since the last backward pass
+                self._close(optimizer)
+            member = self._members[id(param)]
+            group = optimizer.param_groups[member.place]
+            rows = Rows(optimizer.param_groups)
+            if rows.of(member.place, member.name) is not None:
+                own = self._planned(optimizer, param, member, rows)
+                own.plan.step(
+                    local_gradients([param], [param.grad]),
+                    brought={"previous_norm": group.get("previous_norm", 0.0)},
+                )
+                self._squares += own.plan.totals.get(PREVIOUS, 0.0)
+            self._done.add(id(param))
+            param.grad = None
+
+    def _planned(self, optimizer: AttachedOptimizer, param: Any, member: _Member, rows: Rows) -> _Own:
+        """The plan of a parameter for its gradient, made anew where it does not hold."""
+        settings = optimizer.settings(rows.listed[0][1])
+        grads = local_gradients([param], [param.grad])
+        own, state = self._own.get(id(param)), optimizer.state.get(param, {})
+        if (
+            own is None
+            or not own.plan.settings[0].alike(settings)
+            or any(state.get(name) is not tensor for name, tensor in own.slots.items())
+            or own.plan.params[0] is not local(param)
+            or not own.plan.holds(grads)
+        ):
+            reach = Reaches(optimizer.partition).of(member.name, param)
+            item, _ = make_item(member.name, param, 0, member.order, settings.program, optimizer.state, reach)
+            plan = Plan([item], grads, [settings])
+            slots = put_states(optimizer.state, param, item, plan.steps[0], settings.program, self._changed_states)
+            own = self._own[id(param)] = _Own(plan, slots)
+        return own
+
+    def _close(self, optimizer: AttachedOptimizer) -> None:
+        """What follows when all gradients have arrived: the norm of the step is known, schedules move on."""
+        if not self._done:
+            return
+        for group in optimizer.param_groups:
+            if group.get("gradient_clip_previous_norm") is not None:
+                group["previous_norm"] = math.sqrt(self._squares)
+            if "updates" in group:
+                group["updates"] += 1
+                if counts_steps(optimizer.schedule_of(group)):
+                    optimizer.apply_schedule(group)
+        self._done.clear()
+        self._squares = 0.0

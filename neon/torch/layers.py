@@ -1,0 +1,136 @@
+"""Layers of an attached optimizer by name: values of their own, frozen ones, new ones."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from neon.optimizers.assignment import DEFAULT, Match, assign, matching_keys
+from neon.optimizers.sites import Site, module_sites, named_sites
+from neon.torch.targets import site_name
+
+if TYPE_CHECKING:
+    from neon.torch.optimizer import AttachedOptimizer
+
+# What a group holds that is not for a layer to have another of.
+_NOT_FOR_LAYERS = {"params", "param_names", "optimizer", "overrides", "epoch", "updates", "initial_lr", "previous_norm"}
+
+Values = dict[str, Any]
+
+
+def check_name(optimizer: AttachedOptimizer, name: str) -> None:
+    """Refuse what is no value of any group."""
+    names = {key for group in optimizer.param_groups for key in group} - _NOT_FOR_LAYERS
+    if name not in names:
+        raise ValueError(f"No parameter group has a value {name!r}. Their values: {', '.join(sorted(names))}.")
+
+
+def set_everywhere(optimizer: AttachedOptimizer, name: str, value: Any) -> None:
+    """Set a value of every group that has it; of a rate with a schedule, the one that it starts from."""
+    groups = [group for group in optimizer.param_groups if name in group]
+    for group in groups:
+        optimizer.settings(ChainMap({name: value}, group))  # refuses values by name, before any is set
+    for group in groups:
+        group[name] = value
+        if name == "lr" and "updates" in group:
+            group["initial_lr"] = value
+            optimizer.apply_schedule(group)
+
+
+def override(optimizer: AttachedOptimizer, layers: str, change: Callable[[Values], Values]) -> None:
+    """Change the values that layers have of their own, in all parameters that fit or, refused, in none."""
+    changed: dict[int, dict[str, Values]] = {}
+    for place, names in _fitting(optimizer, layers).items():
+        group = optimizer.param_groups[place]
+        overrides = {**group.get("overrides", {})}
+        for name in names:
+            overrides[name] = change(overrides.get(name, {}))
+            optimizer.settings(ChainMap(overrides[name], group))
+        changed[place] = {name: own for name, own in overrides.items() if own}
+    for place, overrides in changed.items():
+        optimizer.param_groups[place].pop("overrides", None)
+        if overrides:
+            optimizer.param_groups[place]["overrides"] = overrides
+    optimizer.restart()
+
+
+def _fitting(optimizer: AttachedOptimizer, layers: str) -> dict[int, list[str]]:
+    """The names of the parameters that a name, pattern or class fits, by the place of their group."""
+    if not isinstance(layers, str):
+        raise TypeError(f"layers must be a name, a pattern or a class, such as 'head.*'. Received: layers={layers!r}.")
+    known = {site_name(site): site for site, _ in optimizer.assigned if site.param is not None}
+    found: dict[int, list[str]] = {}
+    sites: list[Site] = []
+    for place, group in enumerate(optimizer.param_groups):
+        for name, param in zip(group.get("param_names", ()), group["params"], strict=False):
+            sites.append(known.get(name) or named_sites([(name, param)])[0])
+            if any(level != DEFAULT for level, *_ in matching_keys([layers], sites[-1])):
+                found.setdefault(place, []).append(name)
+    if not found:
+        raise ValueError(_explain(layers, sites))
+    return found
+
+
+def _explain(layers: str, sites: list[Site]) -> str:
+    if not sites:
+        return (
+            f"layers={layers!r} fits nothing, for these parameters have no names: attach a module or its "
+            "named_parameters()."
+        )
+    names = list(dict.fromkeys(name for site in sites for name in (*site.names, *site.classes)))
+    close = get_close_matches(layers, names, 1)
+    shown = ", ".join(names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")
+    return (
+        f"layers={layers!r} fits no layer of this optimizer.{f' Did you mean {close[0]!r}?' if close else ''} "
+        f"Names and classes here: {shown}."
+    )
+
+
+def add_layers(optimizer: AttachedOptimizer, target: Any) -> None:
+    """Take in the parameters of a target that are new, each into the group of its key; see AttachedOptimizer."""
+    sites = module_sites(target) if isinstance(target, nn.Module) else named_sites(target)
+    held = {id(param) for group in optimizer.param_groups for param in group["params"]}
+    new = [
+        (site, match)
+        for site, match in assign(optimizer.description, sites)
+        if site.param is not None and match.optimizer is not None and id(site.param) not in held
+    ]
+    if not new:
+        raise ValueError("There is nothing to add: the optimizer has every parameter of the target that is not frozen.")
+    for site, _ in new:
+        if site.param is not None and not site.param.is_leaf:
+            raise ValueError(
+                f"Parameter {site_name(site)!r} is not a leaf of the graph: an optimizer cannot update it."
+            )
+    for site, match in new:
+        _add(optimizer, site, match)
+    optimizer.assigned += new
+    optimizer.restart()
+
+
+def _add(optimizer: AttachedOptimizer, site: Site, match: Match) -> None:
+    name, param = site_name(site), site.param
+    of_key = [group for group in optimizer.param_groups if group["optimizer"] == match.key]
+    if not of_key:
+        optimizer.add_param_group({"params": [(name, param)], "optimizer": match.key})
+        return
+    if "param_names" not in of_key[0]:
+        raise ValueError(
+            f"{name!r} cannot be added to parameters that have no names: attach a module or its named_parameters()."
+        )
+    for group in optimizer.param_groups:
+        if name in group["param_names"]:  # a layer in the place of another
+            _remove(optimizer, group, group["param_names"].index(name))
+    of_key[0]["params"].append(param)
+    of_key[0]["param_names"].append(name)
+
+
+def _remove(optimizer: AttachedOptimizer, group: dict[str, Any], place: int) -> None:
+    old: Tensor = group["params"].pop(place)
+    group["param_names"].pop(place)
+    optimizer.state.pop(old, None)
+    optimizer.assigned = [entry for entry in optimizer.assigned if entry[0].param is not old]

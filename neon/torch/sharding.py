@@ -1,0 +1,105 @@
+"""Parameters of which every process holds a part: DTensors, and lists that are partitioned."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from neon.engine.settings import Reach
+
+
+class Partition:
+    """The default process group, over whose members parameters are partitioned: each is whole on one of them."""
+
+    alike = False
+
+    def gather(self, values: list[float]) -> list[list[float]]:
+        """The values of every process."""
+        return _gather([values], None)
+
+
+class Mesh:
+    """The processes that hold shards of a tensor: those along some dimensions of a device mesh."""
+
+    alike = True
+
+    def __init__(self, mesh: Any, dims: tuple[int, ...]) -> None:
+        self._groups = [mesh.get_group(dim) for dim in dims]
+
+    def gather(self, values: list[float]) -> list[list[float]]:
+        """The values of every process that holds a shard."""
+        rows = [values]
+        for group in self._groups:
+            rows = _gather(rows, group)
+        return rows
+
+
+def _gather(rows: list[list[float]], group: Any) -> list[list[float]]:
+    on_gpu = distributed.get_backend(group) == "nccl"
+    own = torch.tensor(rows, dtype=torch.float64, device="cuda" if on_gpu else "cpu")
+    parts = [torch.empty_like(own) for _ in range(distributed.get_world_size(group))]
+    if own.numel():
+        distributed.all_gather(parts, own, group)
+    return [row for part in parts for row in part.tolist()]
+
+
+def is_sharded(tensor: Any) -> bool:
+    """Whether it is a DTensor. Their module takes a third of a second to import, so nobody else should."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(tensor, module.DTensor)
+
+
+def local(tensor: Any) -> Any:
+    """The part of a tensor that this process holds."""
+    with torch.no_grad():
+        return tensor.to_local() if is_sharded(tensor) else tensor
+
+
+def local_gradients(params: Sequence[Any], grads: Sequence[Any]) -> list[Tensor | None]:
+    """The parts of gradients that belong to the parts of parameters."""
+    found = []
+    for param, grad in zip(params, grads, strict=True):
+        if is_sharded(grad) and is_sharded(param) and grad.placements != param.placements:
+            with torch.no_grad():
+                found.append(local(grad.redistribute(param.device_mesh, param.placements)))
+        else:
+            found.append(local(grad))
+    return found
+
+
+def sharded_like(param: Any, part: Tensor) -> Tensor:
+    """A state of a parameter, from this process's part of it."""
+    if not is_sharded(param):
+        return part
+    return type(param.data).from_local(
+        part, param.device_mesh, param.placements, run_check=False, shape=param.shape, stride=param.stride()
+    )
+
+
+class Reaches:
+    """Which processes share the sums over a parameter; one object for those that share them alike."""
+
+    def __init__(self, partition: Partition | None) -> None:
+        self._partition = partition
+        self._meshes: dict[Any, Mesh] = {}
+
+    def of(self, name: str, param: Any) -> Reach | None:
+        """None where this process holds all that there is."""
+        if not is_sharded(param):
+            return self._partition
+        if any(placement.is_partial() for placement in param.placements):
+            raise ValueError(
+                f"Parameter {name!r} is a DTensor of partial sums ({param.placements}): redistribute it to Shard or "
+                "Replicate placements first."
+            )
+        dims = tuple(d for d, placement in enumerate(param.placements) if not placement.is_replicate())
+        if not dims:
+            return None
+        key = (param.device_mesh, dims)
+        if key not in self._meshes:
+            self._meshes[key] = Mesh(*key)
+        return self._meshes[key]
