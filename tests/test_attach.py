@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import gc
-import io
-import pickle
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from rule_cases import RULES, make
 from torch import nn
 
 from neon.optimizers import (
@@ -20,10 +16,8 @@ from neon.optimizers import (
     AdamW,
     GradientDescentMomentum,
     MultiOptimizer,
-    RMSProp,
     Schedule,
     ShiftAdaMax,
-    WarmupStableDecay,
 )
 from neon.torch import AttachedOptimizer
 
@@ -47,30 +41,6 @@ def zeros(*shape: int, **kind: Any) -> nn.Parameter:
     p = nn.Parameter(torch.zeros(shape, **kind))
     p.grad = torch.ones_like(p)
     return p
-
-
-class Net(nn.Module):
-    """Several dtypes and layouts in one model."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(2, 3, 2)
-        self.conv.weight.data = self.conv.weight.data.to(memory_format=torch.channels_last)
-        self.scale = parameter(seed=5, dtype=torch.float64)
-        self.low = parameter(4, 3, seed=6, dtype=torch.bfloat16)
-        self.turned = nn.Parameter(torch.arange(6.0).view(2, 3).t())
-        self.empty = parameter(0, 3)
-
-
-def net() -> Net:
-    torch.manual_seed(3)
-    return Net()
-
-
-def tensors(model: nn.Module, opt: torch.optim.Optimizer) -> list[torch.Tensor]:
-    params = list(model.parameters())
-    states = [v for p in params for _, v in sorted(opt.state[p].items()) if isinstance(v, torch.Tensor)]
-    return [*(p.detach() for p in params), *states]
 
 
 def assert_same(found: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
@@ -544,166 +514,6 @@ def test_reduce_on_plateau_and_a_constant_schedule_leave_the_rate_alone() -> Non
     assert opt.param_groups[0]["lr"] == 0.25
 
 
-# -- saving and going on ---------------------------------------------------------------------------
-
-
-def through_state_dict(model: Net, opt: AttachedOptimizer, rule: Any) -> tuple[Net, AttachedOptimizer]:
-    fresh = copy.deepcopy(model)
-    attached = rule().attach(fresh)
-    attached.load_state_dict(state_dict=copy.deepcopy(opt.state_dict()))
-    return fresh, attached
-
-
-def through_a_file(model: Net, opt: AttachedOptimizer, rule: Any) -> tuple[Net, AttachedOptimizer]:
-    file = io.BytesIO()
-    torch.save({"model": model.state_dict(), "optimizer": opt.state_dict()}, file)
-    saved = torch.load(io.BytesIO(file.getvalue()), weights_only=True)
-    fresh = Net()
-    attached = rule().attach(fresh)
-    fresh.load_state_dict(saved["model"])
-    attached.load_state_dict(saved["optimizer"])
-    return fresh, attached
-
-
-def through_pickle(model: Net, opt: AttachedOptimizer, rule: Any) -> tuple[Net, AttachedOptimizer]:
-    return pickle.loads(pickle.dumps((model, opt)))
-
-
-def through_deepcopy(model: Net, opt: AttachedOptimizer, rule: Any) -> tuple[Net, AttachedOptimizer]:
-    return copy.deepcopy((model, opt))
-
-
-WAYS = [through_state_dict, through_a_file, through_pickle, through_deepcopy]
-
-
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("rule", RULES)
-def test_a_run_that_is_saved_in_the_middle_ends_with_the_same_bits(rule: str, way: Any) -> None:
-    schedule = WarmupStableDecay(2, 1, 3, floor=0.5, unit="steps")
-
-    def description() -> Any:
-        return make(rule, "plain", gradient_clip_norm=2.0, schedule=schedule, stochastic_round=True, wdecay=0.1)
-
-    model = net()
-    opt = description().attach(model)
-
-    def train(model: Net, opt: AttachedOptimizer, steps: range) -> None:
-        for step in steps:
-            give(model.parameters(), step)
-            if step == 1:
-                model.scale.grad = None  # so that its count differs
-            opt.set_epoch(step // 2)
-            opt.step()
-
-    train(model, opt, range(3))
-    other, resumed = way(model, opt, description)
-    assert_same(tensors(other, resumed), tensors(model, opt))
-    kept = [t.clone() for t in tensors(model, opt)]
-    train(other, resumed, range(3, 6))
-    assert_same(tensors(model, opt), kept)  # nothing is shared
-    train(model, opt, range(3, 6))
-    assert_same(tensors(other, resumed), tensors(model, opt))
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_a_mapping_is_saved_with_its_groups_and_norms(way: Any) -> None:
-    def description() -> MultiOptimizer:
-        inner = MultiOptimizer({"default": Adam(learning_rate=0.1), "low": sgd(0.5, 0.9)}, gradient_clip_norm=0.5)
-        shared = RMSProp(learning_rate=0.1, gradient_clip_norm=1.0)
-        mapping = {"default": inner, "conv": shared, "turned": shared, "scale": None}
-        return MultiOptimizer(mapping, gradient_clip_norm=3.0)
-
-    model = net()
-    opt = description().attach(model)
-    for step in range(3):
-        give(model.parameters(), step)
-        opt.step()
-    other, resumed = way(model, opt, description)
-    for module, attached in ((model, opt), (other, resumed)):
-        give(module.parameters(), 7)
-        attached.step()
-    assert_same(tensors(other, resumed), tensors(model, opt))
-    assert [g["optimizer"] for g in resumed.param_groups] == [g["optimizer"] for g in opt.param_groups]
-
-
-def test_state_is_made_of_torchs_names_tensors_and_numbers() -> None:
-    model = net()
-    opt = Adam().attach(model)
-    give(model.parameters(), 0)
-    opt.step()
-    for p in model.parameters():
-        state = opt.state[p]
-        assert set(state) == {"step", "exp_avg", "exp_avg_sq"}
-        assert state["step"].shape == ()
-        assert state["step"].dtype == torch.float32
-        assert state["exp_avg"].shape == state["exp_avg_sq"].shape == p.shape
-
-
-def test_states_keep_their_precision_when_loaded() -> None:
-    w = parameter(4, dtype=torch.bfloat16)
-    opt = Adam().attach([w])
-    give([w], 0)
-    opt.step()
-    again = Adam().attach([parameter(4, dtype=torch.bfloat16)])
-    again.load_state_dict(opt.state_dict())
-    [state] = again.state.values()
-    assert state["exp_avg"].dtype == torch.float32
-    assert torch.equal(state["exp_avg"], opt.state[w]["exp_avg"])
-
-
-def test_a_state_dict_from_before_the_first_step() -> None:
-    w = zeros(2)
-    opt = Adam().attach([w])
-    opt.load_state_dict(Adam(learning_rate=0.5).attach([zeros(2)]).state_dict())
-    assert opt.param_groups[0]["lr"] == 0.5
-    opt.step()
-    assert w.tolist() == pytest.approx([-0.5, -0.5])
-
-
-@pytest.mark.parametrize("there", [1, 3])
-def test_a_state_dict_of_other_groups_is_refused_whole(there: int) -> None:
-    w, v = zeros(2), zeros(2)
-    opt = Adam().attach([{"params": [w]}, {"params": [v], "lr": 0.5}])
-    opt.step()
-    before = copy.deepcopy(opt.state_dict())
-    other = Adam(learning_rate=0.25).attach([{"params": [zeros(2)]} for _ in range(there)])
-    with pytest.raises(ValueError, match="parameter groups"):
-        opt.load_state_dict(other.state_dict())
-    after = opt.state_dict()
-    assert after["param_groups"] == before["param_groups"]
-    assert all(torch.equal(after["state"][i][k], x) for i, s in before["state"].items() for k, x in s.items())
-
-
-def test_checkpoints_of_torchs_own_rule_load_and_go_back() -> None:
-    w, v = parameter(3), parameter(3)
-    torchs, ours = torch.optim.Adam([w], lr=0.1), Adam().attach([v])
-    give([w], 0)
-    torchs.step()
-    v.data.copy_(w.data)
-    ours.load_state_dict(copy.deepcopy(torchs.state_dict()))
-    for step in (1, 2):
-        for p, opt in ((w, torchs), (v, ours)):
-            give([p], step)
-            opt.step()
-    torch.testing.assert_close(v, w, rtol=1e-6, atol=1e-7)
-    torchs.load_state_dict(copy.deepcopy(ours.state_dict()))
-    give([w], 3)
-    torchs.step()
-
-
-@pytest.mark.parametrize("rule", RULES)
-def test_a_step_with_rate_zero_and_no_gradient_changes_no_parameter(rule: str) -> None:
-    """torch.distributed.checkpoint takes one, so that the states exist."""
-    w = nn.Parameter(torch.linspace(-0.9, 0.9, 7))
-    before = w.detach().clone()
-    opt = make(rule, "plain").attach([w])
-    for group in opt.param_groups:
-        group["lr"] = 0.0
-    w.grad = torch.zeros(7)
-    opt.step()
-    assert torch.equal(w, before)
-
-
 # -- memory and hooks ------------------------------------------------------------------------------
 
 
@@ -758,34 +568,3 @@ def test_the_epoch_reaches_rules_that_ask_for_it() -> None:
         moved.append(-w.item())
     # shift(½, 1) · 2^rint(log₂(0.25 / (1 − ½ᵗ))): t = 1 gives ½, t = 4 gives ¼
     assert moved == [0.25, 0.125]
-
-
-@pytest.mark.parametrize(
-    ("saved_by", "message"),
-    [
-        (lambda p: torch.optim.Adam([p], amsgrad=True), "saved with amsgrad"),
-        (lambda p: GradientDescentMomentum(0.1, 0.9).attach([p]), "holds the states step, velocity"),
-    ],
-)
-def test_a_checkpoint_of_another_rule_is_refused_whole(saved_by: Any, message: str) -> None:
-    p = nn.Parameter(torch.zeros(3))
-    p.grad = torch.ones(3)
-    other = saved_by(p)
-    other.step()
-    opt = Adam().attach([p])
-    opt.step()
-    before = copy.deepcopy(opt.state_dict())
-    with pytest.raises(ValueError, match=message):
-        opt.load_state_dict(other.state_dict())
-    assert str(opt.state_dict()) == str(before)
-
-
-def test_a_checkpoint_of_other_shapes_is_refused_whole() -> None:
-    p, q = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(4))
-    p.grad, q.grad = torch.ones(3), torch.ones(4)
-    opt, other = Adam().attach([p]), Adam().attach([q])
-    opt.step()
-    other.step()
-    with pytest.raises(ValueError, match=r"exp_avg has shape \(4,\)"):
-        opt.load_state_dict(other.state_dict())
-    assert opt.state[p]["exp_avg"].shape == (3,)

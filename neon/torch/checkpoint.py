@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _NEUTRAL = {"amsgrad": False, "centered": False, "nesterov": False, "lr_decay": 0, "momentum": 0, "dampening": 0}
 # What wrappers of torch's put into the names of parameters.
 _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+# States that torch keeps without a count of the steps (SGD): they have had one at least.
+_UNCOUNTED = {"momentum_buffer"}
 _SHOWN_LINES, _SHOWN_NAMES = 10, 3
 
 
@@ -62,7 +64,8 @@ def taken_up(optimizer: AttachedOptimizer, state_dict: Any) -> dict[str, Any]:
     _refuse(differences)
     for param, state in states.items():
         if isinstance(param, Tensor):
-            states[param] = {key: _copied(key, value, param) for key, value in state.items()}
+            copies = {key: value.detach().to(param.device, copy=True) for key, value in state.items() if key != "step"}
+            states[param] = {"step": torch.tensor(float(state.get("step", 1)), dtype=torch.float32), **copies}
     return {"state": states, "param_groups": groups}
 
 
@@ -175,7 +178,7 @@ class _Taking:
         varies = leaf.select_rule is not Optimizer.select_rule
         found = {key for key in state if key != "step"}
         missing = [key for key in program.states if key not in state]
-        if "step" not in state and "step" in signature(program.rule).keywords:
+        if "step" not in state and not found <= _UNCOUNTED and "step" in signature(program.rule).keywords:
             missing.append("step")
         if not found <= known:
             kept = ", ".join(program.states) or "none"
@@ -214,12 +217,6 @@ def _wrong_tensor(value: Any, param: Tensor) -> str | None:
 def _is_distributed(tensor: Tensor) -> bool:
     """Whether it is a DTensor, whose module takes long to import."""
     return hasattr(tensor, "device_mesh")
-
-
-def _copied(key: str, value: Any, param: Tensor) -> Tensor:
-    if key == "step":
-        return torch.tensor(float(value), dtype=torch.float32)
-    return value.detach().to(param.device, copy=True)
 
 
 def _names(group: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,481 @@
+"""Checkpoints of attached optimizers: resumed runs, matching by name, what is refused, torch's own tools."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import checkpoint_runs
+import pytest
+import torch
+from checkpoint_runs import DESCRIPTIONS, END, SAVED, Run, fresh, give
+from torch import nn
+
+from neon.optimizers import (
+    Adam,
+    AdamW,
+    GradientDescentMomentum,
+    MultiOptimizer,
+    Optimizer,
+)
+from neon.torch import AttachedOptimizer
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def bits(value: Any) -> Any:
+    """A value of which two are equal only where every bit of every tensor is."""
+    if isinstance(value, torch.Tensor):
+        return value.dtype, value.shape, value.detach().flatten().view(torch.uint8).numpy().tobytes()
+    if isinstance(value, dict):
+        return {key: bits(item) for key, item in value.items()}
+    return [bits(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def parameters(shapes: dict[str, tuple[int, ...]]) -> dict[str, nn.Parameter]:
+    """Named parameters, each with values and a gradient that go by its name."""
+    made = {}
+    for name, shape in shapes.items():
+        generator = torch.Generator().manual_seed(sum(map(ord, name)))
+        made[name] = nn.Parameter(torch.randn(shape, generator=generator))
+        made[name].grad = torch.randn(shape, generator=generator)
+    return made
+
+
+def stepped(optimizer: Optimizer, *, named: bool = True, **shapes: tuple[int, ...]) -> AttachedOptimizer:
+    """The optimizer over parameters of these shapes, after a step."""
+    made = parameters(shapes)
+    opt = optimizer.attach(list(made.items()) if named else list(made.values()))
+    opt.step()
+    return opt
+
+
+def by_name(opt: AttachedOptimizer) -> dict[str, Any]:
+    """Bits of parameters and states, by the names of the parameters."""
+    group = opt.param_groups[0]
+    return {n: bits([p, opt.state[p]]) for n, p in zip(group["param_names"], group["params"], strict=True)}
+
+
+# -- going on --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Of each run: where it ended, and where it ended after a new process had taken it up in the middle."""
+    folder = tmp_path_factory.mktemp("runs")
+    ends = {}
+    for number, name in enumerate(DESCRIPTIONS):
+        run = fresh(name).train(range(SAVED))
+        run.save(folder / f"{number}.pt")
+        run.train(range(SAVED, END))
+        ends[name] = bits([run.tensors(), run.groups()])
+    script = Path(checkpoint_runs.__file__)
+    subprocess.run([sys.executable, "-W", "error", str(script), str(folder)], check=True, timeout=120)
+    return {
+        name: (ends[name], bits(torch.load(folder / f"{number} resumed.pt")))
+        for number, name in enumerate(DESCRIPTIONS)
+    }
+
+
+@pytest.mark.parametrize("name", DESCRIPTIONS)
+def test_a_new_process_goes_on_with_the_same_bits(name: str, resumed: dict[str, Any]) -> None:
+    expected, found = resumed[name]
+    assert found == expected
+
+
+def through_state_dict(run: Run, name: str) -> Run:
+    """Taken up in mid-run: what an optimizer had before must not matter."""
+    other = fresh(name).train(range(2))
+    for part, theirs in zip((other.model, other.opt, *other.others), (run.model, run.opt, *run.others), strict=True):
+        part.load_state_dict(theirs.state_dict())
+    return other
+
+
+WAYS: dict[str, Callable[[Run, str], Run]] = {
+    "state_dict": through_state_dict,
+    "pickle": lambda run, _: pickle.loads(pickle.dumps(run)),
+    "deepcopy": lambda run, _: copy.deepcopy(run),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", [name for name in DESCRIPTIONS if "torch's" not in name])
+def test_a_copy_goes_on_with_the_same_bits_and_shares_nothing(name: str, way: str) -> None:
+    run = fresh(name).train(range(SAVED))
+    other = WAYS[way](run, name)
+    assert bits([other.tensors(), other.groups()]) == bits([run.tensors(), run.groups()])
+    kept = bits(run.tensors())
+    other.train(range(SAVED, END))
+    assert bits(run.tensors()) == kept
+    run.train(range(SAVED, END))
+    assert bits([other.tensors(), other.groups()]) == bits([run.tensors(), run.groups()])
+
+
+@pytest.mark.parametrize("way", ["pickle", "deepcopy"])
+def test_a_copy_has_every_attribute(way: str) -> None:
+    run = fresh("a mapping").train(range(2))
+    other = WAYS[way](run, "")
+    own = torch.optim.SGD([nn.Parameter(torch.zeros(1))])
+    lost = set(vars(own)) - set(vars(copy.deepcopy(own)))  # what torch's own lose too
+    assert set(vars(other.opt)) == set(vars(run.opt)) - lost
+    assert repr(other.opt) == repr(run.opt)
+    assert repr(other.opt.optimizer) == repr(run.opt.optimizer)
+    plain = {k: v for k, v in vars(run.opt).items() if isinstance(v, (bool, int, float, str)) and k not in lost}
+    assert {k: vars(other.opt)[k] for k in plain} == plain
+
+
+def test_states_keep_dtype_and_layout_and_are_copies() -> None:
+    """float32 averages of bfloat16 parameters, channels last, transposed; one dict for two optimizers."""
+    run = fresh("Adam").train(range(SAVED))
+    saved = copy.deepcopy(run.opt.state_dict())
+    before = bits(saved)
+    for other in (fresh("Adam"), fresh("Adam").train(range(2))):
+        other.opt.load_state_dict(state_dict=saved)
+        for p, q in zip(run.model.parameters(), other.model.parameters(), strict=True):
+            assert bits(other.opt.state[q]) == bits(run.opt.state[p])
+            for key, value in run.opt.state[p].items():
+                assert other.opt.state[q][key].stride() == value.stride()
+        other.train(range(SAVED, END))
+        assert bits(saved) == before
+    assert {s["exp_avg"].dtype for s in saved["state"].values()} == {torch.float32, torch.float64}
+
+
+def test_state_is_made_of_torchs_names_tensors_and_numbers() -> None:
+    run = fresh("Adam").train(range(2))
+    [group] = run.opt.param_groups
+    for number, p in enumerate(group["params"]):
+        state = run.opt.state_dict()["state"][number]
+        assert type(state) is dict
+        assert set(state) == {"step", "exp_avg", "exp_avg_sq"}
+        assert state["step"].shape == ()
+        assert state["step"].dtype == torch.float32
+        assert state["exp_avg"].shape == state["exp_avg_sq"].shape == p.shape
+
+
+def test_a_state_dict_from_before_the_first_step() -> None:
+    opt = stepped(Adam(), w=(2,))
+    [w] = opt.param_groups[0]["params"]
+    before = w.detach().clone()
+    opt.load_state_dict(Adam(learning_rate=0.5).attach([("w", nn.Parameter(torch.zeros(2)))]).state_dict())
+    assert (opt.param_groups[0]["lr"], dict(opt.state)) == (0.5, {})
+    opt.step()  # a first one again: by the whole rate, against the gradient's sign
+    torch.testing.assert_close(w.detach(), before - 0.5 * w.grad.sign())
+
+
+def test_tensors_may_be_moved_and_put_back() -> None:
+    """As Lightning does after loading."""
+    run, other = (fresh("Adam").train(range(SAVED)) for _ in range(2))
+    for p, state in other.opt.state.items():
+        for key, value in state.items():
+            state[key] = value.to(p.device, copy=True)
+    run.train(range(SAVED, END))
+    other.train(range(SAVED, END))
+    assert bits(other.tensors()) == bits(run.tensors())
+
+
+# -- torch's own checkpoints -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW"])
+def test_checkpoints_of_torchs_own_rule_load_and_go_back(name: str) -> None:
+    params = [nn.Parameter(torch.linspace(-1, 1, 6)) for _ in range(3)]
+    kinds: list[Any] = [getattr(torch.optim, name), getattr(checkpoint_runs.neon.optimizers, name)]
+    torchs = kinds[0]([params[0]], lr=0.1, weight_decay=0.1)
+    ours = kinds[1](gradient_clip_value=50.0).attach([params[1]])
+    back = kinds[0]([params[2]], lr=0.5)
+
+    def advance(steps: range, *optimizers: Any) -> None:
+        for step in steps:
+            for opt in optimizers:
+                give(nn.ParameterList(opt.param_groups[0]["params"]), step)
+                opt.step()
+
+    def hand_over(giver: Any, taker: Any) -> None:
+        taker.load_state_dict(copy.deepcopy(giver.state_dict()))
+        taker.param_groups[0]["params"][0].data.copy_(giver.param_groups[0]["params"][0].data)
+        found, given = taker.state_dict(), giver.state_dict()
+        assert bits(found["state"]) == bits(given["state"])
+        assert {k: found["param_groups"][0][k] for k in given["param_groups"][0]} == given["param_groups"][0]
+
+    advance(range(2), torchs)
+    hand_over(torchs, ours)
+    assert ours.param_groups[0]["gradient_clip_value"] == 50.0  # of which torch's has no word
+    advance(range(2, 4), torchs, ours)
+    hand_over(ours, back)
+    advance(range(4, 6), torchs, ours, back)
+    torch.testing.assert_close(params[1:], [params[0]] * 2, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("step", [3, 3.0, torch.tensor([3]), torch.tensor(3.0, dtype=torch.float64)], ids=repr)
+def test_counts_of_old_checkpoints_and_states_that_are_none(step: Any) -> None:
+    opt = stepped(Adam(), w=(2,), v=(2,))
+    saved = opt.state_dict()
+    saved["state"][0] |= {"step": step, "max_exp_avg_sq": None}
+    saved["state"][1] = {"momentum_buffer": None}
+    opt.load_state_dict(saved)
+    w, v = opt.param_groups[0]["params"]
+    assert v not in opt.state
+    assert set(opt.state[w]) == {"step", "exp_avg", "exp_avg_sq"}
+    assert bits(opt.state[w]["step"]) == bits(torch.tensor(3.0))
+
+
+def test_hooks_of_torch() -> None:
+    opt = stepped(Adam(), w=(2,))
+    plain, seen = copy.deepcopy(opt.state_dict()), []
+
+    def renamed(_: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
+        seen.append("second")
+        [group] = state_dict["param_groups"]
+        return {"state": state_dict["state"], "param_groups": [{**group, "param_names": ["w"], "lr": 0.5}]}
+
+    handles: list[Any] = [
+        opt.register_load_state_dict_pre_hook(renamed),
+        opt.register_load_state_dict_pre_hook(lambda *_: seen.append("first"), prepend=True),
+        opt.register_load_state_dict_post_hook(lambda o: seen.append(o.param_groups[0]["lr"])),
+    ]
+    saved = copy.deepcopy(plain)
+    saved["param_groups"][0]["param_names"] = ["old name"]
+    opt.load_state_dict(saved)
+    assert seen == ["first", "second", 0.5]
+    assert saved["param_groups"][0]["param_names"] == ["old name"]
+    for handle in handles:
+        handle.remove()
+    opt.register_state_dict_pre_hook(lambda _: seen.append("before"))
+    opt.register_state_dict_post_hook(lambda _, found: {**found, "mine": 1})
+    assert opt.state_dict()["mine"] == 1
+    assert seen[3:] == ["before"]
+    opt.load_state_dict(plain)
+    assert opt.param_groups[0]["lr"] == 0.001
+
+
+# -- names -----------------------------------------------------------------------------------------
+
+SHAPES: dict[str, tuple[int, ...]] = {"body.weight": (3, 2), "body.bias": (2,), "head.weight": (2, 2)}
+
+
+@pytest.mark.parametrize("order", [["head.weight", "body.weight", "body.bias"], list(SHAPES)])
+@pytest.mark.parametrize("wrapper", ["{}", "module.{}", "_orig_mod.module.{}"])
+def test_parameters_are_matched_by_name(order: list[str], wrapper: str) -> None:
+    run = stepped(Adam(learning_rate=0.1), **{wrapper.format(name): shape for name, shape in SHAPES.items()})
+    saved = copy.deepcopy(run.state_dict())
+    other = stepped(Adam(), **{name: SHAPES[name] for name in order})
+    for name, p in zip(order, other.param_groups[0]["params"], strict=True):
+        place = list(SHAPES).index(name)
+        p.data.copy_(run.param_groups[0]["params"][place].data)
+        p.grad.copy_(run.param_groups[0]["params"][place].grad)
+    other.load_state_dict(saved)
+    assert other.param_groups[0]["param_names"] == order
+    run.step()
+    other.step()
+    expected = {name.rpartition("module.")[2]: found for name, found in by_name(run).items()}
+    assert by_name(other) == expected
+
+
+@pytest.mark.parametrize("named", [(True, False), (False, True), (False, False)])
+def test_parameters_are_matched_by_place_where_a_side_knows_no_names(named: tuple[bool, bool]) -> None:
+    run, other = (stepped(Adam(), named=name, w=(2,), v=(3,)) for name in named)
+    other.load_state_dict(run.state_dict())
+    states = [[opt.state[p] for p in opt.param_groups[0]["params"]] for opt in (run, other)]
+    assert bits(states[0]) == bits(states[1])
+    assert ("param_names" in other.param_groups[0]) == any(named)
+
+
+def test_parameters_without_a_gradient_have_no_state_and_get_none() -> None:
+    run = stepped(Adam(), w=(2,), v=(3,))
+    saved = copy.deepcopy(run.state_dict())
+    del saved["state"][0]
+    run.load_state_dict(saved)
+    w, v = run.param_groups[0]["params"]
+    assert [*run.state] == [v]
+    run.step()
+    assert (run.state[w]["step"], run.state[v]["step"]) == (1, 2)
+
+
+def test_a_velocity_that_is_switched_off_is_kept() -> None:
+    opt = stepped(GradientDescentMomentum(0.1, 0.9), w=(2,))
+    [w] = opt.param_groups[0]["params"]
+    opt.param_groups[0]["momentum"] = 0.0
+    opt.step()
+    other = stepped(GradientDescentMomentum(0.1, 0.9), w=(2,))
+    other.load_state_dict(opt.state_dict())
+    assert bits([*other.state.values()]) == bits([opt.state[w]])
+    opt.param_groups[0]["momentum"] = 0.5
+    del opt.state[w]["velocity"]  # as if it had been switched on just now
+    other.load_state_dict(opt.state_dict())
+    other.step()
+    assert other.param_groups[0]["momentum"] == 0.5
+
+
+# -- what is refused -------------------------------------------------------------------------------
+
+
+def saved_by(optimizer: Optimizer, *, named: bool = True, **shapes: tuple[int, ...]) -> dict[str, Any]:
+    return stepped(optimizer, named=named, **shapes).state_dict()
+
+
+def torchs(kind: str, **options: Any) -> dict[str, Any]:
+    params = parameters({"w": (2,), "v": (3,)}).values()
+    opt = getattr(torch.optim, kind)(params, lr=0.1, **options)
+    opt.step()
+    return opt.state_dict()
+
+
+def grouped(*places: int) -> dict[str, Any]:
+    """A checkpoint of one group for each parameter, in this order."""
+    made = [*parameters({"w": (2,), "v": (3,)}).items()]
+    opt = Adam().attach([{"params": [made[place]]} for place in places])
+    opt.step()
+    return opt.state_dict()
+
+
+def mapped(first: str, second: str, norm: float | None = None) -> dict[str, Any]:
+    mapping = MultiOptimizer({"default": Adam(), "v": Adam()}, gradient_clip_norm=norm)
+    made = parameters({"w": (2,), "v": (3,)})
+    opt = mapping.attach(
+        [{"params": [("w", made["w"])], "optimizer": first}, {"params": [("v", made["v"])], "optimizer": second}]
+    )
+    opt.step()
+    return opt.state_dict()
+
+
+def changed(part: str, place: int, **values: Any) -> Callable[[], dict[str, Any]]:
+    """A checkpoint of Adam's in which a group's or a parameter's values are others; `...` takes one out."""
+
+    def make() -> dict[str, Any]:
+        saved = saved_by(Adam(), w=(2,), v=(3,))
+        merged = {**saved[part][place], **values}
+        saved[part][place] = {k: v for k, v in merged.items() if v is not ...}
+        return saved
+
+    return make
+
+
+def one() -> AttachedOptimizer:
+    return stepped(Adam(), w=(2,), v=(3,))
+
+
+def two() -> AttachedOptimizer:
+    made = [*parameters({"w": (2,), "v": (3,)}).items()]
+    return Adam().attach([{"params": [item]} for item in made])
+
+
+def two_of_a_mapping() -> AttachedOptimizer:
+    mapping = MultiOptimizer({"default": Adam(), "v": Adam()})
+    return mapping.attach(list(parameters({"w": (2,), "v": (3,)}).items()))
+
+
+Refusal = tuple[Callable[[], Any], Callable[[], AttachedOptimizer], str]
+REFUSED: dict[str, Refusal] = {
+    "fewer groups": (
+        lambda: saved_by(Adam(), w=(2,), v=(3,)),
+        two,
+        r"1 parameter groups \('default' of 2\) in the checkpoint, 2 .* \('default' of 1, 'default' of 1\) here",
+    ),
+    "more groups": (lambda: grouped(0, 1), one, "2 parameter groups .* in the checkpoint, 1 parameter groups .* here"),
+    "a smaller group": (
+        lambda: saved_by(Adam(), named=False, w=(2,)),
+        one,
+        r"group 0 \('default'\): 1 parameters in the checkpoint, 2 here",
+    ),
+    "groups in another order": (lambda: grouped(1, 0), two, r"group 0 here \('default'\) is group 1 in the checkpoint"),
+    "another key": (
+        lambda: mapped("v", "default"),
+        two_of_a_mapping,
+        "group 0 belongs to 'v' in the checkpoint, to 'default' here",
+    ),
+    "names": (
+        lambda: saved_by(Adam(), w=(2,), **{f"layers.{i}.w": (3,) for i in range(5)}),
+        lambda: stepped(Adam(), w=(2,), v=(3,), **{"layer.0.w": (3,)}),
+        r"\('default'\), only in the checkpoint: 'layers.0.w' \(near 'layer.0.w'\), .* and 2 more\n.* here: 'v',",
+    ),
+    "shapes": (
+        lambda: saved_by(Adam(), v=(3, 3), w=(2,)),
+        one,
+        r"  v: exp_avg has shape \(3, 3\) in the checkpoint; the parameter has shape \(3,\)\nLoad",
+    ),
+    "another rule": (
+        lambda: saved_by(GradientDescentMomentum(0.1, 0.9), w=(2,), v=(3,)),
+        one,
+        "w: holds the states step, velocity in the checkpoint; adam keeps exp_avg, exp_avg_sq",
+    ),
+    "another rule of torch's": (lambda: torchs("SGD", momentum=0.9), one, "momentum=0.9, which adam does not have"),
+    "amsgrad": (lambda: torchs("Adam", amsgrad=True), one, "saved with amsgrad=True, which adam does not have"),
+    "decay apart": (
+        lambda: torchs("AdamW", weight_decay=0.1),
+        one,
+        "its weight decay went apart from the averages; that of adam goes through them",
+    ),
+    "decay through": (
+        lambda: torchs("Adam", weight_decay=0.1),
+        lambda: stepped(AdamW(), w=(2,), v=(3,)),
+        "its weight decay went through the averages; that of adamw goes apart from them",
+    ),
+    "a rate": (changed("param_groups", 0, lr=-1.0), one, r"group 0 \('default'\): lr must be a finite .* lr=-1.0"),
+    "betas": (changed("param_groups", 0, betas=(0.9, float("nan"))), one, "betas must be .*Received: betas=nan"),
+    "an option": (changed("param_groups", 0, stochastic_round="yes"), one, "stochastic_round must be"),
+    "no average": (
+        changed("state", 1, exp_avg_sq=...),
+        one,
+        "v: has no exp_avg_sq in the checkpoint, only step, exp_avg",
+    ),
+    "no count": (changed("state", 0, step=...), one, "w: has no step in the checkpoint, only exp_avg, exp_avg_sq"),
+    "a count alone": (
+        changed("state", 0, exp_avg=..., exp_avg_sq=...),
+        one,
+        "w: has no exp_avg and no exp_avg_sq in the checkpoint, only step",
+    ),
+    "a negative count": (changed("state", 0, step=-1), one, "w: step is -1 in the checkpoint; it must be a number"),
+    "many counts": (changed("state", 0, step=torch.zeros(2)), one, "w: step is tensor"),
+    "integers": (
+        changed("state", 0, exp_avg=torch.zeros(2, dtype=torch.int64)),
+        one,
+        "w: exp_avg has dtype torch.int64",
+    ),
+    "a number": (changed("state", 0, exp_avg=0.5), one, "w: exp_avg is 0.5 in the checkpoint; it must be a tensor"),
+    "an average of one number": (changed("state", 0, exp_avg=torch.tensor(0.5)), one, r"w: exp_avg has shape \(\)"),
+    "a norm more": (
+        lambda: mapped("default", "v", 1.0),
+        two_of_a_mapping,
+        r"group 1 \('v'\): 1 norms over several optimizers in the checkpoint, 0 here",
+    ),
+    "a state of nobody's": (
+        lambda: {**saved_by(Adam(), w=(2,), v=(3,)), "state": {7: {"step": 1}}},
+        one,
+        "parameter 7 of the checkpoint has a state, but is in none of its groups",
+    ),
+    "all of a checkpoint": (
+        lambda: {"model": {}, "optimizer": saved_by(Adam(), w=(2,))},
+        one,
+        r"has no 'state' and no 'param_groups': .* keys: 'model', 'optimizer'\. Load its part 'optimizer'\.",
+    ),
+    "no groups": (lambda: {"state": {}}, one, "has no 'param_groups': it is not what"),
+    "no dict": (list, one, r"what state_dict\(\) gave, a dict\. Received: list\."),
+    "very much": (
+        lambda: saved_by(Adam(), **{f"p{i}": (3,) for i in range(40)}),
+        lambda: stepped(Adam(), **{f"p{i}": (2,) for i in range(40)}),
+        r"Nothing of it was loaded\.\n(  p\d+: exp_avg has .*\n){10}  \.\.\. and 30 more\nLoad it into",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_does_not_fit_is_refused_whole(case: str) -> None:
+    make, here, message = REFUSED[case]
+    opt = here()
+    twin = copy.deepcopy(opt)
+    before = bits(opt.state_dict())
+    with pytest.raises(TypeError if case == "no dict" else ValueError, match=message):
+        opt.load_state_dict(make())
+    assert bits(opt.state_dict()) == before
+    ends = []
+    for each in (opt, twin):
+        params = [p for group in each.param_groups for p in group["params"]]
+        give(nn.ParameterList(params), 3)
+        each.step()
+        ends.append(bits([params, each.state_dict()]))
+    assert ends[0] == ends[1]
