@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from neon.engine.codecs import CODECS
+from neon.engine.memory import address, overlaps_itself
 
 if TYPE_CHECKING:
     from neon.engine.settings import Item
@@ -17,7 +18,7 @@ _ALLOWED = ", ".join(str(dtype) for dtype in CODECS)
 
 def _check_memory(what: str, tensor: Tensor) -> None:
     """Refuse what has no memory that a kernel could address, or whose memory does not hold its values."""
-    if tensor.numel() and tensor.data_ptr() == 0:
+    if tensor.numel() and address(tensor) == 0:
         raise ValueError(f"{what} has no memory of its own (a {type(tensor).__name__}); give a plain dense tensor.")
     if tensor.is_neg():
         raise ValueError(f"{what} is a lazily negated view; call .resolve_neg() on it first.")
@@ -33,7 +34,7 @@ def check_parameter(name: str, param: Tensor) -> None:
             "Of a complex parameter, keep torch.view_as_real(parameter) as the parameter."
         )
     _check_memory(f"Parameter {name!r}", param)
-    if any(stride == 0 and size > 1 for stride, size in zip(param.stride(), param.shape, strict=True)):
+    if param.numel() and overlaps_itself(param):
         raise ValueError(f"Parameter {name!r} is an expanded tensor, whose elements share memory. Clone it first.")
 
 
@@ -75,7 +76,7 @@ def check_gradient(item: Item, grad: Tensor) -> None:
         raise TypeError(
             f"The gradient of parameter {item.name!r} has dtype {grad.dtype}; the dtypes served are {_ALLOWED}."
         )
-    if grad.numel() and grad.data_ptr() == 0:
+    if grad.numel() and address(grad) == 0:
         _check_memory(f"The gradient of parameter {item.name!r}", grad)
 
 

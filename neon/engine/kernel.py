@@ -118,7 +118,7 @@ def _replace(roots: Sequence[Node], mapping: dict[Node, Node]) -> list[Node]:
 def _stages(stores: dict[str, Node], guard: Node | None) -> tuple[Stage, ...]:
     """Reductions of the same depth share a pass; the stores are the last one."""
     depth: dict[Node, int] = {}
-    for node in walk([*filter(None, [guard]), *stores.values()]):
+    for node in walk([*([] if guard is None else [guard]), *stores.values()]):
         depth[node] = max((depth[a] for a in node.args), default=0) + (node.op == REDUCTION)
     levels = sorted({depth[n] for n in depth if n.op == REDUCTION})
     stages = [_stage(tuple(n for n in depth if n.op == REDUCTION and depth[n] == level), {}) for level in levels]

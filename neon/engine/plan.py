@@ -17,6 +17,7 @@ from neon.engine.batch import Batch, column
 from neon.engine.checks import check_gradient, check_parameter, check_rounding, check_states
 from neon.engine.graph import Node, scalar
 from neon.engine.kernel import Formats, lower
+from neon.engine.memory import Written
 from neon.engine.options import GUARD
 from neon.engine.settings import Item, Reach, Settings
 from neon.engine.watch import Likeness, Watch, same_objects
@@ -53,6 +54,7 @@ class Plan:
         self._check(grads)
         self.settings = list(settings)
         self._shared = dict(shared or {})
+        self._written = Written(self.items)
         self._backend = forced()
         self.params = [item.param for item in items]
         self._states = [state for item in items for state in item.states]
@@ -117,6 +119,7 @@ class Plan:
 
     def _take(self, grads: Sequence[Tensor | None]) -> None:
         """Prepare for gradients like these; a parameter without one is left out."""
+        self._addresses: list[int] = []
         present = [grad is not None for grad in grads]
         given = [grad for grad in grads if grad is not None]
         if present == self._present:
@@ -162,6 +165,9 @@ class Plan:
         addresses = list(map(Tensor.data_ptr, given))
         if 0 in addresses:  # empty, or without memory
             self._check(grads)
+        if addresses != self._addresses:
+            self._written.check_gradients(self._given(self.items), given, addresses)
+            self._addresses = addresses
         numbers = {scalar(name): value for name, value in brought.items()} if brought else {}
         for batch in self._batches:
             batch.bind(given, addresses, reread, numbers)

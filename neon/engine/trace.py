@@ -126,6 +126,6 @@ def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) ->
     outputs["w"] = options.after(outputs["w"], chosen)
     outputs = {tensor: value for tensor, value in outputs.items() if value is not loads[tensor]}
     guard = options.guard(loads["g"], chosen)
-    roots = [*outputs.values(), *filter(None, [guard])]
+    roots = [*outputs.values(), *([] if guard is None else [guard])]
     numbers = {n.label: None for n in walk(roots) if n.op == "scalar"}
     return Program(name, rule, form.states, outputs, tuple(numbers), guard)
