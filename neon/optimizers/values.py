@@ -8,13 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
-from neon.arguments import beta, clip_bound, flag, non_negative, positive, rounding, unit_interval
+from neon.arguments import beta, clip_bound, flag, non_negative, positive, rounding, unit_interval, within
 
 # What every rule takes, and the engine relies on.
 _OPTIONS: dict[str, Callable[[str, Any], Any]] = {
     "lr": non_negative,
     "weight_decay": non_negative,
     "gradient_clip_norm": lambda name, value: clip_bound(name, value, norm=True),
+    "gradient_clip_previous_norm": lambda name, value: clip_bound(name, value, norm=True),
     "gradient_clip_value": clip_bound,
     "param_clip_value": clip_bound,
     "outer_clip_norms": lambda name, value: [positive(f"{name}[{i}]", bound) for i, bound in enumerate(value)],
@@ -29,6 +30,23 @@ _HYPERPARAMETERS: dict[str, Callable[[str, Any], Any]] = {
     "rho": unit_interval,
     "momentum": unit_interval,
     "betas": lambda name, value: _betas(name, value),
+}
+# What torch.optim's classes allow for theirs, infinities aside; a tensor of one element stands for its number.
+_TORCHS: dict[str, Callable[[str, Any], Any]] = {
+    "eps": non_negative,
+    "alpha": non_negative,
+    "rho": unit_interval,
+    "momentum": non_negative,
+    "dampening": lambda name, value: within(name, value, -math.inf, math.inf, "a finite number"),
+    "betas": lambda name, value: _betas(name, value),
+    "lr_decay": non_negative,
+    "initial_accumulator_value": non_negative,
+    "nesterov": flag,
+    "amsgrad": flag,
+    "centered": flag,
+    "decoupled_weight_decay": flag,
+    "capturable": lambda name, value: _unserved(name, value, "be captured in a graph of the device"),
+    "differentiable": lambda name, value: _unserved(name, value, "be differentiated through"),
 }
 # Constructors keep neon's documented words; groups have torch's.
 _CONSTRUCTOR_WORDS = {
@@ -47,18 +65,25 @@ def check_values(values: Mapping[str, Any], *, custom: bool) -> None:
     """Refuse, by name, values that a rule cannot run with; `custom` rules give their own names a meaning."""
     checks = _OPTIONS if custom else _OPTIONS | _HYPERPARAMETERS
     for name, value in values.items():
-        if name in ("params", "param_names"):
-            continue
-        if isinstance(value, Tensor):
-            if value.numel() != 1:
-                raise ValueError(f"{name} must be a number or a tensor of one element. Received: {name}={value!r}.")
-            if value.device.type != "cpu":
-                continue  # reading it would wait for the device
-            value = value.item()
-        if name in checks:
-            checks[name](name, value)
-        else:
-            no_nan(name, value)
+        if name not in ("params", "param_names"):
+            _check(name, value, checks.get(name, no_nan))
+
+
+def check_torch_values(values: Mapping[str, Any]) -> None:
+    """Refuse, by name, hyper-parameters that torch.optim's classes refuse or that cannot be served."""
+    for name, check in _TORCHS.items():
+        if name in values:
+            _check(name, values[name], check)
+
+
+def _check(name: str, value: Any, check: Callable[[str, Any], Any]) -> None:
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
+            raise ValueError(f"{name} must be a number or a tensor of one element. Received: {name}={value!r}.")
+        if value.device.type != "cpu":
+            return  # reading it would wait for the device
+        value = value.item()
+    check(name, value)
 
 
 def check_names(group: Mapping[str, Any]) -> None:
@@ -80,5 +105,13 @@ def no_nan(name: str, value: Any) -> None:
 def _betas(name: str, value: Any) -> None:
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise ValueError(f"{name} must be two numbers, such as (0.9, 0.999). Received: {name}={value!r}.")
-    for item in value:
-        beta(name, item)
+    for place, item in enumerate(value):
+        _check(f"{name}[{place}]", item, beta)
+
+
+def _unserved(name: str, value: Any, asked: str) -> None:
+    if value:
+        raise ValueError(
+            f"{name}={value!r} asks for steps that can {asked}; neon has none. Leave it out, or use the class of "
+            "torch.optim; in a checkpoint, set it to False in its param_groups."
+        )

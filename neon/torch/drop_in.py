@@ -1,0 +1,329 @@
+"""torch.optim's classes by name, arguments, defaults, formulas and states, over neon's steps."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+from typing_extensions import Unpack
+
+from neon.optimizers.stepper import new_states
+from neon.torch.checkpoint import named_parameters
+from neon.torch.described import AdadeltaRule, AdagradRule, AdamRule, LionRule, RMSpropRule, SGDRule, TorchRule
+from neon.torch.optimizer import AttachedOptimizer
+
+
+class RuleOptions(TypedDict, total=False):
+    """What every rule takes besides torch's arguments; each is a parameter group's value too, but `seed`."""
+
+    gradient_clip_value: float | None
+    gradient_clip_norm: float | None
+    param_clip_value: float | None
+    stochastic_round: bool | int
+    seed: int
+
+
+class Options(RuleOptions, total=False):
+    """The keyword arguments that are neon's own: those of its rules, and those of `AttachedOptimizer`."""
+
+    gradient_clip_previous_norm: float | None
+    skip_nonfinite: bool
+    partitioned: bool
+    in_backward: bool
+
+
+class DropIn(AttachedOptimizer):
+    """A class of torch.optim by its name, with neon's steps.
+
+    Arguments, defaults, formulas, states and the values of groups are torch's: checkpoints load both ways.
+    `foreach` and `fused` choose among torch's implementations and are taken without effect. Further
+    keyword arguments are `Options`.
+
+    Raises what torch's class raises for the same arguments, `ValueError` for `capturable=True`,
+    `differentiable=True`, NaN and infinities, and `TypeError` for flags that are not True or False.
+    """
+
+    rule: type[TorchRule]
+
+    def __init__(self, params: ParamsT, arguments: dict[str, Any], options: Options) -> None:
+        name = type(self).__name__
+        given: dict[str, Any] = dict(options)
+        if unknown := [option for option in given if option not in Options.__annotations__]:
+            known = ", ".join(["params", *arguments, *Options.__annotations__])
+            raise TypeError(f"{name} has no argument {unknown[0]!r}. Its arguments: {known}.")
+        if arguments.get("fused"):
+            for flag in ("differentiable", "foreach"):
+                if arguments[flag]:
+                    raise RuntimeError(f"{name}: fused and {flag} cannot both be True. Leave one of them out.")
+        own = {option: given.pop(option) for option in RuleOptions.__annotations__ if option in given}
+        super().__init__(self.rule(**arguments, **own), params, **given)
+
+    __repr__ = torch.optim.Optimizer.__repr__
+
+
+class SGD(DropIn):
+    """torch.optim.SGD (Robbins & Monro 1951; momentum as Sutskever et al. 2013, the rate outside the buffer).
+
+        g ← g + λw;  b ← μb + (1−τ)g, in the first step b ← g;  w ← w − lr·b;  with `nesterov`: w ← w − lr·(g + μb)
+
+    `momentum` is μ, `dampening` τ, `weight_decay` λ. The other arguments are described at `DropIn`.
+
+    >>> w = torch.nn.Parameter(torch.tensor(1.0))
+    >>> optimizer = SGD([w], lr=0.1, momentum=0.9, gradient_clip_value=0.5)
+    >>> for _ in range(2):
+    ...     w.grad = torch.tensor(4.0)
+    ...     optimizer.step()
+    >>> round(w.item(), 6), round(optimizer.state[w]["momentum_buffer"].item(), 6)
+    (0.855, 0.95)
+    """
+
+    rule = SGDRule
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-3,
+        momentum: float = 0,
+        dampening: float = 0,
+        weight_decay: float | Tensor = 0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None:
+        if nesterov and (momentum <= 0 or dampening != 0):
+            raise ValueError(
+                "nesterov=True needs a momentum greater than 0 and no dampening. "
+                f"Received: momentum={momentum!r}, dampening={dampening!r}."
+            )
+        arguments = {
+            "lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay, "nesterov": nesterov,
+            "maximize": maximize, "foreach": foreach, "differentiable": differentiable, "fused": fused,
+        }  # fmt: skip
+        super().__init__(params, arguments, options)
+
+
+class Adam(DropIn):
+    """torch.optim.Adam (Kingma & Ba 2015; `amsgrad` as Reddi, Kale & Kumar 2018).
+
+        g ← g + λw;  m ← β₁m + (1−β₁)g;  v ← β₂v + (1−β₂)g²;  w ← w − lr · m/(1−β₁ᵗ) / (√(v/(1−β₂ᵗ)) + ε)
+
+    With `amsgrad` the largest v so far is divided by. With `decoupled_weight_decay` lr·λ·w is subtracted
+    from w in place of the first equation. `weight_decay` is λ, `eps` ε, and t counts the updates of each
+    tensor. The other arguments are described at `DropIn`.
+    """
+
+    rule = AdamRule
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        amsgrad: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        decoupled_weight_decay: bool = False,
+        **options: Unpack[Options],
+    ) -> None:
+        for name, value in (("lr", lr), ("betas", betas[0])):
+            if isinstance(value, Tensor) and foreach and not capturable:
+                raise ValueError(f"{name} as a tensor does not go with foreach=True. Leave foreach out.")
+        if not any(all(isinstance(beta, kind) for beta in betas) for kind in (float, Tensor)):
+            raise ValueError(f"betas must be two floats or two tensors. Received: betas={betas!r}.")
+        arguments = {
+            "lr": lr, "betas": tuple(b.squeeze() if isinstance(b, Tensor) else b for b in betas), "eps": eps,
+            "weight_decay": weight_decay, "amsgrad": amsgrad, "maximize": maximize, "foreach": foreach,
+            "capturable": capturable, "differentiable": differentiable, "fused": fused,
+            "decoupled_weight_decay": decoupled_weight_decay,
+        }  # fmt: skip
+        super().__init__(params, arguments, options)
+
+
+class AdamW(Adam):
+    """torch.optim.AdamW (Loshchilov & Hutter 2019): Adam whose weight decay does not pass through the averages.
+
+        w ← w − lr·λ·w − lr · m/(1−β₁ᵗ) / (√(v/(1−β₂ᵗ)) + ε)
+
+    The arguments are Adam's.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(
+            params, lr, betas, eps, weight_decay, amsgrad, foreach=foreach, maximize=maximize, capturable=capturable,
+            differentiable=differentiable, fused=fused, decoupled_weight_decay=True, **options,
+        )  # fmt: skip
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:  # a checkpoint of Adam's says otherwise; torch's class overrules it too
+            group["decoupled_weight_decay"] = True
+
+
+class RMSprop(DropIn):
+    """torch.optim.RMSprop (Tieleman & Hinton 2012; `centered` as Graves 2013).
+
+        g ← g + λw;  v ← αv + (1−α)g²;  w ← w − lr·g / (√v + ε)
+
+    With `centered` √(v − m²) is divided by, m ← αm + (1−α)g. With `momentum` μ what is divided goes into
+    a buffer b ← μb + g / (√v + ε), and w ← w − lr·b. `alpha` is α, `weight_decay` λ, `eps` ε. The other
+    arguments are described at `DropIn`.
+    """
+
+    rule = RMSpropRule
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        momentum: float = 0,
+        centered: bool = False,
+        capturable: bool = False,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        differentiable: bool = False,
+        **options: Unpack[Options],
+    ) -> None:
+        arguments = {
+            "lr": lr, "momentum": momentum, "alpha": alpha, "eps": eps, "centered": centered,
+            "weight_decay": weight_decay, "capturable": capturable, "foreach": foreach, "maximize": maximize,
+            "differentiable": differentiable,
+        }  # fmt: skip
+        super().__init__(params, arguments, options)
+
+
+class Adagrad(DropIn):
+    """torch.optim.Adagrad (Duchi, Hazan & Singer 2011).
+
+        g ← g + λw;  s ← s + g²;  w ← w − lr/(1 + (t−1)η) · g / (√s + ε)
+
+    `lr_decay` is η, `weight_decay` λ, `eps` ε; s starts at `initial_accumulator_value`, which a group may
+    have of its own (torch has one for all groups), at the first step of a tensor (torch: when constructed).
+    The other arguments are described at `DropIn`.
+    """
+
+    rule = AdagradRule
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-2,
+        lr_decay: float = 0,
+        weight_decay: float = 0,
+        initial_accumulator_value: float = 0,
+        eps: float = 1e-10,
+        foreach: bool | None = None,
+        *,
+        maximize: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **options: Unpack[Options],
+    ) -> None:
+        arguments = {
+            "lr": lr, "lr_decay": lr_decay, "eps": eps, "weight_decay": weight_decay,
+            "initial_accumulator_value": initial_accumulator_value, "foreach": foreach, "maximize": maximize,
+            "differentiable": differentiable, "fused": fused,
+        }  # fmt: skip
+        super().__init__(params, arguments, options)
+
+    def share_memory(self) -> None:
+        """Put the sums into memory that processes share, for training by several processes without locks."""
+        for group in self.param_groups:
+            program = self.settings(group).program
+            for name, param in named_parameters(group):
+                state = self.state[param]
+                if "sum" not in state:
+                    state["step"], [state["sum"]] = torch.tensor(0.0), new_states(program, name, param)
+                state["sum"].share_memory_()
+
+
+class Adadelta(DropIn):
+    """torch.optim.Adadelta (Zeiler 2012).
+
+        g ← g + λw;  v ← ρv + (1−ρ)g²;  Δ ← √((u+ε)/(v+ε))·g;  u ← ρu + (1−ρ)Δ²;  w ← w − lr·Δ
+
+    `rho` is ρ, `weight_decay` λ, `eps` ε. The other arguments are described at `DropIn`.
+    """
+
+    rule = AdadeltaRule
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1.0,
+        rho: float = 0.9,
+        eps: float = 1e-6,
+        weight_decay: float = 0,
+        foreach: bool | None = None,
+        *,
+        capturable: bool = False,
+        maximize: bool = False,
+        differentiable: bool = False,
+        **options: Unpack[Options],
+    ) -> None:
+        arguments = {
+            "lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay, "maximize": maximize,
+            "capturable": capturable, "foreach": foreach, "differentiable": differentiable,
+        }  # fmt: skip
+        super().__init__(params, arguments, options)
+
+
+class Lion(DropIn):
+    """Lion (Chen et al. 2023), which torch.optim does not have, in the manner of its classes.
+
+        w ← w − lr·(sign(β₁m + (1−β₁)g) + λw);  m ← β₂m + (1−β₂)g
+
+    `lr` a tenth to a third of AdamW's is usual, `weight_decay` λ three to ten times as large. The other
+    arguments are described at `DropIn`.
+
+    >>> w = torch.nn.Parameter(torch.tensor(1.0))
+    >>> optimizer = Lion([w], lr=0.1, weight_decay=0.5)
+    >>> w.grad = torch.tensor(4.0)
+    >>> optimizer.step()
+    >>> round(w.item(), 6), round(optimizer.state[w]["exp_avg"].item(), 6)
+    (0.85, 0.04)
+    """
+
+    rule = LionRule
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-4,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+        **options: Unpack[Options],
+    ) -> None:
+        arguments = {"lr": lr, "betas": tuple(betas), "weight_decay": weight_decay, "maximize": maximize}
+        super().__init__(params, arguments, options)
