@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import neon.optimizers
+import neon.torch
 from neon.optimizers import (
     Adam,
     AdamW,
@@ -45,11 +46,15 @@ def net() -> Net:
     return Net()
 
 
-def give(model: nn.Module, step: int, scale: float = 1.0) -> None:
+def give(model: nn.Module, step: int, scale: float = 1.0, backward: bool = False) -> None:
     """The gradients of a step, the same in every run."""
     for number, p in enumerate(model.parameters()):
         generator = torch.Generator().manual_seed(1000 * step + number)
-        p.grad = torch.randn(p.shape, generator=generator).to(p.dtype) * scale
+        grad = torch.randn(p.shape, generator=generator).to(p.dtype) * scale
+        if backward:
+            p.backward(grad)
+        else:
+            p.grad = grad
 
 
 @dataclass
@@ -65,7 +70,7 @@ class Run:
             self.opt.set_epoch(step // 2)
             scaler = next((o for o in self.others if isinstance(o, torch.amp.GradScaler)), None)
             if scaler is None:
-                give(self.model, step)
+                give(self.model, step, backward=self.opt.in_backward)
                 if step == 1:
                     next(self.model.parameters()).grad = None  # so that its count differs
                 self.opt.step()
@@ -139,31 +144,58 @@ def _scaler(opt: AttachedOptimizer) -> list[Any]:
     return [torch.amp.GradScaler("cpu", init_scale=64.0, growth_interval=2)]
 
 
-DESCRIPTIONS: dict[str, Callable[[], Optimizer]] = {
-    **{
-        name: lambda rule=rule: rule(stochastic_round=True, gradient_clip_norm=2.0, schedule=IN_STEPS, wdecay=0.1)
-        for name, rule in rules().items()
-    },
-    "rounded to 10 bits": lambda: GradientDescentMomentum(0.1, 0.0, 10, schedule=IN_STEPS),
-    "in epochs": lambda: AdamW(schedule=Schedule([1, 2], 0.25)),
-    "a mapping": mapping,
-    "torch's scheduler": lambda: AdamW(stochastic_round=True),
-    "torch's loss scaler": lambda: Adam(gradient_clip_norm=1.0, schedule=IN_STEPS),
+Make = Callable[[Net], AttachedOptimizer]
+
+
+def _attached(rule: Callable[..., Optimizer]) -> Make:
+    return lambda model: rule(stochastic_round=True, gradient_clip_norm=2.0, schedule=IN_STEPS, wdecay=0.1).attach(
+        model
+    )
+
+
+def _drop_in(name: str) -> Make:
+    numbers = {"SGD": {"momentum": 0.9, "dampening": 0.5}, "RMSprop": {"momentum": 0.9, "centered": True}}
+    options: Any = {"stochastic_round": True, "weight_decay": 0.1, **numbers.get(name, {})}
+    return lambda model: getattr(neon.torch, name)(model.named_parameters(), 0.1, **options)
+
+
+def _rounded(model: Net) -> AttachedOptimizer:
+    del model.scale  # rounding is to at most 32 bits
+    return GradientDescentMomentum(0.1, 0.0, 10, schedule=IN_STEPS).attach(model)
+
+
+def _layers_with_values_of_their_own(model: Net) -> AttachedOptimizer:
+    opt = AdamW(stochastic_round=True, schedule=IN_STEPS).attach(model)
+    opt.set("lr", 0.5, layers="conv")
+    opt.freeze("turned")
+    return opt
+
+
+RUNS: dict[str, Make] = {
+    **{name: _attached(rule) for name, rule in rules().items()},
+    **{f"torch.{name}": _drop_in(name) for name in neon.torch.__all__ if name != "AttachedOptimizer"},
+    "rounded to 10 bits": _rounded,
+    "in epochs": lambda model: AdamW(schedule=Schedule([1, 2], 0.25)).attach(model),
+    "a mapping": lambda model: mapping().attach(model),
+    "layers with values of their own": _layers_with_values_of_their_own,
+    "in the backward pass": lambda model: Adam(schedule=IN_STEPS).attach(
+        model, in_backward=True, gradient_clip_previous_norm=1.0
+    ),
+    "torch's scheduler": lambda model: AdamW(stochastic_round=True).attach(model),
+    "torch's loss scaler": lambda model: Adam(gradient_clip_norm=1.0, schedule=IN_STEPS).attach(model),
 }
 OTHERS = {"torch's scheduler": _one_cycle, "torch's loss scaler": _scaler}
 
 
 def fresh(name: str) -> Run:
     model = net()
-    if "10 bits" in name:
-        del model.scale  # rounding is to at most 32 bits
-    opt = DESCRIPTIONS[name]().attach(model)
+    opt = RUNS[name](model)
     return Run(model, opt, OTHERS.get(name, lambda _: [])(opt))
 
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
-    for number, name in enumerate(DESCRIPTIONS):
+    for number, name in enumerate(RUNS):
         run = fresh(name).load(folder / f"{number}.pt").train(range(SAVED, END))
         torch.save((run.tensors(), run.groups()), folder / f"{number} resumed.pt")
 

@@ -13,7 +13,7 @@ from typing import Any
 import checkpoint_runs
 import pytest
 import torch
-from checkpoint_runs import DESCRIPTIONS, END, SAVED, Run, fresh, give
+from checkpoint_runs import END, RUNS, SAVED, Run, fresh, give
 from torch import nn
 
 from neon.optimizers import (
@@ -69,20 +69,17 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Of each run: where it ended, and where it ended after a new process had taken it up in the middle."""
     folder = tmp_path_factory.mktemp("runs")
     ends = {}
-    for number, name in enumerate(DESCRIPTIONS):
+    for number, name in enumerate(RUNS):
         run = fresh(name).train(range(SAVED))
         run.save(folder / f"{number}.pt")
         run.train(range(SAVED, END))
         ends[name] = bits([run.tensors(), run.groups()])
     script = Path(checkpoint_runs.__file__)
     subprocess.run([sys.executable, "-W", "error", str(script), str(folder)], check=True, timeout=120)
-    return {
-        name: (ends[name], bits(torch.load(folder / f"{number} resumed.pt")))
-        for number, name in enumerate(DESCRIPTIONS)
-    }
+    return {name: (ends[name], bits(torch.load(folder / f"{number} resumed.pt"))) for number, name in enumerate(RUNS)}
 
 
-@pytest.mark.parametrize("name", DESCRIPTIONS)
+@pytest.mark.parametrize("name", RUNS)
 def test_a_new_process_goes_on_with_the_same_bits(name: str, resumed: dict[str, Any]) -> None:
     expected, found = resumed[name]
     assert found == expected
@@ -104,7 +101,7 @@ WAYS: dict[str, Callable[[Run, str], Run]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", [name for name in DESCRIPTIONS if "torch's" not in name])
+@pytest.mark.parametrize("name", [name for name in RUNS if "torch's" not in name])
 def test_a_copy_goes_on_with_the_same_bits_and_shares_nothing(name: str, way: str) -> None:
     run = fresh(name).train(range(SAVED))
     other = WAYS[way](run, name)
@@ -120,12 +117,10 @@ def test_a_copy_goes_on_with_the_same_bits_and_shares_nothing(name: str, way: st
 def test_a_copy_has_every_attribute(way: str) -> None:
     run = fresh("a mapping").train(range(2))
     other = WAYS[way](run, "")
-    own = torch.optim.SGD([nn.Parameter(torch.zeros(1))])
-    lost = set(vars(own)) - set(vars(copy.deepcopy(own)))  # what torch's own lose too
-    assert set(vars(other.opt)) == set(vars(run.opt)) - lost
+    assert set(vars(other.opt)) == set(vars(run.opt))
     assert repr(other.opt) == repr(run.opt)
-    assert repr(other.opt.optimizer) == repr(run.opt.optimizer)
-    plain = {k: v for k, v in vars(run.opt).items() if isinstance(v, (bool, int, float, str)) and k not in lost}
+    assert repr(other.opt.description) == repr(run.opt.description)
+    plain = {k: v for k, v in vars(run.opt).items() if isinstance(v, (bool, int, float, str))}
     assert {k: vars(other.opt)[k] for k in plain} == plain
 
 
@@ -416,7 +411,11 @@ REFUSED: dict[str, Refusal] = {
         "its weight decay went through the averages; that of adamw goes apart from them",
     ),
     "a rate": (changed("param_groups", 0, lr=-1.0), one, r"group 0 \('default'\): lr must be a finite .* lr=-1.0"),
-    "betas": (changed("param_groups", 0, betas=(0.9, float("nan"))), one, "betas must be .*Received: betas=nan"),
+    "betas": (
+        changed("param_groups", 0, betas=(0.9, float("nan"))),
+        one,
+        r"betas\[1\] must be .*Received: betas\[1\]=nan",
+    ),
     "an option": (changed("param_groups", 0, stochastic_round="yes"), one, "stochastic_round must be"),
     "no average": (
         changed("state", 1, exp_avg_sq=...),

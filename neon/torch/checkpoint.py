@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections import defaultdict
+from collections import ChainMap, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from torch import Tensor
 from neon.engine.codecs import CODECS
 from neon.engine.trace import signature
 from neon.optimizers.optimizer import Optimizer
+from neon.torch.sharding import is_sharded
 
 if TYPE_CHECKING:
     from neon.torch.optimizer import AttachedOptimizer
@@ -121,12 +122,17 @@ class _Taking:
         self.fits = False
         if "param_names" in saved:
             self.group.setdefault("param_names", _given_names(saved))
+        if "overrides" in group and "optimizer" in saved:  # it has a word of ours: that there were none
+            self.group["overrides"] = values.get("overrides", {})
 
     def values(self) -> Iterator[str]:
         """What keeps the group from taking up the saved values and names."""
         yield from self._match()
+        yield from self._rename_overrides()
         try:
             self._settings = self._optimizer.settings(self.group)
+            for own in self.group.get("overrides", {}).values():
+                self._optimizer.settings(ChainMap(own, self.group))
             self._optimizer.apply_schedule(dict(self.group))
         except (TypeError, ValueError) as error:
             yield f"{self._label}: {error}"
@@ -136,6 +142,16 @@ class _Taking:
         norms, bounds = (len(g.get("outer_clip_norms", ())) for g in (self._own, self.group))
         if norms != bounds:
             yield f"{self._label}: {bounds} norms over several optimizers in the checkpoint, {norms} here"
+
+    def _rename_overrides(self) -> Iterator[str]:
+        """Values set for layers go by the names that their parameters have here."""
+        overrides = self.group.pop("overrides", {})
+        ours = dict(zip(_names(self.group), self.group.get("param_names", ()), strict=False))
+        lone = [name for name in overrides if _bare(name) not in ours and name not in ours]
+        if lone:
+            yield f"{self._label}: values are set for layers that are not here: {_some(lone, ours)}"
+        elif overrides:
+            self.group["overrides"] = {ours.get(_bare(n)) or ours[n]: own for n, own in overrides.items()}
 
     def _foreign(self) -> Iterator[str]:
         """Values of torch's rules with which this rule's steps would be others."""
@@ -171,7 +187,8 @@ class _Taking:
 
     def state(self, name: str, param: Tensor, state: dict[str, Any]) -> Iterator[str]:
         """What keeps a parameter from taking up a saved state."""
-        program = self._settings.program
+        own = self.group.get("overrides", {}).get(name)
+        program = (self._optimizer.settings(ChainMap(own, self.group)) if own else self._settings).program
         leaf = type(self._optimizer._leaves[self.group["optimizer"]][0])
         # What is kept may depend on values: a momentum that is switched off keeps its velocity.
         known = {*program.states, *(signature(leaf.rule).states if leaf.rule else ())}
@@ -205,8 +222,8 @@ def _wrong_tensor(value: Any, param: Tensor) -> str | None:
         return f"has shape {tuple(value.shape)} in the checkpoint; the parameter has shape {tuple(param.shape)}"
     if value.dtype not in CODECS:
         return f"has dtype {value.dtype} in the checkpoint; served are {', '.join(map(str, CODECS))}"
-    if _is_distributed(value) != _is_distributed(param):
-        here, there = (f"{'' if _is_distributed(t) else 'not '}distributed" for t in (param, value))
+    if is_sharded(value) != is_sharded(param):
+        here, there = (f"{'' if is_sharded(t) else 'not '}distributed" for t in (param, value))
         return (
             f"is {there} in the checkpoint, the parameter is {here}: load by "
             "torch.distributed.checkpoint.state_dict.set_optimizer_state_dict"
@@ -214,17 +231,16 @@ def _wrong_tensor(value: Any, param: Tensor) -> str | None:
     return None
 
 
-def _is_distributed(tensor: Tensor) -> bool:
-    """Whether it is a DTensor, whose module takes long to import."""
-    return hasattr(tensor, "device_mesh")
-
-
 def _names(group: Mapping[str, Any]) -> list[str]:
     """The names of a group's parameters, without the wrappers around the model; none where they do not tell apart."""
     given = _given_names(group)
-    bare = [".".join(part for part in name.split(".") if part not in _WRAPPERS) for name in given]
+    bare = list(map(_bare, given))
     found = bare if len(set(bare)) == len(bare) else given
     return found if len(set(found)) == len(group["params"]) else []
+
+
+def _bare(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
 def _given_names(group: Mapping[str, Any]) -> list[str]:

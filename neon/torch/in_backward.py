@@ -49,14 +49,17 @@ class BackwardStepper(GroupStepper):
     def watch(self, optimizer: AttachedOptimizer) -> None:
         super().watch(optimizer)
         self._own.clear()
-        for hook in self._hooks:
-            hook.remove()
+        self.release()
         members = [
             (place, *named) for place, group in enumerate(optimizer.param_groups) for named in named_parameters(group)
         ]
         self._members = {id(param): _Member(place, name, order) for order, (place, name, param) in enumerate(members)}
         arrived = partial(self._arrived, optimizer)
         self._hooks = [p.register_post_accumulate_grad_hook(arrived) for *_, p in members if p.requires_grad]
+
+    def release(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
 
     def step(self, optimizer: AttachedOptimizer) -> None:
         """Close the step; gradients that did not come from a backward pass are taken now."""

@@ -307,6 +307,8 @@ class AttachedOptimizer(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.param_groups = list(self.param_groups)  # of a shallow copy, not the list of the original
+        if "_stepper" in vars(self):
+            self._stepper.release()
         self._stepper = self._new_stepper()
         self._stepper.watch(self)
 

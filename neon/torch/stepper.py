@@ -56,6 +56,9 @@ class GroupStepper:
                 states.write_quietly(param, Watched.of(state, self._changed_states))
         self._sort(optimizer.param_groups)
 
+    def release(self) -> None:
+        """Let go of the parameters, which another stepper takes over."""
+
     def _sort(self, groups: list[dict[str, Any]]) -> None:
         """Find the groups to look at in every step: with a schedule, or with values that may change in silence."""
         self._scheduled: list[Any] = [group for group in groups if "updates" in group]
