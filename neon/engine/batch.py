@@ -112,7 +112,7 @@ class Batch:
         self._make_chunks(sizes)
         self._copied: list[int] = []
         self._grads: Sequence[Tensor] = ()
-        self._grad_addresses: Sequence[int] = ()
+        self._bound = False  # whether the table has the addresses of the last step's gradients
         self._numbers: dict[Node, Any] = {}
         self._evaluated = False
         self.passes = [Pass(self, stage) for stage in self.kernel.stages]
@@ -146,13 +146,22 @@ class Batch:
         ]
 
     def bind(
-        self, grads: Sequence[Tensor], addresses: Sequence[int], reread: bool, brought: Mapping[Node, float]
+        self,
+        grads: Sequence[Tensor],
+        addresses: Sequence[int],
+        brought: Mapping[Node, float],
+        *,
+        moved: bool,
+        reread: bool,
     ) -> None:
-        """Take this step's gradients and numbers before anything is written; `reread` those of the groups."""
-        self._grads, addresses = self._pick(grads), self._pick(addresses)
-        if addresses != self._grad_addresses:
-            self.table[:, 1] = addresses
-            self._grad_addresses = addresses
+        """Take this step's gradients and numbers before anything is written.
+
+        `moved`: the addresses are not those of the last step; `reread`: the groups' numbers may not be.
+        """
+        self._grads = self._pick(grads)
+        if moved or not self._bound:
+            self.table[:, 1] = self._pick(addresses)
+            self._bound = True
         for position in self._copied:
             copy = like_layout(self.items[position].param, self._grads[position])
             self._temporaries[position] = {"g": copy}
@@ -160,14 +169,15 @@ class Batch:
         for position in self._staged:
             self._stage_in(position)
         if self._copied or self._staged:
-            self._grad_addresses = ()
+            self._bound = False
         if self.kernel.random:
             self.table[:, -1] = self._row_steps[self.row_of] if np.ndim(self._row_steps) else self._row_steps
         if reread or not self._numbers:
             self._read_numbers()
             self._evaluated = False
         self._numbers[_STEP] = self._row_steps
-        self._numbers |= brought
+        if brought:
+            self._numbers |= brought
 
     def _stage_in(self, position: int) -> None:
         """Copies of tensors that are not one dense range of memory, or not all laid out alike."""

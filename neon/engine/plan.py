@@ -137,6 +137,7 @@ class Plan:
         self._reducing_levels = max(*stages, 2 if any(self._shared.values()) else 1, 1) - 1
         self._guards = {scope for batch in self._batches for scope in batch.guard_scopes()}
         self._guards |= {scope for scopes in self._shared.values() if GUARD in scopes for scope in scopes}
+        self._written.forget()
         self._present, self._absent = present, [not there for there in present]
         self._all = all(present)
         self._counted = slice(None) if self._all else mask
@@ -165,12 +166,13 @@ class Plan:
         addresses = list(map(Tensor.data_ptr, given))
         if 0 in addresses:  # empty, or without memory
             self._check(grads)
-        if addresses != self._addresses:
+        moved = addresses != self._addresses
+        if moved:
             self._written.check_gradients(self._given(self.items), given, addresses)
             self._addresses = addresses
         numbers = {scalar(name): value for name, value in brought.items()} if brought else {}
         for batch in self._batches:
-            batch.bind(given, addresses, reread, numbers)
+            batch.bind(given, addresses, numbers, moved=moved, reread=reread)
         try:
             self._launch(elsewhere or {})
         except NotFiniteError:
@@ -204,19 +206,19 @@ class Plan:
         sums: dict[Batch, dict[Node, Any]],
     ) -> None:
         """Sum the partials of each scope, over all launches and processes that it reaches, exactly rounded."""
-        parts: dict[Reach | None, dict[Hashable, list[float]]] = {None: {}}
+        total: dict[Hashable, list[float]] = {}
+        apart: dict[Reach, dict[Hashable, list[float]]] = {}
         if level == 0:  # the norms that options clip by are all taken in the first pass
-            parts |= {reach: {scope: [] for scope in scopes} for reach, scopes in self._shared.items()}
-            parts[None] = {owner: [value] for owner, value in elsewhere.items()}
+            total = {owner: [value] for owner, value in elsewhere.items()}
+            apart = {reach: {scope: [] for scope in scopes} for reach, scopes in self._shared.items()}
         for batch in batches:
             for partials, shares in zip(batch.passes[level].partials.T, batch.shares[level], strict=True):
                 for scope, chunks in shares.chunks.items():
-                    lists = parts.setdefault(self._sharing(batch.reach, scope), {})
-                    lists.setdefault(scope, []).extend(partials[chunks].tolist())
-        total = parts[None]
-        for reach, lists in parts.items():
-            shares = [] if reach is None else reach.gather([_exact_sum(values) for values in lists.values()])
-            for share in shares:
+                    reach = batch.reach and self._sharing(batch.reach, scope)
+                    sums_here = total if reach is None else apart.setdefault(reach, {})
+                    sums_here.setdefault(scope, []).extend(partials[chunks].tolist())
+        for reach, lists in apart.items():
+            for share in reach.gather([_exact_sum(values) for values in lists.values()]):
                 for scope, value in zip(lists, share, strict=True):
                     total.setdefault(scope, []).append(value)
         self.totals |= {scope: _exact_sum(values) for scope, values in total.items()}
@@ -226,9 +228,9 @@ class Plan:
             for reduction, shares in zip(batch.kernel.stages[level].reductions, batch.shares[level], strict=True):
                 sums[batch][reduction] = column([self.totals[scope] for scope in shares.of_rows])
 
-    def _sharing(self, reach: Reach | None, scope: Hashable) -> Reach | None:
+    def _sharing(self, reach: Reach, scope: Hashable) -> Reach | None:
         """The processes that a sum goes over: of a tensor that one of them has whole, only what was agreed on."""
-        return reach if reach is None or reach.alike or scope in self._shared.get(reach, ()) else None
+        return reach if reach.alike or scope in self._shared.get(reach, ()) else None
 
     def anywhere(self, holds: bool) -> bool:
         """Whether something holds in any of the processes that make this step together."""
