@@ -13,8 +13,14 @@ from typing import Any
 import checkpoint_runs
 import pytest
 import torch
-from checkpoint_runs import END, RUNS, SAVED, Run, fresh, give
+import torch.distributed.checkpoint as dcp
+from checkpoint_runs import END, IN_STEPS, RUNS, SAVED, Run, fresh, give, rules
 from torch import nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
 
 from neon.optimizers import (
     Adam,
@@ -246,6 +252,66 @@ def test_hooks_of_torch() -> None:
     assert seen[3:] == ["before"]
     opt.load_state_dict(plain)
     assert opt.param_groups[0]["lr"] == 0.001
+
+
+# -- torch.distributed.checkpoint ------------------------------------------------------------------
+
+KINDS: dict[str, dict[str, bool]] = {
+    "by name": {},
+    "flat": {"flatten_optimizer_state_dict": True},
+    "full": {"full_state_dict": True, "cpu_offload": True},
+}
+# Without any state, torch's own SGD fails there too; its schedulers and loss scalers are saved apart.
+DISTRIBUTED = [name for name in RUNS if "torch's" not in name and name != "rounded to 10 bits"]
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", DISTRIBUTED)
+def test_torchs_distributed_checkpoints(name: str, kind: str, tmp_path: Path) -> None:
+    options = StateDictOptions(strict="their own" not in name, **KINDS[kind])  # frozen parameters have no state
+
+    def parts(run: Run) -> dict[str, Any]:
+        return {"model": run.model.state_dict(), "opt": get_optimizer_state_dict(run.model, run.opt, options=options)}
+
+    run, other = fresh(name).train(range(SAVED)), fresh(name)
+    dcp.save(parts(run), storage_writer=dcp.FileSystemWriter(tmp_path), no_dist=True)
+    loaded = parts(other)
+    dcp.load(loaded, storage_reader=dcp.FileSystemReader(tmp_path), no_dist=True)
+    other.model.load_state_dict(loaded["model"])
+    set_optimizer_state_dict(other.model, other.opt, loaded["opt"], options=options)
+    for each in (run, other):
+        each.train(range(SAVED, END))
+    assert bits([other.tensors(), other.groups()]) == bits([run.tensors(), run.groups()])
+
+
+HARMFUL: dict[str, dict[str, Any]] = {
+    "clipped, decayed, scheduled": {"param_clip_value": 0.5, "wdecay": 0.1, "schedule": IN_STEPS},
+    "rounded": {"stochastic_round": 10, "gradient_clip_norm": 1.0},
+}
+
+
+class Delicate(nn.Module):
+    """Values that an update would change, were it by nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = nn.Parameter(torch.tensor([-0.0, 0.0, 1 / 3, -3.0]))
+        self.low = nn.Parameter(torch.tensor([-0.0, 2.0], dtype=torch.bfloat16))
+
+
+@pytest.mark.parametrize("option", HARMFUL)
+@pytest.mark.parametrize("rule", rules())
+def test_the_step_that_makes_states_for_torch_changes_nothing(rule: str, option: str) -> None:
+    """torch.distributed.checkpoint takes one with zero gradients and rates, to have states to load into."""
+    runs = [Run(model, rules()[rule](**HARMFUL[option]).attach(model)) for model in (Delicate(), Delicate())]
+    before = bits([list(runs[0].model.parameters()), runs[0].groups()])
+    found = get_optimizer_state_dict(runs[0].model, runs[0].opt)
+    assert bits([list(runs[0].model.parameters()), runs[0].groups()]) == before
+    assert {name: state["step"].item() for name, state in found["state"].items()} == {"wide": 0, "low": 0}
+    for run in runs:
+        run.train(range(3))
+    assert bits([runs[0].tensors(), runs[0].groups()]) == bits([runs[1].tensors(), runs[1].groups()])
 
 
 # -- names -----------------------------------------------------------------------------------------
