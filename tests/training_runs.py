@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader, TensorDataset
 
+import neon.torch
 from neon.optimizers import Adam, AdamW, GradientDescentMomentum, MultiOptimizer, RMSProp
 
 Make = Callable[[nn.Module], torch.optim.Optimizer]
@@ -31,6 +32,7 @@ def many_rules() -> MultiOptimizer:
 OPTIMIZERS: dict[str, Make] = {
     "one rule": lambda model: AdamW(learning_rate=0.02, wdecay=0.1).attach(model),
     "many rules": lambda model: many_rules().attach(model),
+    "drop-in class": lambda model: neon.torch.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True),
 }
 
 
@@ -47,9 +49,12 @@ def batches() -> DataLoader[Any]:
     return DataLoader(TensorDataset(points, labels), batch_size=16)
 
 
+# Of the learning rate, at each of twelve steps: up over four, then down.
+FACTORS = [min((step + 1) / 4, 1 / (1 + 0.1 * step)) for step in range(12)]
+
+
 def warm_up(optimizer: torch.optim.Optimizer) -> LRScheduler:
-    """Up over four steps, then down."""
-    return LambdaLR(optimizer, lambda step: min((step + 1) / 4, 1 / (1 + 0.1 * step)))
+    return LambdaLR(optimizer, lambda step: FACTORS[step % 12])
 
 
 def by_hand(

@@ -1,0 +1,135 @@
+"""Attached optimizers under Hugging Face's Trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from training_runs import Make, assert_same
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    PrinterCallback,
+    Trainer,
+    TrainingArguments,
+    get_linear_schedule_with_warmup,
+)
+
+import neon.torch
+from neon.optimizers import AdamW, GradientDescentMomentum, MultiOptimizer, RMSProp
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+OPTIMIZERS: dict[str, Make] = {
+    "one rule": lambda model: AdamW(learning_rate=0.01).attach(model),
+    "many rules": lambda model: MultiOptimizer(
+        {
+            "default": AdamW(learning_rate=0.01),
+            "Embedding": RMSProp(learning_rate=0.01),
+            "classifier": GradientDescentMomentum(0.1, 0.9),
+        },
+        gradient_clip_norm=0.4,
+    ).attach(model),
+    "drop-in class": lambda model: neon.torch.AdamW(model.parameters(), lr=0.01),
+}
+every_optimizer = pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+
+STEPS = 6
+EVERYTHING = {"max_grad_norm": 0.5, "gradient_accumulation_steps": 2, "warmup_steps": 2}
+
+
+def model(dropout: float = 0.1) -> nn.Module:
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=32,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        num_labels=3,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+    )
+    return BertForSequenceClassification(config)
+
+
+def sentences() -> list[dict[str, torch.Tensor]]:
+    """Words whose sum modulo 3 is the label."""
+    words = torch.randint(32, (48, 6), generator=torch.Generator().manual_seed(1))
+    return [{"input_ids": line, "labels": line.sum() % 3} for line in words]
+
+
+def trainer(network: nn.Module, directory: Path, options: dict[str, Any], **optimizer: Any) -> Trainer:
+    given = {"max_steps": STEPS, "per_device_train_batch_size": 4, "logging_steps": 1, "save_strategy": "no", **options}
+    args = TrainingArguments(output_dir=str(directory), use_cpu=True, report_to="none", disable_tqdm=True, **given)
+    made = Trainer(network, args, train_dataset=sentences(), **optimizer)
+    made.remove_callback(PrinterCallback)
+    return made
+
+
+def schedule(optimizer: torch.optim.Optimizer) -> Any:
+    return get_linear_schedule_with_warmup(optimizer, num_warmup_steps=2, num_training_steps=STEPS)
+
+
+@every_optimizer
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
+def test_the_trainer_equals_a_loop(make: Make, precision: torch.dtype, tmp_path: Path) -> None:
+    network = model(dropout=0)
+    optimizer = make(network)
+    options = {**EVERYTHING, "train_sampling_strategy": "sequential", "bf16": precision == torch.bfloat16}
+    trainer(network, tmp_path, options, optimizers=(optimizer, schedule(optimizer))).train()
+
+    by_hand = model(dropout=0).train()
+    expected = make(by_hand)
+    scheduler = schedule(expected)
+    for number, batch in enumerate(DataLoader(sentences(), batch_size=4), 1):
+        with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+            loss = by_hand(**batch).loss
+        loss.backward()  # not halved: the Trainer leaves that to the model, and this model does not do it
+        if number % 2 == 0:
+            nn.utils.clip_grad_norm_(by_hand.parameters(), 0.5)
+            expected.step()
+            scheduler.step()
+            expected.zero_grad()
+    assert_same((network, optimizer), (by_hand, expected))
+
+
+def losses(run: Trainer) -> list[float]:
+    return [entry["loss"] for entry in run.state.log_history if "loss" in entry]
+
+
+def test_drop_in_class_equals_torch(tmp_path: Path) -> None:
+    """The same training through `optimizer_cls_and_kwargs`, to rounding."""
+
+    def run(cls: type[torch.optim.Optimizer]) -> Trainer:
+        values = {"lr": 0.01, "betas": (0.9, 0.99), "eps": 1e-7}
+        options = {**EVERYTHING, "weight_decay": 0.1}
+        made = trainer(model(), tmp_path, options, optimizer_cls_and_kwargs=(cls, values))
+        made.train()
+        return made
+
+    found, expected = run(neon.torch.AdamW), run(torch.optim.AdamW)
+    assert type(found.optimizer.optimizer) is neon.torch.AdamW  # in accelerate's wrapper
+    assert len(losses(found)) == STEPS
+    assert losses(found) == pytest.approx(losses(expected), rel=1e-6)
+    for a, b in zip(found.model.parameters(), expected.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+@every_optimizer
+def test_resumed_run_equals_a_whole_one(make: Make, tmp_path: Path) -> None:
+    """With dropout and shuffling, whose random state the Trainer keeps."""
+
+    def run(options: dict[str, Any], checkpoint: Path | None = None) -> tuple[nn.Module, torch.optim.Optimizer]:
+        network = model()
+        optimizer = make(network)
+        made = trainer(network, tmp_path, {**EVERYTHING, **options}, optimizers=(optimizer, schedule(optimizer)))
+        made.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+        return network, optimizer
+
+    whole = run({"save_strategy": "steps", "save_steps": 3})
+    assert_same(run({}, tmp_path / "checkpoint-3"), whole)
