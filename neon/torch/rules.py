@@ -95,11 +95,6 @@ def rmsprop_momentum(w, g, square_avg, momentum_buffer, *, lr, alpha, eps, momen
     return w - lr * momentum_buffer, square_avg, momentum_buffer
 
 
-def _spread(square_avg, grad_avg):  # type: ignore[no-untyped-def]
-    """√(square_avg − grad_avg²), 0 where rounding makes the difference negative: torch has NaN there."""
-    return sqrt(maximum(square_avg - grad_avg * grad_avg, 0))
-
-
 def rmsprop_centered(w, g, square_avg, grad_avg, *, lr, alpha, eps):  # type: ignore[no-untyped-def]
     """One step of torch.optim.RMSprop, centered (Graves 2013, equations 38 to 40, with ε outside the root).
 
@@ -107,13 +102,15 @@ def rmsprop_centered(w, g, square_avg, grad_avg, *, lr, alpha, eps):  # type: ig
         grad_avg   ← α·grad_avg + (1−α)·g
         w          ← w − lr·g / (√(square_avg − grad_avg²) + ε)
 
+    As in torch, NaN where gradients hardly vary and rounding makes the difference negative.
+
     >>> w, _, grad_avg = rmsprop_centered(1.0, 0.5, 0.2, -0.4, lr=0.1, alpha=0.9, eps=0.01)
     >>> round(w, 8), round(grad_avg, 8)
     (0.85294118, -0.31)
     """
     square_avg = alpha * square_avg + (1 - alpha) * (g * g)
     grad_avg = alpha * grad_avg + (1 - alpha) * g
-    return w - lr * g / (_spread(square_avg, grad_avg) + eps), square_avg, grad_avg
+    return w - lr * g / (sqrt(square_avg - grad_avg * grad_avg) + eps), square_avg, grad_avg
 
 
 def rmsprop_centered_momentum(  # type: ignore[no-untyped-def]
@@ -133,7 +130,7 @@ def rmsprop_centered_momentum(  # type: ignore[no-untyped-def]
     """
     square_avg = alpha * square_avg + (1 - alpha) * (g * g)
     grad_avg = alpha * grad_avg + (1 - alpha) * g
-    momentum_buffer = momentum * momentum_buffer + g / (_spread(square_avg, grad_avg) + eps)
+    momentum_buffer = momentum * momentum_buffer + g / (sqrt(square_avg - grad_avg * grad_avg) + eps)
     return w - lr * momentum_buffer, square_avg, grad_avg, momentum_buffer
 
 
