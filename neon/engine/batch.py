@@ -1,6 +1,6 @@
 """A batch: tensors that share a kernel, as the tables that one launch reads.
 
-The table of addresses has a line per parameter (weight, gradient, states, random key, step), the
+The table of addresses has a line per parameter (weight, gradient, states, random key, step, offset), the
 table of chunks a line per range of a parameter, the table of scalars a line per distinct set of
 numbers: 500 parameter groups cost what one costs.
 """
@@ -91,8 +91,8 @@ class Batch:
         self._table = np.array([self._line(item) for item in self._members], np.int64)
 
     def _line(self, item: Item) -> list[int]:
-        key = random.tensor_key(self._settings[item.group].seed, item.index)
-        return [item.param.data_ptr(), 0, *(state.data_ptr() for state in item.states), key, 0]
+        key = random.tensor_key(self._settings[item.group].seed, item.index, item.shard.number)
+        return [item.param.data_ptr(), 0, *(state.data_ptr() for state in item.states), key, 0, item.shard.offset]
 
     # -- when the members that take part have changed ----------------------------------------------
 
@@ -171,7 +171,7 @@ class Batch:
         if self._copied or self._staged:
             self._bound = False
         if self.kernel.random:
-            self.table[:, -1] = self._row_steps[self.row_of] if np.ndim(self._row_steps) else self._row_steps
+            self.table[:, -2] = self._row_steps[self.row_of] if np.ndim(self._row_steps) else self._row_steps
         if reread or not self._numbers:
             self._read_numbers()
             self._evaluated = False
@@ -258,11 +258,15 @@ class Batch:
 
     def key_of(self, position: int) -> int:
         """The word that tells the random bits of a tensor apart."""
-        return int(self.table[position, -2])
+        return int(self.table[position, -3])
 
     def step_word(self, position: int) -> int:
         """The number of this update, counted from 1."""
-        return int(self.table[position, -1]) & 0xFFFFFFFF
+        return int(self.table[position, -2]) & 0xFFFFFFFF
+
+    def offset_of(self, position: int) -> int:
+        """The index of a tensor's first element in the whole that it is a shard of."""
+        return int(self.table[position, -1])
 
     def flat_tensors(self) -> Iterator[dict[str, Tensor]]:
         """Each tensor's memory, by name, as vectors in the order of addresses."""

@@ -1,7 +1,7 @@
 """Random bits without a generator: a hash of where in the model and when in training they are used.
 
 The same (seed, parameter, step, element) gives the same word on any device, thread count, chunking
-or shard layout, and after a resume. 32-bit arithmetic throughout.
+or division into shards of whole rows, and after a resume. 32-bit arithmetic throughout.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ def random_bits() -> Node:
     return apply("uint_mul", _fold(apply("uint_add", x, salt), second), multiply_again)
 
 
-def tensor_key(seed: int, parameter: int) -> int:
-    """The word that tells one parameter's random bits from another's."""
+def tensor_key(seed: int, parameter: int, shard: int = 0) -> int:
+    """The word that tells one parameter's random bits from another's, and those of numbered shards."""
     x = (seed ^ (seed >> 32)) & 0xFFFFFFFF
     first, multiply, second, multiply_again, third = _MIXERS[0]
-    for part in (x, parameter & 0xFFFFFFFF):
+    for part in (x, parameter & 0xFFFFFFFF, *([shard] if shard else [])):
         x = (x + part + _GOLDEN) & 0xFFFFFFFF
         x = ((x ^ (x >> first)) * multiply) & 0xFFFFFFFF
         x = ((x ^ (x >> second)) * multiply_again) & 0xFFFFFFFF

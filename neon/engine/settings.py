@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -47,11 +47,26 @@ class Reach(Protocol):
         ...
 
 
+class Shard(NamedTuple):
+    """Which part of a tensor a process holds, for the random bits of its elements.
+
+    From `offset` on, in the order of the whole; where the part is not one range of that order, `number`
+    tells it from the other parts.
+    """
+
+    offset: int = 0
+    number: int = 0
+
+
+WHOLE = Shard()
+
+
 @dataclass(eq=False, slots=True)
 class Item:
     """One parameter with what its update needs; `step` is a 0-dim tensor that counts its updates.
 
-    `reach` is given where other processes hold more of the parameter, or of the parameters beside it.
+    `reach` is given where other processes hold more of the parameter, or of the parameters beside it;
+    `shard` says which part of the parameter this is.
     """
 
     name: str
@@ -61,3 +76,4 @@ class Item:
     group: int
     index: int
     reach: Reach | None = None
+    shard: Shard = WHOLE

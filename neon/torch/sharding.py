@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from neon.engine.settings import Reach
+from neon.engine.settings import WHOLE, Reach, Shard
 
 
 class Partition:
@@ -69,6 +70,25 @@ def local_gradients(params: Sequence[Any], grads: Sequence[Any]) -> list[Tensor 
         else:
             found.append(local(grad))
     return found
+
+
+def shard_of(param: Any) -> Shard:
+    """Which part of a parameter this process holds: a range of its rows, or one of its numbered parts."""
+    if not is_sharded(param):
+        return WHOLE
+    mesh, rows, first, by_rows, number = param.device_mesh, param.shape[0] if param.dim() else 1, 0, True, 0
+    for dim, placement in enumerate(param.placements):
+        if placement.is_replicate():
+            continue
+        size, rank = mesh.size(dim), mesh.get_local_rank(dim)
+        by_rows = by_rows and type(placement).__name__ == "Shard" and placement.dim == 0
+        number = number * size + rank
+        share = -(-rows // size)  # as torch.chunk divides
+        first += min(rows, rank * share)
+        rows = max(0, min(share, rows - rank * share))
+    if by_rows and local(param).is_contiguous():
+        return Shard(offset=first * math.prod(param.shape[1:]))
+    return Shard(number=number + 1)
 
 
 def sharded_like(param: Any, part: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from neon.engine.watch import same_objects
 from neon.optimizers.schedules import counts_steps
 from neon.optimizers.stepper import new_states
 from neon.torch.checkpoint import named_parameters
-from neon.torch.sharding import Reaches, is_sharded, local, local_gradients, sharded_like
+from neon.torch.sharding import Reaches, is_sharded, local, local_gradients, shard_of, sharded_like
 from neon.torch.watched import Watched
 
 if TYPE_CHECKING:
@@ -226,7 +226,8 @@ def make_item(
     complete = all(state in kept for state in program.states)
     fresh = {} if complete else dict(zip(program.states, new_states(program, name, part), strict=True))
     own = [local(kept[state]) if state in kept else fresh[state] for state in program.states]
-    return Item(name, part, own, kept.get("step", torch.tensor(0.0)), row, order, reach), param
+    step = kept.get("step", torch.tensor(0.0))
+    return Item(name, part, own, step, row, order, reach, shard_of(param)), param
 
 
 def put_states(

@@ -127,9 +127,9 @@ def _leaf(
         case "load_bits":
             return tensors[node.label].view(torch.int16).to(torch.int64) & 0xFFFF
         case "index":
-            return torch.arange(n, device=device) & _WORD
+            return (torch.arange(n, device=device) + batch.offset_of(position)) & _WORD
         case "index_high":
-            return torch.arange(n, device=device) >> 32
+            return (torch.arange(n, device=device) // CHUNK * CHUNK + batch.offset_of(position)) >> 32
         case "tensor_key":
             word: Any = batch.key_of(position)
         case _:

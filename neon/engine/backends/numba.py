@@ -49,8 +49,8 @@ SOURCE: dict[str, str] = {
     "bits": "bits({})",
     "from_bits": "from_bits({})",
     "to_uint": "word(np.int32({}))",
-    "index": "add32(word(start), word(i))",
-    "index_high": "word(start >> 32)",  # a chunk does not cross a multiple of 2^32
+    "index": "add32(word(first), word(i))",
+    "index_high": "word(first >> 32)",  # the chunk's first element decides: only a shard's crosses a multiple of 2^32
     "tensor_key": "key",
     "step_word": "step",
 }
@@ -139,6 +139,8 @@ def _stage(kernel: Kernel, number: int) -> str:
     prologue = [
         f"{name} = word(address[{tensors + place}])" for place, (op, name) in enumerate(words.items()) if op in ops
     ]
+    if "index" in ops:
+        prologue.append(f"first = start + address[{tensors + 2}]")
     if scalars:
         size = kernel.formats.compute.itemsize
         prologue.append(f"number = pointer(at[4] + row * {scalars * size}, real)")
@@ -149,7 +151,7 @@ def _stage(kernel: Kernel, number: int) -> str:
     return _STAGE.format(
         number=number,
         locals=f"    lanes, totals = local({LANES}), local({LANES})\n" if stage.reductions else "",
-        columns=tensors + 2,
+        columns=tensors + 3,
         turn="        chunk = chunk_count - 1 - chunk\n" if number % 2 else "",
         body="\n".join(filter(None, (indent("\n".join(prologue), " " * 8), loops))),
     )
