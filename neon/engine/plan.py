@@ -70,6 +70,8 @@ class Plan:
         self._present: list[bool] | None = None
         self._alike: Likeness | None = None
         self._take(grads)
+        given = self._given(grads)
+        self._check_apart(given, [*map(Tensor.data_ptr, given)])
 
     def _make_batches(self) -> list[Batch]:
         members: dict[tuple[Any, ...], list[int]] = defaultdict(list)
@@ -116,6 +118,9 @@ class Plan:
         for item, grad in zip(self.items, grads, strict=True):
             if grad is not None:
                 check_gradient(item, grad)
+
+    def _check_apart(self, given: Sequence[Tensor], addresses: Sequence[int]) -> None:
+        self._written.check_gradients(self._given(self.items), given, addresses)
 
     def _take(self, grads: Sequence[Tensor | None]) -> None:
         """Prepare for gradients like these; a parameter without one is left out."""
@@ -168,7 +173,7 @@ class Plan:
             self._check(grads)
         moved = addresses != self._addresses
         if moved:
-            self._written.check_gradients(self._given(self.items), given, addresses)
+            self._check_apart(given, addresses)
             self._addresses = addresses
         numbers = {scalar(name): value for name, value in brought.items()} if brought else {}
         for batch in self._batches:
