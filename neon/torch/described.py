@@ -1,9 +1,12 @@
-"""torch.optim's rules as descriptions: which rule the values of a group ask for, and which values are allowed."""
+"""torch.optim's rules as descriptions, and the optimizer that is made of one and torch's arguments."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
+
+import torch
+from torch.optim.optimizer import ParamsT
 
 from neon.engine.settings import Settings
 from neon.engine.trace import Rule
@@ -14,6 +17,7 @@ from neon.optimizers.lion import lion
 from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.values import check_torch_values, check_values
 from neon.torch import rules
+from neon.torch.optimizer import AttachedOptimizer
 
 
 class TorchRule(Optimizer):
@@ -83,3 +87,54 @@ class LionRule(TorchRule):
     """Lion, which torch does not have."""
 
     rule = staticmethod(lion)
+
+
+# -- the optimizer ---------------------------------------------------------------------------------
+
+
+class RuleOptions(TypedDict, total=False):
+    """What every rule takes besides torch's arguments; each is a parameter group's value too, but `seed`."""
+
+    gradient_clip_value: float | None
+    gradient_clip_norm: float | None
+    param_clip_value: float | None
+    stochastic_round: bool | int
+    seed: int
+
+
+class Options(RuleOptions, total=False):
+    """The keyword arguments that are neon's own: those of its rules, and those of `AttachedOptimizer`."""
+
+    gradient_clip_previous_norm: float | None
+    skip_nonfinite: bool
+    partitioned: bool
+    in_backward: bool
+
+
+class DropIn(AttachedOptimizer):
+    """A class of torch.optim by its name, with neon's steps.
+
+    Arguments, defaults, formulas, states and the values of groups are torch's: checkpoints load both ways.
+    `foreach` and `fused` choose among torch's implementations and are taken without effect. Further
+    keyword arguments are `Options`.
+
+    Raises what torch's class raises for the same arguments, `ValueError` for `capturable=True`,
+    `differentiable=True`, NaN and infinities, and `TypeError` for flags that are not True or False.
+    """
+
+    rule: type[TorchRule]
+
+    def __init__(self, params: ParamsT, arguments: dict[str, Any], options: Options) -> None:
+        name = type(self).__name__
+        given: dict[str, Any] = dict(options)
+        if unknown := [option for option in given if option not in Options.__annotations__]:
+            known = ", ".join(["params", *arguments, *Options.__annotations__])
+            raise TypeError(f"{name} has no argument {unknown[0]!r}. Its arguments: {known}.")
+        if arguments.get("fused"):
+            for flag in ("differentiable", "foreach"):
+                if arguments[flag]:
+                    raise RuntimeError(f"{name}: fused and {flag} cannot both be True. Leave one of them out.")
+        own = {option: given.pop(option) for option in RuleOptions.__annotations__ if option in given}
+        super().__init__(self.rule(**arguments, **own), params, **given)
+
+    __repr__ = torch.optim.Optimizer.__repr__

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,56 +11,16 @@ from typing_extensions import Unpack
 
 from neon.optimizers.stepper import new_states
 from neon.torch.checkpoint import named_parameters
-from neon.torch.described import AdadeltaRule, AdagradRule, AdamRule, LionRule, RMSpropRule, SGDRule, TorchRule
-from neon.torch.optimizer import AttachedOptimizer
-
-
-class RuleOptions(TypedDict, total=False):
-    """What every rule takes besides torch's arguments; each is a parameter group's value too, but `seed`."""
-
-    gradient_clip_value: float | None
-    gradient_clip_norm: float | None
-    param_clip_value: float | None
-    stochastic_round: bool | int
-    seed: int
-
-
-class Options(RuleOptions, total=False):
-    """The keyword arguments that are neon's own: those of its rules, and those of `AttachedOptimizer`."""
-
-    gradient_clip_previous_norm: float | None
-    skip_nonfinite: bool
-    partitioned: bool
-    in_backward: bool
-
-
-class DropIn(AttachedOptimizer):
-    """A class of torch.optim by its name, with neon's steps.
-
-    Arguments, defaults, formulas, states and the values of groups are torch's: checkpoints load both ways.
-    `foreach` and `fused` choose among torch's implementations and are taken without effect. Further
-    keyword arguments are `Options`.
-
-    Raises what torch's class raises for the same arguments, `ValueError` for `capturable=True`,
-    `differentiable=True`, NaN and infinities, and `TypeError` for flags that are not True or False.
-    """
-
-    rule: type[TorchRule]
-
-    def __init__(self, params: ParamsT, arguments: dict[str, Any], options: Options) -> None:
-        name = type(self).__name__
-        given: dict[str, Any] = dict(options)
-        if unknown := [option for option in given if option not in Options.__annotations__]:
-            known = ", ".join(["params", *arguments, *Options.__annotations__])
-            raise TypeError(f"{name} has no argument {unknown[0]!r}. Its arguments: {known}.")
-        if arguments.get("fused"):
-            for flag in ("differentiable", "foreach"):
-                if arguments[flag]:
-                    raise RuntimeError(f"{name}: fused and {flag} cannot both be True. Leave one of them out.")
-        own = {option: given.pop(option) for option in RuleOptions.__annotations__ if option in given}
-        super().__init__(self.rule(**arguments, **own), params, **given)
-
-    __repr__ = torch.optim.Optimizer.__repr__
+from neon.torch.described import (
+    AdadeltaRule,
+    AdagradRule,
+    AdamRule,
+    DropIn,
+    LionRule,
+    Options,
+    RMSpropRule,
+    SGDRule,
+)
 
 
 class SGD(DropIn):
