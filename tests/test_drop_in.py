@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import inspect
+import io
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -128,6 +130,13 @@ def test_arguments_go_together_as_in_torch(name: str, arguments: Case) -> None:
     assert outcome(neon.torch, name, **arguments) == outcome(torch.optim, name, **arguments)
 
 
+@pytest.mark.parametrize("argument", ["lr", "momentum"])
+def test_arguments_are_checked_where_every_group_has_its_own_value(argument: str) -> None:
+    for library in (neon.torch, torch.optim):
+        with pytest.raises(ValueError, match=r"-0\.5"):
+            library.RMSprop([{"params": parameters(), argument: 0.5}], **{argument: -0.5})
+
+
 @pytest.mark.parametrize("name", ["Adam", "AdamW"])
 def test_betas_in_tensors(name: str) -> None:
     one, other = parameters(), parameters()
@@ -204,6 +213,25 @@ def test_lion_goes_up_when_asked() -> None:
             p.grad = -p.grad  # type: ignore[operator]
         opt.step()
     assert all(map(torch.equal, up, down))
+
+
+@pytest.mark.parametrize("way", ["file", "pickle", "deepcopy"])
+def test_lion_goes_on_elsewhere(way: str) -> None:
+    params = parameters()
+    opt = Lion(params, 0.05, weight_decay=0.3)
+    train(params, opt, 3)
+    if way == "file":
+        file = io.BytesIO()
+        torch.save({"params": params, "optimizer": opt.state_dict()}, file)
+        saved = torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+        others, resumed = saved["params"], Lion(saved["params"])
+        resumed.load_state_dict(saved["optimizer"])
+    else:
+        copied = pickle.loads(pickle.dumps((params, opt))) if way == "pickle" else copy.deepcopy((params, opt))
+        others, resumed = copied
+    train(params, opt)
+    train(others, resumed)
+    assert all(map(torch.equal, params, others))
 
 
 @pytest.mark.parametrize("name", [*SHARED, "Lion"])
