@@ -111,7 +111,7 @@ def test_lightning_clips(make: Make, clip: Callable[[Any], Any], options: dict[s
 @pytest.mark.parametrize(
     ("own", "lightnings", "tolerance"),
     # torch.nn.utils divides by the norm plus 1e-6
-    [({"gradient_clip_norm": 0.1}, CLIPS["norm"], 1e-6), ({"gradient_clip_value": 0.02}, CLIPS["value"], 0)],
+    [({"gradient_clip_norm": 0.1}, CLIPS["norm"], 2e-7), ({"gradient_clip_value": 0.02}, CLIPS["value"], 0)],
     ids=CLIPS,
 )
 def test_neons_clipping_equals_lightnings(own: Any, lightnings: Any, tolerance: float, tmp_path: Path) -> None:
@@ -158,13 +158,11 @@ def test_clipping_in_mixed_precision(precision: torch.dtype, tmp_path: Path) -> 
     with pytest.raises(RuntimeError, match="AttachedOptimizer, does not allow for gradient clipping"):
         fit(plain, tmp_path, gradient_clip_val=0.1, **PRECISIONS[precision]())
 
-    clipping = Module(lambda model: Adam(learning_rate=0.01, gradient_clip_norm=0.1).attach(model))
-    expected = by_hand(
-        lambda model: Adam(learning_rate=0.01).attach(model),
-        clip=lambda params: nn.utils.clip_grad_norm_(params, 0.1),
-        precision=precision,
-    )
-    assert_same(fit(clipping, tmp_path, **PRECISIONS[precision]()), expected, tolerance=1e-5)
+    def clipping(model: nn.Module) -> torch.optim.Optimizer:
+        return Adam(learning_rate=0.01, gradient_clip_norm=0.1).attach(model)
+
+    # The loop unscales before the step: bit for bit the same, so the norm is that of gradients without their scale.
+    assert_same(fit(Module(clipping), tmp_path, **PRECISIONS[precision]()), by_hand(clipping, precision=precision))
 
 
 # -- callbacks and hooks ---------------------------------------------------------------------------
@@ -192,7 +190,7 @@ def test_averaged_weights_equal_torchs(average: Callable[[], pl.Callback], tmp_p
         module = Module(lambda model: cls(model.parameters(), lr=0.02))
         return fit(module, tmp_path, max_epochs=4, callbacks=[average()])
 
-    assert_same(run(neon.torch.AdamW), run(torch.optim.AdamW), tolerance=1e-6)
+    assert_same(run(neon.torch.AdamW), run(torch.optim.AdamW), tolerance=5e-7)
 
 
 def test_neons_schedule_in_epochs(tmp_path: Path) -> None:
