@@ -6,7 +6,7 @@ import copy
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 from checkpoint_runs import END, IN_STEPS, RUNS, SAVED, Run, fresh, give, rules
-from torch import nn
+from torch import distributed, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_optimizer_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from neon.optimizers import (
     Adam,
@@ -285,6 +287,68 @@ def test_torchs_distributed_checkpoints(name: str, kind: str, tmp_path: Path) ->
     assert bits([other.tensors(), other.groups()]) == bits([run.tensors(), run.groups()])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_torchs_distributed_checkpoints_find_parameters_in_another_order(kind: str) -> None:
+    options = StateDictOptions(**KINDS[kind])
+    runs = []
+    for order in (1, -1):
+        model = nn.ModuleDict({"body": nn.Linear(3, 2), "head": nn.Linear(2, 3)})
+        give(model, 0)
+        runs.append(Run(model, Adam(learning_rate=0.1).attach([*model.named_parameters()][::order])))
+        runs[-1].opt.step()
+    run, other = runs
+    saved = copy.deepcopy(get_optimizer_state_dict(run.model, run.opt, options=options))
+    other.model.load_state_dict(run.model.state_dict())
+    set_optimizer_state_dict(other.model, other.opt, saved, options=options)
+    for each in runs:
+        give(each.model, 1)
+        each.opt.step()
+    assert by_name(other.opt) == by_name(run.opt)
+    assert other.opt.param_groups[0]["param_names"] == run.opt.param_groups[0]["param_names"][::-1]
+
+
+@pytest.fixture
+def alone() -> Iterator[DeviceMesh]:
+    """A mesh of one process."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    distributed.destroy_process_group()
+
+
+def test_states_of_dtensors(alone: DeviceMesh) -> None:
+    def make(*, sharded: bool) -> AttachedOptimizer:
+        w = torch.arange(6.0).view(3, 2)
+        param = nn.Parameter(distribute_tensor(w, alone, [Shard(0)]) if sharded else w)
+        param.grad = torch.ones_like(param)
+        opt = Adam().attach([("w", param)])
+        opt.step()
+        return opt
+
+    run, other, whole = make(sharded=True), make(sharded=True), make(sharded=False)
+    run.step()
+    other.load_state_dict(run.state_dict())
+    averages = []
+    for opt in (run, other):
+        opt.step()
+        [state] = opt.state.values()
+        assert isinstance(state["exp_avg"], DTensor)
+        assert state["exp_avg"].placements == (Shard(0),)
+        averages.append(state["exp_avg"].to_local())
+    assert averages[0].data_ptr() != averages[1].data_ptr()
+    assert bits(averages[0]) == bits(averages[1])
+    for opt, saved, message in (
+        (
+            run,
+            whole,
+            "w: exp_avg is not distributed in the checkpoint, the parameter is distributed: load by torch.dist",
+        ),
+        (whole, run, "w: exp_avg is distributed in the checkpoint, the parameter is not distributed"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            opt.load_state_dict(saved.state_dict())
+        opt.step()
+
+
 HARMFUL: dict[str, dict[str, Any]] = {
     "clipped, decayed, scheduled": {"param_clip_value": 0.5, "wdecay": 0.1, "schedule": IN_STEPS},
     "rounded": {"stochastic_round": 10, "gradient_clip_norm": 1.0},
@@ -355,6 +419,21 @@ def test_parameters_without_a_gradient_have_no_state_and_get_none() -> None:
     assert [*run.state] == [v]
     run.step()
     assert (run.state[w]["step"], run.state[v]["step"]) == (1, 2)
+
+
+@pytest.mark.parametrize("wrapper", ["{}", "module.{}"])
+def test_values_of_layers_follow_their_names(wrapper: str) -> None:
+    run = stepped(Adam(), **{wrapper.format(name): shape for name, shape in SHAPES.items()})
+    run.set("lr", 0.5, layers=wrapper.format("head"))
+    run.freeze(wrapper.format("body.bias"))
+    other = stepped(Adam(), **{name: SHAPES[name] for name in reversed(SHAPES)})
+    other.freeze("body")
+    other.load_state_dict(copy.deepcopy(run.state_dict()))
+    assert other.param_groups[0]["overrides"] == {"head.weight": {"lr": 0.5}, "body.bias": {"frozen": True}}
+    other.step()
+    assert [int(other.state[p]["step"]) for p in other.param_groups[0]["params"]] == [2, 1, 2]
+    other.load_state_dict(saved_by(Adam(), **SHAPES))  # which had none
+    assert "overrides" not in other.param_groups[0]
 
 
 def test_a_velocity_that_is_switched_off_is_kept() -> None:
@@ -430,18 +509,30 @@ def two_of_a_mapping() -> AttachedOptimizer:
     return mapping.attach(list(parameters({"w": (2,), "v": (3,)}).items()))
 
 
+def in_backward() -> AttachedOptimizer:
+    made = parameters({"w": (2,), "v": (3,)})
+    return Adam().attach(list(made.items()), in_backward=True, gradient_clip_previous_norm=1.0)
+
+
+def with_values(layers: str, **values: Any) -> dict[str, Any]:
+    """A checkpoint in which a layer has values of its own."""
+    saved = saved_by(Adam(), w=(2,), v=(3,))
+    saved["param_groups"][0]["overrides"] = {layers: values}
+    return saved
+
+
 Refusal = tuple[Callable[[], Any], Callable[[], AttachedOptimizer], str]
 REFUSED: dict[str, Refusal] = {
     "fewer groups": (
         lambda: saved_by(Adam(), w=(2,), v=(3,)),
         two,
-        r"1 parameter groups \('default' of 2\) in the checkpoint, 2 .* \('default' of 1, 'default' of 1\) here",
+        r"parameter groups: 1 in the checkpoint \('default' of 2\), 2 here \('default' of 1, 'default' of 1\)",
     ),
-    "more groups": (lambda: grouped(0, 1), one, "2 parameter groups .* in the checkpoint, 1 parameter groups .* here"),
+    "more groups": (lambda: grouped(0, 1), one, "parameter groups: 2 in the checkpoint .*, 1 here"),
     "a smaller group": (
         lambda: saved_by(Adam(), named=False, w=(2,)),
         one,
-        r"group 0 \('default'\): 1 parameters in the checkpoint, 2 here",
+        r"group 0 \('default'\), parameters: 1 in the checkpoint, 2 here",
     ),
     "groups in another order": (lambda: grouped(1, 0), two, r"group 0 here \('default'\) is group 1 in the checkpoint"),
     "another key": (
@@ -506,8 +597,24 @@ REFUSED: dict[str, Refusal] = {
     "a norm more": (
         lambda: mapped("default", "v", 1.0),
         two_of_a_mapping,
-        r"group 1 \('v'\): 1 norms over several optimizers in the checkpoint, 0 here",
+        r"group 1 \('v'\), norms over several optimizers: 1 in the checkpoint, 0 here",
     ),
+    "a norm that comes too late": (
+        lambda: saved_by(Adam(gradient_clip_norm=1.0), w=(2,), v=(3,)),
+        in_backward,
+        r"group 0 \('default'\): gradient_clip_norm cannot be had with in_backward=True",
+    ),
+    "the norm of the step before": (
+        lambda: in_backward().state_dict(),
+        one,
+        r"group 0 \('default'\): gradient_clip_previous_norm is for in_backward=True",
+    ),
+    "values of a layer that is not here": (
+        lambda: with_values("vv", lr=0.5),
+        one,
+        r"group 0 \('default'\): values are set for layers that are not here: 'vv' \(near 'v'\)",
+    ),
+    "a layer's value": (lambda: with_values("v", lr=-1.0), one, "lr must be a finite .* lr=-1.0"),
     "a state of nobody's": (
         lambda: {**saved_by(Adam(), w=(2,), v=(3,)), "state": {7: {"step": 1}}},
         one,

@@ -51,7 +51,7 @@ def taken_up(optimizer: AttachedOptimizer, state_dict: Any) -> dict[str, Any]:
         taking = _Taking(optimizer, f"group {place} ({group['optimizer']!r})", group, saved)
         differences += taking.values()
         for number, (name, param) in zip(taking.numbers, named_parameters(group), strict=False):
-            kept = {key: value for key, value in saved_states.get(number, {}).items() if value is not None}
+            kept = {key: value for key, value in (saved_states.get(number) or {}).items() if value is not None}
             if kept and taking.fits:
                 differences += taking.state(name, param, kept)
                 states[param] = kept
@@ -99,8 +99,8 @@ def _parts(state_dict: Any) -> tuple[list[dict[str, Any]], dict[Any, Any]]:
 def _other_groups(groups: list[dict[str, Any]], saved: list[dict[str, Any]]) -> Iterator[str]:
     """Groups of another number, or in another order."""
     if len(groups) != len(saved):
-        there, here = (f"{len(found)} parameter groups ({_sizes(found)})" for found in (saved, groups))
-        yield f"{there} in the checkpoint, {here} here"
+        there, here = (f"({_sizes(found)})" for found in (saved, groups))
+        yield f"parameter groups: {len(saved)} in the checkpoint {there}, {len(groups)} here {here}"
         return
     theirs = [set(_names(group)) for group in saved]
     for place, group in enumerate(groups):
@@ -141,7 +141,7 @@ class _Taking:
         yield from self._foreign()
         norms, bounds = (len(g.get("outer_clip_norms", ())) for g in (self._own, self.group))
         if norms != bounds:
-            yield f"{self._label}: {bounds} norms over several optimizers in the checkpoint, {norms} here"
+            yield f"{self._label}, norms over several optimizers: {bounds} in the checkpoint, {norms} here"
 
     def _rename_overrides(self) -> Iterator[str]:
         """Values set for layers go by the names that their parameters have here."""
@@ -171,7 +171,8 @@ class _Taking:
         """Put the numbers in the order of the group's own parameters, if the names allow."""
         ours, theirs = _names(self._own), _names(self._saved)
         if ours and theirs and set(ours) == set(theirs):
-            self.numbers = [self.numbers[theirs.index(name)] for name in ours]
+            numbers = dict(zip(theirs, self.numbers, strict=True))
+            self.numbers = [numbers[name] for name in ours]
         elif ours and theirs and not isinstance(self.numbers[0], str):
             for here, there, where in ((theirs, ours, "only in the checkpoint"), (ours, theirs, "only here")):
                 lone = [name for name in here if name not in set(there)]
@@ -179,7 +180,7 @@ class _Taking:
                     yield f"{self._label}, {where}: {_some(lone, there)}"
         elif len(self.numbers) != len(self._own["params"]):
             here = len(self._own["params"])
-            yield f"{self._label}: {len(self.numbers)} parameters in the checkpoint, {here} here"
+            yield f"{self._label}, parameters: {len(self.numbers)} in the checkpoint, {here} here"
 
     @property
     def _rule(self) -> str:

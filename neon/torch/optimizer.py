@@ -34,6 +34,12 @@ _NOT_KEPT |= {f"_optimizer_{kind}_hooks" for kind in (
 )}  # fmt: skip
 
 
+_ONLY_IN_BACKWARD = (
+    "gradient_clip_previous_norm is for in_backward=True, where the norm over all gradients is not known in time. "
+    "Without it, give the optimizer gradient_clip_norm."
+)
+
+
 def _untraced(method: Callable[..., Any]) -> Callable[..., Any]:
     """A method of torch's without its guard against `torch.compile`, which takes a second to import."""
 
@@ -97,10 +103,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         self.in_backward = flag("in_backward", in_backward)
         self._previous_norm = clip_bound("gradient_clip_previous_norm", gradient_clip_previous_norm, norm=True)
         if self._previous_norm is not None and not in_backward:
-            raise ValueError(
-                "gradient_clip_previous_norm is for in_backward=True, where the norm over all gradients is not known "
-                "in time. Without it, give the optimizer gradient_clip_norm."
-            )
+            raise ValueError(_ONLY_IN_BACKWARD)
         if skip_nonfinite and in_backward:
             raise ValueError(
                 "skip_nonfinite cannot be had with in_backward=True: the first parameters are updated before the last "
@@ -137,16 +140,10 @@ class AttachedOptimizer(torch.optim.Optimizer):
         if norms:
             param_group.setdefault("outer_clip_norms", tuple(norm.gradient_clip_norm for norm in norms))
         if not is_constant(leaf.schedule):
-            param_group.setdefault("initial_lr", param_group["lr"])
+            param_group.setdefault("scheduled_lr", float(param_group["lr"]))
             param_group.setdefault("updates", 0)
         if self.param_groups:  # a group that is added in mid-run is in the same epoch
             param_group["epoch"] = self.param_groups[0]["epoch"]
-        if self.in_backward and (norms or param_group["gradient_clip_norm"] is not None):
-            raise ValueError(
-                "gradient_clip_norm cannot be had with in_backward=True: the norm over all gradients is known only "
-                "when the first parameters have been updated. Use attach(..., gradient_clip_previous_norm=k), the norm "
-                "of the step before."
-            )
         self.settings(param_group)  # refuses values by name
         _untraced(torch.optim.Optimizer.add_param_group)(self, param_group)
         self.apply_schedule(self.param_groups[-1])
@@ -168,16 +165,29 @@ class AttachedOptimizer(torch.optim.Optimizer):
         return self._leaves[group["optimizer"]][0].schedule
 
     def apply_schedule(self, group: dict[str, Any]) -> None:
-        """Set the learning rate of a group to what its schedule, if it has one, says it is now."""
+        """Set the learning rate of a group to what its schedule, if it has one, says it is now.
+
+        The schedule starts from `scheduled_lr`; `initial_lr` belongs to torch's schedulers.
+        """
         schedule = self.schedule_of(group)
         if not is_constant(schedule):
-            lr = rate(schedule, group["initial_lr"], group["epoch"], group["updates"])
-            if lr != group["lr"]:
+            lr = rate(schedule, group["scheduled_lr"], group["epoch"], group["updates"])
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)
+            elif lr != group["lr"]:
                 group["lr"] = lr
 
     def settings(self, group: Mapping[str, Any], *, unscale: bool = False) -> Settings:
         """What the engine needs for the tensors of a group; values that no rule can run with are refused by name."""
         leaf, norms = self._leaves[group["optimizer"]]
+        if self.in_backward and (norms or group["gradient_clip_norm"] is not None):
+            raise ValueError(
+                "gradient_clip_norm cannot be had with in_backward=True: the norm over all gradients is known only "
+                "when the first parameters have been updated. Use attach(..., gradient_clip_previous_norm=k), the norm "
+                "of the step before."
+            )
+        if not self.in_backward and group.get("gradient_clip_previous_norm") is not None:
+            raise ValueError(_ONLY_IN_BACKWARD)
         return leaf.settings(group, norms, unscale=unscale, guard=self.skip_nonfinite)
 
     def shared_sums(self) -> dict[Reach, Sequence[Hashable]]:
