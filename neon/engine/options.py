@@ -57,12 +57,8 @@ def before(w: Node, g: Node, chosen: Options) -> Node:
 
 
 def guard(g: Node, chosen: Options) -> Node | None:
-    """A sum over each tensor that is not finite where an element of the gradient is not: the clip's norm serves."""
-    if not chosen.guard:
-        return None
-    if chosen.clip_norms:
-        return sum_of_squares(_mean(g, chosen), clip_scope(0))
-    return sum_of_squares(g * 0.0, GUARD)  # g² itself may overflow
+    """A sum over each tensor that is not finite where an element of the gradient is not; g² itself may overflow."""
+    return sum_of_squares(g * 0.0, GUARD) if chosen.guard else None
 
 
 def _mean(g: Node, chosen: Options) -> Node:

@@ -132,6 +132,7 @@ class Plan:
         else:
             self._alike = None
             self._select(present)
+        self._written.forget()
         for batch in self._batches:
             batch.inspect(given)
 
@@ -141,8 +142,7 @@ class Plan:
         stages = [len(batch.kernel.stages) for batch in self._batches]
         self._reducing_levels = max(*stages, 2 if any(self._shared.values()) else 1, 1) - 1
         self._guards = {scope for batch in self._batches for scope in batch.guard_scopes()}
-        self._guards |= {scope for scopes in self._shared.values() if GUARD in scopes for scope in scopes}
-        self._written.forget()
+        self._guards |= {GUARD for scopes in self._shared.values() if GUARD in scopes}
         self._present, self._absent = present, [not there for there in present]
         self._all = all(present)
         self._counted = slice(None) if self._all else mask
