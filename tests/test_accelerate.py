@@ -103,3 +103,4 @@ def test_wrapper_with_a_scaler(make: Make) -> None:
     scaler.scale(cross_entropy(model(points), labels) * torch.inf).backward()
     optimizer.step()
     torch.testing.assert_close(contents(model, made), before, rtol=0, atol=0)
+    assert not optimizer.step_was_skipped  # accelerate cannot know: as with torch's fused steps, `step` was called
