@@ -1,0 +1,232 @@
+"""A small model, rules that train it, the ways in which PyTorch spreads it over ranks, and its training there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.nn.parallel import DistributedDataParallel
+
+import neon.torch
+from neon.optimizers import Adam, AdamW, GradientDescentMomentum, MultiOptimizer, Optimizer, WarmupCosine
+from neon.optimizers.functions import norm
+
+STEPS, SAMPLES = 4, 8
+
+
+class Net(nn.Module):
+    """Three rows in the first layer: on two ranks 2 and 1, on four an empty shard."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(6, 3), nn.Linear(3, 4), nn.Linear(4, 2)
+        self.gain = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.second(self.first(x).tanh()).tanh()) * self.gain
+
+
+def net(dtype: torch.dtype = torch.float64) -> Net:
+    torch.manual_seed(0)
+    return Net().to(dtype)
+
+
+def batch(step: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Samples and targets of a step, the same everywhere."""
+    generator = torch.Generator().manual_seed(step)
+    x, y = (torch.randn(SAMPLES, size, generator=generator, dtype=torch.float64) for size in (6, 2))
+    return x.to(dtype), (10 * y).to(dtype)
+
+
+# -- rules -----------------------------------------------------------------------------------------
+
+
+class Lars(Optimizer):
+    """Layer-wise rates (You et al. 2017): the norms are those of a whole tensor, wherever its parts are."""
+
+    @staticmethod
+    def rule(w: Any, g: Any, velocity: Any, *, lr: Any = 0.1, momentum: Any = 0.9, trust: Any = 0.1) -> Any:
+        velocity = momentum * velocity - lr * trust * norm(w) / (norm(g) + 1e-6) * g
+        return w + velocity, velocity
+
+
+def mapping() -> MultiOptimizer:
+    kinds = {
+        "default": AdamW(
+            wdecay=0.1, schedule=WarmupCosine(1, 10, unit="steps"), stochastic_round=True, learning_rate=0.05
+        ),
+        "first": GradientDescentMomentum(0.1, 0.9, wdecay=0.01, stochastic_round=True),
+    }
+    return MultiOptimizer(kinds, gradient_clip_norm=0.5)
+
+
+# On float32 and float64 parameters `stochastic_round=True` changes nothing.
+RULES: dict[str, Callable[[], Optimizer]] = {
+    "adam": lambda: Adam(learning_rate=0.05, stochastic_round=True),
+    "momentum": lambda: GradientDescentMomentum(0.1, 0.9, True, 0.01, gradient_clip_norm=0.5),
+    "mapping": mapping,
+    "own": lambda: Lars(gradient_clip_norm=2.0, stochastic_round=True),
+}
+
+
+class TorchSGD(torch.optim.SGD):
+    """torch's own rule and clipping, as the yardstick: what a distribution itself changes."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
+
+    def step(self, closure: Any = None) -> Any:
+        grads = [p.grad for p in self.param_groups[0]["params"] if p.grad is not None]
+        norms = [whole(torch.linalg.vector_norm(grad)) for grad in grads]  # on different meshes: one for each
+        for grad in grads:
+            grad.mul_((0.5 / torch.stack(norms).norm()).clamp(max=1.0))
+        return super().step(closure)
+
+
+def make(rule: str, model: nn.Module) -> torch.optim.Optimizer:
+    if rule == "torch":
+        return TorchSGD(model)
+    if rule == "drop-in":
+        return neon.torch.AdamW(model.named_parameters(), lr=0.05, weight_decay=0.1, gradient_clip_norm=0.5)
+    return RULES[rule]().attach(model)
+
+
+# -- ways to distribute ----------------------------------------------------------------------------
+
+
+@dataclass
+class Run:
+    """A model as it runs on this rank: which parts of every batch are its own, and the ranks that have the others.
+
+    `unreduced` are parameters that are not sharded: their gradients are left to the training loop.
+    """
+
+    model: nn.Module
+    own: tuple[int, ...] = (0,)
+    parts: int = 1
+    group: Any = None
+    unreduced: tuple[nn.Parameter, ...] = ()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.model.parameters()).dtype
+
+
+def data_parallel(model: Net) -> Run:
+    return Run(DistributedDataParallel(model), (dist.get_rank(),), dist.get_world_size())
+
+
+def _shard(model: Net, mesh: Any, *ignored: nn.Parameter) -> None:
+    for layer in (model.first, model.second, model.last):
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh, ignored_params={*ignored})
+
+
+def sharded(model: Net) -> Run:
+    _shard(model, init_device_mesh("cpu", (dist.get_world_size(),)))
+    return Run(model, (dist.get_rank(),), dist.get_world_size())
+
+
+def hybrid(model: Net) -> Run:
+    mesh = init_device_mesh("cpu", (2, dist.get_world_size() // 2), mesh_dim_names=("replicate", "shard"))
+    _shard(model, mesh, model.gain)
+    return Run(model, (dist.get_rank(),), dist.get_world_size(), unreduced=(model.gain,))
+
+
+def tensor_parallel(model: Net, mesh: Any = None) -> Run:
+    plan = {"second": ColwiseParallel(), "last": RowwiseParallel()}
+    parallelize_module(model, mesh or init_device_mesh("cpu", (dist.get_world_size(),)), plan)
+    return Run(model)
+
+
+def grid(model: Net) -> Run:
+    mesh = init_device_mesh("cpu", (2, dist.get_world_size() // 2), mesh_dim_names=("data", "tensor"))
+    tensor_parallel(model, mesh["tensor"])
+    _shard(model, mesh["data"], model.gain)
+    return Run(model, (mesh.get_local_rank("data"),), 2, mesh.get_group("data"), (model.gain,))
+
+
+WAYS: dict[str, Callable[[Net], Run]] = {
+    "data parallel": data_parallel,
+    "sharded": sharded,
+    "hybrid": hybrid,
+    "tensor parallel": tensor_parallel,
+    "grid": grid,
+}
+
+
+def spread(way: str, model: Net) -> Run:
+    """The model as it runs on this rank; on one rank nothing is distributed."""
+    return Run(model) if dist.get_world_size() == 1 else WAYS[way](model)
+
+
+# -- training --------------------------------------------------------------------------------------
+
+
+def train(run: Run, opt: torch.optim.Optimizer, steps: Iterable[int], scaler: Any = None) -> list[float]:
+    """Losses of the whole batches, of which each rank takes its parts; with a scaler, the second batch overflows."""
+    losses = []
+    for step in steps:
+        total = torch.zeros((), dtype=torch.float64)
+        for part in run.own:
+            x, y = (t.chunk(run.parts)[part] for t in batch(step, run.dtype))
+            if scaler and step == 1 and part == 0:
+                y = y * torch.inf
+            loss = (run.model(x) - y).square().mean()
+            (scaler.scale(loss) if scaler else loss / len(run.own)).backward()
+            total += loss.detach() / run.parts
+        for p in run.unreduced:
+            dist.all_reduce(p.grad, group=run.group)
+            p.grad /= run.parts
+        if scaler:
+            scaler.step(opt)
+            scaler.update()
+        else:
+            opt.step()
+        opt.zero_grad()
+        if len(run.own) < run.parts:
+            dist.all_reduce(total, group=run.group)
+        losses.append(total.item())
+    return losses
+
+
+# -- what is compared ------------------------------------------------------------------------------
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor, on every rank."""
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().clone()
+
+
+def everything(model: nn.Module, opt: torch.optim.Optimizer | None = None) -> dict[str, Tensor]:
+    """All parameters and states, whole, by name."""
+    found: dict[str, Tensor] = {}
+    for name, p in model.named_parameters():
+        found[name] = whole(p)
+        state = opt.state[p] if opt else {}
+        found |= {f"{name} {key}": whole(value) for key, value in state.items() if isinstance(value, Tensor)}
+    return found
+
+
+def strays(model: nn.Module, opt: torch.optim.Optimizer) -> list[str]:
+    """States that do not lie where their parameter lies, each rank with its part alone."""
+    return [
+        f"{name} {key}"
+        for name, p in model.named_parameters()
+        for key, value in opt.state[p].items()
+        if isinstance(value, Tensor) and value.dim() and _place(value) != _place(p)
+    ]
+
+
+def _place(tensor: Tensor) -> Any:
+    if not isinstance(tensor, DTensor):
+        return tensor.shape
+    return tensor.shape, tensor.to_local().shape, tensor.placements, tensor.device_mesh

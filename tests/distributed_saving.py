@@ -1,0 +1,142 @@
+"""What ranks do with states: ZeroRedundancyOptimizer, and checkpoints that are taken up by other numbers of ranks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from distributed_models import RULES, STEPS, Run, everything, make, net, spread, strays, train, whole
+from torch.distributed.checkpoint import load, save
+from torch.distributed.checkpoint import state_dict as checkpoints
+from torch.distributed.checkpoint.state_dict import StateDictOptions
+from torch.distributed.optim import ZeroRedundancyOptimizer
+
+import neon.torch
+
+# -- ZeroRedundancyOptimizer -----------------------------------------------------------------------
+
+
+def zero_groups(model: Any, rule: str) -> list[Any]:
+    """The three weights: on four ranks, one has none."""
+    weights = [model.first.weight, model.second.weight, model.last.weight]
+    if rule != "mapping":
+        return weights
+    return [{"params": weights[:1], "optimizer": "first"}, {"params": weights[1:], "optimizer": "default"}]
+
+
+def zero_optimizer(model: Any, rule: str) -> Any:
+    spread = dist.get_world_size() > 1
+
+    def attach(params: Any, **defaults: Any) -> torch.optim.Optimizer:
+        if rule == "drop-in":
+            return neon.torch.AdamW(params, gradient_clip_norm=0.5, partitioned=spread, **defaults)
+        opt = RULES[rule]().attach(params, partitioned=spread)
+        for group in opt.param_groups:
+            group.update(defaults)
+        return opt
+
+    if not spread:
+        return attach(zero_groups(model, rule), lr=0.05)
+    return ZeroRedundancyOptimizer(zero_groups(model, rule), optimizer_class=attach, lr=0.05)  # type: ignore[arg-type]
+
+
+def zero(rule: str) -> Any:
+    """Steps under a scheduler, saved and taken up again in the middle."""
+    model = net()
+    run = spread("data parallel", model)
+    opt = zero_optimizer(model, rule)
+    scheduler = torch.optim.lr_scheduler.StepLR(opt, 1, 0.5)
+    losses = []
+    for step in range(STEPS):
+        if step == 2:
+            saved, schedule = consolidated(opt), scheduler.state_dict()
+            opt = zero_optimizer(model, rule)
+            opt.load_state_dict(saved)
+            scheduler = torch.optim.lr_scheduler.StepLR(opt, 1, 0.5)
+            scheduler.load_state_dict(schedule)
+        losses += train(run, opt, [step])
+        scheduler.step()
+    state = consolidated(opt)["state"]
+    states = {f"{number} {key}": value for number, kept in state.items() for key, value in kept.items()}
+    return {"losses": losses, **states, **everything(model)}
+
+
+def consolidated(opt: Any) -> dict[str, Any]:
+    """The states of all ranks, on every rank."""
+    if dist.get_world_size() == 1:
+        return opt.state_dict()
+    opt.consolidate_state_dict(to=0)
+    saved: list[Any] = [opt.state_dict() if dist.get_rank() == 0 else None]
+    dist.broadcast_object_list(saved)
+    return saved[0]
+
+
+# -- checkpoints -----------------------------------------------------------------------------------
+
+OPTIONS = {
+    "sharded": {},
+    "flat": {"flatten_optimizer_state_dict": True},
+    "full": {"full_state_dict": True, "cpu_offload": True},
+}
+
+
+def checkpoint(way: str, rule: str, kind: str) -> Any:
+    """Saved after two steps; taken up from every size of world that has saved before."""
+    world = dist.get_world_size()
+
+    def start() -> tuple[Run, Any, Any]:
+        model = net()
+        run = spread(way, model)
+        return run, model, make(rule, model)
+
+    def path(saved_by: int) -> Path:
+        return Path(f"{way}, {rule}, {kind}, {saved_by}")
+
+    run, model, opt = start()
+    train(run, opt, range(2))
+    store(model, opt, kind, path(world))
+    gone_on = {"losses": train(run, opt, range(2, STEPS)), **everything(model, opt)}
+    found: dict[str, Any] = {"uninterrupted": gone_on}
+    for saved_by in (4, 2, 1):
+        if saved_by >= world and path(saved_by).exists():
+            run, model, opt = start()
+            unchanged = restore(model, opt, kind, path(saved_by))
+            losses = train(run, opt, range(2, STEPS))
+            found[f"from {saved_by}"] = {
+                "losses": losses, "dummy step": unchanged, "strays": strays(model, opt), **everything(model, opt),
+            }  # fmt: skip
+    return found
+
+
+def states_of(model: Any, opt: Any, kind: str) -> dict[str, Any]:
+    options = StateDictOptions(**OPTIONS[kind])
+    return {
+        "model": checkpoints.get_model_state_dict(model, options=options),
+        "optimizer": checkpoints.get_optimizer_state_dict(model, opt, options=options),
+    }
+
+
+def store(model: Any, opt: Any, kind: str, path: Path) -> None:
+    states = states_of(model, opt, kind)
+    if kind != "full":
+        save(states, checkpoint_id=path)
+    elif dist.get_rank() == 0:
+        torch.save(states, path)
+    dist.barrier()
+
+
+def restore(model: Any, opt: Any, kind: str, path: Path) -> bool:
+    """Load; whether the step that torch takes to make the states left the parameters as they were."""
+    before = {name: whole(p) for name, p in model.named_parameters()}
+    states = states_of(model, opt, kind)
+    unchanged = all(torch.equal(before[name], whole(p)) for name, p in model.named_parameters())
+    options = StateDictOptions(**OPTIONS[kind], broadcast_from_rank0=kind == "full")
+    if kind != "full":
+        load(states, checkpoint_id=path)
+    elif dist.get_rank() == 0:
+        states = torch.load(path, weights_only=True)
+    checkpoints.set_model_state_dict(model, states["model"], options=options)
+    checkpoints.set_optimizer_state_dict(model, opt, states["optimizer"], options=options)
+    return unchanged

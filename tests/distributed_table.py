@@ -1,0 +1,48 @@
+"""The cases of the distributed tests: a function of distributed_cases or distributed_saving, and its arguments.
+
+Apart from the functions, whose imports no other test should meet.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+WAYS = ("data parallel", "sharded", "hybrid", "tensor parallel", "grid")
+RULES = ("adam", "momentum", "mapping", "own", "drop-in")
+# Row by row a part is one range of the whole; across rows it is not.
+ROWS = ("copies", "rows", "copies of rows", "rows of rows", "unreduced gradients", "gathered gradients")
+ACROSS_ROWS = ("columns", "rows and columns")
+POISONED = ("first.bias", "gain")
+
+CURVES: list[tuple[Any, ...]] = [
+    *(("loss_curve", way, rule) for way in WAYS for rule in RULES),
+    ("loss_curve", "data parallel", "torch"),  # the yardstick
+    ("loss_curve", "sharded", "torch"),
+    *(("in_backward", previous) for previous in (None, 0.5)),
+    *(("flat", rule) for rule in ("adam", "momentum")),
+    *(("zero", rule) for rule in RULES),
+    ("by_class",),
+    ("from_rank_zero",),
+]
+SCALED = [("scaled", way, rule) for way in ("data parallel", "sharded") for rule in ("momentum", "torch")]
+LOW = [("low_precision", rule, dtype) for rule in ("mapping", "own", "torch") for dtype in ("float32", "bfloat16")]
+GIVEN = [
+    *(("same_gradients", layout, rule, None) for layout in ROWS for rule in ("mapping", "own")),
+    *(("same_gradients", "rows", "mapping", name) for name in POISONED),
+]
+ACROSS = [("same_gradients", layout, rule, None) for layout in ACROSS_ROWS for rule in ("mapping", "own")]
+SAVED = [
+    ("checkpoint", "sharded", "mapping", "sharded"),
+    ("checkpoint", "sharded", "mapping", "flat"),
+    ("checkpoint", "sharded", "mapping", "full"),
+    ("checkpoint", "sharded", "drop-in", "sharded"),
+    ("checkpoint", "grid", "own", "sharded"),
+    ("checkpoint", "data parallel", "mapping", "sharded"),
+]
+AGREED = [*CURVES, *SCALED, *LOW, *GIVEN, *ACROSS, *SAVED]  # of which every rank gives the same
+CASES = [*AGREED, ("alike",), ("failing",)]
+
+
+def name_of(case: tuple[Any, ...]) -> str:
+    """The case as one string."""
+    return ", ".join(map(str, case))

@@ -1,0 +1,155 @@
+"""Distributed training on 2 and 4 processes: what one process gives, whatever PyTorch spreads the model by."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from filelock import FileLock
+
+if not hasattr(os, "fork") or not torch.distributed.is_available():
+    pytest.skip("ranks are forked, and talk through gloo", allow_module_level=True)
+
+from distributed_run import kept, said
+from distributed_table import ACROSS, AGREED, CURVES, GIVEN, LOW, POISONED, RULES, SAVED, SCALED, WAYS, name_of
+
+MANY = (2, 4)
+Case = tuple[Any, ...]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the ranks kept, of one launch for all tests and all of pytest's processes."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    found = shared / "distributed"
+    with FileLock(shared / "distributed.lock"):
+        if not found.exists():
+            found.mkdir()
+            subprocess.run([sys.executable, Path(__file__).with_name("distributed_run.py")], cwd=found, check=True)
+    return found
+
+
+def results(folder: Path, case: Case, world: int) -> list[dict[str, Any]]:
+    """What a case gave each rank; a rank that failed fails the test, with its traceback."""
+    found = []
+    for rank in range(world):
+        path = folder / kept(case, world, rank)
+        ended = {} if path.exists() else {"error": f"it ended before.\n{(folder / said(world, rank)).read_text()}"}
+        found.append(ended or torch.load(path))
+    errors = [f"Rank {rank} of {world}: {one['error']}" for rank, one in enumerate(found) if one and "error" in one]
+    if errors:
+        pytest.fail("\n".join(errors), pytrace=False)
+    return found
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("world", MANY)
+@pytest.mark.parametrize("case", AGREED, ids=name_of)
+def test_all_ranks_end_with_the_same_bits(folder: Path, case: Case, world: int) -> None:
+    first, *others = results(folder, case, world)
+    for other in others:
+        assert_same(other, first)
+
+
+@pytest.mark.parametrize("world", MANY)
+@pytest.mark.parametrize("case", [*CURVES, *SCALED], ids=name_of)
+def test_training_is_that_of_one_process(folder: Path, case: Case, world: int) -> None:
+    """In float64: the order in which gradients are summed is all that differs, for torch's own rule too."""
+    [alone] = results(folder, case, 1)
+    assert_close(results(folder, case, world)[0], alone)
+
+
+def assert_close(found: Any, expected: Any) -> None:
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("case", LOW, ids=name_of)
+def test_replicas_give_the_bits_of_one_process_that_sums_in_their_order(folder: Path, case: Case) -> None:
+    """torch's own rule does, of float32 and of bfloat16; of four ranks, gloo alone knows the order."""
+    [alone] = results(folder, case, 1)
+    assert_same(results(folder, case, 2)[0], alone)
+
+
+@pytest.mark.parametrize("world", MANY)
+@pytest.mark.parametrize("case", GIVEN, ids=name_of)
+def test_the_same_gradients_give_the_same_bits(folder: Path, case: Case, world: int) -> None:
+    [alone] = results(folder, case, 1)
+    found = results(folder, case, world)[0]
+    assert_same(found, alone)
+
+
+@pytest.mark.parametrize("world", MANY)
+@pytest.mark.parametrize("case", ACROSS, ids=name_of)
+def test_across_rows_all_but_random_rounding_is_the_same(folder: Path, case: Case, world: int) -> None:
+    [alone] = results(folder, case, 1)
+    found = results(folder, case, world)[0]
+    rounded = [name for name in alone if name.startswith("last_weight")]
+    for name in rounded:
+        torch.testing.assert_close(found.pop(name), alone.pop(name), rtol=2**-5, atol=2**-8)
+    assert rounded
+    assert_same(found, alone)
+
+
+@pytest.mark.parametrize("world", MANY)
+def test_shards_across_rows_are_rounded_apart(folder: Path, world: int) -> None:
+    columns = results(folder, ("alike",), world)[0]["columns"].chunk(world, dim=1)
+    assert len({tuple(part.flatten().tolist()) for part in columns}) == world
+
+
+@pytest.mark.parametrize("world", [1, *MANY])
+@pytest.mark.parametrize("name", POISONED)
+def test_a_gradient_that_is_not_finite_on_one_rank_is_skipped_by_all_and_named(
+    folder: Path, name: str, world: int
+) -> None:
+    for found in results(folder, ("same_gradients", "rows", "mapping", name), world):
+        assert found[f"skipped for {name}"] == 1
+        assert found["gain step"] == 3
+
+
+@pytest.mark.parametrize("world", [1, *MANY])
+@pytest.mark.parametrize("way", ["data parallel", "sharded"])
+def test_a_scaler_leaves_out_what_overflows_on_one_rank(folder: Path, way: str, world: int) -> None:
+    for found in results(folder, ("scaled", way, "momentum"), world):
+        assert math.isinf(found["losses"][1])
+        assert found["gain step"] == 3
+        assert found["scale"] == 2.0**16 / 2 * 2
+
+
+@pytest.mark.parametrize("world", [1, *MANY])
+@pytest.mark.parametrize("case", SAVED, ids=name_of)
+def test_a_run_goes_on_from_what_other_numbers_of_ranks_have_saved(folder: Path, case: Case, world: int) -> None:
+    """Bit for bit with as many ranks as before; and the step by which torch makes states changes no parameter."""
+    found = results(folder, case, world)[0]
+    uninterrupted = found.pop("uninterrupted")
+    assert set(found) == {f"from {saved_by}" for saved_by in [1, *MANY] if saved_by >= world}
+    for saved_by, resumed in found.items():
+        assert resumed.pop("dummy step")
+        assert resumed.pop("strays") == []
+        check = assert_same if saved_by == f"from {world}" and "data parallel" not in case else assert_close
+        check(resumed, uninterrupted)
+
+
+@pytest.mark.parametrize("world", MANY)
+@pytest.mark.parametrize("case", [*CURVES[: len(WAYS) * len(RULES)], *GIVEN, *ACROSS], ids=name_of)
+def test_states_lie_where_their_parameters_lie(folder: Path, case: Case, world: int) -> None:
+    for found in results(folder, case, world):
+        assert found["strays"] == []
+
+
+@pytest.mark.parametrize("world", MANY)
+def test_a_rank_that_fails_is_reported_by_itself_and_by_those_that_wait(folder: Path, world: int) -> None:
+    with pytest.raises(pytest.fail.Exception) as caught:
+        results(folder, ("failing",), world)
+    assert "RuntimeError: no such luck" in str(caught.value)
+    assert f"Rank 0 of {world}" in str(caught.value)
