@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
+import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from neon.engine.options import PREVIOUS
 from neon.engine.plan import Plan
-from neon.optimizers.schedules import counts_steps
 from neon.torch.checkpoint import named_parameters
 from neon.torch.sharding import Reaches, local, local_gradients
 from neon.torch.stepper import GroupStepper, Rows, make_item, put_states
 
 if TYPE_CHECKING:
     from neon.torch.optimizer import AttachedOptimizer
+
+
+def refuse_replicas(target: Any) -> None:
+    """Refuse a module under DistributedDataParallel, whose processes would each follow their own gradients."""
+    parallel = sys.modules.get("torch.nn.parallel.distributed")
+    modules = target.modules() if isinstance(target, nn.Module) else ()
+    if parallel is not None and any(isinstance(module, parallel.DistributedDataParallel) for module in modules):
+        raise ValueError(
+            "in_backward=True cannot be had under DistributedDataParallel: each parameter is updated before its "
+            "gradient has been averaged over the processes. Attach without in_backward, or shard by fully_shard."
+        )
+
+
+def _arrived(optimizer: weakref.ref[AttachedOptimizer], param: Tensor) -> None:
+    """The hook of a parameter, which must not keep the optimizer: no collector sees into torch's hooks."""
+    owner = optimizer()
+    if owner is not None and isinstance(owner._stepper, BackwardStepper):
+        owner._stepper.arrived(owner, param)
 
 
 class _Member(NamedTuple):
@@ -54,7 +73,7 @@ class BackwardStepper(GroupStepper):
             (place, *named) for place, group in enumerate(optimizer.param_groups) for named in named_parameters(group)
         ]
         self._members = {id(param): _Member(place, name, order) for order, (place, name, param) in enumerate(members)}
-        arrived = partial(self._arrived, optimizer)
+        arrived = partial(_arrived, weakref.ref(optimizer))
         self._hooks = [p.register_post_accumulate_grad_hook(arrived) for *_, p in members if p.requires_grad]
 
     def release(self) -> None:
@@ -72,10 +91,11 @@ class BackwardStepper(GroupStepper):
             for group in optimizer.param_groups:
                 for param in group["params"]:
                     if param.grad is not None:
-                        self._arrived(optimizer, param)
+                        self.arrived(optimizer, param)
             self._close(optimizer)
 
-    def _arrived(self, optimizer: AttachedOptimizer, param: Tensor) -> None:
+    def arrived(self, optimizer: AttachedOptimizer, param: Tensor) -> None:
+        """Update a parameter, whose gradient is there, and let the gradient go."""
         with self._arriving:
             if id(param) in self._done:  # nobody has called step() since the last backward pass
                 self._close(optimizer)
@@ -120,7 +140,6 @@ class BackwardStepper(GroupStepper):
                 group["previous_norm"] = math.sqrt(self._squares)
             if "updates" in group:
                 group["updates"] += 1
-                if counts_steps(optimizer.schedule_of(group)):
-                    optimizer.apply_schedule(group)
+                optimizer.apply_schedule(group)
         self._done.clear()
         self._squares = 0.0

@@ -22,7 +22,7 @@ from neon.optimizers.sites import Site
 from neon.optimizers.values import check_names
 from neon.torch import layers as by_layer
 from neon.torch.checkpoint import named_parameters, taken_up
-from neon.torch.in_backward import BackwardStepper
+from neon.torch.in_backward import BackwardStepper, refuse_replicas
 from neon.torch.sharding import Partition
 from neon.torch.stepper import GroupStepper
 from neon.torch.targets import target_groups
@@ -109,6 +109,8 @@ class AttachedOptimizer(torch.optim.Optimizer):
                 "skip_nonfinite cannot be had with in_backward=True: the first parameters are updated before the last "
                 "gradient is there to look at. Leave one of the two out."
             )
+        if in_backward:
+            refuse_replicas(target)
         self._stepper = self._new_stepper()
         groups, self.assigned = target_groups(description, target)
         defaults: dict[str, Any] = {}
