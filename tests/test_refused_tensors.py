@@ -117,6 +117,12 @@ REFUSED: dict[str, tuple[Last, Gradient, type[Exception], str]] = {
         ValueError,
         "'(first|last)'.* shares memory with parameter '(first|last)'",
     ),
+    "columns of another": (
+        lambda first: nn.Parameter(first.data.as_strided((2, 1), (2, 1))),
+        lambda last, first, state: torch.ones(2, 1),
+        ValueError,
+        "'(first|last)'.* shares memory with parameter '(first|last)'",
+    ),
     "a gradient shifted against its parameter": (
         lambda first: nn.Parameter(torch.ones(9)[1:4]),
         lambda last, first, state: last.data.as_strided((3,), (1,), 0),

@@ -236,6 +236,33 @@ def test_a_plateau_that_cools_down_and_a_floor() -> None:
     assert runs[0][0] == pytest.approx([0.02, 0.001])
 
 
+# -- beside schedules of neon's --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lr", RATES.values(), ids=RATES)
+@pytest.mark.parametrize("unit", ["steps", "epochs"])
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_schedule_of_neons_keeps_its_group_from_a_scheduler_over_the_whole(name: str, unit: Any, lr: Make) -> None:
+    schedule = neon_optim.WarmupCosine(2, 2 * STEPS, unit=unit)
+    mapping = {
+        "default": neon_optim.Adam(learning_rate=0.1),
+        "Bias": neon_optim.GradientDescentMomentum(0.2, 0.0, schedule=schedule),
+    }
+    optimizer = MultiOptimizer(mapping).attach(nn.Linear(2, 1).double())
+    for group in optimizer.param_groups:
+        group["lr"] = lr(group["lr"])
+    own, theirs = (group["params"][0] for group in reversed(optimizer.param_groups))
+    scheduler = SCHEDULERS[name](optimizer)
+    for step in range(STEPS):
+        optimizer.set_epoch(step)
+        for param in (own, theirs):
+            param.grad = torch.ones_like(param)
+        before = own.detach().clone()
+        optimizer.step()
+        torch.testing.assert_close(before - own, torch.full_like(own, schedule.get_learning_rate(0.2, step)))
+        scheduler.step(*([1.0] if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau) else []))
+
+
 # -- averaged models -------------------------------------------------------------------------------
 
 AVERAGES: dict[str, dict[str, Any]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -38,22 +38,24 @@ class Written:
     """The ranges of memory that a plan writes: parameters and states, none of which may overlap."""
 
     def __init__(self, items: Sequence[Item]) -> None:
-        # Only dense tensors fill their range: columns of one matrix are apart, though their ranges are not.
-        spans = sorted(
-            (tensor.data_ptr(), tensor.data_ptr() + tensor.numel() * tensor.element_size(), place)
-            for place, item in enumerate(items)
-            for tensor in (item.param, *item.states)
-            if tensor.numel() and is_dense(tensor)
-        )
-        for (_, end, one), (start, _, other) in pairwise(spans):
-            if start < end:
-                raise ValueError(
-                    f"Parameter {items[other].name!r} or a state of it shares memory with parameter "
-                    f"{items[one].name!r} or a state of that; give each its own tensor."
-                )
+        spans: list[tuple[int, int, int, Tensor]] = []
+        for place, item in enumerate(items):
+            spans += [(*_span(t), place, t) for t in (item.param, *item.states) if t.numel()]
+        spans.sort(key=lambda span: span[:3])
+        reaching: list[tuple[int, int, int, Tensor]] = []  # those before that may meet the one at hand
+        for span in spans:
+            reaching = [earlier for earlier in reaching if earlier[1] > span[0]]
+            for *_, place, tensor in reaching:
+                if _share_elements(tensor, span[3]):
+                    raise ValueError(
+                        f"Parameter {items[span[2]].name!r} or a state of it shares memory with parameter "
+                        f"{items[place].name!r} or a state of that; give each its own tensor."
+                    )
+            reaching.append(span)
         self._apart: set[tuple[int, ...]] = set()
-        table = np.array(spans, np.int64).reshape(-1, 3)
-        self._starts, self._ends = np.ascontiguousarray(table[:, 0]), np.ascontiguousarray(table[:, 1])
+        # What is not dense is written last of all, from a copy: a gradient may lie between its elements.
+        dense = np.array([span[:2] for span in spans if is_dense(span[3])], np.int64).reshape(-1, 2)
+        self._starts, self._ends = np.ascontiguousarray(dense[:, 0]), np.ascontiguousarray(dense[:, 1])
 
     def check_gradients(self, items: Sequence[Item], grads: Sequence[Tensor], addresses: Sequence[int]) -> None:
         """Refuse gradients that share memory with what is written, but for a parameter that is its own gradient.
@@ -83,3 +85,21 @@ class Written:
 
     def _touched(self, starts: npt.ArrayLike, ends: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         return self._ends.searchsorted(starts, "right") != self._starts.searchsorted(ends)
+
+
+def _span(tensor: Tensor) -> tuple[int, int]:
+    """The first byte of a tensor's elements and the one after the last."""
+    reach = sum(stride * (size - 1) for stride, size in zip(tensor.stride(), tensor.shape, strict=True))
+    return tensor.data_ptr(), tensor.data_ptr() + (reach + 1) * tensor.element_size()
+
+
+def _share_elements(a: Tensor, b: Tensor) -> bool:
+    """Whether tensors whose ranges meet have an element in common: columns of one matrix have none."""
+    if (is_dense(a) and is_dense(b)) or a.element_size() != b.element_size():
+        return True
+    return bool(np.intersect1d(_addresses(a), _addresses(b)).size)
+
+
+def _addresses(tensor: Tensor) -> npt.NDArray[np.int64]:
+    steps = [np.arange(size) * stride for stride, size in zip(tensor.stride(), tensor.shape, strict=True)]
+    return tensor.data_ptr() + tensor.element_size() * reduce(np.add.outer, steps, np.zeros((), np.int64)).ravel()

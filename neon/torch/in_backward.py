@@ -92,13 +92,13 @@ class BackwardStepper(GroupStepper):
                 for param in group["params"]:
                     if param.grad is not None:
                         self.arrived(optimizer, param)
-            self._close(optimizer)
+            self.close(optimizer)
 
     def arrived(self, optimizer: AttachedOptimizer, param: Tensor) -> None:
         """Update a parameter, whose gradient is there, and let the gradient go."""
         with self._arriving:
             if id(param) in self._done:  # nobody has called step() since the last backward pass
-                self._close(optimizer)
+                self.close(optimizer)
             member = self._members[id(param)]
             group = optimizer.param_groups[member.place]
             rows = Rows(optimizer.param_groups)
@@ -131,7 +131,7 @@ class BackwardStepper(GroupStepper):
             own = self._own[id(param)] = _Own(plan, slots)
         return own
 
-    def _close(self, optimizer: AttachedOptimizer) -> None:
+    def close(self, optimizer: AttachedOptimizer) -> None:
         """What follows when all gradients have arrived: the norm of the step is known, schedules move on."""
         if not self._done:
             return

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from neon.torch.optimizer import AttachedOptimizer
 
 # What a group holds that is not for a layer to have another of.
-_NOT_FOR_LAYERS = {"params", "param_names", "optimizer", "overrides", "epoch", "updates", "initial_lr", "previous_norm"}
+_NOT_FOR_LAYERS = {"params", "param_names", "optimizer", "overrides", "epoch", "updates", "initial_lr", "scheduled_lr",
+                   "previous_norm"}  # fmt: skip
 
 Values = dict[str, Any]
 
@@ -37,7 +38,7 @@ def set_everywhere(optimizer: AttachedOptimizer, name: str, value: Any) -> None:
     for group in groups:
         group[name] = value
         if name == "lr" and "updates" in group:
-            group["initial_lr"] = value
+            group["scheduled_lr"] = float(value)
             optimizer.apply_schedule(group)
 
 

@@ -293,6 +293,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
     @uncompiled
     def state_dict(self) -> dict[str, Any]:
         """Groups and states, as torch's own optimizers give them."""
+        self._stepper.close(self)
         packed = _untraced(torch.optim.Optimizer.state_dict)(self)
         states = {key: dict(s) if isinstance(s, dict) else s for key, s in packed["state"].items()}
         return packed | {"state": states}

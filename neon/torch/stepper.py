@@ -16,7 +16,6 @@ from neon.engine.plan import NotFiniteError, Plan
 from neon.engine.settings import Item, Reach
 from neon.engine.trace import Program
 from neon.engine.watch import same_objects
-from neon.optimizers.schedules import counts_steps
 from neon.optimizers.stepper import new_states
 from neon.torch.checkpoint import named_parameters
 from neon.torch.sharding import Reaches, is_sharded, local, local_gradients, shard_of, sharded_like
@@ -59,6 +58,9 @@ class GroupStepper:
     def release(self) -> None:
         """Let go of the parameters, which another stepper takes over."""
 
+    def close(self, optimizer: AttachedOptimizer) -> None:
+        """Finish what was begun; here a step is never left half done."""
+
     def _sort(self, groups: list[dict[str, Any]]) -> None:
         """Find the groups to look at in every step: with a schedule, or with values that may change in silence."""
         self._scheduled: list[Any] = [group for group in groups if "updates" in group]
@@ -87,8 +89,7 @@ class GroupStepper:
     def _step(self, optimizer: AttachedOptimizer, plan: Plan | None, brought: Mapping[str, float]) -> Plan:
         """One step with the plan, if it still holds, or another; returned is the one that it was made with."""
         for group in self._scheduled:
-            if counts_steps(optimizer.schedule_of(group)):
-                optimizer.apply_schedule(group)
+            optimizer.apply_schedule(group)
         grads: list[Any] = []
         reread = None
         if plan is not None and (reread := self._news(optimizer, plan)) is not None:
