@@ -117,7 +117,7 @@ def test_a_scaled_step_is_the_step_without_a_scale(name: str, options: str) -> N
         rough.scaled(thousand, step)
     assert power.get_scale() == 2.0**13
     assert_same(exact, expected)
-    assert_same(rough, expected, 2e-6)
+    assert_same(rough, expected, 1e-6)
     assert not {"grad_scale", "found_inf"} & {*vars(exact.optimizer)}
 
 
@@ -136,7 +136,7 @@ def test_clipping_sees_what_torch_clips() -> None:
         nn.utils.clip_grad_value_(params.values(), 0.2)
         scalers[1].step(torchs)
         scalers[1].update()
-    torch.testing.assert_close([*run.params.values()], [*params.values()], rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close([*run.params.values()], [*params.values()], rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("wrong", [math.inf, -math.inf, math.nan])
@@ -222,7 +222,7 @@ def test_parameters_of_half_precision_with_a_scale(dtype: torch.dtype) -> None:
 
 
 def test_autocast_to_float16_with_masters_of_float32() -> None:
-    """A loop as users write it goes where torch's goes: 30 steps of float16 gradients, apart by 3e-6 at most."""
+    """A loop as users write it goes where torch's goes: after 30 steps they are apart by 4.6e-6 at most."""
     ends = []
     for make in (lambda m: torch.optim.Adam(m.parameters(), lr=0.01), lambda m: Adam(learning_rate=0.01).attach(m)):
         torch.manual_seed(0)
@@ -237,7 +237,7 @@ def test_autocast_to_float16_with_masters_of_float32() -> None:
             scaler.update()
         ends.append((scaler.get_scale(), [p.detach() for p in model.parameters()]))
     assert ends[0][0] == ends[1][0] != 2.0**16
-    torch.testing.assert_close(ends[0][1], ends[1][1], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ends[0][1], ends[1][1], rtol=0, atol=6e-6)
 
 
 # -- skip_nonfinite --------------------------------------------------------------------------------
