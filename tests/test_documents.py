@@ -1,4 +1,4 @@
-"""The Python in README and guide runs as printed, block after block."""
+"""The Python in README, guide and pages runs as printed, block after block."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/guide.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/guide.md", "docs/pytorch.md"])
 def test_code_blocks_run(document: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
