@@ -93,6 +93,10 @@ def _explain(layers: str, sites: list[Site]) -> str:
 
 def add_layers(optimizer: AttachedOptimizer, target: Any) -> None:
     """Take in the parameters of a target that are new, each into the group of its key; see AttachedOptimizer."""
+    if any("param_names" not in group for group in optimizer.param_groups):
+        raise ValueError(
+            "Nothing can be added to parameters that have no names: attach a module or its named_parameters()."
+        )
     sites = module_sites(target) if isinstance(target, nn.Module) else named_sites(target)
     held = {id(param) for group in optimizer.param_groups for param in group["params"]}
     new = [
@@ -119,10 +123,6 @@ def _add(optimizer: AttachedOptimizer, site: Site, match: Match) -> None:
     if not of_key:
         optimizer.add_param_group({"params": [(name, param)], "optimizer": match.key})
         return
-    if "param_names" not in of_key[0]:
-        raise ValueError(
-            f"{name!r} cannot be added to parameters that have no names: attach a module or its named_parameters()."
-        )
     for group in optimizer.param_groups:
         if name in group["param_names"]:  # a layer in the place of another
             _remove(optimizer, group, group["param_names"].index(name))
