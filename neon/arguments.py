@@ -95,3 +95,26 @@ def optional_name(name: str, value: Any) -> str | None:
     if value is not None and not isinstance(value, str):
         raise TypeError(f"{name} must be a string or None. Received: {name}={value!r}.")
     return value
+
+
+def state_format(name: str, value: Any) -> str | tuple[tuple[str, str], ...] | None:
+    """A format by name or dtype, a dict of such by state, or None; as strings, and pairs of them."""
+    if isinstance(value, dict):
+        value = tuple(value.items())
+    if isinstance(value, (tuple, list)):
+        return tuple((str(state), str(_format(f"{name}[{state!r}]", form))) for state, form in value)
+    return None if value is None else _format(name, value)
+
+
+def _format(name: str, value: Any) -> str:
+    known, form = ("float32", "bfloat16", "float16", "int8"), str(value).removeprefix("torch.")
+    if form not in known:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, or None. Received: {name}={value!r}.")
+    return form
+
+
+def master_format(name: str, value: Any) -> str | None:
+    """None, or "split"."""
+    if value not in (None, "split"):
+        raise ValueError(f'{name} must be None or "split". Received: {name}={value!r}.')
+    return value

@@ -92,7 +92,8 @@ class Batch:
 
     def _line(self, item: Item) -> list[int]:
         key = random.tensor_key(self._settings[item.group].seed, item.index, item.shard.number)
-        return [item.param.data_ptr(), 0, *(state.data_ptr() for state in item.states), key, 0, item.shard.offset]
+        others = (tensor.data_ptr() for tensor in (*item.states, *item.companions))
+        return [item.param.data_ptr(), 0, *others, key, 0, item.shard.offset]
 
     # -- when the members that take part have changed ----------------------------------------------
 
@@ -182,13 +183,13 @@ class Batch:
     def _stage_in(self, position: int) -> None:
         """Copies of tensors that are not one dense range of memory, or not all laid out alike."""
         item = self.items[position]
-        names = ("w", "g", *self.kernel.program.states)
-        tensors = (item.param, self._grads[position], *item.states)
-        copies = {
-            n: t.detach().clone(memory_format=torch.contiguous_format) for n, t in zip(names, tensors, strict=True)
-        }
+        tensors = self._tensors_of(item, self._grads[position])
+        copies = {n: t.detach().clone(memory_format=torch.contiguous_format) for n, t in tensors.items()}
         self._temporaries[position] = copies
         self.table[position, : len(copies)] = [t.data_ptr() for t in copies.values()]
+
+    def _tensors_of(self, item: Item, grad: Any) -> dict[str, Any]:
+        return dict(zip(self.kernel.tensors, (item.param, grad, *item.states, *item.companions), strict=True))
 
     def _read_numbers(self) -> None:
         read = {group: self._settings[group].read() for group in dict.fromkeys(self.row_groups)}
@@ -205,11 +206,11 @@ class Batch:
 
     def finish(self) -> None:
         """After the last stage: copies go back where they belong, updates are counted."""
-        names = self.kernel.program.states
         for position in self._staged:
-            item, copies = self.items[position], self._temporaries[position]
-            for name, tensor in zip(("w", *names), (item.param, *item.states), strict=True):
-                tensor.detach().copy_(copies[name])
+            copies = self._temporaries[position]
+            for name, tensor in self._tensors_of(self.items[position], None).items():
+                if tensor is not None:
+                    tensor.detach().copy_(copies[name])
         self._row_steps = self._row_steps + 1
         self._evaluated = True
         self.release()
@@ -270,10 +271,8 @@ class Batch:
 
     def flat_tensors(self) -> Iterator[dict[str, Tensor]]:
         """Each tensor's memory, by name, as vectors in the order of addresses."""
-        names = ("w", "g", *self.kernel.program.states)
         for position, (item, grad) in enumerate(zip(self.items, self._grads, strict=True)):
-            tensors = dict(zip(names, (item.param, grad, *item.states), strict=True))
-            tensors |= self._temporaries.get(position, {})
+            tensors = self._tensors_of(item, grad) | self._temporaries.get(position, {})
             yield {name: flat(tensor) for name, tensor in tensors.items()}
 
 
@@ -293,4 +292,6 @@ def _picker(positions: Sequence[int], count: int) -> Callable[[Sequence[Any]], A
 
 def _direct(item: Item) -> bool:
     """Whether the kernel can work on the parameter's and the states' own memory."""
-    return is_dense(item.param) and all(same_layout(s, item.param) for s in item.states)
+    return is_dense(item.param) and all(
+        same_layout(s, item.param) for s in (*item.states, *item.companions) if s.shape == item.param.shape
+    )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from neon.engine.blocks import BLOCK_CODECS
 from neon.engine.codecs import CODECS
 from neon.engine.memory import address, overlaps_itself
 
@@ -46,7 +47,7 @@ def check_states(item: Item) -> None:
             raise TypeError(
                 f"A state of parameter {item.name!r} must be a tensor. Received: {state!r}, a {type(state).__name__}."
             )
-        if state.shape != param.shape or state.device != param.device or state.dtype not in CODECS:
+        if state.shape != param.shape or state.device != param.device or state.dtype not in {*CODECS, *BLOCK_CODECS}:
             raise ValueError(
                 f"A state of parameter {item.name!r} has shape {tuple(state.shape)}, dtype {state.dtype}, device "
                 f"{state.device}; it needs the parameter's shape {tuple(param.shape)} and device {param.device}, "

@@ -117,6 +117,26 @@ def _encode_float16(x: Node, random: Node | None) -> Node:
     return _or(rounded, _shr(_and(bits, _SIGN), 16))
 
 
+def decode_split() -> Node:
+    """The float32 weight whose bits are shared between a bfloat16 weight and a 16-bit companion."""
+    high, low = (node("load_bits", label=name, kind="uint") for name in ("w", LOW_BITS))
+    # The companion is signed: what it adds may be negative, for the weight is rounded to nearest.
+    low = _add(apply("uint_xor", low, 0x8000), -0x8000)
+    return apply("from_bits", _add(_shl(high, 16), low))
+
+
+def encode_split(value: Node) -> tuple[Node, Node]:
+    """The bfloat16 weight nearest to a float32 value, and what is missing of its bits."""
+    bits = apply("bits", value)
+    number = apply("equal", value, value)
+    high = _where(number, _shr(_add(bits, 0x8000), 16), _or(_shr(bits, 16), _QUIET >> 16))
+    low = _where(number, _and(_add(bits, apply("uint_mul", _shl(high, 16), 0xFFFFFFFF)), 0xFFFF), 0)
+    return high, low
+
+
+# The tensor of the bits that a split weight keeps beside the parameter.
+LOW_BITS = "low_bits"
+
 CODECS: dict[torch.dtype, Codec] = {
     codec.dtype: codec
     for codec in (

@@ -60,10 +60,13 @@ OPERATIONS: dict[str, OpType] = {
     "bits": OpType(UINT, "bits({})"),
     "from_bits": OpType(FLOAT, "from_bits({})"),
     "to_uint": OpType(UINT, "uint({})"),
+    "block_peak": OpType(FLOAT, "block_peak({})"),
 }
 
 # Leaves: a tensor's element, a run-time number, a constant, and four words that random bits are made of.
-ELEMENT_LEAVES = ("load", "load_bits", "index", "index_high", "tensor_key", "step_word")
+# A `load_block` has one value for each block of elements; `block_peak` is the largest of an expression over a block,
+# by the bits of its magnitude, or, labelled `unsigned`, by its bits as they are: a negative number is then the largest.
+ELEMENT_LEAVES = ("load", "load_bits", "load_block", "index", "index_high", "tensor_key", "step_word")
 LEAVES = (*ELEMENT_LEAVES, "scalar", "const")
 # The sum of squares of an expression over every element of a scope; its label names the scope.
 REDUCTION = "sum_of_squares"

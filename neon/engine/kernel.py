@@ -12,6 +12,7 @@ from functools import cached_property, lru_cache
 import torch
 
 from neon.engine import codecs, graph
+from neon.engine.blocks import BLOCK_CODECS, scale_name
 from neon.engine.graph import REDUCTION, Node, walk
 from neon.engine.random import random_bits
 from neon.engine.trace import Program
@@ -29,13 +30,15 @@ class Formats:
     """How the tensors of a kernel are kept: weight, gradient, states, and the rounding of the weight.
 
     `width` is the mantissa width that weights are rounded to at random, 0 for the format's own, None
-    for rounding to nearest.
+    for rounding to nearest; then states too, to their own. `split` says that a bfloat16 weight has its other
+    16 bits in a companion.
     """
 
     w: torch.dtype
     g: torch.dtype
     states: tuple[torch.dtype, ...]
     width: int | None = None
+    split: bool = False
 
     @property
     def compute(self) -> torch.dtype:
@@ -93,16 +96,38 @@ class Kernel:
 @lru_cache(maxsize=1024)
 def lower(program: Program, formats: Formats) -> Kernel:
     """Put the codecs at the edges of a program and split it into stages."""
-    tensors = {"w": formats.w, "g": formats.g}
-    tensors |= dict(zip(program.states, formats.states, strict=True))
-    decoded = {graph.load(name): codecs.decode(name, dtype) for name, dtype in tensors.items()}
-    stores = {}
-    for name, value in zip(program.outputs, _replace(list(program.outputs.values()), decoded), strict=True):
-        rounds = name == "w" and formats.width is not None
-        width, random = (formats.width or None, random_bits()) if rounds else (None, None)
-        stores[name] = codecs.encode(value, tensors[name], width, random)
+    elements = {"w": formats.w, "g": formats.g, **dict(zip(program.states, formats.states, strict=True))}
+    decoded = {graph.load(name): _decode(name, dtype) for name, dtype in elements.items()}
+    if formats.split:
+        decoded[graph.load("w")] = codecs.decode_split()
+    values = dict(zip(program.outputs, _replace(list(program.outputs.values()), decoded), strict=True))
+    stores: dict[str, Node] = {}
+    for name, value in values.items():
+        stores |= _encode(name, value, elements[name], formats, [*elements].index(name))
+    tensors = elements | companions(program, formats)
     guard = None if program.guard is None else _replace([program.guard], decoded)[0]
     return Kernel(program, formats, tensors, _stages(stores, guard), guard)
+
+
+def companions(program: Program, formats: Formats) -> dict[str, torch.dtype]:
+    """The tensors beside the weight, the gradient and the states that the formats need."""
+    blocks = zip(program.states, formats.states, strict=True)
+    scales = {scale_name(name): torch.float32 for name, dtype in blocks if dtype in BLOCK_CODECS}
+    return scales | ({codecs.LOW_BITS: torch.int16} if formats.split else {})
+
+
+def _decode(name: str, dtype: torch.dtype) -> Node:
+    return BLOCK_CODECS[dtype].decode(name) if dtype in BLOCK_CODECS else codecs.decode(name, dtype)
+
+
+def _encode(name: str, value: Node, dtype: torch.dtype, formats: Formats, stream: int) -> dict[str, Node]:
+    """What is stored for a new value, by the name of the tensor."""
+    if name == "w" and formats.split:
+        return dict(zip(("w", codecs.LOW_BITS), codecs.encode_split(value), strict=True))
+    random = None if formats.width is None else random_bits(0 if name == "w" else stream)
+    if dtype in BLOCK_CODECS:
+        return dict(zip((name, scale_name(name)), BLOCK_CODECS[dtype].encode(value, random), strict=True))
+    return {name: codecs.encode(value, dtype, (formats.width or None) if name == "w" else None, random)}
 
 
 def _replace(roots: Sequence[Node], mapping: dict[Node, Node]) -> list[Node]:

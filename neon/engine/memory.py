@@ -40,7 +40,7 @@ class Written:
     def __init__(self, items: Sequence[Item]) -> None:
         spans: list[tuple[int, int, int, Tensor]] = []
         for place, item in enumerate(items):
-            spans += [(*_span(t), place, t) for t in (item.param, *item.states) if t.numel()]
+            spans += [(*_span(t), place, t) for t in (item.param, *item.states, *item.companions) if t.numel()]
         spans.sort(key=lambda span: span[:3])
         reaching: list[tuple[int, int, int, Tensor]] = []  # those before that may meet the one at hand
         for span in spans:

@@ -63,7 +63,8 @@ class Plan:
         self.totals: dict[Hashable, float] = {}
         self._steps = counts.numpy()
         self._expected_steps = self._steps.tobytes()
-        self._watch = Watch([*self.params, *self._states, counts, *self.steps])
+        companions = [companion for item in items for companion in item.companions]
+        self._watch = Watch([*self.params, *self._states, *companions, counts, *self.steps])
         # Of a gradient that is not there yet, the most likely type.
         self._grad_dtypes = [p.dtype if g is None else g.dtype for p, g in zip(self.params, grads, strict=True)]
         self._launches = self._make_batches()
@@ -77,7 +78,8 @@ class Plan:
         members: dict[tuple[Any, ...], list[int]] = defaultdict(list)
         for position, (item, dtype) in enumerate(zip(self.items, self._grad_dtypes, strict=True)):
             settings = self.settings[item.group]
-            formats = Formats(item.param.dtype, dtype, tuple(s.dtype for s in item.states), settings.width)
+            states = tuple(state.dtype for state in item.states)
+            formats = Formats(item.param.dtype, dtype, states, settings.width, settings.storage.splits(item.param))
             members[settings.program, formats, item.param.device, item.reach].append(position)
         return [
             Batch(lower(program, formats), self.items, positions, self.settings)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
+from neon.engine.storage import AS_COMPUTED, Storage
 from neon.engine.trace import Program
 
 
@@ -24,6 +25,7 @@ class Settings:
     scopes: tuple[Hashable, ...] = ()
     width: int | None = None
     seed: int = 0
+    storage: Storage = AS_COMPUTED
 
     def read(self) -> list[float]:
         """The numbers of the program that belong to the group, in its order."""
@@ -32,8 +34,8 @@ class Settings:
 
     def alike(self, other: Settings) -> bool:
         """Whether they differ in values at most, and not in what these mean."""
-        return (self.program, self.scopes, self.width, self.seed) == (
-            other.program, other.scopes, other.width, other.seed,
+        return (self.program, self.scopes, self.width, self.seed, self.storage) == (
+            other.program, other.scopes, other.width, other.seed, other.storage,
         )  # fmt: skip
 
 
@@ -66,7 +68,8 @@ class Item:
     """One parameter with what its update needs; `step` is a 0-dim tensor that counts its updates.
 
     `reach` is given where other processes hold more of the parameter, or of the parameters beside it;
-    `shard` says which part of the parameter this is.
+    `shard` says which part of the parameter this is. `companions` are tensors that the formats of weight and
+    states need beside these, in the order of the kernel.
     """
 
     name: str
@@ -77,3 +80,4 @@ class Item:
     index: int
     reach: Reach | None = None
     shard: Shard = WHOLE
+    companions: Sequence[Tensor] = ()

@@ -19,7 +19,8 @@ PER_STEP = ("step", "grad_scale", "previous_norm")
 RESERVED = {
     "batch_size", "outer_clip_norms", "name", "schedule", "stochastic_round", "gradient_clip_norm",
     "gradient_clip_value", "param_clip_value", "wdecay", "maximize", "seed", "optimizer", "params",
-    "grad_scale", "previous_norm", "gradient_clip_previous_norm", "overrides",
+    "state_dtype", "master", "scales", "low_bits", "grad_scale", "previous_norm", "gradient_clip_previous_norm",
+    "overrides",
 }  # fmt: skip
 
 

@@ -10,9 +10,19 @@ import torch
 from torch import Tensor
 
 from neon import backends
-from neon.arguments import clip_bound, flag, non_negative, optional_name, rounding, whole_number
+from neon.arguments import (
+    clip_bound,
+    flag,
+    master_format,
+    non_negative,
+    optional_name,
+    rounding,
+    state_format,
+    whole_number,
+)
 from neon.engine.options import Options
 from neon.engine.settings import Settings
+from neon.engine.storage import Storage
 from neon.engine.trace import Rule, signature, trace
 from neon.engine.uncompiled import uncompiled
 from neon.optimizers.schedules import Schedule, is_constant
@@ -45,7 +55,9 @@ class Optimizer:
     (each element into [−|k|, |k|]), `wdecay` (λθ is added to the gradient), `param_clip_value`
     (weights into [−|k|, |k|]), `stochastic_round` (True: the width of the parameter's format; or a
     width in mantissa bits), `schedule` (the learning rate by epoch or step). `maximize` goes up the
-    gradient instead of down.
+    gradient instead of down. `state_dtype` is the format of states: a dtype of 32 or 16 bits, `"int8"`
+    (blocks of 256 numbers of 8 bits), or a dict of these by state; states of less than 4096 elements stay
+    float32. `master="split"` keeps the 16 bits that a bfloat16 weight lacks beside it.
 
     A state starts at zero, or at the default of its argument: `def rule(w, g, size=0.1, *, lr)`.
     """
@@ -60,6 +72,8 @@ class Optimizer:
     param_clip_value: float | None = None
     wdecay: float = 0.0
     maximize: bool = False
+    state_dtype: Any = None
+    master: str | None = None
     seed: int = 0
     updates: int = 0  # how many times `optimize` has run: what schedules in steps go by
 
@@ -74,6 +88,8 @@ class Optimizer:
         param_clip_value: float | None = None,
         wdecay: float = 0.0,
         maximize: bool = False,
+        state_dtype: Any = None,
+        master: str | None = None,
         seed: int = 0,
         **hyperparameters: Any,
     ) -> None:
@@ -85,6 +101,13 @@ class Optimizer:
         self.param_clip_value = clip_bound("param_clip_value", param_clip_value)
         self.wdecay = non_negative("wdecay", wdecay)
         self.maximize = flag("maximize", maximize)
+        self.state_dtype = state_format("state_dtype", state_dtype)
+        self.master = master_format("master", master)
+        if master is not None and stochastic_round is not False:
+            raise ValueError(
+                "master='split' keeps every bit of a weight: there is nothing to round at random. Leave out "
+                "stochastic_round, or master."
+            )
         self.seed = whole_number("seed", seed)
         self._hyperparameters = self._checked(hyperparameters)
 
@@ -177,6 +200,8 @@ class Optimizer:
             "param_clip_value": self.param_clip_value,
             "stochastic_round": self.stochastic_round,
             "maximize": self.maximize,
+            "state_dtype": self.state_dtype,
+            "master": self.master,
             "epoch": 0,
         }
 
@@ -213,7 +238,8 @@ class Optimizer:
         program = trace(rule, {**values, "step": 1}, options)
         rounding = values["stochastic_round"]
         width = None if rounding is False else 0 if rounding is True else rounding
-        return Settings(program, values, (*outer, self), width, self.seed)
+        storage = Storage(values["state_dtype"], values["master"] is not None)
+        return Settings(program, values, (*outer, self), width, self.seed, storage)
 
     def match(self, site: Site) -> Match:
         """Which optimizer a site gets: this one."""

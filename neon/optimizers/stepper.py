@@ -16,7 +16,7 @@ from neon.arguments import non_negative
 from neon.engine.checks import check_parameter
 from neon.engine.plan import Plan
 from neon.engine.settings import Item, Settings
-from neon.engine.trace import Program
+from neon.engine.storage import complete
 from neon.optimizers.assignment import Match, assign
 from neon.optimizers.param_list import Entry
 from neon.optimizers.schedules import rate
@@ -24,16 +24,6 @@ from neon.optimizers.sites import Site, layer_sites
 
 if TYPE_CHECKING:
     from neon.optimizers.optimizer import Optimizer
-
-
-def new_states(program: Program, name: str, param: Tensor) -> list[Tensor]:
-    """The states of a parameter before its first update: in the arithmetic's precision and its own layout."""
-    check_parameter(name, param)
-    dtype = torch.float64 if param.dtype == torch.float64 else torch.float32
-    return [
-        torch.full_like(param, value, dtype=dtype, memory_format=torch.preserve_format, requires_grad=False)
-        for value in program.states.values()
-    ]
 
 
 def update_count(holder: Tensor) -> Tensor:
@@ -128,15 +118,30 @@ class LayerStepper:
             assert site.entry is not None
             (param, _), states = site.entry
             program = settings[match.key].program
-            used = states or new_states(program, site.label, param)
-            if len(used) != len(program.states):
+            check_parameter(site.label, param)
+            storage, count = settings[match.key].storage, len(program.states)
+            fresh, beside = ({}, []) if states else complete(storage, program, param, {})
+            used = states or [*fresh.values(), *beside]
+            own, companions = used[:count], used[count:]
+            expected = count + storage.companions(own, param)
+            if len(used) != expected:
                 raise ValueError(
                     f"The list of states of {site.label} holds {len(used)} tensors; {program.name} keeps "
-                    f"{len(program.states)} ({', '.join(program.states) or 'none'}). Give an empty list to start anew."
+                    f"{expected} ({', '.join(program.states) or 'none'}). Give an empty list to start anew."
                 )
             created.append((states, used))
             holder = used[0] if used else param
-            items.append(Item(site.label, param, used, update_count(holder), places[match.key], index))
+            items.append(
+                Item(
+                    site.label,
+                    param,
+                    own,
+                    update_count(holder),
+                    places[match.key],
+                    index,
+                    companions=companions,
+                )
+            )
         plan = Plan(items, grads, list(settings.values()))
         for states, used in created:
             if not states:

@@ -8,7 +8,18 @@ from typing import Any
 
 from torch import Tensor
 
-from neon.arguments import beta, clip_bound, flag, non_negative, positive, rounding, unit_interval, within
+from neon.arguments import (
+    beta,
+    clip_bound,
+    flag,
+    master_format,
+    non_negative,
+    positive,
+    rounding,
+    state_format,
+    unit_interval,
+    within,
+)  # fmt: skip
 
 # What every rule takes, and the engine relies on.
 _OPTIONS: dict[str, Callable[[str, Any], Any]] = {
@@ -21,6 +32,8 @@ _OPTIONS: dict[str, Callable[[str, Any], Any]] = {
     "outer_clip_norms": lambda name, value: [positive(f"{name}[{i}]", bound) for i, bound in enumerate(value)],
     "stochastic_round": rounding,
     "maximize": flag,
+    "state_dtype": state_format,
+    "master": master_format,
     "epoch": non_negative,
 }
 # What the library's own rules mean by these names; a custom rule may mean something else.

@@ -99,6 +99,8 @@ class RuleOptions(TypedDict, total=False):
     gradient_clip_norm: float | None
     param_clip_value: float | None
     stochastic_round: bool | int
+    state_dtype: Any
+    master: str | None
     seed: int
 
 

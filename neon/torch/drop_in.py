@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 from typing_extensions import Unpack
 
-from neon.optimizers.stepper import new_states
 from neon.torch.checkpoint import named_parameters
 from neon.torch.described import (
     AdadeltaRule,
@@ -21,6 +19,7 @@ from neon.torch.described import (
     RMSpropRule,
     SGDRule,
 )
+from neon.torch.stepper import make_item, put_states
 
 
 class SGD(DropIn):
@@ -218,12 +217,12 @@ class Adagrad(DropIn):
     def share_memory(self) -> None:
         """Put the sums into memory that processes share, for training by several processes without locks."""
         for group in self.param_groups:
-            program = self.settings(group).program
+            settings = self.settings(group)
             for name, param in named_parameters(group):
-                state = self.state[param]
-                if "sum" not in state:
-                    state["step"], [state["sum"]] = torch.tensor(0.0), new_states(program, name, param)
-                state["sum"].share_memory_()
+                item, _ = make_item(name, param, 0, 0, settings, self.state, None)
+                put_states(self.state, param, item, item.step, settings, set())
+                for tensor in (*item.states, *item.companions):
+                    tensor.share_memory_()
 
 
 class Adadelta(DropIn):

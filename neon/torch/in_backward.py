@@ -125,9 +125,9 @@ class BackwardStepper(GroupStepper):
             or not own.plan.holds(grads)
         ):
             reach = Reaches(optimizer.partition).of(member.name, param)
-            item, _ = make_item(member.name, param, 0, member.order, settings.program, optimizer.state, reach)
+            item, _ = make_item(member.name, param, 0, member.order, settings, optimizer.state, reach)
             plan = Plan([item], grads, [settings])
-            slots = put_states(optimizer.state, param, item, plan.steps[0], settings.program, self._changed_states)
+            slots = put_states(optimizer.state, param, item, plan.steps[0], settings, self._changed_states)
             own = self._own[id(param)] = _Own(plan, slots)
         return own
 

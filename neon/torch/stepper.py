@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from neon.engine.blocks import BLOCK_CODECS
+from neon.engine.checks import check_parameter
 from neon.engine.plan import NotFiniteError, Plan
-from neon.engine.settings import Item, Reach
-from neon.engine.trace import Program
+from neon.engine.settings import Item, Reach, Settings
+from neon.engine.storage import complete
 from neon.engine.watch import same_objects
-from neon.optimizers.stepper import new_states
 from neon.torch.checkpoint import named_parameters
 from neon.torch.sharding import Reaches, is_sharded, local, local_gradients, shard_of, sharded_like
 from neon.torch.watched import Watched
@@ -173,7 +174,7 @@ class GroupStepper:
         settings = [optimizer.settings(values, unscale=self._unscales) for _, values in rows.listed]
         reaches = Reaches(optimizer.partition)
         made = [
-            make_item(name, param, row, order, settings[row].program, optimizer.state, reaches.of(name, param))
+            make_item(name, param, row, order, settings[row], optimizer.state, reaches.of(name, param))
             for order, row, name, param in updated
             if param.grad is not None or "step" in optimizer.state.get(param, {})
         ]
@@ -185,7 +186,7 @@ class GroupStepper:
         # Nothing was refused: only now are states put in place.
         self._states: Any = optimizer.state
         self._slots = [
-            (param, put_states(self._states, param, item, step, settings[item.group].program, self._changed_states))
+            (param, put_states(self._states, param, item, step, settings[item.group], self._changed_states))
             for (item, param), step in zip(made, plan.steps, strict=True)
         ]
         self._places = [place for place, _ in rows.listed]
@@ -220,25 +221,36 @@ class Rows:
 
 
 def make_item(
-    name: str, param: Any, row: int, order: int, program: Program, states: Mapping[Any, Any], reach: Reach | None
+    name: str, param: Any, row: int, order: int, settings: Settings, states: Mapping[Any, Any], reach: Reach | None
 ) -> tuple[Item, Any]:
     """A parameter with the states that it has, and new ones where it has none, as the engine takes it."""
     kept, part = states.get(param, {}), local(param)
-    complete = all(state in kept for state in program.states)
-    fresh = {} if complete else dict(zip(program.states, new_states(program, name, part), strict=True))
-    own = [local(kept[state]) if state in kept else fresh[state] for state in program.states]
+    check_parameter(name, part)
+    own, companions = complete(settings.storage, settings.program, part, _local_parts(kept))
     step = kept.get("step", torch.tensor(0.0))
-    return Item(name, part, own, step, row, order, reach, shard_of(param)), param
+    return Item(name, part, [*own.values()], step, row, order, reach, shard_of(param), companions), param
+
+
+def _local_parts(kept: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _local_parts(value) if isinstance(value, Mapping) else local(value) for key, value in kept.items()}
 
 
 def put_states(
-    states: Any, param: Any, item: Item, step: Tensor, program: Program, changes: set[int]
-) -> dict[str, Tensor]:
-    """Put the states of an item where torch keeps them; returns them by name."""
+    states: Any, param: Any, item: Item, step: Tensor, settings: Settings, changes: set[int]
+) -> dict[str, Any]:
+    """Put the states of an item where torch keeps them; returns them by name.
+
+    What has not the parameter's shape, the scales of 8-bit states, goes into a dict.
+    """
     state = Watched.of(states.get(param, {}), changes)
-    slots = {"step": step}
-    for name, part in zip(program.states, item.states, strict=True):
+    slots: dict[str, Any] = {"step": step}
+    beside = [*item.companions]
+    for name, part in zip(settings.program.states, item.states, strict=True):
         slots[name] = state[name] if name in state else sharded_like(param, part)
+        if part.dtype in BLOCK_CODECS:
+            slots.setdefault("scales", {})[name] = sharded_like(param, beside.pop(0))
+    if beside:
+        slots["low_bits"] = state["low_bits"] if "low_bits" in state else sharded_like(param, beside.pop(0))
     for name, tensor in slots.items():
         state.write_quietly(name, tensor)
     states.write_quietly(param, state)

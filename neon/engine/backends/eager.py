@@ -13,12 +13,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from neon.engine.blocks import BLOCK
 from neon.engine.graph import Node, walk
 from neon.engine.kernel import CHUNK, LANES, ROWS, Kernel, Stage
 
 if TYPE_CHECKING:
     from neon.engine.batch import Batch
 
+_WORDS = {8: torch.int8, 16: torch.int16}
 _WORD = 0xFFFFFFFF  # torch has no 32-bit unsigned arithmetic on every device: words are kept in int64
 
 
@@ -39,6 +41,17 @@ def _sqrt(x: Tensor) -> Tensor:
         return torch.sqrt(x)
     with np.errstate(invalid="ignore"):
         return torch.from_numpy(np.asarray(np.sqrt(x.numpy())))
+
+
+def _block_peak(bits: Tensor) -> Tensor:
+    """For each element the largest word of its block, as the float32 of these bits."""
+    blocks = torch.nn.functional.pad(bits, (0, -bits.numel() % BLOCK)).view(-1, BLOCK)
+    return _of_blocks(blocks.amax(1), bits.numel()).to(torch.int32).view(torch.float32)
+
+
+def _of_blocks(values: Tensor, n: int) -> Tensor:
+    """For each element the value of its block."""
+    return values.repeat_interleave(BLOCK)[:n]
 
 
 TORCH: dict[str, Callable[..., Tensor]] = {
@@ -72,6 +85,7 @@ TORCH: dict[str, Callable[..., Tensor]] = {
     "bits": lambda x: x.view(torch.int32).to(torch.int64) & _WORD,
     "from_bits": lambda x: x.to(torch.int32).view(torch.float32),
     "to_uint": lambda x: x.to(torch.int64) & _WORD,
+    "block_peak": _block_peak,
 }
 
 
@@ -107,7 +121,10 @@ def _execute(
     for node in walk(stage.roots, into_reductions=False, given=dict(values)):
         if node in values:
             continue
-        if node.args:
+        if node.op == "block_peak":
+            (x,) = (values[a].expand(n) for a in node.args)
+            values[node] = _block_peak(TORCH["bits"]((x.abs() if node.label == "signed" else x).contiguous()))
+        elif node.args:
             values[node] = TORCH[node.op](*(values[a] for a in node.args))
         else:
             values[node] = _leaf(node, tensors, n, compute, batch, position)
@@ -125,7 +142,11 @@ def _leaf(
         case "load":
             return tensors[node.label].to(compute)
         case "load_bits":
-            return tensors[node.label].view(torch.int16).to(torch.int64) & 0xFFFF
+            stored = tensors[node.label]
+            width = 8 * stored.itemsize
+            return stored.view(_WORDS[width]).to(torch.int64) & ((1 << width) - 1)
+        case "load_block":
+            return _of_blocks(tensors[node.label], n)
         case "index":
             return (torch.arange(n, device=device) + batch.offset_of(position)) & _WORD
         case "index_high":
@@ -139,7 +160,10 @@ def _leaf(
 
 def _store(target: Tensor, value: Tensor) -> None:
     if value.dtype == torch.int64:
-        target.view(torch.int16).copy_(value.to(torch.int16))
+        words = _WORDS[8 * target.itemsize]
+        target.view(words).copy_(value.to(words))
+    elif len(target) < len(value):
+        target.copy_(value[::BLOCK])
     else:
         target.copy_(value)
 

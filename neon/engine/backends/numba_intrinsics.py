@@ -22,16 +22,18 @@ def pointer(typingctx: Any, address: Any, dtype: Any) -> Any:
 
 
 @intrinsic(prefer_literal=True)
-def local(typingctx: Any, length: Any) -> Any:
-    """Memory for float64 numbers on the stack of the function, aligned for vectors."""
+def local(typingctx: Any, length: Any, dtype: Any) -> Any:
+    """Memory for so many numbers on the stack of the function, aligned for vectors."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = context.get_value_type(signature.return_type)
         with builder.goto_entry_block():
-            numbers = builder.alloca(ir.ArrayType(ir.DoubleType(), length.literal_value))
+            numbers = builder.alloca(ir.ArrayType(pointer.pointee, length.literal_value))
         numbers.align = 64
-        return builder.bitcast(numbers, ir.DoubleType().as_pointer())
+        return builder.bitcast(numbers, pointer)
 
-    return (types.CPointer(types.float64)(length), generate) if isinstance(length, types.IntegerLiteral) else None
+    known = isinstance(length, types.IntegerLiteral)
+    return (types.CPointer(dtype.dtype)(length, dtype), generate) if known else None
 
 
 @intrinsic(prefer_literal=True)

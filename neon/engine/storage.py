@@ -1,0 +1,87 @@
+"""Storage: in which formats the states of a parameter are kept, and the tensors that these formats need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neon.engine.blocks import BLOCK, BLOCK_CODECS
+from neon.engine.signs import never_negative
+from neon.engine.trace import Program
+
+# Below so many elements a state is float32 whatever was asked for: there is nothing to save.
+SMALL = 4096
+
+
+@dataclass(frozen=True)
+class Storage:
+    """What an optimizer asks for: a format of all states, or of some in pairs with names; whether weights are split."""
+
+    states: str | tuple[tuple[str, str], ...] | None = None
+    split: bool = False
+
+    def splits(self, param: Tensor) -> bool:
+        """Whether a weight has its low bits beside it: of those formats that lose them, bfloat16."""
+        return self.split and param.dtype == torch.bfloat16
+
+    def companions(self, states: Sequence[Tensor], param: Tensor) -> int:
+        """How many tensors stand beside these states."""
+        return sum(state.dtype in BLOCK_CODECS for state in states) + self.splits(param)
+
+    def dtype_of(self, state: str, program: Program, param: Tensor) -> torch.dtype:
+        """The format of a new state."""
+        wanted = self.states if isinstance(self.states, str) else dict(self.states or ()).get(state)
+        if param.dtype == torch.float64:
+            return torch.float64
+        if wanted is None or param.numel() < SMALL:
+            return torch.float32
+        if wanted == "int8":
+            return torch.uint8 if state in never_negative(program) else torch.int8
+        return getattr(torch, wanted)
+
+
+# States in the precision of the arithmetic, weights in their own.
+AS_COMPUTED = Storage()
+
+
+def new_state(value: float, dtype: torch.dtype, param: Tensor) -> tuple[Tensor, Tensor | None]:
+    """A state that is one number throughout, laid out as its parameter, and the scales of its blocks if it has any."""
+    codec = BLOCK_CODECS.get(dtype)
+    if codec is None:
+        return torch.full_like(param, value, dtype=dtype, requires_grad=False), None
+    code = (codec.largest_code | (0x80 if codec.signed and value < 0 else 0)) if value else 0
+    stored = torch.full_like(param, code, dtype=torch.uint8, requires_grad=False).view(dtype)
+    scales = torch.full(scale_shape(param.shape), abs(value) / codec.largest, device=param.device)
+    return stored, scales
+
+
+def scale_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """A scale for each block; by rows, as the parameter may be sharded, where blocks do not reach over them."""
+    rows, row = (shape[0], torch.Size(shape[1:]).numel()) if len(shape) > 1 else (1, torch.Size(shape).numel())
+    if len(shape) > 1 and row % BLOCK == 0:
+        return rows, row // BLOCK
+    return (-(-rows * row // BLOCK),)
+
+
+def complete(
+    storage: Storage, program: Program, param: Tensor, kept: Mapping[str, Any]
+) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """The states of a parameter by name, and what stands beside them in the order of a kernel: kept, else new.
+
+    `kept` has states by name, their scales as a dict under `scales`, and `low_bits` of the weight.
+    """
+    states, scales = {}, dict(kept.get("scales", {}))
+    for name, value in program.states.items():
+        if name in kept:
+            states[name] = kept[name]
+        else:
+            states[name], scales[name] = new_state(value, storage.dtype_of(name, program, param), param)
+    companions = [scales[name] for name, state in states.items() if state.dtype in BLOCK_CODECS]
+    if storage.splits(param):
+        new = torch.zeros_like(param, dtype=torch.int16, requires_grad=False)
+        companions.append(kept.get("low_bits", new))
+    return states, companions
