@@ -60,7 +60,7 @@ class BlockCodec:
         peak = node("block_peak", (value,), label="signed" if self.signed else "unsigned")
         usable = apply("less", _LEAST_PEAK, peak)
         inverse = apply("where", usable, self.largest / peak, 0.0)
-        code = self._code(apply("bits", abs(value) * inverse), random)
+        code = self._code(apply("bits", (abs(value) if self.signed else value) * inverse), random)
         if self.signed:
             sign = apply("uint_shr", apply("uint_and", apply("bits", value), 0x80000000), 24)
             code = apply("uint_or", code, sign)
@@ -68,23 +68,25 @@ class BlockCodec:
         return code, scale
 
     def _code(self, bits: Node, random: Node | None) -> Node:
-        """The code of a magnitude, relative to the largest value, by the bits of its float32."""
+        """The code of a magnitude, relative to the largest value, by the bits of its float32: nearest or at random."""
         dropped, value = 23 - self.mantissa, apply("from_bits", bits)
         step = 2.0 ** (self._lowest - 127 - self.mantissa)  # between subnormals
+        shift = -((self._lowest - 1) << 23)
         if random is None:
-            odd = apply("uint_and", apply("uint_shr", bits, dropped), 1)
-            rounding = apply("uint_add", odd, (1 << (dropped - 1)) - 1)
+            normal = apply("uint_add", bits, shift + (1 << (dropped - 1)) & 0xFFFFFFFF)
             # Beside a number whose last bit is one step, addition rounds to steps.
             beside = step * 2.0**23
             tiny = apply("uint_add", apply("bits", value + beside), -_bits(beside) & 0xFFFFFFFF)
         else:
-            rounding = apply("uint_shr", random, 32 - dropped)
+            shifted = apply("uint_add", bits, shift & 0xFFFFFFFF)
+            normal = apply("uint_add", shifted, apply("uint_shr", random, 32 - dropped))
             steps = apply("to_uint", apply("minimum", value * (2.0**21 / step), 2.0**30))
             tiny = apply("uint_shr", apply("uint_add", steps, apply("uint_shr", random, 11)), 21)
-        shifted = apply("uint_add", bits, -((self._lowest - 1) << 23) & 0xFFFFFFFF)
-        normal = apply("uint_shr", apply("uint_add", shifted, rounding), dropped)
-        code = apply("uint_where", apply("uint_less", bits, self._lowest << 23), tiny, normal)
-        code = apply("uint_where", apply("uint_less", code, self.largest_code), code, self.largest_code)
+        code = apply(
+            "uint_where", apply("uint_less", bits, self._lowest << 23), tiny, apply("uint_shr", normal, dropped)
+        )
+        if random is not None:  # the largest may come out of the division a little larger
+            code = apply("uint_where", apply("uint_less", code, self.largest_code), code, self.largest_code)
         if self.signed:
             return code
         # What divides must not become zero: a step by m/(√0 + ε) would be huge.

@@ -11,7 +11,6 @@ from neon.engine.graph import Node, apply, node, word
 # Two bijective 32-bit mixers with low bias: constants found by search (hash-prospector, C. Wellons, 2018).
 _MIXERS = ((16, 0x7FEB352D, 15, 0x846CA68B, 16), (17, 0xED5AD4BB, 11, 0xAC4C1B51, 15))
 _GOLDEN = 0x9E3779B9
-_STREAM = 0x85EBCA6B  # odd and far from a multiple of the other: streams are not steps of each other
 
 
 def _mix(x: Node, mixer: int) -> Node:
@@ -25,20 +24,21 @@ def _fold(x: Node, by: int) -> Node:
 
 
 def random_bits(stream: int = 0) -> Node:
-    """32 random bits for the element at hand; of less than 32, take the highest. Streams are independent.
+    """32 random bits for the element at hand; of less than 32, take the highest. Each stream has its own.
 
     The key of (seed, parameter, step, high word of the index) gives two words; one offsets the
     element's index, the other enters between the rounds, so that streams are not shifts of each other.
     The last step of the mixer is left out: it would change the low half alone.
     """
     leaves = {name: node(name, kind="uint") for name in ("index", "index_high", "tensor_key", "step_word")}
-    key = apply("uint_add", leaves["tensor_key"], apply("uint_mul", leaves["step_word"], _GOLDEN))
-    key = _mix(apply("uint_add", key, stream * _STREAM & 0xFFFFFFFF) if stream else key, 0)
+    key = _mix(apply("uint_add", leaves["tensor_key"], apply("uint_mul", leaves["step_word"], _GOLDEN)), 0)
     key = _mix(apply("uint_add", key, leaves["index_high"]), 1)
     salt = _mix(apply("uint_xor", key, word(_GOLDEN)), 0)
     first, multiply, second, multiply_again, _ = _MIXERS[0]
     x = apply("uint_mul", _fold(apply("uint_add", leaves["index"], key), first), multiply)
-    return apply("uint_mul", _fold(apply("uint_add", x, salt), second), multiply_again)
+    x = apply("uint_mul", _fold(apply("uint_add", x, salt), second), multiply_again)
+    # One more round, by a multiplier of the stream's own, costs a third of another hash.
+    return apply("uint_mul", _fold(x, 16), (stream * _GOLDEN | 1) & 0xFFFFFFFF) if stream else x
 
 
 def tensor_key(seed: int, parameter: int, shard: int = 0) -> int:
