@@ -14,7 +14,7 @@ import torch
 from neon.engine import codecs, graph
 from neon.engine.blocks import BLOCK_CODECS, scale_name
 from neon.engine.graph import REDUCTION, Node, walk
-from neon.engine.random import random_bits
+from neon.engine.random import dither_bits, random_bits
 from neon.engine.trace import Program
 
 # Elements that one reduction partial, and one unit of work for a thread, cover.
@@ -30,8 +30,8 @@ class Formats:
     """How the tensors of a kernel are kept: weight, gradient, states, and the rounding of the weight.
 
     `width` is the mantissa width that weights are rounded to at random, 0 for the format's own, None
-    for rounding to nearest; then states too, to their own. `split` says that a bfloat16 weight has its other
-    16 bits in a companion.
+    for rounding to nearest. States of less than 32 bits are always rounded at random. `split` says that
+    a bfloat16 weight has its other 16 bits in a companion.
     """
 
     w: torch.dtype
@@ -103,7 +103,7 @@ def lower(program: Program, formats: Formats) -> Kernel:
     values = dict(zip(program.outputs, _replace(list(program.outputs.values()), decoded), strict=True))
     stores: dict[str, Node] = {}
     for name, value in values.items():
-        stores |= _encode(name, value, elements[name], formats, [*elements].index(name))
+        stores |= _encode(name, value, elements[name], formats, [*elements].index(name) - 1)
     tensors = elements | companions(program, formats)
     guard = None if program.guard is None else _replace([program.guard], decoded)[0]
     return Kernel(program, formats, tensors, _stages(stores, guard), guard)
@@ -124,10 +124,14 @@ def _encode(name: str, value: Node, dtype: torch.dtype, formats: Formats, stream
     """What is stored for a new value, by the name of the tensor."""
     if name == "w" and formats.split:
         return dict(zip(("w", codecs.LOW_BITS), codecs.encode_split(value), strict=True))
-    random = None if formats.width is None else random_bits(0 if name == "w" else stream)
+    if name == "w":
+        random = None if formats.width is None else random_bits()
+        return {name: codecs.encode(value, dtype, formats.width or None, random)}
+    # A mean of squares moves by a thousandth of itself: to nearest, it would stand still.
+    random = dither_bits(stream)
     if dtype in BLOCK_CODECS:
         return dict(zip((name, scale_name(name)), BLOCK_CODECS[dtype].encode(value, random), strict=True))
-    return {name: codecs.encode(value, dtype, (formats.width or None) if name == "w" else None, random)}
+    return {name: codecs.encode(value, dtype, None, random)}
 
 
 def _replace(roots: Sequence[Node], mapping: dict[Node, Node]) -> list[Node]:

@@ -23,22 +23,38 @@ def _fold(x: Node, by: int) -> Node:
     return apply("uint_xor", x, apply("uint_shr", x, by))
 
 
-def random_bits(stream: int = 0) -> Node:
-    """32 random bits for the element at hand; of less than 32, take the highest. Each stream has its own.
-
-    The key of (seed, parameter, step, high word of the index) gives two words; one offsets the
-    element's index, the other enters between the rounds, so that streams are not shifts of each other.
-    The last step of the mixer is left out: it would change the low half alone.
-    """
-    leaves = {name: node(name, kind="uint") for name in ("index", "index_high", "tensor_key", "step_word")}
+def _keys() -> tuple[Node, Node]:
+    """Two words made of (seed, parameter, step, high word of the index)."""
+    leaves = {name: node(name, kind="uint") for name in ("index_high", "tensor_key", "step_word")}
     key = _mix(apply("uint_add", leaves["tensor_key"], apply("uint_mul", leaves["step_word"], _GOLDEN)), 0)
     key = _mix(apply("uint_add", key, leaves["index_high"]), 1)
-    salt = _mix(apply("uint_xor", key, word(_GOLDEN)), 0)
+    return key, _mix(apply("uint_xor", key, word(_GOLDEN)), 0)
+
+
+def random_bits() -> Node:
+    """32 random bits for the element at hand; of less than 32, take the highest.
+
+    One key offsets the element's index, the other enters between the rounds, so that streams are not shifts of
+    each other. The last step of the mixer is left out: it would change the low half alone.
+    """
+    key, salt = _keys()
     first, multiply, second, multiply_again, _ = _MIXERS[0]
-    x = apply("uint_mul", _fold(apply("uint_add", leaves["index"], key), first), multiply)
-    x = apply("uint_mul", _fold(apply("uint_add", x, salt), second), multiply_again)
-    # One more round, by a multiplier of the stream's own, costs a third of another hash.
-    return apply("uint_mul", _fold(x, 16), (stream * _GOLDEN | 1) & 0xFFFFFFFF) if stream else x
+    x = apply("uint_mul", _fold(apply("uint_add", node("index", kind="uint"), key), first), multiply)
+    return apply("uint_mul", _fold(apply("uint_add", x, salt), second), multiply_again)
+
+
+def dither_bits(stream: int) -> Node:
+    """Random bits for the states, of which less is asked than of weights, at a third of the cost; `stream` ≥ 1.
+
+    From step to step the bits of an element are as random as its key. Neighbours' are a shuffled Weyl sequence:
+    spread more evenly than at random.
+    """
+    _, salt = _keys()
+    return apply(
+        "uint_mul",
+        _fold(apply("uint_add", node("index", kind="uint"), salt), 16),
+        _GOLDEN * (2 * stream - 1) & 0xFFFFFFFF,
+    )
 
 
 def tensor_key(seed: int, parameter: int, shard: int = 0) -> int:
