@@ -16,6 +16,7 @@ from neon import optimizers
 from neon.engine import use_backend
 from neon.engine.backends import numba as numba_backend
 from neon.engine.kernel import CHUNK, LANES, Formats, Kernel, lower
+from neon.engine.storage import SMALL
 from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, Optimizer
 
 STORED = Path(__file__).parent / "kernels"
@@ -33,7 +34,8 @@ RULES = sorted(
 def kernel_of(optimizer: Optimizer, dtype: torch.dtype = torch.float32) -> Kernel:
     program = optimizer.settings(optimizer.group()).program
     width = optimizer.settings(optimizer.group()).width
-    states = (torch.float32,) * len(program.states)
+    storage, param = optimizer.settings(optimizer.group()).storage, torch.empty(SMALL, dtype=dtype)
+    states = tuple(storage.dtype_of(name, program, param) for name in program.states)
     return lower(program, Formats(dtype, dtype, states, width))
 
 
@@ -66,6 +68,7 @@ def test_clip_by_norm_costs_one_more_read_of_the_gradient() -> None:
     ("name", "optimizer", "dtype"),
     [
         *((cls.__name__.lower(), cls(*REQUIRED.get(cls, ())), torch.float32) for cls in RULES),
+        ("adam_int8", Adam(state_dtype="int8"), torch.bfloat16),
         ("adam_every_option", Adam(True, 1e-3, 0.9, 0.999, 1e-8, 1.0, 0.1, 2.0, wdecay=0.1), torch.bfloat16),
     ],
 )

@@ -47,14 +47,12 @@ def dither_bits(stream: int) -> Node:
     """Random bits for the states, of which less is asked than of weights, at a third of the cost; `stream` ≥ 1.
 
     From step to step the bits of an element are as random as its key. Neighbours' are a shuffled Weyl sequence:
-    spread more evenly than at random.
+    spread more evenly than at random. Streams are told apart by powers of one multiplier: by its multiples they
+    would be multiples of each other, which correlate.
     """
     _, salt = _keys()
-    return apply(
-        "uint_mul",
-        _fold(apply("uint_add", node("index", kind="uint"), salt), 16),
-        _GOLDEN * (2 * stream - 1) & 0xFFFFFFFF,
-    )
+    shuffled = _fold(apply("uint_add", node("index", kind="uint"), salt), 16)
+    return apply("uint_mul", shuffled, pow(_GOLDEN, stream, 1 << 32))
 
 
 def tensor_key(seed: int, parameter: int, shard: int = 0) -> int:

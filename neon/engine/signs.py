@@ -7,8 +7,9 @@ from functools import lru_cache
 from neon.engine.graph import REDUCTION, Node
 from neon.engine.trace import Program
 
-_ALWAYS = {"abs", "sqrt", "exp", "power_of_two", REDUCTION}
-_IF_ALL_ARE = {"add", "mul", "div", "pow", "minimum"}
+# A negative zero counts as negative: √−0 is one, and so may be the maximum of 0 and −0.
+_ALWAYS = {"abs", "exp", "power_of_two", REDUCTION}
+_IF_ALL_ARE = {"add", "mul", "div", "pow", "minimum", "maximum", "sqrt"}
 
 
 @lru_cache(maxsize=1024)
@@ -34,8 +35,6 @@ def _holds(node: Node, held: set[str]) -> bool:
             return not node.varies
         case "where":
             return all(_holds(branch, held) for branch in node.args[1:])
-        case "maximum":
-            return any(_holds(argument, held) for argument in node.args)
     if node.op == "mul" and node.args[0] is node.args[1]:
         return True
     return node.op in _ALWAYS or (node.op in _IF_ALL_ARE and all(_holds(argument, held) for argument in node.args))

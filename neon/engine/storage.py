@@ -28,9 +28,26 @@ class Storage:
         """Whether a weight has its low bits beside it: of those formats that lose them, bfloat16."""
         return self.split and param.dtype == torch.bfloat16
 
+    def check_states(self, program: Program) -> None:
+        """Refuse a format for a state that the rule does not have."""
+        for name in () if isinstance(self.states, str) else dict(self.states or ()):
+            if name not in program.states:
+                raise ValueError(
+                    f"state_dtype names a state {name!r}; {program.name} keeps {', '.join(program.states) or 'none'}. "
+                    "Fix the spelling or remove the key."
+                )
+
+    def check_weight(self, name: str, param: Tensor) -> None:
+        """Refuse a weight whose other bits cannot be kept beside it, though that was asked for."""
+        if self.split and param.dtype == torch.float16:
+            raise TypeError(
+                f"Parameter {name!r} is float16; master='split' keeps the other bits of bfloat16 weights alone. Keep the "
+                "model in bfloat16, or use stochastic_round=True."
+            )
+
     def companions(self, states: Sequence[Tensor], param: Tensor) -> int:
         """How many tensors stand beside these states."""
-        return sum(state.dtype in BLOCK_CODECS for state in states) + self.splits(param)
+        return sum(getattr(state, "dtype", None) in BLOCK_CODECS for state in states) + self.splits(param)
 
     def dtype_of(self, state: str, program: Program, param: Tensor) -> torch.dtype:
         """The format of a new state."""

@@ -239,6 +239,7 @@ class Optimizer:
         rounding = values["stochastic_round"]
         width = None if rounding is False else 0 if rounding is True else rounding
         storage = Storage(values["state_dtype"], values["master"] is not None)
+        storage.check_states(program)
         return Settings(program, values, (*outer, self), width, self.seed, storage)
 
     def match(self, site: Site) -> Match:

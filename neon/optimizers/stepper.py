@@ -120,6 +120,7 @@ class LayerStepper:
             program = settings[match.key].program
             check_parameter(site.label, param)
             storage, count = settings[match.key].storage, len(program.states)
+            storage.check_weight(site.label, param)
             fresh, beside = ({}, []) if states else complete(storage, program, param, {})
             used = states or [*fresh.values(), *beside]
             own, companions = used[:count], used[count:]

@@ -226,6 +226,7 @@ def make_item(
     """A parameter with the states that it has, and new ones where it has none, as the engine takes it."""
     kept, part = states.get(param, {}), local(param)
     check_parameter(name, part)
+    settings.storage.check_weight(name, part)
     own, companions = complete(settings.storage, settings.program, part, _local_parts(kept))
     step = kept.get("step", torch.tensor(0.0))
     return Item(name, part, [*own.values()], step, row, order, reach, shard_of(param), companions), param
