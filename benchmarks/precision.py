@@ -1,0 +1,323 @@
+"""What a format of weights or states costs in precision, in memory and in time, for every rule.
+
+    python benchmarks/precision.py                      # errors and memory, two minutes
+    python benchmarks/precision.py --speed              # instead: the time of Adam's step, half a minute
+
+Errors: every rule follows one sequence of gradients in float64 and in each format; the error is the root mean
+square of what the displacements of the weights differ by, relative to that of the displacements in float64.
+The gradients are those of a noisy quadratic at the weights of the float64 run, over three decades of
+curvature and of noise, of numbers that every format holds. So no weight is led back to where it should be:
+errors add up as they do not in training, of which benchmarks/low_precision_training.py is the measure.
+
+Writes tables, and results/precision.json and .svg.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from neon.bench import machine
+from neon.bench.rules import exported_rules, neon_optimizer
+from neon.compare.plot import GREY, INK
+from neon.compare.store import write_atomically
+from neon.engine.blocks import BLOCK, BLOCK_CODECS
+from neon.optimizers import Adam
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+ELEMENTS = 8192  # as many as have their states in the format that was asked for
+STEPS = (1, 100, 10_000)
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of the weights, and the options of a rule that go with it; a colour and a marker in the figure."""
+
+    dtype: torch.dtype
+    colour: str
+    marker: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+# Okabe and Ito's colours, which stay apart in every common form of colour blindness.
+FORMATS = {
+    "float32": Format(torch.float32, INK, "|"),
+    "bfloat16, to nearest": Format(torch.bfloat16, "#D55E00", "o"),
+    "bfloat16, at random": Format(torch.bfloat16, "#D55E00", "x", {"stochastic_round": True}),
+    "bfloat16, split": Format(torch.bfloat16, "#D55E00", "D", {"master": "split"}),
+    "float16, to nearest": Format(torch.float16, "#0072B2", "o"),
+    "float16, at random": Format(torch.float16, "#0072B2", "x", {"stochastic_round": True}),
+    "float32, states of 16 bits": Format(torch.float32, "#009E73", "s", {"state_dtype": "bfloat16"}),
+    "float32, states of 8 bits": Format(torch.float32, "#CC79A7", "^", {"state_dtype": "int8"}),
+}
+JOINED = "bfloat16, split, with its low bits"
+COLUMNS = {**FORMATS, JOINED: Format(torch.bfloat16, "#56B4E9", "_")}
+SMALLEST = {
+    "bfloat16, at random, states of 8 bits": Format(
+        torch.bfloat16, INK, "*", {"stochastic_round": True, "state_dtype": "int8"}
+    ),
+    "bfloat16, split, states of 8 bits": Format(torch.bfloat16, INK, "*", {"master": "split", "state_dtype": "int8"}),
+}
+
+
+def held_by_all(x: Tensor) -> Tensor:
+    """The nearest float64 numbers that bfloat16 and float16 both hold."""
+    return x.bfloat16().half().double()
+
+
+def errors(rule: str, steps: Sequence[int]) -> dict[str, list[float]]:
+    """The relative error of a rule in each format after so many steps."""
+    random = torch.Generator().manual_seed(0)
+    start = held_by_all(torch.randn(ELEMENTS, generator=random) * 0.1)
+    minimum = torch.randn(ELEMENTS, generator=random).double() * 0.1
+    curvature = 10.0 ** (-3 * torch.rand(ELEMENTS, generator=random).double())
+    noise = 0.1 * 10.0 ** (-3 * torch.rand(ELEMENTS, generator=random))
+
+    exact = nn.Parameter(start.clone())
+    weights = {name: nn.Parameter(start.to(form.dtype)) for name, form in FORMATS.items()}
+    optimizers = [neon_optimizer(rule).attach([exact])]
+    optimizers += [neon_optimizer(rule, **FORMATS[name].options).attach([w]) for name, w in weights.items()]
+    params = [exact, *weights.values()]
+    found: dict[str, list[float]] = {name: [] for name in COLUMNS}
+    for step in range(1, max(steps) + 1):
+        drawn = torch.randn(ELEMENTS, generator=random).mul_(noise)
+        gradient = held_by_all(curvature * (exact.detach() - minimum) + drawn)
+        by_dtype = {dtype: gradient.to(dtype) for dtype in {p.dtype for p in params}}
+        for param, optimizer in zip(params, optimizers, strict=True):
+            param.grad = by_dtype[param.dtype]
+            optimizer.step()
+        if step in steps:
+            moved = (exact.detach() - start).norm()
+            values = {name: w.detach().double() for name, w in weights.items()}
+            split = weights["bfloat16, split"]
+            values[JOINED] = joined(
+                split, optimizers[list(weights).index("bfloat16, split") + 1].state[split]["low_bits"]
+            )
+            for name, value in values.items():
+                found[name].append(float((value - exact.detach()).norm() / moved))
+    return found
+
+
+def joined(weight: Tensor, low_bits: Tensor) -> Tensor:
+    """The float32 numbers that split weights stand for: the weight's bits, then the low bits, which have a sign."""
+    high = weight.detach().view(torch.int16).int() << 16
+    return (high + low_bits.int()).view(torch.float32).double()
+
+
+def decoded(state: Tensor, scales: Tensor) -> Tensor:
+    """The numbers that a state of one byte stands for, where no sign is kept."""
+    codec, code = BLOCK_CODECS[state.dtype], state.int()
+    exponent = (code >> codec.mantissa) - (codec.largest_code >> codec.mantissa)
+    value = (1 + (code & (1 << codec.mantissa) - 1) / (1 << codec.mantissa)) * 2.0**exponent
+    return torch.where(code == 0, 0.0, value) * scales.repeat_interleave(BLOCK)
+
+
+def second_moments() -> dict[str, float]:
+    """Adam's mean of squares after gradients have become a tenth, over what it is in float64; by how it is rounded."""
+    random = torch.Generator().manual_seed(0)
+    ways: dict[str, tuple[torch.dtype, Callable[[Any], torch.optim.Optimizer]]] = {
+        "float64": (torch.float64, Adam().attach),
+        "bfloat16, to nearest (torch.optim.Adam)": (torch.bfloat16, torch.optim.Adam),
+        "bfloat16, at random": (torch.float32, Adam(state_dtype="bfloat16").attach),
+        "8 bits, at random": (torch.float32, Adam(state_dtype="int8").attach),
+    }
+    params = {name: nn.Parameter(torch.zeros(ELEMENTS, dtype=dtype)) for name, (dtype, _) in ways.items()}
+    optimizers = {name: make([params[name]]) for name, (_, make) in ways.items()}
+    for step in range(10_000):
+        gradient = held_by_all(torch.randn(ELEMENTS, generator=random) * (1.0 if step < 5000 else 0.1))
+        for name, param in params.items():
+            param.grad = gradient.to(param.dtype)
+            optimizers[name].step()
+    means: dict[str, float] = {}
+    for name, param in params.items():
+        state = optimizers[name].state[param]
+        moment = state["exp_avg_sq"]
+        moment = decoded(moment, state["scales"]["exp_avg_sq"]) if moment.dtype == torch.uint8 else moment
+        means[name] = float(moment.double().mean())
+    return {name: mean / means["float64"] for name, mean in means.items()}
+
+
+def bytes_per_weight(rule: str, form: Format) -> dict[str, float]:
+    """Bytes of the tensors that are kept between steps, for each weight of a large tensor."""
+    param = nn.Parameter(torch.zeros(1024, 1024, dtype=form.dtype))
+    param.grad = torch.ones_like(param)
+    optimizer = neon_optimizer(rule, **form.options).attach([param])
+    optimizer.step()
+    return {"weight": param.element_size(), "states": tensor_bytes(optimizer.state[param]) / param.numel()}
+
+
+def tensor_bytes(value: Any) -> int:
+    """The bytes of all tensors within a state, one-element counters left out."""
+    if isinstance(value, Mapping):
+        return sum(map(tensor_bytes, value.values()))
+    return value.numel() * value.element_size() if isinstance(value, Tensor) and value.numel() > 1 else 0
+
+
+# -- time ------------------------------------------------------------------------------------------
+
+TIMED = {
+    **FORMATS,
+    "float32, at random, states of 8 bits": Format(
+        torch.float32, INK, "", {"stochastic_round": True, "state_dtype": "int8"}
+    ),
+    **SMALLEST,
+}
+TIMED = {name: form for name, form in TIMED.items() if form.dtype != torch.float16}
+
+
+def seconds_per_step(rounds: int) -> dict[str, list[float]]:
+    """Seconds of Adam's step over two tensors of 4096 by 4096, by format; one of each in every round."""
+    optimizers: dict[str, torch.optim.Optimizer] = {}
+    for name, form in TIMED.items():
+        params = [nn.Parameter(torch.randn(4096, 4096).to(form.dtype)) for _ in range(2)]
+        for param in params:
+            param.grad = torch.randn(4096, 4096).to(form.dtype) * 1e-2
+        optimizers[name] = Adam(**form.options).attach(params)
+    seconds: dict[str, list[float]] = {name: [] for name in TIMED}
+    for number in range(-3, rounds):
+        for name, optimizer in optimizers.items():
+            start = time.perf_counter()
+            optimizer.step()
+            if number >= 0:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def speed(rounds: int) -> dict[str, Any]:
+    watch = machine.Watch()
+    medians = {name: statistics.median(times) for name, times in seconds_per_step(rounds).items()}
+    return {
+        "device": machine.device(),
+        "busy_with_others": watch.busy_with_others(),
+        "median_seconds": medians,
+        "8-bit states over float32": medians["float32, states of 8 bits"] / medians["float32"],
+        "at random over to nearest": medians["bfloat16, at random"] / medians["bfloat16, to nearest"],
+    }
+
+
+# -- what is written -------------------------------------------------------------------------------
+
+
+def precision(steps: Sequence[int]) -> dict[str, Any]:
+    return {
+        "device": machine.device(),
+        "elements": ELEMENTS,
+        "steps": list(steps),
+        "errors": {rule: errors(rule, steps) for rule in exported_rules()},
+        "second_moments": second_moments(),
+        "bytes": {
+            rule: {name: bytes_per_weight(rule, form) for name, form in {**FORMATS, **SMALLEST}.items()}
+            for rule in exported_rules()
+        },
+    }
+
+
+def print_precision(console: Console, report: Mapping[str, Any]) -> None:
+    for number, steps in enumerate(report["steps"]):
+        table = Table(title=f"Relative error after {steps:,} steps")
+        table.add_column("rule", no_wrap=True)
+        for name in COLUMNS:
+            table.add_column(name, justify="right")
+        for rule, found in report["errors"].items():
+            table.add_row(rule, *(f"{found[name][number]:.1e}" for name in COLUMNS))
+        console.print(table)
+    memory = Table("format", title="Bytes kept for each weight")
+    for rule in report["bytes"]:
+        memory.add_column(rule, justify="right")
+    for name in {**FORMATS, **SMALLEST}:
+        memory.add_row(name, *(f"{sum(line[name].values()):.2f}" for line in report["bytes"].values()))
+    console.print(memory)
+    for name, ratio in report["second_moments"].items():
+        console.print(f"Mean of squares, {name}: {ratio:.3f} of what it is in float64")
+
+
+def print_speed(console: Console, report: Mapping[str, Any]) -> None:
+    medians = report["median_seconds"]
+    table = Table("format", "ms", "of float32", title="A step of Adam over 2 x 4096 x 4096 weights")
+    for name, median in medians.items():
+        table.add_row(name, f"{median * 1e3:.2f}", f"{median / medians['float32']:.2f}")
+    console.print(table)
+    console.print(f"bfloat16, at random over to nearest: {report['at random over to nearest']:.3f}")
+    console.print(f"Processors busy with something else meanwhile: {report['busy_with_others']}")
+
+
+def save_figure(path: Path, report: Mapping[str, Any]) -> None:
+    """A panel for each number of steps: rules from top to bottom, a mark for each format."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"font.size": 9.0, "svg.hashsalt": "neon", "svg.fonttype": "path"}):
+        figure = Figure(figsize=(11.0, 4.6), facecolor="white")
+        FigureCanvasAgg(figure)
+        panels = figure.subplots(1, len(report["steps"]), sharey=True, squeeze=False)[0]
+        figure.subplots_adjust(left=0.17, right=0.98, top=0.90, bottom=0.24, wspace=0.08)
+        for number, axes in enumerate(panels):
+            _panel(axes, report, number)
+        figure.legend(
+            *panels[0].get_legend_handles_labels(), loc="lower left", ncols=5, frameon=False, bbox_to_anchor=(0.02, 0.0)
+        )
+        write_atomically(
+            path,
+            lambda file: figure.savefig(
+                file, format="svg", bbox_inches="tight", pad_inches=0.2, metadata={"Date": None}
+            ),
+        )
+
+
+def _panel(axes: Axes, report: Mapping[str, Any], number: int) -> None:
+    rules = list(report["errors"])
+    for name, form in COLUMNS.items():
+        values = [report["errors"][rule][name][number] for rule in rules]
+        axes.plot(values, range(len(rules)), form.marker, color=form.colour, ms=6, mfc="none", ls="", label=name)
+    axes.set_xscale("log")
+    axes.set_ylim(len(rules) - 0.5, -0.5)
+    axes.set_yticks(range(len(rules)), rules)
+    axes.set_title(f"Relative error after {report['steps'][number]:,} steps", loc="left", fontsize=10, color=INK)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color("#aaaaaa")
+    axes.tick_params(colors=GREY, which="both", length=2.5)
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
+    axes.grid(color="#e8e8e8", lw=0.7)
+    axes.set_axisbelow(True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", nargs="+", type=int, default=STEPS, help="after how many steps errors are taken")
+    parser.add_argument("--speed", action="store_true", help="time Adam's step, and nothing else")
+    parser.add_argument("--rounds", type=int, default=21, help="of timed steps")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
+    options = parser.parse_args()
+    path = options.output / "precision.json"
+    report = json.loads(path.read_text()) if path.exists() else {}
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    if options.speed:
+        report["speed"] = speed(options.rounds)
+        print_speed(console, report["speed"])
+    else:
+        torch.set_num_threads(1)  # the tensors are small
+        report["precision"] = precision(options.steps)
+        print_precision(console, report["precision"])
+        save_figure(path.with_suffix(".svg"), report["precision"])
+    options.output.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + "\n")
+    console.print(f"Written to {path}")
+
+
+if __name__ == "__main__":
+    main()
