@@ -49,12 +49,14 @@ class Storage:
         """How many tensors stand beside these states."""
         return sum(getattr(state, "dtype", None) in BLOCK_CODECS for state in states) + self.splits(param)
 
-    def dtype_of(self, state: str, program: Program, param: Tensor) -> torch.dtype:
-        """The format of a new state."""
+    def dtype_of(
+        self, state: str, program: Program, param: Tensor, size: int | None = None, blocks: bool = True
+    ) -> torch.dtype:
+        """The format of a new state. `size` and `blocks` are of a whole parameter of which `param` is a part."""
         wanted = self.states if isinstance(self.states, str) else dict(self.states or ()).get(state)
         if param.dtype == torch.float64:
             return torch.float64
-        if wanted is None or param.numel() < SMALL:
+        if wanted is None or (param.numel() if size is None else size) < SMALL or (wanted == "int8" and not blocks):
             return torch.float32
         if wanted == "int8":
             return torch.uint8 if state in never_negative(program) else torch.int8
@@ -85,18 +87,26 @@ def scale_shape(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def complete(
-    storage: Storage, program: Program, param: Tensor, kept: Mapping[str, Any]
+    storage: Storage,
+    program: Program,
+    param: Tensor,
+    kept: Mapping[str, Any],
+    *,
+    size: int | None = None,
+    blocks: bool = True,
 ) -> tuple[dict[str, Tensor], list[Tensor]]:
     """The states of a parameter by name, and what stands beside them in the order of a kernel: kept, else new.
 
-    `kept` has states by name, their scales as a dict under `scales`, and `low_bits` of the weight.
+    `kept` has states by name, their scales as a dict under `scales`, and `low_bits` of the weight. Where
+    `param` is a part of a parameter, `size` counts the elements of the whole, and `blocks` says whether parts are
+    of whole blocks; where not, states that would be in blocks are float32.
     """
     states, scales = {}, dict(kept.get("scales", {}))
     for name, value in program.states.items():
         if name in kept:
             states[name] = kept[name]
         else:
-            states[name], scales[name] = new_state(value, storage.dtype_of(name, program, param), param)
+            states[name], scales[name] = new_state(value, storage.dtype_of(name, program, param, size, blocks), param)
     companions = [scales[name] for name, state in states.items() if state.dtype in BLOCK_CODECS]
     if storage.splits(param):
         new = torch.zeros_like(param, dtype=torch.int16, requires_grad=False)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import copy
 import math
 from collections import ChainMap, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from neon.engine.blocks import BLOCK_CODECS
 from neon.engine.codecs import CODECS
-from neon.engine.trace import signature
+from neon.engine.signs import never_negative
+from neon.engine.storage import Storage, scale_shape
+from neon.engine.trace import Program, signature
 from neon.optimizers.optimizer import Optimizer
-from neon.torch.sharding import is_sharded
+from neon.torch.sharding import is_sharded, keeps_blocks
 
 if TYPE_CHECKING:
     from neon.torch.optimizer import AttachedOptimizer
@@ -26,6 +29,8 @@ _NEUTRAL = {"amsgrad": False, "centered": False, "nesterov": False, "lr_decay": 
 _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 # States that torch keeps without a count of the steps (SGD): they have had one at least.
 _UNCOUNTED = {"momentum_buffer"}
+# What a state has beside the states of its rule.
+_BESIDE = {"step", "scales", "low_bits"}
 _SHOWN_LINES, _SHOWN_NAMES = 10, 3
 
 
@@ -65,9 +70,17 @@ def taken_up(optimizer: AttachedOptimizer, state_dict: Any) -> dict[str, Any]:
     _refuse(differences)
     for param, state in states.items():
         if isinstance(param, Tensor):
-            copies = {key: value.detach().to(param.device, copy=True) for key, value in state.items() if key != "step"}
-            states[param] = {"step": torch.tensor(float(state.get("step", 1)), dtype=torch.float32), **copies}
+            step = torch.tensor(float(state.get("step", 1)), dtype=torch.float32)
+            own = {key: value for key, value in state.items() if key != "step"}
+            states[param] = {"step": step, **mapped(lambda t, at=param.device: t.detach().to(at, copy=True), own)}
     return {"state": states, "param_groups": groups}
+
+
+def mapped(change: Callable[[Any], Any], value: Any) -> Any:
+    """The value changed; of a dict, a new one of what is in it, changed."""
+    if isinstance(value, Mapping):
+        return {key: mapped(change, item) for key, item in value.items()}
+    return change(value)
 
 
 def _refuse(differences: Iterable[str]) -> None:
@@ -117,6 +130,8 @@ class _Taking:
     def __init__(self, optimizer: AttachedOptimizer, label: str, group: dict[str, Any], saved: dict[str, Any]) -> None:
         self._optimizer, self._label, self._own, self._saved = optimizer, label, group, saved
         values = {key: copy.deepcopy(value) for key, value in saved.items() if key not in ("params", "param_names")}
+        if isinstance(formats := values.get("state_dtype"), list):  # torch makes lists of tuples
+            values["state_dtype"] = tuple(map(tuple, formats))
         self.group = {**group, **values}
         self.numbers: list[Any] = list(saved["params"])
         self.fits = False
@@ -155,6 +170,12 @@ class _Taking:
 
     def _foreign(self) -> Iterator[str]:
         """Values of torch's rules with which this rule's steps would be others."""
+        own, saved = (group.get("state_dtype") for group in (self._own, self.group))
+        if isinstance(self.numbers[0], str) and own != saved:
+            yield (
+                f"{self._label}: saved with state_dtype={saved!r}, this optimizer has {own!r}: "
+                "torch.distributed.checkpoint loads into the states that there are. Make the optimizer with the same"
+            )
         for flag, neutral in _NEUTRAL.items():
             if flag not in self._own and self._saved.get(flag, neutral) != neutral:
                 yield f"{self._label}: saved with {flag}={self._saved[flag]!r}, which {self._rule} does not have"
@@ -189,12 +210,13 @@ class _Taking:
     def state(self, name: str, param: Tensor, state: dict[str, Any]) -> Iterator[str]:
         """What keeps a parameter from taking up a saved state."""
         own = self.group.get("overrides", {}).get(name)
-        program = (self._optimizer.settings(ChainMap(own, self.group)) if own else self._settings).program
+        settings = self._optimizer.settings(ChainMap(own, self.group)) if own else self._settings
+        program = settings.program
         leaf = type(self._optimizer._leaves[self.group["optimizer"]][0])
         # What is kept may depend on values: a momentum that is switched off keeps its velocity.
         known = {*program.states, *(signature(leaf.rule).states if leaf.rule else ())}
         varies = leaf.select_rule is not Optimizer.select_rule
-        found = {key for key in state if key != "step"}
+        found = {key for key in state if key not in _BESIDE}
         missing = [key for key in program.states if key not in state]
         if "step" not in state and not found <= _UNCOUNTED and "step" in signature(program.rule).keywords:
             missing.append("step")
@@ -204,8 +226,11 @@ class _Taking:
         elif missing and (found or not varies):
             yield f"{name}: has no {' and no '.join(missing)} in the checkpoint, only {', '.join(state)}"
         else:
+            yield from (f"{name}: {wrong}" for wrong in _beside(state, param, settings.storage))
             for key, value in state.items():
-                if wrong := _wrong_count(value) if key == "step" else _wrong_tensor(value, param):
+                if key in ("scales", "low_bits"):
+                    continue
+                if wrong := _wrong_count(value) if key == "step" else _wrong_state(key, value, param, program):
                     yield f"{name}: {key} {wrong}"
                     return  # the other states will be alike
 
@@ -216,13 +241,51 @@ def _wrong_count(value: Any) -> str | None:
     return None if counts else f"is {value!r} in the checkpoint; it must be a number of steps"
 
 
-def _wrong_tensor(value: Any, param: Tensor) -> str | None:
+def _wrong_state(key: str, value: Any, param: Tensor, program: Program) -> str | None:
+    served = [*CODECS, torch.int8, *([torch.uint8] if key in never_negative(program) else [])]
+    wrong = _wrong_tensor(value, param, param.shape, served)
+    if wrong is None and value.dtype in BLOCK_CODECS:
+        if param.dtype == torch.float64:
+            return f"has dtype {value.dtype} in the checkpoint; the parameter is float64, and so are its states"
+        if not keeps_blocks(param):
+            return f"has dtype {value.dtype} in the checkpoint, in blocks that the parameter's placements would cut"
+    return wrong
+
+
+def _beside(state: Mapping[str, Any], param: Tensor, storage: Storage) -> Iterator[str]:
+    """What is wrong with the tensors that stand beside states: scales of blocks, low bits of the weight."""
+    scales = state.get("scales", {})
+    if not isinstance(scales, Mapping):
+        yield f"scales is {scales!r} in the checkpoint; it must be a dict of tensors"
+        return
+    blocks = [key for key, value in state.items() if isinstance(value, Tensor) and value.dtype in BLOCK_CODECS]
+    for key in blocks:
+        if key not in scales:
+            yield f"{key} has dtype {state[key].dtype} and no scales in the checkpoint"
+        elif wrong := _wrong_tensor(scales[key], param, scale_shape(param.shape), [torch.float32]):
+            yield f"scales of {key}: the tensor {wrong}"
+    lone = [key for key in scales if key not in blocks]
+    if lone:
+        yield f"there are scales of {_some(lone)} in the checkpoint, which is no state of 8 bits there"
+    if "low_bits" in state:
+        if not storage.splits(param):
+            yield (
+                f"low_bits is in the checkpoint; the parameter has dtype {param.dtype}, and low bits are kept of "
+                "bfloat16 with master='split'"
+            )
+        elif wrong := _wrong_tensor(state["low_bits"], param, param.shape, [torch.int16]):
+            yield f"low_bits {wrong}"
+
+
+def _wrong_tensor(value: Any, param: Tensor, shape: Sequence[int], dtypes: Iterable[torch.dtype]) -> str | None:
+    """What is wrong with a tensor that belongs to a parameter."""
     if not isinstance(value, Tensor):
         return f"is {value!r} in the checkpoint; it must be a tensor"
-    if value.shape != param.shape:
-        return f"has shape {tuple(value.shape)} in the checkpoint; the parameter has shape {tuple(param.shape)}"
-    if value.dtype not in CODECS:
-        return f"has dtype {value.dtype} in the checkpoint; served are {', '.join(map(str, CODECS))}"
+    if tuple(value.shape) != tuple(shape):
+        wanted = "parameter has" if tuple(shape) == tuple(param.shape) else "blocks of the parameter ask for"
+        return f"has shape {tuple(value.shape)} in the checkpoint; the {wanted} shape {tuple(shape)}"
+    if value.dtype not in dtypes:
+        return f"has dtype {value.dtype} in the checkpoint; served are {', '.join(map(str, dtypes))}"
     if is_sharded(value) != is_sharded(param):
         here, there = (f"{'' if is_sharded(t) else 'not '}distributed" for t in (param, value))
         return (

@@ -15,7 +15,7 @@ from neon.engine.options import PREVIOUS
 from neon.engine.plan import Plan
 from neon.torch.checkpoint import named_parameters
 from neon.torch.sharding import Reaches, local, local_gradients
-from neon.torch.stepper import GroupStepper, Rows, make_item, put_states
+from neon.torch.stepper import GroupStepper, Rows, make_item, put_states, still_has
 
 if TYPE_CHECKING:
     from neon.torch.optimizer import AttachedOptimizer
@@ -51,7 +51,7 @@ class _Own(NamedTuple):
     """The plan of one parameter, and the states that it was made for."""
 
     plan: Plan
-    slots: dict[str, Tensor]
+    slots: dict[str, Any]
 
 
 class BackwardStepper(GroupStepper):
@@ -120,7 +120,7 @@ class BackwardStepper(GroupStepper):
         if (
             own is None
             or not own.plan.settings[0].alike(settings)
-            or any(state.get(name) is not tensor for name, tensor in own.slots.items())
+            or not still_has(state, own.slots)
             or own.plan.params[0] is not local(param)
             or not own.plan.holds(grads)
         ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from neon.optimizers.schedules import Schedule, is_constant, rate
 from neon.optimizers.sites import Site
 from neon.optimizers.values import check_names
 from neon.torch import layers as by_layer
-from neon.torch.checkpoint import named_parameters, taken_up
+from neon.torch.checkpoint import mapped, named_parameters, taken_up
 from neon.torch.in_backward import BackwardStepper, refuse_replicas
 from neon.torch.sharding import Partition
 from neon.torch.stepper import GroupStepper
@@ -38,6 +38,15 @@ _ONLY_IN_BACKWARD = (
     "gradient_clip_previous_norm is for in_backward=True, where the norm over all gradients is not known in time. "
     "Without it, give the optimizer gradient_clip_norm."
 )
+
+
+def _tensors(state: Mapping[str, Any]) -> Iterator[Tensor]:
+    """The tensors of a state, those of the dicts in it too."""
+    for value in state.values():
+        if isinstance(value, Mapping):
+            yield from _tensors(value)
+        elif isinstance(value, Tensor):
+            yield value
 
 
 def _untraced(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -295,7 +304,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         """Groups and states, as torch's own optimizers give them."""
         self._stepper.close(self)
         packed = _untraced(torch.optim.Optimizer.state_dict)(self)
-        states = {key: dict(s) if isinstance(s, dict) else s for key, s in packed["state"].items()}
+        states = {key: mapped(lambda value: value, state) for key, state in packed["state"].items()}
         return packed | {"state": states}
 
     @uncompiled
@@ -327,7 +336,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
 
     def __repr__(self) -> str:
         sizes = {
-            id(param): sum(v.numel() * v.element_size() for v in state.values() if isinstance(v, Tensor))
+            id(param): sum(tensor.numel() * tensor.element_size() for tensor in _tensors(state))
             for param, state in self.state.items()
         }
         known = {id(site.param) for site, _ in self.assigned}

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
+from neon.engine.blocks import BLOCK
 from neon.engine.settings import WHOLE, Reach, Shard
+from neon.engine.storage import scale_shape
 
 
 class Partition:
@@ -92,12 +94,25 @@ def shard_of(param: Any) -> Shard:
 
 
 def sharded_like(param: Any, part: Tensor) -> Tensor:
-    """A state of a parameter, from this process's part of it."""
+    """A state of a parameter, or the scales of its blocks, from this process's part of it."""
     if not is_sharded(param):
         return part
+    shape, stride = param.shape, param.stride()
+    if part.shape != local(param).shape:
+        shape = torch.Size(scale_shape(shape))
+        stride = torch.empty(shape, device="meta").stride()
     return type(param.data).from_local(
-        part, param.device_mesh, param.placements, run_check=False, shape=param.shape, stride=param.stride()
+        part, param.device_mesh, param.placements, run_check=False, shape=shape, stride=stride
     )
+
+
+def keeps_blocks(param: Any) -> bool:
+    """Whether every block of a parameter's numbers lies on one process, and its scale at the same place."""
+    if not is_sharded(param):
+        return True
+    cuts = [placement for placement in param.placements if not placement.is_replicate()]
+    by_rows = all(type(cut).__name__ == "Shard" and cut.dim == 0 for cut in cuts)
+    return not cuts or (by_rows and param.dim() > 1 and math.prod(param.shape[1:]) % BLOCK == 0)
 
 
 class Reaches:

@@ -19,7 +19,7 @@ from neon.engine.settings import Item, Reach, Settings
 from neon.engine.storage import complete
 from neon.engine.watch import same_objects
 from neon.torch.checkpoint import named_parameters
-from neon.torch.sharding import Reaches, is_sharded, local, local_gradients, shard_of, sharded_like
+from neon.torch.sharding import Reaches, is_sharded, keeps_blocks, local, local_gradients, shard_of, sharded_like
 from neon.torch.watched import Watched
 
 if TYPE_CHECKING:
@@ -146,12 +146,7 @@ class GroupStepper:
     def _states_stand(self) -> bool:
         """Whether what was written to states leaves the tensors of the plan in their places."""
         self._changed_states.clear()
-        states = [self._states.get(param) for param, _ in self._slots]
-        return all(isinstance(state, Watched) for state in states) and all(
-            state.get(name) is tensor
-            for state, (_, slots) in zip(states, self._slots, strict=True)
-            for name, tensor in slots.items()
-        )
+        return all(still_has(self._states.get(param), slots) for param, slots in self._slots)
 
     def _unplanned_gradient(self) -> bool:
         return bool(self._without) and any(param.grad is not None for param in self._without)
@@ -227,9 +222,18 @@ def make_item(
     kept, part = states.get(param, {}), local(param)
     check_parameter(name, part)
     settings.storage.check_weight(name, part)
-    own, companions = complete(settings.storage, settings.program, part, _local_parts(kept))
+    size, blocks = param.numel(), keeps_blocks(param)
+    own, companions = complete(settings.storage, settings.program, part, _local_parts(kept), size=size, blocks=blocks)
     step = kept.get("step", torch.tensor(0.0))
     return Item(name, part, [*own.values()], step, row, order, reach, shard_of(param), companions), param
+
+
+def still_has(state: Any, slots: Mapping[str, Any]) -> bool:
+    """Whether a state has the tensors of a plan in their places, and says so when they are taken away."""
+    return isinstance(state, Watched) and all(
+        still_has(state.get(name), planned) if isinstance(planned, dict) else state.get(name) is planned
+        for name, planned in slots.items()
+    )
 
 
 def _local_parts(kept: Mapping[str, Any]) -> dict[str, Any]:
@@ -244,16 +248,22 @@ def put_states(
     What has not the parameter's shape, the scales of 8-bit states, goes into a dict.
     """
     state = Watched.of(states.get(param, {}), changes)
+    scales = Watched.of(state.get("scales", {}), changes)
     slots: dict[str, Any] = {"step": step}
     beside = [*item.companions]
     for name, part in zip(settings.program.states, item.states, strict=True):
         slots[name] = state[name] if name in state else sharded_like(param, part)
         if part.dtype in BLOCK_CODECS:
-            slots.setdefault("scales", {})[name] = sharded_like(param, beside.pop(0))
+            blocks = beside.pop(0)
+            slots.setdefault("scales", {})[name] = scales[name] if name in scales else sharded_like(param, blocks)
     if beside:
         slots["low_bits"] = state["low_bits"] if "low_bits" in state else sharded_like(param, beside.pop(0))
     for name, tensor in slots.items():
-        state.write_quietly(name, tensor)
+        if name != "scales":
+            state.write_quietly(name, tensor)
+    for name, tensor in slots.get("scales", {}).items():
+        scales.write_quietly(name, tensor)
+        state.write_quietly("scales", scales)
     states.write_quietly(param, state)
     return slots
 
