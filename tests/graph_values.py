@@ -18,6 +18,9 @@ def value_of(root: Node, leaves: Mapping[str, Tensor]) -> Tensor:
         if node.op == "const":
             dtype = torch.int64 if node.kind == "uint" else torch.float32
             values[node] = torch.tensor(node.label, dtype=dtype)
+        elif node.op == "block_peak":
+            (x,) = (values[a] for a in node.args)
+            values[node] = TORCH["block_peak"](TORCH["bits"](x.abs() if node.label == "signed" else x))
         elif node.args:
             values[node] = TORCH[node.op](*(values[a] for a in node.args))
         else:
