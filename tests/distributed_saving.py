@@ -63,6 +63,27 @@ def zero(rule: str) -> Any:
     return {"losses": losses, **states, **everything(model)}
 
 
+def zero_poisoned() -> Any:
+    """A gradient that is not finite, of a parameter that one rank updates."""
+    model = net()
+
+    def attach(params: Any, **defaults: Any) -> Any:
+        return RULES["adam"]().attach(params, partitioned=dist.get_world_size() > 1, skip_nonfinite=True)
+
+    weights = zero_groups(model, "adam")
+    alone = dist.get_world_size() == 1
+    opt: Any = attach(weights) if alone else ZeroRedundancyOptimizer(weights, optimizer_class=attach)  # type: ignore[arg-type]
+    for step in range(STEPS):
+        for p in weights:
+            p.grad = torch.full_like(p, torch.inf if step == 1 and p is weights[1] else 1.0)
+        opt.step()
+    own = opt if alone else opt.optim
+    names: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(names, own.last_nonfinite)
+    named = sum(name is not None for name in names)  # by the rank that holds it alone
+    return {"skipped": own.skipped_steps, "named": named, **everything(model)}
+
+
 def consolidated(opt: Any) -> dict[str, Any]:
     """The states of all ranks, on every rank."""
     if dist.get_world_size() == 1:

@@ -21,8 +21,10 @@ CURVES: list[tuple[Any, ...]] = [
     *(("in_backward", previous) for previous in (None, 0.5)),
     *(("flat", rule) for rule in ("adam", "momentum")),
     *(("zero", rule) for rule in RULES),
+    ("zero_poisoned",),
     ("by_class",),
     ("from_rank_zero",),
+    ("documented",),
 ]
 SCALED = [("scaled", way, rule) for way in ("data parallel", "sharded") for rule in ("momentum", "torch")]
 LOW = [("low_precision", rule, dtype) for rule in ("mapping", "own", "torch") for dtype in ("float32", "bfloat16")]

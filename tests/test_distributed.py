@@ -71,7 +71,7 @@ def test_training_is_that_of_one_process(folder: Path, case: Case, world: int) -
 
 
 def assert_close(found: Any, expected: Any) -> None:
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-15)
 
 
 @pytest.mark.parametrize("case", LOW, ids=name_of)
@@ -118,6 +118,12 @@ def test_a_gradient_that_is_not_finite_on_one_rank_is_skipped_by_all_and_named(
 
 
 @pytest.mark.parametrize("world", [1, *MANY])
+def test_partitioned_all_skip_what_one_rank_finds_not_finite(folder: Path, world: int) -> None:
+    for found in results(folder, ("zero_poisoned",), world):
+        assert (found["skipped"], found["named"]) == (1, 1)
+
+
+@pytest.mark.parametrize("world", [1, *MANY])
 @pytest.mark.parametrize("way", ["data parallel", "sharded"])
 def test_a_scaler_leaves_out_what_overflows_on_one_rank(folder: Path, way: str, world: int) -> None:
     for found in results(folder, ("scaled", way, "momentum"), world):
@@ -136,6 +142,7 @@ def test_a_run_goes_on_from_what_other_numbers_of_ranks_have_saved(folder: Path,
     for saved_by, resumed in found.items():
         assert resumed.pop("dummy step")
         assert resumed.pop("strays") == []
+        # DistributedDataParallel itself sums in another order in its first step than later.
         check = assert_same if saved_by == f"from {world}" and "data parallel" not in case else assert_close
         check(resumed, uninterrupted)
 
