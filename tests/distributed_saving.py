@@ -27,17 +27,17 @@ def zero_groups(model: Any, rule: str) -> list[Any]:
 
 
 def zero_optimizer(model: Any, rule: str) -> Any:
-    spread = dist.get_world_size() > 1
+    several = dist.get_world_size() > 1
 
     def attach(params: Any, **defaults: Any) -> torch.optim.Optimizer:
         if rule == "drop-in":
-            return neon.torch.AdamW(params, gradient_clip_norm=0.5, partitioned=spread, **defaults)
-        opt = RULES[rule]().attach(params, partitioned=spread)
+            return neon.torch.AdamW(params, gradient_clip_norm=0.5, partitioned=several, **defaults)
+        opt = RULES[rule]().attach(params, partitioned=several)
         for group in opt.param_groups:
             group.update(defaults)
         return opt
 
-    if not spread:
+    if not several:
         return attach(zero_groups(model, rule), lr=0.05)
     return ZeroRedundancyOptimizer(zero_groups(model, rule), optimizer_class=attach, lr=0.05)  # type: ignore[arg-type]
 

@@ -41,9 +41,12 @@ def results(folder: Path, case: Case, world: int) -> list[dict[str, Any]]:
     """What a case gave each rank; a rank that failed fails the test, with its traceback."""
     found = []
     for rank in range(world):
-        path = folder / kept(case, world, rank)
-        ended = {} if path.exists() else {"error": f"it ended before.\n{(folder / said(world, rank)).read_text()}"}
-        found.append(ended or torch.load(path))
+        path, last_words = folder / kept(case, world, rank), folder / said(world, rank)
+        if path.exists():
+            found.append(torch.load(path))
+        else:
+            words = last_words.read_text() if last_words.exists() else "Ranks of a larger world ended early."
+            found.append({"error": f"nothing was kept.\n{words}"})
     errors = [f"Rank {rank} of {world}: {one['error']}" for rank, one in enumerate(found) if one and "error" in one]
     if errors:
         pytest.fail("\n".join(errors), pytrace=False)
