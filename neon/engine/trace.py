@@ -20,6 +20,7 @@ RESERVED = {
     "batch_size", "outer_clip_norms", "name", "schedule", "stochastic_round", "gradient_clip_norm",
     "gradient_clip_value", "param_clip_value", "wdecay", "maximize", "seed", "optimizer", "params",
     "grad_scale", "previous_norm", "gradient_clip_previous_norm", "overrides",
+    "frozen", "initial_lr", "param_names", "scheduled_lr", "updates",
 }  # fmt: skip
 
 
