@@ -31,8 +31,19 @@ _SHOWN_LINES, _SHOWN_NAMES = 10, 3
 
 def named_parameters(group: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
     """The parameters of a group with their names, made up from their places where there are none."""
-    names = group.get("param_names") or [f"params[{i}] of {group['optimizer']!r}" for i in range(len(group["params"]))]
-    return list(zip(names, group["params"], strict=True))
+    if has_names(group):
+        return list(zip(group["param_names"], group["params"], strict=True))
+    if group.get("overrides"):
+        raise ValueError(
+            f"The group of {group['optimizer']!r} has other parameters than those of its names, for some of which "
+            f"values are set: {_some(group['overrides'])}. Call unset or unfreeze before parameters are replaced."
+        )
+    return [(f"params[{i}] of {group['optimizer']!r}", param) for i, param in enumerate(group["params"])]
+
+
+def has_names(group: Mapping[str, Any]) -> bool:
+    """Whether the names are those of the parameters: wrappers put one flat tensor in the place of many."""
+    return "param_names" in group and len(group["param_names"]) == len(group["params"])
 
 
 def taken_up(optimizer: AttachedOptimizer, state_dict: Any) -> dict[str, Any]:
@@ -118,6 +129,8 @@ class _Taking:
         self._optimizer, self._label, self._own, self._saved = optimizer, label, group, saved
         values = {key: copy.deepcopy(value) for key, value in saved.items() if key not in ("params", "param_names")}
         self.group = {**group, **values}
+        if "previous_norm" not in values:  # saved before the first step
+            self.group.pop("previous_norm", None)
         self.numbers: list[Any] = list(saved["params"])
         self.fits = False
         if "param_names" in saved:

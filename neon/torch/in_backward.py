@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from neon.engine.options import PREVIOUS
 from neon.engine.plan import Plan
+from neon.engine.watch import same_objects
 from neon.torch.checkpoint import named_parameters
 from neon.torch.sharding import Reaches, local, local_gradients
 from neon.torch.stepper import GroupStepper, Rows, make_item, put_states
@@ -39,6 +40,11 @@ def _arrived(optimizer: weakref.ref[AttachedOptimizer], param: Tensor) -> None:
         owner._stepper.arrived(owner, param)
 
 
+def _listed(optimizer: AttachedOptimizer) -> list[Any]:
+    """All parameters, with a None behind each group's."""
+    return [param for group in optimizer.param_groups for param in (*group["params"], None)]
+
+
 class _Member(NamedTuple):
     """Where a parameter stands among all: its group, its name, its number."""
 
@@ -48,9 +54,10 @@ class _Member(NamedTuple):
 
 
 class _Own(NamedTuple):
-    """The plan of one parameter, and the states that it was made for."""
+    """The plan of one parameter, and the group and the states that it was made for."""
 
     plan: Plan
+    group: dict[str, Any]
     slots: dict[str, Tensor]
 
 
@@ -63,6 +70,7 @@ class BackwardStepper(GroupStepper):
         self._hooks: list[Any] = []
         self._own: dict[int, _Own] = {}
         self._done: set[int] = set()
+        self._stands = True  # whether the parameters are those that have hooks
         self._squares = 0.0
 
     def watch(self, optimizer: AttachedOptimizer) -> None:
@@ -72,6 +80,7 @@ class BackwardStepper(GroupStepper):
         members = [
             (place, *named) for place, group in enumerate(optimizer.param_groups) for named in named_parameters(group)
         ]
+        self._listed = _listed(optimizer)
         self._members = {id(param): _Member(place, name, order) for order, (place, name, param) in enumerate(members)}
         arrived = partial(_arrived, weakref.ref(optimizer))
         self._hooks = [p.register_post_accumulate_grad_hook(arrived) for *_, p in members if p.requires_grad]
@@ -88,6 +97,8 @@ class BackwardStepper(GroupStepper):
                 "has looked at the gradients. Train in bfloat16 without a scaler, or attach without in_backward."
             )
         with self._arriving:
+            if not same_objects(_listed(optimizer), self._listed):
+                self.watch(optimizer)
             for group in optimizer.param_groups:
                 for param in group["params"]:
                     if param.grad is not None:
@@ -99,6 +110,10 @@ class BackwardStepper(GroupStepper):
         with self._arriving:
             if id(param) in self._done:  # nobody has called step() since the last backward pass
                 self.close(optimizer)
+            if not self._done:
+                self._stands = same_objects(_listed(optimizer), self._listed)
+            if not self._stands:
+                return  # there are other parameters now: `step` takes their gradients, and has hooks put on them
             member = self._members[id(param)]
             group = optimizer.param_groups[member.place]
             rows = Rows(optimizer.param_groups)
@@ -119,6 +134,7 @@ class BackwardStepper(GroupStepper):
         own, state = self._own.get(id(param)), optimizer.state.get(param, {})
         if (
             own is None
+            or own.group is not optimizer.param_groups[member.place]
             or not own.plan.settings[0].alike(settings)
             or any(state.get(name) is not tensor for name, tensor in own.slots.items())
             or own.plan.params[0] is not local(param)
@@ -128,7 +144,7 @@ class BackwardStepper(GroupStepper):
             item, _ = make_item(member.name, param, 0, member.order, settings.program, optimizer.state, reach)
             plan = Plan([item], grads, [settings])
             slots = put_states(optimizer.state, param, item, plan.steps[0], settings.program, self._changed_states)
-            own = self._own[id(param)] = _Own(plan, slots)
+            own = self._own[id(param)] = _Own(plan, optimizer.param_groups[member.place], slots)
         return own
 
     def close(self, optimizer: AttachedOptimizer) -> None:
