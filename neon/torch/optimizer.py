@@ -104,6 +104,11 @@ class AttachedOptimizer(torch.optim.Optimizer):
         self._previous_norm = clip_bound("gradient_clip_previous_norm", gradient_clip_previous_norm, norm=True)
         if self._previous_norm is not None and not in_backward:
             raise ValueError(_ONLY_IN_BACKWARD)
+        if self._previous_norm is not None and partitioned:
+            raise ValueError(
+                "gradient_clip_previous_norm cannot be had with partitioned=True: its norm is that of the "
+                "gradients here. Leave one of the two out."
+            )
         if skip_nonfinite and in_backward:
             raise ValueError(
                 "skip_nonfinite cannot be had with in_backward=True: the first parameters are updated before the last "
@@ -217,7 +222,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         if layers is None:
             by_layer.set_everywhere(self, name, value)
         else:
-            by_layer.override(self, layers, lambda own: {**own, name: value})
+            by_layer.set_for_layers(self, layers, name, value)
 
     @uncompiled
     def unset(self, name: str, layers: str) -> None:
@@ -244,7 +249,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
 
         Give the whole model, with its new layers: each new parameter goes to the group of the key that fits
         it, so that schedulers find the groups that they know. One that has the name of another takes its
-        place. Raises `ValueError` where nothing is new.
+        place, but not what was set for that. Raises `ValueError` where nothing is new.
         """
         by_layer.add_layers(self, target)
 
