@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 from torch.utils.checkpoint import checkpoint
 
 import neon.optimizers
@@ -273,6 +274,22 @@ def test_a_state_from_before_the_first_step() -> None:
         optimizer.load_state_dict(before)
         model.load_state_dict(start)
     torch.testing.assert_close(*ends, rtol=0, atol=0)
+
+
+@every
+def test_the_rehearsal_of_distributed_checkpoints(name: str) -> None:
+    """torch has states made by a step with rates and gradients of zero: nothing else comes of it."""
+    model = network()
+    options = {} if name == "MultiOptimizer" else {"param_clip_value": 0.01}
+    optimizer: Any = description(name, **options).attach(model, in_backward=True)
+    params, groups = copy.deepcopy([*model.parameters()]), values(optimizer)
+    get_optimizer_state_dict(model, optimizer)
+    torch.testing.assert_close([*model.parameters()], params, rtol=0, atol=0)
+    assert values(optimizer) == groups
+    assert all(not value.any() for state in optimizer.state.values() for value in state.values())
+    assert len(optimizer.state) == len(params)
+    loss(model, 0).backward()
+    assert not any(map(torch.equal, model.parameters(), params))
 
 
 CHANGED: dict[str, Callable[[Any], Any]] = {

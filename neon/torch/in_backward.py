@@ -16,7 +16,7 @@ from neon.engine.plan import Plan
 from neon.engine.watch import same_objects
 from neon.torch.checkpoint import named_parameters
 from neon.torch.sharding import Reaches, local, local_gradients
-from neon.torch.stepper import GroupStepper, Rows, make_item, put_states
+from neon.torch.stepper import GroupStepper, Rows, is_not_zero, make_item, may_be_rehearsal, put_states
 
 if TYPE_CHECKING:
     from neon.torch.optimizer import AttachedOptimizer
@@ -99,14 +99,15 @@ class BackwardStepper(GroupStepper):
         with self._arriving:
             if not same_objects(_listed(optimizer), self._listed):
                 self.watch(optimizer)
-            for group in optimizer.param_groups:
-                for param in group["params"]:
-                    if param.grad is not None:
-                        self.arrived(optimizer, param)
-            self.close(optimizer)
+            waiting = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            rehearsal = not self._done and may_be_rehearsal(optimizer) and not any(is_not_zero(p.grad) for p in waiting)
+            for param in waiting:
+                self.arrived(optimizer, param, rehearsal=rehearsal)
+            if not rehearsal:
+                self.close(optimizer)
 
-    def arrived(self, optimizer: AttachedOptimizer, param: Tensor) -> None:
-        """Update a parameter, whose gradient is there, and let the gradient go."""
+    def arrived(self, optimizer: AttachedOptimizer, param: Tensor, *, rehearsal: bool = False) -> None:
+        """Update a parameter, whose gradient is there, and let the gradient go; in a rehearsal only make its states."""
         with self._arriving:
             if id(param) in self._done:  # nobody has called step() since the last backward pass
                 self.close(optimizer)
@@ -119,6 +120,8 @@ class BackwardStepper(GroupStepper):
             rows = Rows(optimizer.param_groups)
             if rows.of(member.place, member.name) is not None:
                 own = self._planned(optimizer, param, member, rows)
+                if rehearsal:
+                    return
                 own.plan.step(
                     local_gradients([param], [param.grad]),
                     brought={"previous_norm": group.get("previous_norm", 0.0)},

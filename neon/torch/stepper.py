@@ -79,9 +79,9 @@ class GroupStepper:
                 plan, self._unscales = None, bool(brought)
             if plan is None:
                 self.watch(optimizer)
-                if _may_be_rehearsal(optimizer):
+                if may_be_rehearsal(optimizer):
                     plan = self._make_plan(optimizer)
-                    if not plan.anywhere(any(map(_is_not_zero, self._gradients()))):
+                    if not plan.anywhere(any(map(is_not_zero, self._gradients()))):
                         self._plan = plan
                         return
             self._plan = self._step(optimizer, plan, brought)
@@ -271,7 +271,7 @@ def _whole(value: Any) -> Any:
     return value.full_tensor() if is_sharded(value) else value
 
 
-def _may_be_rehearsal(optimizer: AttachedOptimizer) -> bool:
+def may_be_rehearsal(optimizer: AttachedOptimizer) -> bool:
     """Whether all rates are zero before the first step.
 
     With zero gradients too, that is how torch.distributed.checkpoint has states made that it can load into:
@@ -280,7 +280,7 @@ def _may_be_rehearsal(optimizer: AttachedOptimizer) -> bool:
     return not optimizer.state and all(float(group.get("lr", 0.0)) == 0.0 for group in optimizer.param_groups)
 
 
-def _is_not_zero(grad: Tensor | None) -> bool:
+def is_not_zero(grad: Tensor | None) -> bool:
     return grad is not None and bool(torch.count_nonzero(grad))
 
 
