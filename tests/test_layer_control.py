@@ -142,6 +142,14 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "bad value, all": (lambda o: o.set("lr", float("nan")), "lr must"),
     "no layer": (lambda o: o.set("lr", 1.0, layers="2.0.wieght"), "Did you mean '2.0.weight'"),
     "no layer to freeze": (lambda o: o.freeze("head"), "fits no layer of this optimizer"),
+    "bounds of norms": (
+        lambda o: (
+            MultiOptimizer({"default": sgd()}, gradient_clip_norm=1.0)
+            .attach(network())
+            .set("outer_clip_norms", (), layers="0")
+        ),
+        "outer_clip_norms must have 1 bounds",
+    ),
     "norm of a part": (
         lambda o: sgd().attach(network(), partitioned=True).set("gradient_clip_norm", 1.0, layers="0"),
         "cannot be set for layers with partitioned=True",
@@ -168,6 +176,16 @@ def test_tensors_are_kept_as_the_numbers_that_they_were() -> None:
         optimizer.set("lr", rate, layers=layer)
         rate.zero_()
     assert [-zeros(model, optimizer)[f"{layer}.bias"] for layer in "01"] == pytest.approx([1.00001, 1.00002], abs=1e-7)
+
+
+def test_a_tensor_for_all_is_each_groups_own() -> None:
+    """A scheduler fills it in place: once for each group, with that group's rate."""
+    optimizer: Any = MultiOptimizer({"default": sgd(), "0": sgd()}).attach(network())
+    optimizer.set("lr", torch.tensor(0.5))
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, [lambda step: 0.5**step, lambda step: 0.25**step])
+    optimizer.step()
+    scheduler.step()
+    assert [float(group["lr"]) for group in optimizer.param_groups] == [0.25, 0.125]
 
 
 def network_of(optimizer: Any) -> Any:

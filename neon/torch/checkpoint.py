@@ -129,8 +129,6 @@ class _Taking:
         self._optimizer, self._label, self._own, self._saved = optimizer, label, group, saved
         values = {key: copy.deepcopy(value) for key, value in saved.items() if key not in ("params", "param_names")}
         self.group = {**group, **values}
-        if "previous_norm" not in values:  # saved before the first step
-            self.group.pop("previous_norm", None)
         self.numbers: list[Any] = list(saved["params"])
         self.fits = False
         if "param_names" in saved:

@@ -37,7 +37,7 @@ def set_everywhere(optimizer: AttachedOptimizer, name: str, value: Any) -> None:
     for group in groups:
         optimizer.settings(ChainMap({name: value}, group))  # refuses values by name, before any is set
     for group in groups:
-        group[name] = value
+        group[name] = value.clone() if isinstance(value, Tensor) else value  # schedulers write into tensors
         if name == "lr" and "updates" in group:
             group["scheduled_lr"] = float(value)
             optimizer.apply_schedule(group)

@@ -144,6 +144,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
             param_group.setdefault(name, value)
         if self._previous_norm is not None:
             param_group.setdefault("gradient_clip_previous_norm", self._previous_norm)
+            param_group.setdefault("previous_norm", 0.0)  # from the start: distributed checkpoints load what is there
         if norms:
             param_group.setdefault("outer_clip_norms", tuple(norm.gradient_clip_norm for norm in norms))
         if not is_constant(leaf.schedule):
@@ -187,6 +188,12 @@ class AttachedOptimizer(torch.optim.Optimizer):
     def settings(self, group: Mapping[str, Any], *, unscale: bool = False) -> Settings:
         """What the engine needs for the tensors of a group; values that no rule can run with are refused by name."""
         leaf, norms = self._leaves[group["optimizer"]]
+        if len(group.get("outer_clip_norms", ())) < len(norms):
+            raise ValueError(
+                f"outer_clip_norms must have {len(norms)} bounds, one for each MultiOptimizer around "
+                f"{group['optimizer']!r} that clips by norm. Received: "
+                f"outer_clip_norms={group.get('outer_clip_norms')!r}."
+            )
         if self.in_backward and (norms or group["gradient_clip_norm"] is not None):
             raise ValueError(
                 "gradient_clip_norm cannot be had with in_backward=True: the norm over all gradients is known only "
