@@ -332,7 +332,7 @@ def test_one_flat_tensor_in_the_place_of_named_parameters() -> None:
     opt.param_groups[0]["params"] = [flat]
     with pytest.raises(ValueError, match=r"Call unset or unfreeze before parameters are replaced"):
         opt.step()
-    del opt.param_groups[0]["overrides"]
+    opt.param_groups[0]["overrides"] = "{}"
     opt.step()
     opt.load_state_dict(opt.state_dict())
     opt.step()

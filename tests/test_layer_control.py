@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, WarmupCosine
+from neon.torch.overrides import overrides_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -84,7 +85,7 @@ def test_set_and_unset_by_key(layers: str, many: bool) -> None:
     assert repr(optimizer).count("Linear") >= 2
     optimizer.unset("lr", layers)
     assert zeros(model, optimizer) == dict.fromkeys(NAMED, -2.0)
-    assert not any(group.get("overrides") for group in optimizer.param_groups)
+    assert not any(overrides_of(group) for group in optimizer.param_groups)
 
 
 def test_two_values_on_one_layer_and_the_later_call_holds() -> None:
@@ -165,7 +166,7 @@ def test_a_value_of_another_rule_is_refused() -> None:
         optimizer.set("betas", (0.5, 0.5), layers="0")
     assert values(optimizer) == before
     optimizer.set("betas", (0.5, 0.5), layers="*")
-    assert ["overrides" in group for group in optimizer.param_groups] == [True, False]
+    assert [bool(overrides_of(group)) for group in optimizer.param_groups] == [True, False]
 
 
 def test_tensors_are_kept_as_the_numbers_that_they_were() -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from neon.engine.codecs import CODECS
 from neon.engine.trace import signature
 from neon.optimizers.optimizer import Optimizer
+from neon.torch.overrides import KEY, NONE, as_text, overrides_of
 from neon.torch.sharding import is_sharded
 
 if TYPE_CHECKING:
@@ -33,10 +34,10 @@ def named_parameters(group: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
     """The parameters of a group with their names, made up from their places where there are none."""
     if has_names(group):
         return list(zip(group["param_names"], group["params"], strict=True))
-    if group.get("overrides"):
+    if own := overrides_of(group):
         raise ValueError(
             f"The group of {group['optimizer']!r} has other parameters than those of its names, for some of which "
-            f"values are set: {_some(group['overrides'])}. Call unset or unfreeze before parameters are replaced."
+            f"values are set: {_some(own)}. Call unset or unfreeze before parameters are replaced."
         )
     return [(f"params[{i}] of {group['optimizer']!r}", param) for i, param in enumerate(group["params"])]
 
@@ -133,16 +134,14 @@ class _Taking:
         self.fits = False
         if "param_names" in saved:
             self.group.setdefault("param_names", _given_names(saved))
-        if "overrides" in group and "optimizer" in saved:  # it has a word of ours: that there were none
-            self.group["overrides"] = values.get("overrides", {})
 
     def values(self) -> Iterator[str]:
         """What keeps the group from taking up the saved values and names."""
         yield from self._match()
-        yield from self._rename_overrides()
         try:
+            yield from self._rename_overrides()
             self._settings = self._optimizer.settings(self.group)
-            for own in self.group.get("overrides", {}).values():
+            for own in overrides_of(self.group).values():
                 self._optimizer.settings(ChainMap(own, self.group))
             self._optimizer.apply_schedule(dict(self.group))
         except (TypeError, ValueError) as error:
@@ -156,13 +155,14 @@ class _Taking:
 
     def _rename_overrides(self) -> Iterator[str]:
         """Values set for layers go by the names that their parameters have here."""
-        overrides = self.group.pop("overrides", {})
+        overrides = overrides_of(self.group)
+        self.group[KEY] = NONE
         ours = dict(zip(_names(self.group), self.group.get("param_names", ()), strict=False))
         lone = [name for name in overrides if _bare(name) not in ours and name not in ours]
         if lone:
             yield f"{self._label}: values are set for layers that are not here: {_some(lone, ours)}"
         elif overrides:
-            self.group["overrides"] = {ours.get(_bare(n)) or ours[n]: own for n, own in overrides.items()}
+            self.group[KEY] = as_text({ours.get(_bare(n)) or ours[n]: own for n, own in overrides.items()})
 
     def _foreign(self) -> Iterator[str]:
         """Values of torch's rules with which this rule's steps would be others."""
@@ -199,7 +199,7 @@ class _Taking:
 
     def state(self, name: str, param: Tensor, state: dict[str, Any]) -> Iterator[str]:
         """What keeps a parameter from taking up a saved state."""
-        own = self.group.get("overrides", {}).get(name)
+        own = overrides_of(self.group).get(name)
         program = (self._optimizer.settings(ChainMap(own, self.group)) if own else self._settings).program
         leaf = type(self._optimizer._leaves[self.group["optimizer"]][0])
         # What is kept may depend on values: a momentum that is switched off keeps its velocity.

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from neon.optimizers.assignment import DEFAULT, Match, assign, matching_keys
 from neon.optimizers.sites import Site, module_sites, named_sites
 from neon.torch.checkpoint import has_names, named_parameters
+from neon.torch.overrides import KEY, as_text, overrides_of
 from neon.torch.targets import site_name
 
 if TYPE_CHECKING:
     from neon.torch.optimizer import AttachedOptimizer
 
 # What a group holds that is not for a layer to have another of.
-_NOT_FOR_LAYERS = {"params", "param_names", "optimizer", "overrides", "epoch", "updates", "initial_lr", "scheduled_lr",
+_NOT_FOR_LAYERS = {"params", "param_names", "optimizer", KEY, "epoch", "updates", "initial_lr", "scheduled_lr",
                    "previous_norm"}  # fmt: skip
 
 Values = dict[str, Any]
@@ -76,13 +77,14 @@ def override(
     changed: dict[int, dict[str, Values]] = {}
     for place, names in found.items():
         group = optimizer.param_groups[place]
-        overrides = {**group.get("overrides", {})}
+        overrides = overrides_of(group)
         for param in names:
             overrides[param] = change(overrides.get(param, {}))
             optimizer.settings(ChainMap(overrides[param], group))
         changed[place] = overrides
-    for place, overrides in changed.items():
-        _put(optimizer.param_groups[place], overrides)
+    texts = {place: as_text(overrides) for place, overrides in changed.items()}
+    for place, text in texts.items():
+        optimizer.param_groups[place][KEY] = text
     optimizer.restart()
 
 
@@ -90,12 +92,6 @@ def _goes_by(optimizer: AttachedOptimizer, group: Mapping[str, Any], name: str) 
     """Whether a value is one of the group's own: torch gives each group the defaults of all others as well."""
     leaf, _ = optimizer._leaves[group["optimizer"]]
     return name in group and (name not in optimizer.defaults or name in leaf.group())
-
-
-def _put(group: dict[str, Any], overrides: dict[str, Values]) -> None:
-    group.pop("overrides", None)
-    if any(overrides.values()):
-        group["overrides"] = {name: own for name, own in overrides.items() if own}
 
 
 def _fitting(optimizer: AttachedOptimizer, layers: str) -> dict[int, list[str]]:
@@ -172,6 +168,6 @@ def _add(optimizer: AttachedOptimizer, site: Site, match: Match) -> None:
 def _remove(optimizer: AttachedOptimizer, group: dict[str, Any], place: int) -> None:
     old: Tensor = group["params"].pop(place)
     name = group["param_names"].pop(place)
-    _put(group, {other: own for other, own in group.get("overrides", {}).items() if other != name})
+    group[KEY] = as_text({other: own for other, own in overrides_of(group).items() if other != name})
     optimizer.state.pop(old, None)
     optimizer.assigned = [entry for entry in optimizer.assigned if entry[0].param is not old]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from inspect import isroutine
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from neon.optimizers.schedules import Schedule, is_constant, rate
 from neon.optimizers.sites import Site
 from neon.optimizers.values import check_names
 from neon.torch import layers as by_layer
+from neon.torch import overrides
 from neon.torch.checkpoint import named_parameters, taken_up
 from neon.torch.in_backward import BackwardStepper, refuse_replicas
 from neon.torch.sharding import Partition
@@ -142,6 +144,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         leaf, norms = self._leaves[key]
         for name, value in leaf.group().items():
             param_group.setdefault(name, value)
+        param_group.setdefault(overrides.KEY, overrides.NONE)
         if self._previous_norm is not None:
             param_group.setdefault("gradient_clip_previous_norm", self._previous_norm)
             param_group.setdefault("previous_norm", 0.0)  # from the start: distributed checkpoints load what is there
@@ -326,7 +329,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but hooks, as torch has it, and what belongs to the memory at hand."""
-        own = {name: value for name, value in vars(self).items() if not (name in _NOT_KEPT or callable(value))}
+        own = {name: value for name, value in vars(self).items() if not (name in _NOT_KEPT or isroutine(value))}
         return own | super().__getstate__()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
