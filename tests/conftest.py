@@ -8,6 +8,10 @@ import pytest
 import torch
 
 
+# Programs of other processes: what they import warns (torch.distributed.optim still compiles by torch.jit).
+collect_ignore = ["distributed_saving.py"]
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Small tensors gain nothing from a team of threads, and wait for it where cores are few."""
