@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-
 # Programs of other processes: what they import warns (torch.distributed.optim still compiles by torch.jit).
 collect_ignore = ["distributed_saving.py"]
 
