@@ -7,6 +7,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+# Programs of other processes: what they import warns (torch.distributed.optim still compiles by torch.jit).
+collect_ignore = ["distributed_saving.py"]
+
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:

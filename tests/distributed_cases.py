@@ -5,6 +5,8 @@ On one rank the same cases run without any distribution: that is what the others
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from distributed_models import (
     RULES,
     STEPS,
     Run,
+    batch,
     data_parallel,
     everything,
     make,
@@ -92,6 +95,20 @@ def from_rank_zero() -> Any:
     model.load_state_dict(given[0][0])
     opt.load_state_dict(given[0][1])
     return {"losses": train(spread("data parallel", model), opt, range(2, STEPS)), **everything(model, opt)}
+
+
+def documented() -> Any:
+    """The example of docs/pytorch.md; all ranks have the same batches."""
+    text = (Path(__file__).parent.parent / "docs" / "pytorch.md").read_text(encoding="utf-8")
+    [block] = [block for block in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S) if "train_sharded" in block]
+    names: dict[str, Any] = {}
+    exec(block, names)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 3), nn.Tanh(), nn.Linear(3, 2)).double()
+    before = everything(model)
+    names["train_sharded"](model, [batch(step, torch.float64)[0] for step in range(STEPS)])
+    assert all(not torch.equal(before[name], t) for name, t in everything(model).items())
+    return everything(model)
 
 
 # -- the same gradients, to the bit ----------------------------------------------------------------

@@ -212,7 +212,7 @@ def everything(model: nn.Module, opt: torch.optim.Optimizer | None = None) -> di
     for name, p in model.named_parameters():
         found[name] = whole(p)
         state = opt.state[p] if opt else {}
-        found |= {f"{name} {key}": whole(value) for key, value in state.items() if isinstance(value, Tensor)}
+        found |= {f"{name} {key}": whole(value) for key, value in _tensors(state)}
     return found
 
 
@@ -221,12 +221,21 @@ def strays(model: nn.Module, opt: torch.optim.Optimizer) -> list[str]:
     return [
         f"{name} {key}"
         for name, p in model.named_parameters()
-        for key, value in opt.state[p].items()
-        if isinstance(value, Tensor) and value.dim() and _place(value) != _place(p)
+        for key, value in _tensors(opt.state[p])
+        if value.dim() and _place(value, "scales" in key) != _place(p, "scales" in key)
     ]
 
 
-def _place(tensor: Tensor) -> Any:
+def _tensors(state: Any) -> list[tuple[str, Tensor]]:
+    """The tensors of a state by name, those of the dicts in it too."""
+    nested = [(f"{key} {name}", t) for key, v in state.items() if isinstance(v, dict) for name, t in v.items()]
+    return [*((key, v) for key, v in state.items() if isinstance(v, Tensor)), *nested]
+
+
+def _place(tensor: Tensor, by_rows: bool) -> Any:
+    """Where a tensor lies; of blocks, which rows."""
+    shape = tensor.shape[:1] if by_rows else tensor.shape
     if not isinstance(tensor, DTensor):
-        return tensor.shape
-    return tensor.shape, tensor.to_local().shape, tensor.placements, tensor.device_mesh
+        return shape
+    local = tensor.to_local().shape
+    return shape, local[:1] if by_rows else local, tensor.placements, tensor.device_mesh

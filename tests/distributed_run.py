@@ -35,6 +35,7 @@ def said(world: int, rank: int) -> str:
 def attempt(case: tuple[Any, ...], world: int, rank: int) -> Any:
     """What a case gives, or its traceback; each has a process group of its own, so that one failure is one."""
     import distributed_cases
+    import distributed_low
     import distributed_saving
 
     name, *arguments = case
@@ -44,7 +45,7 @@ def attempt(case: tuple[Any, ...], world: int, rank: int) -> Any:
             "gloo", init_method=f"file://{meeting}", rank=rank, world_size=world, timeout=timedelta(seconds=LIMIT)
         )
         torch.manual_seed(0)
-        return (vars(distributed_cases) | vars(distributed_saving))[name](*arguments)
+        return (vars(distributed_low) | vars(distributed_cases) | vars(distributed_saving))[name](*arguments)
     except Exception:
         return {"error": traceback.format_exc()}
     finally:
@@ -77,7 +78,12 @@ def fork(cases: list[tuple[Any, ...]], world: int, rank: int) -> int:
 
 def main(words: str = "") -> None:
     """Run the ranks of one world after the other, up to one in which a rank has ended early."""
-    for module in ("distributed_cases", "distributed_saving", "torch._dynamo"):  # the last by torch's first step
+    for module in (
+        "distributed_cases",
+        "distributed_saving",
+        "distributed_low",
+        "torch._dynamo",
+    ):  # the last by torch's first step
         importlib.import_module(module)
     torch.set_num_threads(1)
     cases = [case for case in CASES if name_of(case).startswith(words)]

@@ -27,17 +27,17 @@ def zero_groups(model: Any, rule: str) -> list[Any]:
 
 
 def zero_optimizer(model: Any, rule: str) -> Any:
-    spread = dist.get_world_size() > 1
+    several = dist.get_world_size() > 1
 
     def attach(params: Any, **defaults: Any) -> torch.optim.Optimizer:
         if rule == "drop-in":
-            return neon.torch.AdamW(params, gradient_clip_norm=0.5, partitioned=spread, **defaults)
-        opt = RULES[rule]().attach(params, partitioned=spread)
+            return neon.torch.AdamW(params, gradient_clip_norm=0.5, partitioned=several, **defaults)
+        opt = RULES[rule]().attach(params, partitioned=several)
         for group in opt.param_groups:
             group.update(defaults)
         return opt
 
-    if not spread:
+    if not several:
         return attach(zero_groups(model, rule), lr=0.05)
     return ZeroRedundancyOptimizer(zero_groups(model, rule), optimizer_class=attach, lr=0.05)  # type: ignore[arg-type]
 
@@ -61,6 +61,27 @@ def zero(rule: str) -> Any:
     state = consolidated(opt)["state"]
     states = {f"{number} {key}": value for number, kept in state.items() for key, value in kept.items()}
     return {"losses": losses, **states, **everything(model)}
+
+
+def zero_poisoned() -> Any:
+    """A gradient that is not finite, of a parameter that one rank updates."""
+    model = net()
+
+    def attach(params: Any, **defaults: Any) -> Any:
+        return RULES["adam"]().attach(params, partitioned=dist.get_world_size() > 1, skip_nonfinite=True)
+
+    weights = zero_groups(model, "adam")
+    alone = dist.get_world_size() == 1
+    opt: Any = attach(weights) if alone else ZeroRedundancyOptimizer(weights, optimizer_class=attach)  # type: ignore[arg-type]
+    for step in range(STEPS):
+        for p in weights:
+            p.grad = torch.full_like(p, torch.inf if step == 1 and p is weights[1] else 1.0)
+        opt.step()
+    own = opt if alone else opt.optim
+    names: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(names, own.last_nonfinite)
+    named = sum(name is not None for name in names)  # by the rank that holds it alone
+    return {"skipped": own.skipped_steps, "named": named, **everything(model)}
 
 
 def consolidated(opt: Any) -> dict[str, Any]:

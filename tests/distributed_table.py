@@ -1,4 +1,4 @@
-"""The cases of the distributed tests: a function of distributed_cases or distributed_saving, and its arguments.
+"""The cases of the distributed tests: a function of distributed_cases, distributed_saving or distributed_low, and its arguments.
 
 Apart from the functions, whose imports no other test should meet.
 """
@@ -21,8 +21,10 @@ CURVES: list[tuple[Any, ...]] = [
     *(("in_backward", previous) for previous in (None, 0.5)),
     *(("flat", rule) for rule in ("adam", "momentum")),
     *(("zero", rule) for rule in RULES),
+    ("zero_poisoned",),
     ("by_class",),
     ("from_rank_zero",),
+    ("documented",),
 ]
 SCALED = [("scaled", way, rule) for way in ("data parallel", "sharded") for rule in ("momentum", "torch")]
 LOW = [("low_precision", rule, dtype) for rule in ("mapping", "own", "torch") for dtype in ("float32", "bfloat16")]
@@ -39,8 +41,21 @@ SAVED = [
     ("checkpoint", "grid", "own", "sharded"),
     ("checkpoint", "data parallel", "mapping", "sharded"),
 ]
-AGREED = [*CURVES, *SCALED, *LOW, *GIVEN, *ACROSS, *SAVED]  # of which every rank gives the same
-CASES = [*AGREED, ("alike",), ("failing",)]
+FORMATS = ("int8", "bfloat16", "int8, split", "float32, split")
+BLOCKS = [
+    *(("low_states", way, form) for way in ("data parallel", "sharded", "hybrid") for form in FORMATS),
+    *(("cut", name) for name in ("odd rows", "columns", "one row")),
+]
+BLOCKS_SAVED = [
+    ("low_checkpoint", "sharded", "int8, split", "sharded"),
+    ("low_checkpoint", "sharded", "int8", "flat"),
+    ("low_checkpoint", "sharded", "int8, split", "full"),
+    ("low_checkpoint", "sharded", "bfloat16", "sharded"),
+    ("low_checkpoint", "hybrid", "int8", "sharded"),
+    ("low_checkpoint", "data parallel", "int8, split", "sharded"),
+]
+AGREED = [*CURVES, *SCALED, *LOW, *GIVEN, *ACROSS, *SAVED, *BLOCKS, *BLOCKS_SAVED]  # of which every rank gives the same
+CASES = [*AGREED, ("alike",), ("cut_blocks",), ("failing",)]
 
 
 def name_of(case: tuple[Any, ...]) -> str:

@@ -324,6 +324,23 @@ def test_parameters_that_are_replaced_in_their_group() -> None:
     assert (old.tolist(), new.tolist()) == ([-2.5, -2.5], [-2.5, -2.5])
 
 
+def test_one_flat_tensor_in_the_place_of_named_parameters() -> None:
+    """As DeepSpeed does; what was set for the names that are no more is not lost in silence."""
+    model, flat = nn.Linear(2, 1), zeros(3)
+    opt: Any = sgd(1.0, 0.5).attach(model)
+    opt.set("lr", 0.5, layers="bias")
+    opt.param_groups[0]["params"] = [flat]
+    with pytest.raises(ValueError, match=r"Call unset or unfreeze before parameters are replaced"):
+        opt.step()
+    opt.param_groups[0]["overrides"] = "{}"
+    opt.step()
+    opt.load_state_dict(opt.state_dict())
+    opt.step()
+    assert flat.tolist() == [-2.5] * 3
+    with pytest.raises(ValueError, match="have no names"):
+        opt.freeze("bias")
+
+
 CLEARING: dict[str, Callable[[Any, nn.Parameter], Any]] = {
     "clear()": lambda opt, p: opt.state.clear(),
     "del": lambda opt, p: opt.state.__delitem__(p),

@@ -8,8 +8,8 @@ from graph_values import value_of
 from torch import Tensor
 
 from neon.engine import codecs
-from neon.engine.graph import load, node
-from neon.engine.random import random_bits, tensor_key
+from neon.engine.graph import Node, load, node
+from neon.engine.random import dither_bits, random_bits, tensor_key
 
 HALVES = [torch.bfloat16, torch.float16]
 X = load("x")
@@ -114,15 +114,17 @@ def test_width_in_mantissa_bits(width: int) -> None:
     assert abs(((rounded.double() - x.double()) / ulp).mean()) < 4 * 0.5 / x.numel() ** 0.5
 
 
-def drawn(seed: int, parameter: int, step: int, n: int = 200_000) -> Tensor:
-    index = torch.arange(n)
+def drawn(
+    seed: int, parameter: int, step: int | Tensor, n: int = 200_000, bits: Node | None = None, x: Tensor | None = None
+) -> Tensor:
+    """A word for each of n elements; at every step, where `step` is a column of steps."""
     leaves = {
-        "index": index,
+        "index": torch.arange(n),
         "index_high": torch.tensor(0),
         "tensor_key": torch.tensor(tensor_key(seed, parameter)),
-        "step_word": torch.tensor(step),
-    }
-    return value_of(random_bits(), leaves)
+        "step_word": torch.as_tensor(step),
+    } | ({} if x is None else {"x": x})
+    return value_of(random_bits() if bits is None else bits, leaves)
 
 
 def test_random_bits_are_fair_and_unrelated() -> None:
@@ -141,3 +143,73 @@ def test_random_bits_are_fair_and_unrelated() -> None:
     common = len(set(streams[0].tolist()) & set(streams[1].tolist()))
     expected = n * n / 2**32
     assert abs(common - expected) < 6 * expected**0.5
+
+
+STREAMS = {"weights": random_bits(), **{f"stream {k}": dither_bits(k) for k in (1, 2, 3)}}
+DRAWS = 20_000
+
+
+@pytest.mark.parametrize("bits", STREAMS.values(), ids=STREAMS)
+def test_from_step_to_step_the_bits_of_an_element_are_fair(bits: Node) -> None:
+    words = drawn(0, 0, torch.arange(1, DRAWS + 1)[:, None], 32, bits)
+    units = words.double() / 2**32
+    assert ((units.mean(0) - 0.5).abs() < 4 * (1 / 12 / DRAWS) ** 0.5).all()
+    shares = torch.histc(units.float(), 64, 0, 1).double() / units.numel()
+    assert ((shares - 1 / 64).abs() < 4 * (1 / 64 / units.numel()) ** 0.5).all()
+    after = torch.corrcoef(torch.stack([units[1:].flatten(), units[:-1].flatten()]))[0, 1]
+    assert abs(after) < 4 / units.numel() ** 0.5
+
+
+@pytest.mark.parametrize("lag", [0, 1, 255])
+def test_streams_are_unrelated(lag: int) -> None:
+    """At one element and at neighbours, for a state may read what another was rounded by."""
+    words = [drawn(0, 0, torch.arange(1, 2001)[:, None], 300, bits).double() for bits in STREAMS.values()]
+    for i, first in enumerate(words):
+        for second in words[:i]:
+            pair = torch.stack([first[:, lag:].flatten(), second[:, : 300 - lag].flatten()])
+            assert abs(torch.corrcoef(pair)[0, 1]) < 4 / pair.shape[1] ** 0.5
+
+
+@pytest.mark.parametrize("stream", [1, 2, 3])
+def test_neighbours_are_spread_evenly(stream: int) -> None:
+    """In each block, and better than at random: no quarter of the range is left out or crowded."""
+    words = drawn(0, 0, torch.arange(1, 201)[:, None], 256, dither_bits(stream))
+    counts = torch.stack([(words >> 30 == quarter).sum(1) for quarter in range(4)])
+    assert ((counts - 64).abs() <= 24).all()
+    assert counts.double().var() < 256 / 4 * 3 / 4
+
+
+@pytest.mark.parametrize("stream", [1, 2, 3])
+@pytest.mark.parametrize("dtype", HALVES)
+def test_over_steps_every_element_of_a_state_is_right_on_average(dtype: torch.dtype, stream: int) -> None:
+    x = exponents(dtype)
+    steps = torch.arange(1, DRAWS + 1)[:, None]
+    graph = codecs.encode(X, dtype, None, dither_bits(stream))
+    rounded = drawn(3, 1, steps, len(x), graph, x).to(torch.int16).view(dtype).double()
+    low, high = rounded.min(0).values, rounded.max(0).values
+    chance = (x.double() - low) / (high - low)
+    error = (rounded.mean(0) - x.double()) / (high - low)
+    assert ((chance > 0) & (chance < 1)).all()
+    assert (error.abs() < 4 * (chance * (1 - chance) / DRAWS).sqrt()).all()
+
+
+# -- a float32 in two halves -----------------------------------------------------------------------
+
+
+def test_split_weights_lose_no_bit() -> None:
+    generator = torch.Generator().manual_seed(4)
+    patterns = torch.randint(-(2**31), 2**31, (300_000,), generator=generator).to(torch.int32).view(torch.float32)
+    high = torch.arange(2**16) << 16
+    ties = torch.cat([high + low for low in (0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF)])  # of every bfloat16, NaN too
+    x = torch.cat([patterns, ties.to(torch.int32).view(torch.float32)])
+    w, low = (value_of(node, {"x": x}) for node in codecs.encode_split(X))
+    assert int(w.max()) < 2**16
+    assert int(low.max()) < 2**16
+    # The companion is kept as int16 and read as a word again: a decoder must not care which.
+    low = low.to(torch.int16).to(torch.int64) & 0xFFFF
+    assert same(value_of(codecs.decode_split(), {"w": w, codecs.LOW_BITS: low}), x)
+    number = x.isfinite()
+    kept, nearest = w.to(torch.int16).view(torch.bfloat16), x.to(torch.bfloat16)
+    gap = (kept.double() - x.double()).abs()[number]
+    assert torch.equal(gap, (nearest.double() - x.double()).abs()[number])
+    assert torch.equal(kept.isnan(), x.isnan())

@@ -1,4 +1,4 @@
-"""The table of features in docs/pytorch.md: tried again for neon and torch.optim, and the same as the stored results."""
+"""The table of features in docs/pytorch.md: tried again for neon and torch.optim, and as the stored results have it."""
 
 from __future__ import annotations
 

@@ -36,7 +36,9 @@ def test_scalars_do_not_vary_and_elements_do() -> None:
 
 
 def test_every_operation_is_in_every_table() -> None:
-    floats = {op for op, kind in OPERATIONS.items() if "uint" not in op and op not in ("bits", "from_bits", "block_peak")}
+    floats = {
+        op for op, kind in OPERATIONS.items() if "uint" not in op and op not in ("bits", "from_bits", "block_peak")
+    }
     assert set(TORCH) == set(OPERATIONS)
     assert set(SOURCE) == set(OPERATIONS) | set(ELEMENT_LEAVES) - {"load", "load_bits", "load_block"}
     assert set(HOST) == floats

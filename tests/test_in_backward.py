@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 from torch.utils.checkpoint import checkpoint
 
 import neon.optimizers
@@ -261,6 +262,70 @@ def test_model_and_optimizer_are_collected() -> None:
     assert [ref() for ref in gone] == [None] * 3
 
 
+def test_a_state_from_before_the_first_step() -> None:
+    """The norm of the step before goes with the state, also where there was none yet."""
+    model = network()
+    start = copy.deepcopy(model.state_dict())
+    optimizer: Any = sgd().attach(model, in_backward=True, gradient_clip_previous_norm=0.5)
+    before, ends = copy.deepcopy(optimizer.state_dict()), []
+    for _ in range(2):
+        train(model, optimizer, range(2))
+        ends.append(everything(optimizer))
+        optimizer.load_state_dict(before)
+        model.load_state_dict(start)
+    torch.testing.assert_close(*ends, rtol=0, atol=0)
+
+
+@every
+def test_the_rehearsal_of_distributed_checkpoints(name: str) -> None:
+    """torch has states made by a step with rates and gradients of zero: nothing else comes of it."""
+    model = network()
+    options = {} if name == "MultiOptimizer" else {"param_clip_value": 0.01}
+    optimizer: Any = description(name, **options).attach(model, in_backward=True)
+    params, groups = copy.deepcopy([*model.parameters()]), values(optimizer)
+    get_optimizer_state_dict(model, optimizer)
+    torch.testing.assert_close([*model.parameters()], params, rtol=0, atol=0)
+    assert values(optimizer) == groups
+    assert all(not value.any() for state in optimizer.state.values() for value in state.values())
+    assert len(optimizer.state) == len(params)
+    loss(model, 0).backward()
+    assert not any(map(torch.equal, model.parameters(), params))
+
+
+CHANGED: dict[str, Callable[[Any], Any]] = {
+    "group replaced": lambda o: o.param_groups.__setitem__(0, {**o.param_groups[0], "lr": 0.125}),
+    "groups replaced": lambda o: setattr(o, "param_groups", [{**o.param_groups[0], "lr": 0.125}]),
+    "group split": lambda o: o.param_groups.append({**o.param_groups[0], "lr": 0.125, "params": split(o)}),
+    "removed": lambda o: o.param_groups[0]["params"].pop(),
+    "removed and back": lambda o: o.param_groups[0]["params"].insert(0, o.param_groups[0]["params"].pop()),
+    "replaced": lambda o: o.param_groups[0]["params"].__setitem__(0, replaced(o.param_groups[0]["params"][0])),
+}
+
+
+def split(optimizer: Any) -> list[Any]:
+    return [optimizer.param_groups[0]["params"].pop() for _ in range(2)][::-1]
+
+
+def replaced(old: nn.Parameter) -> nn.Parameter:
+    return nn.Parameter(old.detach().clone())
+
+
+@pytest.mark.parametrize("what", CHANGED)
+def test_groups_that_change_between_steps(what: str) -> None:
+    """As without in_backward: what belongs to no group any more stands still, what is new is trained."""
+    ends = []
+    for in_backward in (True, False):
+        model = network()
+        optimizer: Any = sgd(momentum=0.9).attach([*model.parameters()], in_backward=in_backward)
+        train(model, optimizer, range(2))
+        CHANGED[what](optimizer)
+        for p in optimizer.param_groups[0]["params"]:
+            p.grad = torch.ones_like(p) if p not in set(model.parameters()) else None
+        train(model, optimizer, range(2, 4))
+        ends.append([*everything(optimizer), *model.parameters()])
+    torch.testing.assert_close(*ends, rtol=0, atol=0)
+
+
 REFUSED: dict[str, tuple[Callable[[nn.Module], Any], str]] = {
     "norm": (lambda m: sgd(gradient_clip_norm=1.0).attach(m, in_backward=True), "gradient_clip_previous_norm=k"),
     "outer norm": (
@@ -269,6 +334,10 @@ REFUSED: dict[str, tuple[Callable[[nn.Module], Any], str]] = {
     ),
     "skip": (lambda m: sgd().attach(m, in_backward=True, skip_nonfinite=True), "Leave one of the two out"),
     "previous norm": (lambda m: sgd().attach(m, gradient_clip_previous_norm=1.0), "is for in_backward=True"),
+    "previous norm of a part": (
+        lambda m: sgd().attach(m, in_backward=True, partitioned=True, gradient_clip_previous_norm=1.0),
+        "cannot be had with partitioned=True",
+    ),
     "bound": (lambda m: sgd().attach(m, in_backward=True, gradient_clip_previous_norm=-1.0), "previous_norm"),
 }
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, WarmupCosine
+from neon.torch.overrides import overrides_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -84,7 +85,7 @@ def test_set_and_unset_by_key(layers: str, many: bool) -> None:
     assert repr(optimizer).count("Linear") >= 2
     optimizer.unset("lr", layers)
     assert zeros(model, optimizer) == dict.fromkeys(NAMED, -2.0)
-    assert not any(group.get("overrides") for group in optimizer.param_groups)
+    assert not any(overrides_of(group) for group in optimizer.param_groups)
 
 
 def test_two_values_on_one_layer_and_the_later_call_holds() -> None:
@@ -142,8 +143,50 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "bad value, all": (lambda o: o.set("lr", float("nan")), "lr must"),
     "no layer": (lambda o: o.set("lr", 1.0, layers="2.0.wieght"), "Did you mean '2.0.weight'"),
     "no layer to freeze": (lambda o: o.freeze("head"), "fits no layer of this optimizer"),
+    "bounds of norms": (
+        lambda o: (
+            MultiOptimizer({"default": sgd()}, gradient_clip_norm=1.0)
+            .attach(network())
+            .set("outer_clip_norms", (), layers="0")
+        ),
+        "outer_clip_norms must have 1 bounds",
+    ),
+    "norm of a part": (
+        lambda o: sgd().attach(network(), partitioned=True).set("gradient_clip_norm", 1.0, layers="0"),
+        "cannot be set for layers with partitioned=True",
+    ),
     "nothing new": (lambda o: o.add_layers(network_of(o)), "nothing to add"),
 }
+
+
+def test_a_value_of_another_rule_is_refused() -> None:
+    optimizer: Any = MultiOptimizer({"default": Adam(), "0": sgd()}).attach(network())
+    before = values(optimizer)
+    with pytest.raises(ValueError, match="belong to '0', which has no value 'betas'"):
+        optimizer.set("betas", (0.5, 0.5), layers="0")
+    assert values(optimizer) == before
+    optimizer.set("betas", (0.5, 0.5), layers="*")
+    assert [bool(overrides_of(group)) for group in optimizer.param_groups] == [True, False]
+
+
+def test_tensors_are_kept_as_the_numbers_that_they_were() -> None:
+    """Two that print alike are not taken for one another, and later changes are not half seen."""
+    model, rates = network(), [torch.tensor(1.00001, dtype=torch.float64), torch.tensor(1.00002, dtype=torch.float64)]
+    optimizer: Any = sgd().attach(model)
+    for layer, rate in zip("01", rates, strict=True):
+        optimizer.set("lr", rate, layers=layer)
+        rate.zero_()
+    assert [-zeros(model, optimizer)[f"{layer}.bias"] for layer in "01"] == pytest.approx([1.00001, 1.00002], abs=1e-7)
+
+
+def test_a_tensor_for_all_is_each_groups_own() -> None:
+    """A scheduler fills it in place: once for each group, with that group's rate."""
+    optimizer: Any = MultiOptimizer({"default": sgd(), "0": sgd()}).attach(network())
+    optimizer.set("lr", torch.tensor(0.5))
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, [lambda step: 0.5**step, lambda step: 0.25**step])
+    optimizer.step()
+    scheduler.step()
+    assert [float(group["lr"]) for group in optimizer.param_groups] == [0.25, 0.125]
 
 
 def network_of(optimizer: Any) -> Any:
@@ -241,6 +284,25 @@ def test_a_layer_in_the_place_of_another() -> None:
     assert not any(p in optimizer.state for p in old)
     train(model, optimizer, range(2, 3))
     assert [optimizer.state[p]["step"].item() for p in model.parameters()] == [3, 3, 3, 3, 1, 1]
+
+
+@pytest.mark.parametrize("has_group", [True, False])
+def test_a_layer_of_another_kind_in_the_place_of_another(has_group: bool) -> None:
+    """Nothing is left of the old layer: neither in its group nor among the values that were set."""
+    model = network()
+    optimizer: Any = MultiOptimizer({"default": sgd(), "LayerNorm": sgd(0.5)}).attach(model)
+    if not has_group:
+        del optimizer.param_groups[1]
+        model[1] = nn.LayerNorm(4, elementwise_affine=False)
+    optimizer.freeze("0")
+    optimizer.set("lr", 0.25, layers="2")
+    model[0] = nn.LayerNorm(3)
+    optimizer.add_layers(model)
+    assert optimizer.param_groups[0]["param_names"] == ["2.0.weight", "2.0.bias"]
+    assert optimizer.param_groups[1]["param_names"][-2:] == ["0.weight", "0.bias"]
+    ends = zeros(model, optimizer)
+    assert [ends[name] for name in ("0.weight", "0.bias", "2.0.weight", "2.0.bias")] == [-0.5, -0.5, -0.25, -0.25]
+    optimizer.load_state_dict(optimizer.state_dict())
 
 
 def test_what_is_not_a_leaf_is_not_added() -> None:

@@ -64,7 +64,7 @@ def test_equality_of_symbols_is_no_condition() -> None:
         stepped(rule, "numba")
 
 
-@pytest.mark.parametrize("name", ["batch_size", "schedule", "wdecay"])
+@pytest.mark.parametrize("name", ["batch_size", "schedule", "wdecay", "updates", "frozen"])
 def test_names_that_are_taken(name: str) -> None:
     namespace: dict[str, Any] = {}
     exec(f"def rule(w, g, *, lr=0.1, {name}=1.0): return w", namespace)

@@ -55,6 +55,7 @@ _ON_ARRAYS: dict[str, Callable[..., Any]] = {
     "power_of_two": power_of_two,
     "where": np.where,
 }
+_RAISED = (ArithmeticError, ValueError, TypeError)
 
 
 def _operation(name: str) -> Callable[..., Any]:
@@ -64,7 +65,7 @@ def _operation(name: str) -> Callable[..., Any]:
     def operation(*a: Any) -> Any:
         try:
             return on_floats(*a)
-        except (ArithmeticError, ValueError, TypeError):
+        except _RAISED:
             with np.errstate(all="ignore"):
                 result = on_arrays(*a)
             return result if np.ndim(result) else float(result)
@@ -94,21 +95,36 @@ HOST: dict[str, Callable[..., Any]] = {
 
 
 class HostProgram:
-    """The scalar nodes that one pass reads, as a function of Python: of floats, or of arrays with a value per row."""
+    """The scalar nodes that one pass reads: as Python source for one row, as a list of operations for many."""
 
     def __init__(self, roots: Sequence[Node]) -> None:
+        self._roots = list(roots)
+        self._nodes = [node for node in walk(roots, into_reductions=False) if node.op in HOST]
+        self._constants = {n: n.label for n in walk(roots, into_reductions=False) if n.op == "const"}
         leaves = (node for node in walk(roots, into_reductions=False) if node.op not in HOST)
         self.inputs = [node for node in leaves if node.op != "const"]
+        self._on_floats = self._compiled()
+
+    def _compiled(self) -> Callable[..., Sequence[Any]]:
         given = {node: f"n{place}" for place, node in enumerate(self.inputs)}
-        named, formulas = assignments(roots, _write, given)
+        named, formulas = assignments(self._roots, _write, given)
         lines = [f"def compute({', '.join(given.values())}):", *(f"    {name} = {text}" for name, text in named)]
-        scope: dict[str, Any] = {**HOST, "inf": math.inf, "nan": math.nan}
+        scope: dict[str, Any] = {**_ON_FLOATS, "inf": math.inf, "nan": math.nan}
         exec("\n".join([*lines, f"    return [{', '.join(formulas)}]"]), scope)  # noqa: S102 (the graph alone is its source)
-        self._compute = scope["compute"]
+        return scope["compute"]
 
     def evaluate(self, known: Mapping[Node, Any]) -> Sequence[Any]:
-        """The values of the roots; `known` holds each run-time number and each reduction that they use."""
-        return self._compute(*[known[node] for node in self.inputs])
+        """The values of the roots, each a float or an array with a value per row.
+
+        `known` holds each run-time number and each reduction that the roots use, likewise.
+        """
+        try:
+            return self._on_floats(*[known[node] for node in self.inputs])
+        except _RAISED:  # arrays, infinities and NaN
+            values = {**self._constants, **known}
+            for node in self._nodes:
+                values[node] = HOST[node.op](*[values[a] for a in node.args])
+            return [values[root] for root in self._roots]
 
 
 @lru_cache(maxsize=1024)
@@ -120,4 +136,6 @@ def host_program(roots: tuple[Node, ...]) -> HostProgram:
 def _write(node: Node, operands: list[str]) -> str:
     if node.op == "const":
         return repr(node.label)
-    return f"{node.op}({', '.join(operands)})" if node.op in _ON_FLOATS else formula(node, operands)
+    if node.op in _ON_FLOATS and node.op != "div":
+        return f"{node.op}({', '.join(operands)})"
+    return formula(node, operands)

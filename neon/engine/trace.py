@@ -20,7 +20,7 @@ RESERVED = {
     "batch_size", "outer_clip_norms", "name", "schedule", "stochastic_round", "gradient_clip_norm",
     "gradient_clip_value", "param_clip_value", "wdecay", "maximize", "seed", "optimizer", "params",
     "state_dtype", "master", "scales", "low_bits", "grad_scale", "previous_norm", "gradient_clip_previous_norm",
-    "overrides",
+    "overrides", "frozen", "initial_lr", "param_names", "scheduled_lr", "updates",
 }  # fmt: skip
 
 

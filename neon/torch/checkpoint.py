@@ -18,6 +18,7 @@ from neon.engine.signs import never_negative
 from neon.engine.storage import Storage, scale_shape
 from neon.engine.trace import Program, signature
 from neon.optimizers.optimizer import Optimizer
+from neon.torch.overrides import KEY, NONE, as_text, overrides_of
 from neon.torch.sharding import is_sharded, keeps_blocks
 
 if TYPE_CHECKING:
@@ -36,8 +37,19 @@ _SHOWN_LINES, _SHOWN_NAMES = 10, 3
 
 def named_parameters(group: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
     """The parameters of a group with their names, made up from their places where there are none."""
-    names = group.get("param_names") or [f"params[{i}] of {group['optimizer']!r}" for i in range(len(group["params"]))]
-    return list(zip(names, group["params"], strict=True))
+    if has_names(group):
+        return list(zip(group["param_names"], group["params"], strict=True))
+    if own := overrides_of(group):
+        raise ValueError(
+            f"The group of {group['optimizer']!r} has other parameters than those of its names, for some of which "
+            f"values are set: {_some(own)}. Call unset or unfreeze before parameters are replaced."
+        )
+    return [(f"params[{i}] of {group['optimizer']!r}", param) for i, param in enumerate(group["params"])]
+
+
+def has_names(group: Mapping[str, Any]) -> bool:
+    """Whether the names are those of the parameters: wrappers put one flat tensor in the place of many."""
+    return "param_names" in group and len(group["param_names"]) == len(group["params"])
 
 
 def taken_up(optimizer: AttachedOptimizer, state_dict: Any) -> dict[str, Any]:
@@ -137,16 +149,14 @@ class _Taking:
         self.fits = False
         if "param_names" in saved:
             self.group.setdefault("param_names", _given_names(saved))
-        if "overrides" in group and "optimizer" in saved:  # it has a word of ours: that there were none
-            self.group["overrides"] = values.get("overrides", {})
 
     def values(self) -> Iterator[str]:
         """What keeps the group from taking up the saved values and names."""
         yield from self._match()
-        yield from self._rename_overrides()
         try:
+            yield from self._rename_overrides()
             self._settings = self._optimizer.settings(self.group)
-            for own in self.group.get("overrides", {}).values():
+            for own in overrides_of(self.group).values():
                 self._optimizer.settings(ChainMap(own, self.group))
             self._optimizer.apply_schedule(dict(self.group))
         except (TypeError, ValueError) as error:
@@ -160,13 +170,14 @@ class _Taking:
 
     def _rename_overrides(self) -> Iterator[str]:
         """Values set for layers go by the names that their parameters have here."""
-        overrides = self.group.pop("overrides", {})
+        overrides = overrides_of(self.group)
+        self.group[KEY] = NONE
         ours = dict(zip(_names(self.group), self.group.get("param_names", ()), strict=False))
         lone = [name for name in overrides if _bare(name) not in ours and name not in ours]
         if lone:
             yield f"{self._label}: values are set for layers that are not here: {_some(lone, ours)}"
         elif overrides:
-            self.group["overrides"] = {ours.get(_bare(n)) or ours[n]: own for n, own in overrides.items()}
+            self.group[KEY] = as_text({ours.get(_bare(n)) or ours[n]: own for n, own in overrides.items()})
 
     def _foreign(self) -> Iterator[str]:
         """Values of torch's rules with which this rule's steps would be others."""
@@ -209,7 +220,7 @@ class _Taking:
 
     def state(self, name: str, param: Tensor, state: dict[str, Any]) -> Iterator[str]:
         """What keeps a parameter from taking up a saved state."""
-        own = self.group.get("overrides", {}).get(name)
+        own = overrides_of(self.group).get(name)
         settings = self._optimizer.settings(ChainMap(own, self.group)) if own else self._settings
         program = settings.program
         leaf = type(self._optimizer._leaves[self.group["optimizer"]][0])

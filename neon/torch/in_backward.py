@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from neon.engine.options import PREVIOUS
 from neon.engine.plan import Plan
+from neon.engine.watch import same_objects
 from neon.torch.checkpoint import named_parameters
 from neon.torch.sharding import Reaches, local, local_gradients
-from neon.torch.stepper import GroupStepper, Rows, make_item, put_states, still_has
+from neon.torch.stepper import GroupStepper, Rows, is_not_zero, make_item, may_be_rehearsal, put_states, still_has
 
 if TYPE_CHECKING:
     from neon.torch.optimizer import AttachedOptimizer
@@ -39,6 +40,11 @@ def _arrived(optimizer: weakref.ref[AttachedOptimizer], param: Tensor) -> None:
         owner._stepper.arrived(owner, param)
 
 
+def _listed(optimizer: AttachedOptimizer) -> list[Any]:
+    """All parameters, with a None behind each group's."""
+    return [param for group in optimizer.param_groups for param in (*group["params"], None)]
+
+
 class _Member(NamedTuple):
     """Where a parameter stands among all: its group, its name, its number."""
 
@@ -48,9 +54,10 @@ class _Member(NamedTuple):
 
 
 class _Own(NamedTuple):
-    """The plan of one parameter, and the states that it was made for."""
+    """The plan of one parameter, and the group and the states that it was made for."""
 
     plan: Plan
+    group: dict[str, Any]
     slots: dict[str, Any]
 
 
@@ -63,6 +70,7 @@ class BackwardStepper(GroupStepper):
         self._hooks: list[Any] = []
         self._own: dict[int, _Own] = {}
         self._done: set[int] = set()
+        self._stands = True  # whether the parameters are those that have hooks
         self._squares = 0.0
 
     def watch(self, optimizer: AttachedOptimizer) -> None:
@@ -72,6 +80,7 @@ class BackwardStepper(GroupStepper):
         members = [
             (place, *named) for place, group in enumerate(optimizer.param_groups) for named in named_parameters(group)
         ]
+        self._listed = _listed(optimizer)
         self._members = {id(param): _Member(place, name, order) for order, (place, name, param) in enumerate(members)}
         arrived = partial(_arrived, weakref.ref(optimizer))
         self._hooks = [p.register_post_accumulate_grad_hook(arrived) for *_, p in members if p.requires_grad]
@@ -88,22 +97,31 @@ class BackwardStepper(GroupStepper):
                 "has looked at the gradients. Train in bfloat16 without a scaler, or attach without in_backward."
             )
         with self._arriving:
-            for group in optimizer.param_groups:
-                for param in group["params"]:
-                    if param.grad is not None:
-                        self.arrived(optimizer, param)
-            self.close(optimizer)
+            if not same_objects(_listed(optimizer), self._listed):
+                self.watch(optimizer)
+            waiting = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            rehearsal = not self._done and may_be_rehearsal(optimizer) and not any(is_not_zero(p.grad) for p in waiting)
+            for param in waiting:
+                self.arrived(optimizer, param, rehearsal=rehearsal)
+            if not rehearsal:
+                self.close(optimizer)
 
-    def arrived(self, optimizer: AttachedOptimizer, param: Tensor) -> None:
-        """Update a parameter, whose gradient is there, and let the gradient go."""
+    def arrived(self, optimizer: AttachedOptimizer, param: Tensor, *, rehearsal: bool = False) -> None:
+        """Update a parameter, whose gradient is there, and let the gradient go; in a rehearsal only make its states."""
         with self._arriving:
             if id(param) in self._done:  # nobody has called step() since the last backward pass
                 self.close(optimizer)
+            if not self._done:
+                self._stands = same_objects(_listed(optimizer), self._listed)
+            if not self._stands:
+                return  # there are other parameters now: `step` takes their gradients, and has hooks put on them
             member = self._members[id(param)]
             group = optimizer.param_groups[member.place]
             rows = Rows(optimizer.param_groups)
             if rows.of(member.place, member.name) is not None:
                 own = self._planned(optimizer, param, member, rows)
+                if rehearsal:
+                    return
                 own.plan.step(
                     local_gradients([param], [param.grad]),
                     brought={"previous_norm": group.get("previous_norm", 0.0)},
@@ -119,6 +137,7 @@ class BackwardStepper(GroupStepper):
         own, state = self._own.get(id(param)), optimizer.state.get(param, {})
         if (
             own is None
+            or own.group is not optimizer.param_groups[member.place]
             or not own.plan.settings[0].alike(settings)
             or not still_has(state, own.slots)
             or own.plan.params[0] is not local(param)
@@ -128,7 +147,7 @@ class BackwardStepper(GroupStepper):
             item, _ = make_item(member.name, param, 0, member.order, settings, optimizer.state, reach)
             plan = Plan([item], grads, [settings])
             slots = put_states(optimizer.state, param, item, plan.steps[0], settings, self._changed_states)
-            own = self._own[id(param)] = _Own(plan, slots)
+            own = self._own[id(param)] = _Own(plan, optimizer.param_groups[member.place], slots)
         return own
 
     def close(self, optimizer: AttachedOptimizer) -> None:

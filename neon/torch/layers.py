@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +11,15 @@ from torch import Tensor, nn
 
 from neon.optimizers.assignment import DEFAULT, Match, assign, matching_keys
 from neon.optimizers.sites import Site, module_sites, named_sites
+from neon.torch.checkpoint import has_names, named_parameters
+from neon.torch.overrides import KEY, as_text, overrides_of
 from neon.torch.targets import site_name
 
 if TYPE_CHECKING:
     from neon.torch.optimizer import AttachedOptimizer
 
 # What a group holds that is not for a layer to have another of.
-_NOT_FOR_LAYERS = {"params", "param_names", "optimizer", "overrides", "epoch", "updates", "initial_lr", "scheduled_lr",
+_NOT_FOR_LAYERS = {"params", "param_names", "optimizer", KEY, "epoch", "updates", "initial_lr", "scheduled_lr",
                    "previous_norm"}  # fmt: skip
 
 Values = dict[str, Any]
@@ -36,27 +38,60 @@ def set_everywhere(optimizer: AttachedOptimizer, name: str, value: Any) -> None:
     for group in groups:
         optimizer.settings(ChainMap({name: value}, group))  # refuses values by name, before any is set
     for group in groups:
-        group[name] = value
+        group[name] = value.clone() if isinstance(value, Tensor) else value  # schedulers write into tensors
         if name == "lr" and "updates" in group:
             group["scheduled_lr"] = float(value)
             optimizer.apply_schedule(group)
 
 
-def override(optimizer: AttachedOptimizer, layers: str, change: Callable[[Values], Values]) -> None:
-    """Change the values that layers have of their own, in all parameters that fit or, refused, in none."""
+def set_for_layers(optimizer: AttachedOptimizer, layers: str, name: str, value: Any) -> None:
+    """Set a value for the layers that fit and whose group has such a value."""
+    if name == "gradient_clip_norm" and optimizer.partition is not None:
+        raise ValueError(
+            "gradient_clip_norm cannot be set for layers with partitioned=True: processes that hold none of them would "
+            "not know of the norm. Set it without layers, or give the layers a key of their own in a MultiOptimizer."
+        )
+    kept = _kept(value)
+    override(optimizer, layers, lambda own: {**own, name: kept}, name)
+
+
+def _kept(value: Any) -> Any:
+    """A value as layers keep it: with numbers in the place of tensors, whose changes nobody would notice."""
+    if isinstance(value, (tuple, list)):
+        return tuple(map(_kept, value))
+    return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+
+
+def override(
+    optimizer: AttachedOptimizer, layers: str, change: Callable[[Values], Values], name: str = "params"
+) -> None:
+    """Change the values that layers have of their own, in all parameters that fit or, refused, in none.
+
+    Groups without a value of this name are left out.
+    """
+    fitting = _fitting(optimizer, layers)
+    found = {p: names for p, names in fitting.items() if _goes_by(optimizer, optimizer.param_groups[p], name)}
+    if not found:
+        keys = ", ".join(repr(optimizer.param_groups[place]["optimizer"]) for place in fitting)
+        raise ValueError(f"The layers that layers={layers!r} fits belong to {keys}, which has no value {name!r}.")
     changed: dict[int, dict[str, Values]] = {}
-    for place, names in _fitting(optimizer, layers).items():
+    for place, names in found.items():
         group = optimizer.param_groups[place]
-        overrides = {**group.get("overrides", {})}
-        for name in names:
-            overrides[name] = change(overrides.get(name, {}))
-            optimizer.settings(ChainMap(overrides[name], group))
-        changed[place] = {name: own for name, own in overrides.items() if own}
-    for place, overrides in changed.items():
-        optimizer.param_groups[place].pop("overrides", None)
-        if overrides:
-            optimizer.param_groups[place]["overrides"] = overrides
+        overrides = overrides_of(group)
+        for param in names:
+            overrides[param] = change(overrides.get(param, {}))
+            optimizer.settings(ChainMap(overrides[param], group))
+        changed[place] = overrides
+    texts = {place: as_text(overrides) for place, overrides in changed.items()}
+    for place, text in texts.items():
+        optimizer.param_groups[place][KEY] = text
     optimizer.restart()
+
+
+def _goes_by(optimizer: AttachedOptimizer, group: Mapping[str, Any], name: str) -> bool:
+    """Whether a value is one of the group's own: torch gives each group the defaults of all others as well."""
+    leaf, _ = optimizer._leaves[group["optimizer"]]
+    return name in group and (name not in optimizer.defaults or name in leaf.group())
 
 
 def _fitting(optimizer: AttachedOptimizer, layers: str) -> dict[int, list[str]]:
@@ -67,7 +102,7 @@ def _fitting(optimizer: AttachedOptimizer, layers: str) -> dict[int, list[str]]:
     found: dict[int, list[str]] = {}
     sites: list[Site] = []
     for place, group in enumerate(optimizer.param_groups):
-        for name, param in zip(group.get("param_names", ()), group["params"], strict=False):
+        for name, param in named_parameters(group) if has_names(group) else ():
             sites.append(known.get(name) or named_sites([(name, param)])[0])
             if any(level != DEFAULT for level, *_ in matching_keys([layers], sites[-1])):
                 found.setdefault(place, []).append(name)
@@ -93,7 +128,7 @@ def _explain(layers: str, sites: list[Site]) -> str:
 
 def add_layers(optimizer: AttachedOptimizer, target: Any) -> None:
     """Take in the parameters of a target that are new, each into the group of its key; see AttachedOptimizer."""
-    if any("param_names" not in group for group in optimizer.param_groups):
+    if not all(map(has_names, optimizer.param_groups)):
         raise ValueError(
             "Nothing can be added to parameters that have no names: attach a module or its named_parameters()."
         )
@@ -119,19 +154,20 @@ def add_layers(optimizer: AttachedOptimizer, target: Any) -> None:
 
 def _add(optimizer: AttachedOptimizer, site: Site, match: Match) -> None:
     name, param = site_name(site), site.param
+    replaced = [group for group in optimizer.param_groups if name in group["param_names"]]
     of_key = [group for group in optimizer.param_groups if group["optimizer"] == match.key]
-    if not of_key:
+    if of_key:
+        of_key[0]["params"].append(param)
+        of_key[0]["param_names"].append(name)
+    else:
         optimizer.add_param_group({"params": [(name, param)], "optimizer": match.key})
-        return
-    for group in optimizer.param_groups:
-        if name in group["param_names"]:  # a layer in the place of another
-            _remove(optimizer, group, group["param_names"].index(name))
-    of_key[0]["params"].append(param)
-    of_key[0]["param_names"].append(name)
+    for group in replaced:  # a layer in the place of another, whose name comes first
+        _remove(optimizer, group, group["param_names"].index(name))
 
 
 def _remove(optimizer: AttachedOptimizer, group: dict[str, Any], place: int) -> None:
     old: Tensor = group["params"].pop(place)
-    group["param_names"].pop(place)
+    name = group["param_names"].pop(place)
+    group[KEY] = as_text({other: own for other, own in overrides_of(group).items() if other != name})
     optimizer.state.pop(old, None)
     optimizer.assigned = [entry for entry in optimizer.assigned if entry[0].param is not old]

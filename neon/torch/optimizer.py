@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from inspect import isroutine
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from neon.optimizers.schedules import Schedule, is_constant, rate
 from neon.optimizers.sites import Site
 from neon.optimizers.values import check_names
 from neon.torch import layers as by_layer
+from neon.torch import overrides
 from neon.torch.checkpoint import mapped, named_parameters, taken_up
 from neon.torch.in_backward import BackwardStepper, refuse_replicas
 from neon.torch.sharding import Partition
@@ -113,6 +115,11 @@ class AttachedOptimizer(torch.optim.Optimizer):
         self._previous_norm = clip_bound("gradient_clip_previous_norm", gradient_clip_previous_norm, norm=True)
         if self._previous_norm is not None and not in_backward:
             raise ValueError(_ONLY_IN_BACKWARD)
+        if self._previous_norm is not None and partitioned:
+            raise ValueError(
+                "gradient_clip_previous_norm cannot be had with partitioned=True: its norm is that of the "
+                "gradients here. Leave one of the two out."
+            )
         if skip_nonfinite and in_backward:
             raise ValueError(
                 "skip_nonfinite cannot be had with in_backward=True: the first parameters are updated before the last "
@@ -146,8 +153,10 @@ class AttachedOptimizer(torch.optim.Optimizer):
         leaf, norms = self._leaves[key]
         for name, value in leaf.group().items():
             param_group.setdefault(name, value)
+        param_group.setdefault(overrides.KEY, overrides.NONE)
         if self._previous_norm is not None:
             param_group.setdefault("gradient_clip_previous_norm", self._previous_norm)
+            param_group.setdefault("previous_norm", 0.0)  # from the start: distributed checkpoints load what is there
         if norms:
             param_group.setdefault("outer_clip_norms", tuple(norm.gradient_clip_norm for norm in norms))
         if not is_constant(leaf.schedule):
@@ -191,6 +200,12 @@ class AttachedOptimizer(torch.optim.Optimizer):
     def settings(self, group: Mapping[str, Any], *, unscale: bool = False) -> Settings:
         """What the engine needs for the tensors of a group; values that no rule can run with are refused by name."""
         leaf, norms = self._leaves[group["optimizer"]]
+        if len(group.get("outer_clip_norms", ())) < len(norms):
+            raise ValueError(
+                f"outer_clip_norms must have {len(norms)} bounds, one for each MultiOptimizer around "
+                f"{group['optimizer']!r} that clips by norm. Received: "
+                f"outer_clip_norms={group.get('outer_clip_norms')!r}."
+            )
         if self.in_backward and (norms or group["gradient_clip_norm"] is not None):
             raise ValueError(
                 "gradient_clip_norm cannot be had with in_backward=True: the norm over all gradients is known only "
@@ -226,7 +241,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         if layers is None:
             by_layer.set_everywhere(self, name, value)
         else:
-            by_layer.override(self, layers, lambda own: {**own, name: value})
+            by_layer.set_for_layers(self, layers, name, value)
 
     @uncompiled
     def unset(self, name: str, layers: str) -> None:
@@ -253,7 +268,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
 
         Give the whole model, with its new layers: each new parameter goes to the group of the key that fits
         it, so that schedulers find the groups that they know. One that has the name of another takes its
-        place. Raises `ValueError` where nothing is new.
+        place, but not what was set for that. Raises `ValueError` where nothing is new.
         """
         by_layer.add_layers(self, target)
 
@@ -323,7 +338,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but hooks, as torch has it, and what belongs to the memory at hand."""
-        own = {name: value for name, value in vars(self).items() if not (name in _NOT_KEPT or callable(value))}
+        own = {name: value for name, value in vars(self).items() if not (name in _NOT_KEPT or isroutine(value))}
         return own | super().__getstate__()
 
     def __setstate__(self, state: dict[str, Any]) -> None:

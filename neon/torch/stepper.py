@@ -18,6 +18,7 @@ from neon.engine.plan import NotFiniteError, Plan
 from neon.engine.settings import Item, Reach, Settings
 from neon.engine.storage import complete
 from neon.engine.watch import same_objects
+from neon.torch import overrides
 from neon.torch.checkpoint import named_parameters
 from neon.torch.sharding import Reaches, is_sharded, keeps_blocks, local, local_gradients, shard_of, sharded_like
 from neon.torch.watched import Watched
@@ -25,8 +26,8 @@ from neon.torch.watched import Watched
 if TYPE_CHECKING:
     from neon.torch.optimizer import AttachedOptimizer
 
-# What a group holds besides values; `overrides` are written by methods that have the plan made anew.
-_NOT_VALUES = ("params", "param_names", "overrides")
+# What a group holds besides values.
+_NOT_VALUES = ("params", "param_names")
 _IMMUTABLE = (int, float, bool, str, type(None))
 
 
@@ -80,9 +81,9 @@ class GroupStepper:
                 plan, self._unscales = None, bool(brought)
             if plan is None:
                 self.watch(optimizer)
-                if _may_be_rehearsal(optimizer):
+                if may_be_rehearsal(optimizer):
                     plan = self._make_plan(optimizer)
-                    if not plan.anywhere(any(map(_is_not_zero, self._gradients()))):
+                    if not plan.anywhere(any(map(is_not_zero, self._gradients()))):
                         self._plan = plan
                         return
             self._plan = self._step(optimizer, plan, brought)
@@ -134,8 +135,8 @@ class GroupStepper:
     def _groups_stand(self, optimizer: AttachedOptimizer, plan: Plan, changed: set[int]) -> bool:
         """Whether groups that were written to, by their ids, keep their parameters and what the values mean."""
         return all(
-            group["params"] is params
-            for group, params in zip(self._groups, self._lists, strict=True)
+            group["params"] is params and group.get(overrides.KEY) == own
+            for group, params, own in zip(self._groups, self._lists, self._overrides, strict=True)
             if id(group) in changed
         ) and all(
             settings.alike(optimizer.settings(settings.values, unscale=self._unscales))
@@ -154,6 +155,7 @@ class GroupStepper:
     # -- a new plan --------------------------------------------------------------------------------
 
     def _make_plan(self, optimizer: AttachedOptimizer) -> Plan:
+        """A plan for what has a gradient or a state, and the states that are missing."""
         self.watch(optimizer)
         self._changed_groups.clear()
         self._changed_states.clear()
@@ -187,6 +189,7 @@ class GroupStepper:
         self._places = [place for place, _ in rows.listed]
         self._groups = [*groups]
         self._lists = [group["params"] for group in groups]
+        self._overrides = [group.get(overrides.KEY) for group in groups]
         planned = set(map(id, self._params))
         self._without = [param for *_, param in updated if id(param) not in planned]
         return plan
@@ -201,12 +204,13 @@ class Rows:
     def __init__(self, groups: list[dict[str, Any]]) -> None:
         self.listed: list[tuple[int, Mapping[str, Any]]] = []
         self._groups = groups
+        self._overrides = list(map(overrides.overrides_of, groups))
         self._found: dict[tuple[int, str], int] = {}
 
     def of(self, place: int, name: str) -> int | None:
         """The row of a parameter; None where it is frozen."""
         group = self._groups[place]
-        own = group["overrides"].get(name, {}) if "overrides" in group else {}
+        own = self._overrides[place].get(name, {})
         if own.get("frozen"):
             return None
         row = self._found.setdefault((place, repr(own)), len(self.listed))
@@ -294,7 +298,7 @@ def _whole(value: Any) -> Any:
     return value.full_tensor() if is_sharded(value) else value
 
 
-def _may_be_rehearsal(optimizer: AttachedOptimizer) -> bool:
+def may_be_rehearsal(optimizer: AttachedOptimizer) -> bool:
     """Whether all rates are zero before the first step.
 
     With zero gradients too, that is how torch.distributed.checkpoint has states made that it can load into:
@@ -303,7 +307,7 @@ def _may_be_rehearsal(optimizer: AttachedOptimizer) -> bool:
     return not optimizer.state and all(float(group.get("lr", 0.0)) == 0.0 for group in optimizer.param_groups)
 
 
-def _is_not_zero(grad: Tensor | None) -> bool:
+def is_not_zero(grad: Tensor | None) -> bool:
     return grad is not None and bool(torch.count_nonzero(grad))
 
 

@@ -1,0 +1,155 @@
+"""What ranks do with states in 16 bits and in 8-bit blocks, and with split weights: all bits are those of one process.
+
+The gradients are given: every rank has the whole one, and the mean over 2 or 4 ranks is exact.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from distributed_models import STEPS, everything, strays
+from distributed_saving import restore, store
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import Shard, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from neon.optimizers import Adam, AdamW
+from neon.torch import AttachedOptimizer
+
+# Whole rows of blocks. On four ranks a part is smaller than what has states in blocks, one part is shorter, one empty.
+SHAPES = {
+    "ten rows": ((10, 512), torch.bfloat16),
+    "six rows": ((6, 4, 256), torch.float32),
+    "bias": ((5,), torch.bfloat16),
+}
+FORMATS: dict[str, dict[str, Any]] = {
+    "int8": {"state_dtype": "int8", "stochastic_round": True},
+    "bfloat16": {"state_dtype": "bfloat16", "stochastic_round": True},
+    "int8, split": {"state_dtype": "int8", "master": "split"},
+    "float32, split": {"master": "split"},
+}
+
+
+def values(name: str, step: int) -> Tensor:
+    """A whole gradient (or, for step -1, a parameter), the same everywhere."""
+    shape, dtype = SHAPES[name]
+    generator = torch.Generator().manual_seed(100 * step + 100 + [*SHAPES].index(name))
+    return torch.randn(shape, generator=generator).to(dtype)
+
+
+class Layer(nn.Module):
+    """A weight, whose gradient is what it is called with."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(values(name, -1))
+
+    def forward(self, grad: Tensor) -> Tensor:
+        return (self.weight * grad).sum().float()
+
+
+class Wide(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleDict({name: Layer(name) for name in SHAPES})
+
+    def forward(self, step: int) -> Tensor:
+        return torch.stack([layer(values(name, step)) for name, layer in self.layers.items()]).sum()
+
+
+def start(way: str, form: str) -> tuple[nn.Module, Wide, AttachedOptimizer]:
+    """The model as it runs on this rank, the model within, and its optimizer."""
+    model = run = Wide()
+    if dist.get_world_size() > 1 and way == "data parallel":
+        run = DistributedDataParallel(model)
+    elif dist.get_world_size() > 1:
+        shape = (2, dist.get_world_size() // 2) if way == "hybrid" else (dist.get_world_size(),)
+        mesh = init_device_mesh("cpu", shape, mesh_dim_names=("replicate", "shard")[-len(shape) :])
+        for layer in (*model.layers.values(), model):
+            fully_shard(layer, mesh=mesh)
+    return run, model, AdamW(learning_rate=0.01, **FORMATS[form]).attach(model)
+
+
+def train(run: nn.Module, opt: AttachedOptimizer, steps: range) -> None:
+    for step in steps:
+        run(step).backward()
+        opt.step()
+        opt.zero_grad()
+
+
+def low_states(way: str, form: str) -> Any:
+    run, model, opt = start(way, form)
+    train(run, opt, range(STEPS))
+    return {"strays": strays(model, opt), **everything(model, opt)}
+
+
+def low_checkpoint(way: str, form: str, kind: str) -> Any:
+    """Saved after two steps; taken up from every size of world that has saved before."""
+    world = dist.get_world_size()
+    run, model, opt = start(way, form)
+    train(run, opt, range(2))
+    store(model, opt, kind, Path(f"low, {way}, {form}, {kind}, {world}"))
+    train(run, opt, range(2, STEPS))
+    found: dict[str, Any] = {"uninterrupted": everything(model, opt)}
+    for saved_by in (4, 2, 1):
+        path = Path(f"low, {way}, {form}, {kind}, {saved_by}")
+        if saved_by >= world and path.exists():
+            run, model, opt = start(way, form)
+            unchanged = restore(model, opt, kind, path)
+            train(run, opt, range(2, STEPS))
+            found[f"from {saved_by}"] = {
+                "dummy step": unchanged, "strays": strays(model, opt), **everything(model, opt),
+            }  # fmt: skip
+    return found
+
+
+# Rows that are no whole blocks, and parts that are no whole rows.
+CUT = {"odd rows": ((8, 900), 0), "columns": ((8, 1024), 1), "one row": ((8192,), 0)}
+
+
+def cut(name: str) -> Any:
+    """Blocks that shards would cut: their states are float32, also where one process asks for that."""
+    shape, dim = CUT[name]
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    many = dist.get_world_size() > 1
+
+    def lay(seed: int) -> Tensor:
+        tensor = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+        return distribute_tensor(tensor, mesh, [Shard(dim)], src_data_rank=None) if many else tensor
+
+    p = nn.Parameter(lay(0))
+    opt = Adam(learning_rate=0.01, state_dtype="int8" if many else None).attach([p])
+    for step in range(STEPS):
+        p.grad = lay(step + 1)
+        opt.step()
+    model = nn.ParameterDict({"p": p})
+    return {"strays": strays(model, opt), **everything(model, opt)}
+
+
+def cut_blocks() -> Any:
+    """A state in blocks that this layout would cut is refused."""
+    p = nn.Parameter(torch.ones(8, 1024))
+    p.grad = torch.ones(8, 1024)
+    alone = Adam(state_dtype="int8").attach([p])
+    alone.step()
+    saved = alone.state_dict()
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+
+    def lay(tensor: Tensor) -> Tensor:
+        return distribute_tensor(tensor, mesh, [Shard(1)], src_data_rank=None)
+
+    state = saved["state"][0]
+    for key in ("exp_avg", "exp_avg_sq"):
+        state[key] = lay(state[key])
+        state["scales"][key] = lay(state["scales"][key])
+    opt = Adam(state_dtype="int8").attach([nn.Parameter(lay(torch.ones(8, 1024)))])
+    try:
+        opt.load_state_dict(saved)
+    except ValueError as error:
+        return {"said": str(error)}
+    return {"said": "nothing"}
