@@ -5,6 +5,8 @@
 
 Errors: every rule follows one sequence of gradients in float64 and in each format; the error is the root mean
 square of what the displacements of the weights differ by, relative to that of the displacements in float64.
+The share is how much of the way in float64 was gone: the displacement projected on that in float64. Errors
+that are random leave it at 1.
 The gradients are those of a noisy quadratic at the weights of the float64 run, over three decades of
 curvature and of noise, of numbers that every format holds. So no weight is led back to where it should be:
 errors add up as they do not in training, of which benchmarks/low_precision_training.py is the measure.
@@ -79,8 +81,8 @@ def held_by_all(x: Tensor) -> Tensor:
     return x.bfloat16().half().double()
 
 
-def errors(rule: str, steps: Sequence[int]) -> dict[str, list[float]]:
-    """The relative error of a rule in each format after so many steps."""
+def errors(rule: str, steps: Sequence[int]) -> dict[str, dict[str, list[float]]]:
+    """The relative error of a rule in each format after so many steps, and the share of the way that it went."""
     random = torch.Generator().manual_seed(0)
     start = held_by_all(torch.randn(ELEMENTS, generator=random) * 0.1)
     minimum = torch.randn(ELEMENTS, generator=random).double() * 0.1
@@ -92,7 +94,7 @@ def errors(rule: str, steps: Sequence[int]) -> dict[str, list[float]]:
     optimizers = [neon_optimizer(rule).attach([exact])]
     optimizers += [neon_optimizer(rule, **FORMATS[name].options).attach([w]) for name, w in weights.items()]
     params = [exact, *weights.values()]
-    found: dict[str, list[float]] = {name: [] for name in COLUMNS}
+    found: dict[str, dict[str, list[float]]] = {name: {"error": [], "share": []} for name in COLUMNS}
     for step in range(1, max(steps) + 1):
         drawn = torch.randn(ELEMENTS, generator=random).mul_(noise)
         gradient = held_by_all(curvature * (exact.detach() - minimum) + drawn)
@@ -101,14 +103,16 @@ def errors(rule: str, steps: Sequence[int]) -> dict[str, list[float]]:
             param.grad = by_dtype[param.dtype]
             optimizer.step()
         if step in steps:
-            moved = (exact.detach() - start).norm()
+            way = exact.detach() - start
             values = {name: w.detach().double() for name, w in weights.items()}
             split = weights["bfloat16, split"]
             values[JOINED] = joined(
                 split, optimizers[list(weights).index("bfloat16, split") + 1].state[split]["low_bits"]
             )
             for name, value in values.items():
-                found[name].append(float((value - exact.detach()).norm() / moved))
+                gone = value - start
+                found[name]["error"].append(float((gone - way).norm() / way.norm()))
+                found[name]["share"].append(float(gone @ way / (way @ way)))
     return found
 
 
@@ -228,13 +232,8 @@ def precision(steps: Sequence[int]) -> dict[str, Any]:
 
 def print_precision(console: Console, report: Mapping[str, Any]) -> None:
     for number, steps in enumerate(report["steps"]):
-        table = Table(title=f"Relative error after {steps:,} steps")
-        table.add_column("rule", no_wrap=True)
-        for name in COLUMNS:
-            table.add_column(name, justify="right")
-        for rule, found in report["errors"].items():
-            table.add_row(rule, *(f"{found[name][number]:.1e}" for name in COLUMNS))
-        console.print(table)
+        console.print(_errors_table(report, number, "error", f"Relative error, steps: {steps:,}", ".1e"))
+    console.print(_errors_table(report, -1, "share", f"Share of the way, steps: {report['steps'][-1]:,}", ".3f"))
     memory = Table("format", title="Bytes kept for each weight")
     for rule in report["bytes"]:
         memory.add_column(rule, justify="right")
@@ -243,6 +242,15 @@ def print_precision(console: Console, report: Mapping[str, Any]) -> None:
     console.print(memory)
     for name, ratio in report["second_moments"].items():
         console.print(f"Mean of squares, {name}: {ratio:.3f} of what it is in float64")
+
+
+def _errors_table(report: Mapping[str, Any], number: int, figure: str, title: str, form: str) -> Table:
+    table = Table("rule", title=title)
+    for name in COLUMNS:
+        table.add_column(name, justify="right")
+    for rule, found in report["errors"].items():
+        table.add_row(rule, *(f"{found[name][figure][number]:{form}}" for name in COLUMNS))
+    return table
 
 
 def print_speed(console: Console, report: Mapping[str, Any]) -> None:
@@ -282,12 +290,12 @@ def save_figure(path: Path, report: Mapping[str, Any]) -> None:
 def _panel(axes: Axes, report: Mapping[str, Any], number: int) -> None:
     rules = list(report["errors"])
     for name, form in COLUMNS.items():
-        values = [report["errors"][rule][name][number] for rule in rules]
+        values = [report["errors"][rule][name]["error"][number] for rule in rules]
         axes.plot(values, range(len(rules)), form.marker, color=form.colour, ms=6, mfc="none", ls="", label=name)
     axes.set_xscale("log")
     axes.set_ylim(len(rules) - 0.5, -0.5)
     axes.set_yticks(range(len(rules)), rules)
-    axes.set_title(f"Relative error after {report['steps'][number]:,} steps", loc="left", fontsize=10, color=INK)
+    axes.set_title(f"Relative error, steps: {report['steps'][number]:,}", loc="left", fontsize=10, color=INK)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color("#aaaaaa")
     axes.tick_params(colors=GREY, which="both", length=2.5)
