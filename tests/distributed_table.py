@@ -1,4 +1,4 @@
-"""The cases of the distributed tests: a function of distributed_cases, distributed_saving or distributed_low, and its arguments.
+"""The cases of the distributed tests: a function of distributed_cases, _saving or _low, and its arguments.
 
 Apart from the functions, whose imports no other test should meet.
 """
@@ -49,7 +49,7 @@ BLOCKS = [
 BLOCKS_SAVED = [
     ("low_checkpoint", "sharded", "int8, split", "sharded"),
     ("low_checkpoint", "sharded", "int8", "flat"),
-    ("low_checkpoint", "sharded", "int8, split", "full"),
+    ("low_checkpoint", "sharded", "int8", "full"),
     ("low_checkpoint", "sharded", "bfloat16", "sharded"),
     ("low_checkpoint", "hybrid", "int8", "sharded"),
     ("low_checkpoint", "data parallel", "int8, split", "sharded"),
