@@ -14,12 +14,13 @@ from torch import Tensor
 
 from neon.engine.blocks import BLOCK_CODECS
 from neon.engine.codecs import CODECS
+from neon.engine.settings import Settings
 from neon.engine.signs import never_negative
 from neon.engine.storage import Storage, scale_shape
-from neon.engine.trace import Program, signature
+from neon.engine.trace import signature
 from neon.optimizers.optimizer import Optimizer
 from neon.torch.overrides import KEY, NONE, as_text, overrides_of
-from neon.torch.sharding import is_sharded, keeps_blocks
+from neon.torch.sharding import is_sharded, keeps_blocks, local
 
 if TYPE_CHECKING:
     from neon.torch.optimizer import AttachedOptimizer
@@ -241,7 +242,7 @@ class _Taking:
             for key, value in state.items():
                 if key in ("scales", "low_bits"):
                     continue
-                if wrong := _wrong_count(value) if key == "step" else _wrong_state(key, value, param, program):
+                if wrong := _wrong_count(value) if key == "step" else _wrong_state(key, value, param, settings):
                     yield f"{name}: {key} {wrong}"
                     return  # the other states will be alike
 
@@ -252,7 +253,8 @@ def _wrong_count(value: Any) -> str | None:
     return None if counts else f"is {value!r} in the checkpoint; it must be a number of steps"
 
 
-def _wrong_state(key: str, value: Any, param: Tensor, program: Program) -> str | None:
+def _wrong_state(key: str, value: Any, param: Tensor, settings: Settings) -> str | None:
+    program = settings.program
     served = [*CODECS, torch.int8, *([torch.uint8] if key in never_negative(program) else [])]
     wrong = _wrong_tensor(value, param, param.shape, served)
     if wrong is None and value.dtype in BLOCK_CODECS:
@@ -260,6 +262,15 @@ def _wrong_state(key: str, value: Any, param: Tensor, program: Program) -> str |
             return f"has dtype {value.dtype} in the checkpoint; the parameter is float64, and so are its states"
         if not keeps_blocks(param):
             return f"has dtype {value.dtype} in the checkpoint, in blocks that the parameter's placements would cut"
+    elif wrong is None and not keeps_blocks(param) and key in program.states:
+        # torch.distributed.checkpoint copies what was saved into what there is, whatever its dtype.
+        part = local(value)
+        asked = settings.storage.dtype_of(key, program, local(param), param.numel())
+        if asked in BLOCK_CODECS and bool(part.any()) and torch.equal(part, part.round()):
+            return (
+                "holds whole numbers alone: codes of blocks that the parameter's placements would cut, copied into a "
+                "state that is float32 here"
+            )
     return wrong
 
 
