@@ -203,7 +203,7 @@ def train(run: Run, opt: torch.optim.Optimizer, steps: Iterable[int], scaler: An
 
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor, on every rank."""
-    if tensor.dtype == torch.int16:  # which neither gloo nor NCCL sends
+    if tensor.dtype == torch.int16:  # which gloo does not send
         return whole(tensor.int()).short()
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().clone()
 

@@ -78,12 +78,8 @@ def fork(cases: list[tuple[Any, ...]], world: int, rank: int) -> int:
 
 def main(words: str = "") -> None:
     """Run the ranks of one world after the other, up to one in which a rank has ended early."""
-    for module in (
-        "distributed_cases",
-        "distributed_saving",
-        "distributed_low",
-        "torch._dynamo",
-    ):  # the last by torch's first step
+    # The last is imported by torch's first step.
+    for module in ("distributed_cases", "distributed_saving", "distributed_low", "torch._dynamo"):
         importlib.import_module(module)
     torch.set_num_threads(1)
     cases = [case for case in CASES if name_of(case).startswith(words)]
