@@ -11,6 +11,7 @@ from neon.engine import codecs
 from neon.engine.graph import Node, load, node
 from neon.engine.random import dither_bits, random_bits, tensor_key
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 HALVES = [torch.bfloat16, torch.float16]
 X = load("x")
 RANDOM = node("load_bits", label="random", kind="uint")
@@ -185,7 +186,7 @@ def test_over_steps_every_element_of_a_state_is_right_on_average(dtype: torch.dt
     x = exponents(dtype)
     steps = torch.arange(1, DRAWS + 1)[:, None]
     graph = codecs.encode(X, dtype, None, dither_bits(stream))
-    rounded = drawn(3, 1, steps, len(x), graph, x).to(torch.int16).view(dtype).double()
+    rounded = drawn(3, 2, steps, len(x), graph, x).to(torch.int16).view(dtype).double()
     low, high = rounded.min(0).values, rounded.max(0).values
     chance = (x.double() - low) / (high - low)
     error = (rounded.mean(0) - x.double()) / (high - low)

@@ -103,11 +103,7 @@ class Optimizer:
         self.maximize = flag("maximize", maximize)
         self.state_dtype = state_format("state_dtype", state_dtype)
         self.master = master_format("master", master)
-        if master is not None and stochastic_round is not False:
-            raise ValueError(
-                "master='split' keeps every bit of a weight: there is nothing to round at random. Leave out "
-                "stochastic_round, or master."
-            )
+        _check_split(master, stochastic_round)
         self.seed = whole_number("seed", seed)
         self._hyperparameters = self._checked(hyperparameters)
 
@@ -219,6 +215,7 @@ class Optimizer:
         The bounds of the wider norms are `values["outer_clip_norms"]`; the flags are those of `Options`.
         """
         check_values(values, custom=type(self).hyperparameters is Optimizer.hyperparameters)
+        _check_split(values["master"], values["stochastic_round"])
         rule = self.select_rule(values)
         own_norm = values["gradient_clip_norm"] is not None
         options = Options(
@@ -267,6 +264,14 @@ class Optimizer:
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_stepper"}
+
+
+def _check_split(master: str | None, stochastic_round: bool | int) -> None:
+    if master is not None and stochastic_round is not False:
+        raise ValueError(
+            "master='split' keeps every bit of a weight: there is nothing to round at random. Leave out "
+            "stochastic_round, or master."
+        )
 
 
 def _schedule(schedule: Any) -> Schedule:

@@ -1,0 +1,294 @@
+"""How states and weights are kept: every rule in every format, the same bits on every backend, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from rule_cases import RULES, SHAPES, PlainLayer, gradients, make, weights
+from torch import Tensor
+
+import neon.torch
+from neon.engine import storage, use_backend
+from neon.engine.blocks import BLOCK, BLOCK_CODECS
+from neon.engine.signs import never_negative
+from neon.optimizers import Adam, MultiOptimizer, Optimizer
+from neon.optimizers.functions import maximum, norm, sqrt
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+FORMATS = ["int8", "bfloat16", "float16", "mixed", "split"]
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+# Which states are never negative, by class: these have no bit for a sign.
+NEVER_NEGATIVE = {
+    "descent": set(), "momentum": set(), "nesterov": set(), "rmsprop": {"square_avg"}, "adagrad": {"sum"},
+    "adadelta": {"square_avg", "acc_delta"}, "adam": {"exp_avg_sq"}, "adamw": {"exp_avg_sq"}, "lion": set(),
+    "shift": {"exp_inf"},
+}  # fmt: skip
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have tensors of any size in the format that was asked for."""
+    monkeypatch.setattr(storage, "SMALL", 0)
+
+
+def states_of(rule: str) -> list[str]:
+    optimizer = make(rule, "plain")
+    return [*optimizer.settings(optimizer.group()).program.states]
+
+
+def options(rule: str, form: str) -> dict[str, Any]:
+    if form == "split":
+        return {"master": "split", "state_dtype": "int8"}
+    if form == "mixed":  # the last state stays float32
+        return {"state_dtype": dict(zip(states_of(rule)[:-1], ["int8", "bfloat16"], strict=False))}
+    return {"state_dtype": form}
+
+
+def tensors_of(state: Any) -> Iterator[Tensor]:
+    """All tensors of a parameter's state, those of the dict of scales too."""
+    for value in state.values():
+        yield from tensors_of(value) if isinstance(value, dict) else [value]
+
+
+def train(
+    rule: str,
+    how: str,
+    dtype: torch.dtype,
+    *,
+    backend: str = "numba",
+    option: str = "plain",
+    steps: int = 3,
+    **more: Any,
+) -> list[Tensor]:
+    """The weights after some steps, and everything that is kept beside them."""
+    params, opt = weights(dtype), make(rule, option, **more)
+    layer = PlainLayer(params)
+    with use_backend(backend):
+        attached = opt.attach(params) if how == "attach" else None
+        for step in range(steps):
+            for param, grad in zip(params, gradients(step, dtype), strict=True):
+                param.grad = grad
+            if attached is None:
+                opt.optimize([layer], 0)
+            else:
+                attached.step()
+    kept = [s for states in layer.states for s in states]
+    if attached is not None:
+        kept = [t for p in params for t in tensors_of(attached.state[p])]
+    return [*(p.detach() for p in params), *kept]
+
+
+def assert_same(a: list[Tensor], b: list[Tensor]) -> None:
+    for x, y in zip(a, b, strict=True):
+        assert x.dtype == y.dtype
+        assert torch.equal(x, y), f"{(x != y).sum().item()} of {x.numel()} elements differ"
+
+
+# Every rule in every format; weights' formats and rounding take turns. Adam's states meet all formats of weights.
+ROUNDS = [False, True, 5, False]
+BITS = [
+    (rule, form, torch.bfloat16 if form == "split" else DTYPES[(i + j) % 3], form != "split" and ROUNDS[(i + j) % 4])
+    for i, rule in enumerate(RULES)
+    for j, form in enumerate(FORMATS)
+    if states_of(rule) or form == "split"
+]
+BITS += [("adam", f, dtype, ROUNDS[i + j]) for i, f in enumerate(("int8", "mixed")) for j, dtype in enumerate(DTYPES)]
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(("rule", "form", "dtype", "rounds"), dict.fromkeys(BITS))
+def test_backends_have_the_same_bits(rule: str, form: str, dtype: torch.dtype, rounds: bool | int) -> None:
+    more = {**options(rule, form), "stochastic_round": rounds}
+    eager, numba = (train(rule, "attach", dtype, backend=backend, **more) for backend in ("eager", "numba"))
+    assert_same(eager, numba)
+    formats = {t.dtype for t in numba}
+    expected = {"bfloat16": torch.bfloat16, "float16": torch.float16, "split": torch.int16}
+    if form in expected and dtype != torch.float32:
+        assert expected[form] in formats
+    if form in ("int8", "split") and states_of(rule):
+        assert formats & {*BLOCK_CODECS}
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("form", FORMATS)
+def test_layer_lists_and_every_option_have_the_same_bits(form: str) -> None:
+    more = options("adam", form)
+    eager, numba = (
+        train("adam", "optimize", torch.bfloat16, backend=backend, option="all", **more)
+        for backend in ("eager", "numba")
+    )
+    assert_same(eager, numba)
+    # What is kept is the same as where the optimizer is attached, which does not divide by the batch.
+    layers, attached = (train("adam", how, torch.bfloat16, **more) for how in ("optimize", "attach"))
+    assert_same(layers[: len(SHAPES)], attached[: len(SHAPES)])
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_number_of_threads_changes_no_bit(form: str) -> None:
+    one = train("adam", "attach", torch.bfloat16, **options("adam", form))
+    torch.set_num_threads(2)
+    two = train("adam", "attach", torch.bfloat16, **options("adam", form))
+    torch.set_num_threads(1)
+    assert_same(one, two)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_split_means_nothing_to_a_whole_weight(dtype: torch.dtype) -> None:
+    assert_same(train("adam", "attach", dtype, master="split"), train("adam", "attach", dtype))
+
+
+def test_a_mean_of_squares_does_not_stand_still() -> None:
+    """It moves by a thousandth of itself: in all formats it follows float32, on average over its elements."""
+    n = 1 << 14
+    means = {}
+    for form in ("float32", "bfloat16", "float16", "int8"):
+        param = torch.zeros(n, requires_grad=True)
+        optimizer = Adam(learning_rate=0.0, state_dtype=form).attach([param])
+        param.grad = torch.ones(n)
+        optimizer.step()
+        param.grad = torch.full((n,), 0.5)
+        for _ in range(200):
+            optimizer.step()
+        state = optimizer.state[param]
+        values = decoded(state, "exp_avg_sq")
+        means[form] = float(values.double().mean())
+    start = 0.001 * 0.999**200  # had nothing been added
+    for form in ("bfloat16", "float16", "int8"):
+        assert abs(means[form] - means["float32"]) < 0.01 * (means["float32"] - start)
+
+
+def decoded(state: Any, name: str) -> Tensor:
+    """A state as float32: of 8 bits, a small float without a sign times the scale of its block."""
+    if state[name].dtype != torch.uint8:
+        return state[name].float()
+    code = state[name].to(torch.int32)
+    value = (1 + (code & 7) / 8) * 2.0 ** ((code >> 3) - 31)
+    return torch.where(code == 0, 0.0, value) * state["scales"][name].flatten().repeat_interleave(BLOCK)
+
+
+# -- which format a state gets ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_what_is_never_negative_needs_no_sign(rule: str) -> None:
+    optimizer = make(rule, "plain")
+    assert never_negative(optimizer.settings(optimizer.group()).program) == NEVER_NEGATIVE[rule]
+    param = torch.randn(64, 80, requires_grad=True)
+    attached = make(rule, "plain", state_dtype="int8").attach([param])
+    param.grad = torch.randn(64, 80)
+    attached.step()
+    state = attached.state[param]
+    for name in states_of(rule):
+        assert state[name].dtype == (torch.uint8 if name in NEVER_NEGATIVE[rule] else torch.int8)
+        assert state[name].shape == param.shape
+
+
+class OfItsOwn(Optimizer):
+    """A norm over the tensor, a state that starts at 0.1, one that is signed and one that may be a negative zero."""
+
+    @staticmethod
+    def rule(w, g, size=0.1, velocity=0.0, top=0.0, *, lr=0.01):  # type: ignore[no-untyped-def]
+        size = 0.9 * size + 0.1 * sqrt(g * g)
+        velocity = 0.9 * velocity + g / (norm(g) + size)
+        top = maximum(0.9 * top, g)
+        return w - lr * velocity / (sqrt(size) + top * top), size, velocity, top
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_rule_of_ones_own_in_eight_bits(dtype: torch.dtype) -> None:
+    ends = []
+    for backend in ("eager", "numba"):
+        generator = torch.Generator().manual_seed(5)
+        param = torch.randn(70_001, generator=generator).to(dtype).requires_grad_()
+        with use_backend(backend):
+            optimizer = OfItsOwn(lr=0.1, state_dtype="int8").attach([param])
+            for _ in range(3):
+                param.grad = torch.randn(70_001, generator=generator).to(dtype)
+                optimizer.step()
+        ends.append([param.detach(), *tensors_of(optimizer.state[param])])
+        state = optimizer.state[param]
+        assert [state[name].dtype for name in ("size", "velocity", "top")] == [torch.uint8, torch.int8, torch.int8]
+    assert_same(*ends)
+
+
+def test_a_state_starts_at_its_default() -> None:
+    stored, scales = storage.new_state(0.1, torch.uint8, torch.empty(2, 300))
+    assert scales is not None
+    assert scales.shape == (3,)
+    assert torch.equal(decoded({"s": stored[0, :256], "scales": {"s": scales[:1]}}, "s"), torch.full((256,), 0.1))
+    negative, scales = storage.new_state(-0.1, torch.int8, torch.empty(256))
+    assert negative.unique().tolist() == [-1]  # the largest code, with the sign
+    assert scales is not None
+    assert scales.tolist() == pytest.approx([0.1 / 1.875])
+
+
+def test_small_states_stay_float32_and_those_of_float64_stay_float64() -> None:
+    for n, dtype, expected in (
+        (4095, torch.bfloat16, torch.float32),
+        (4096, torch.bfloat16, torch.int8),
+        (8192, torch.float64, torch.float64),
+    ):
+        param = torch.ones(n, dtype=dtype, requires_grad=True)
+        optimizer = Adam(state_dtype="int8").attach([param])
+        param.grad = torch.ones(n, dtype=dtype)
+        optimizer.step()
+        assert optimizer.state[param]["exp_avg"].dtype == expected
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({}, 8.0),
+        ({"state_dtype": "bfloat16"}, 4.0),
+        ({"state_dtype": torch.int8}, 2 + 8 / 256),
+        ({"state_dtype": {"exp_avg": "bfloat16", "exp_avg_sq": "int8"}}, 3 + 4 / 256),
+        ({"state_dtype": {"exp_avg_sq": torch.float16}}, 6.0),
+        ({"state_dtype": "int8", "master": "split"}, 4 + 8 / 256),
+    ],
+)
+def test_bytes_of_state_per_parameter(more: dict[str, Any], expected: float) -> None:
+    for make_one in (
+        lambda p: Adam(**more).attach([p]),
+        lambda p: neon.torch.Adam([p], **more),
+        lambda p: MultiOptimizer({"default": Adam(**more)}).attach([p]),
+    ):
+        param = torch.zeros(256, 64, dtype=torch.bfloat16, requires_grad=True)
+        optimizer = make_one(param)
+        param.grad = torch.ones_like(param)
+        optimizer.step()
+        kept = sum(t.nbytes for t in tensors_of(optimizer.state[param]) if t.ndim)
+        assert kept / param.numel() == expected
+
+
+# -- what is refused -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"state_dtype": "int4"}, r"state_dtype must be one of 'float32', 'bfloat16', 'float16', 'int8'.*'int4'"),
+        ({"state_dtype": torch.float64}, r"state_dtype must be one of .*torch\.float64"),
+        ({"state_dtype": {"exp_avg": "int4"}}, r"state_dtype\['exp_avg'\] must be one of"),
+        ({"state_dtype": {"exp_average": "int8"}}, "a state 'exp_average'; adam keeps exp_avg, exp_avg_sq.*spelling"),
+        ({"master": "float32"}, r'master must be None or "split"\. Received: master=\'float32\''),
+        ({"master": "split", "stochastic_round": True}, "nothing to round at random"),
+        ({"master": "split", "stochastic_round": 5}, "nothing to round at random"),
+    ],
+)
+def test_refusals(more: dict[str, Any], message: str) -> None:
+    param = torch.zeros(3, dtype=torch.bfloat16, requires_grad=True)
+    for start in (lambda: Adam(**more).attach([param]), lambda: neon.torch.Adam([param], **more)):
+        with pytest.raises(ValueError, match=message):
+            start()
+
+
+@pytest.mark.parametrize("values", [{"master": "split", "stochastic_round": True}, {"state_dtype": {"sum": "int8"}}])
+def test_a_group_is_refused_as_the_rule_is(values: dict[str, Any]) -> None:
+    param = torch.zeros(3, requires_grad=True)
+    with pytest.raises(ValueError, match=r"nothing to round|a state 'sum'"):
+        Adam().attach([{"params": [param], **values}])
