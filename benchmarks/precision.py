@@ -1,6 +1,6 @@
 """What a format of weights or states costs in precision, in memory and in time, for every rule.
 
-    python benchmarks/precision.py                      # errors and memory, two minutes
+    python benchmarks/precision.py                      # errors and memory, a minute
     python benchmarks/precision.py --speed              # instead: the time of Adam's step, half a minute
 
 Errors: every rule follows one sequence of gradients in float64 and in each format; the error is the root mean
@@ -309,14 +309,16 @@ def main() -> None:
     parser.add_argument("--steps", nargs="+", type=int, default=STEPS, help="after how many steps errors are taken")
     parser.add_argument("--speed", action="store_true", help="time Adam's step, and nothing else")
     parser.add_argument("--rounds", type=int, default=21, help="of timed steps")
+    parser.add_argument("--repeat", type=int, default=2, help="runs of timed steps, one after another")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
     path = options.output / "precision.json"
     report = json.loads(path.read_text()) if path.exists() else {}
     console = Console(width=None if sys.stdout.isatty() else 150)
     if options.speed:
-        report["speed"] = speed(options.rounds)
-        print_speed(console, report["speed"])
+        report["speed"] = [speed(options.rounds) for _ in range(options.repeat)]
+        for one in report["speed"]:
+            print_speed(console, one)
     else:
         torch.set_num_threads(1)  # the tensors are small
         report["precision"] = precision(options.steps)
