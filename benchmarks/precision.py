@@ -312,6 +312,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=2, help="runs of timed steps, one after another")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
     path = options.output / "precision.json"
     report = json.loads(path.read_text()) if path.exists() else {}
     console = Console(width=None if sys.stdout.isatty() else 150)
@@ -324,7 +325,6 @@ def main() -> None:
         report["precision"] = precision(options.steps)
         print_precision(console, report["precision"])
         save_figure(path.with_suffix(".svg"), report["precision"])
-    options.output.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=1) + "\n")
     console.print(f"Written to {path}")
 
