@@ -263,7 +263,7 @@ def resumes_bfloat16(lib: Library) -> bool:
 
 @feature("Named parameters in another order find their states")
 def by_name(lib: Library) -> bool:
-    # Of equal shapes: torch's fused step writes beyond states that are too small.
+    # Of equal shapes: a fused step with the states of another shape has ended in a corrupted heap.
     return resumes(lib, network(outputs=64), order=lambda named: named[2:] + named[:2])
 
 

@@ -51,7 +51,7 @@ def _gather(rows: list[list[float]], group: Any) -> list[list[float]]:
 
 
 def is_sharded(tensor: Any) -> bool:
-    """Whether it is a DTensor. Their module takes a third of a second to import, so nobody else should."""
+    """Whether it is a DTensor. Their module is slow to import: nobody else should have to."""
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(tensor, module.DTensor)
 
