@@ -113,7 +113,7 @@ def companions(program: Program, formats: Formats) -> dict[str, torch.dtype]:
     """The tensors beside the weight, the gradient and the states that the formats need."""
     blocks = zip(program.states, formats.states, strict=True)
     scales = {scale_name(name): torch.float32 for name, dtype in blocks if dtype in BLOCK_CODECS}
-    return scales | ({codecs.LOW_BITS: torch.int16} if formats.split else {})
+    return scales | ({codecs.LOW_BITS: torch.bfloat16} if formats.split else {})
 
 
 def _decode(name: str, dtype: torch.dtype) -> Node:
