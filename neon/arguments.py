@@ -40,8 +40,13 @@ def unit_interval(name: str, value: Any) -> float:
 
 
 def beta(name: str, value: Any) -> float:
-    """A number in [0, 1): the decay of an average that is corrected by 1 − βᵗ."""
+    """A number in [0, 1): the decay of an average."""
     return within(name, value, 0, math.nextafter(1, 0), "in the interval [0, 1)")
+
+
+def average_decay(name: str, value: Any) -> float | None:
+    """None, or the decay of an average, in [0, 1)."""
+    return None if value is None else beta(name, value)
 
 
 def clip_bound(name: str, value: Any, *, norm: bool = False) -> float | None:

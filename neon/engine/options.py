@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from neon.engine.graph import Node, apply, scalar, sum_of_squares
+from neon.engine.graph import Node, apply, load, scalar, sum_of_squares
 
 # Scopes of reductions: each tensor alone; all whose gradients are looked through; all that are clipped by the
 # norm of the step before.
 ALONE, GUARD, PREVIOUS = "tensor", "guard", "previous"
+# The option by which weights are averaged, and the state that holds the average.
+AVERAGE = "weight_average"
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Options:
     clip_value: bool = False
     weight_decay: bool = False
     param_clip: bool = False
+    weight_average: bool = False
 
 
 def clip_scope(level: int) -> str:
@@ -79,6 +82,12 @@ def _previous_factor(g: Node) -> Node:
 def after(w: Node, chosen: Options) -> Node:
     """The weight that is stored: clipped where asked."""
     return _clip(w, scalar("param_clip_value")) if chosen.param_clip else w
+
+
+def average(w: Node) -> Node:
+    """The average of weights once `w`, the weight before it is rounded for storage, is in it."""
+    kept = load(AVERAGE)
+    return kept + (1.0 - scalar(AVERAGE)) * (w - kept)
 
 
 def _clip(x: Node, bound: Node) -> Node:

@@ -15,7 +15,7 @@ _IF_ALL_ARE = {"add", "mul", "div", "pow", "minimum", "maximum", "sqrt"}
 @lru_cache(maxsize=1024)
 def never_negative(program: Program) -> frozenset[str]:
     """The states that stay at zero or above, where they begin there and the hyper-parameters are not negative."""
-    held = {name for name, initial in program.states.items() if initial >= 0}
+    held = {name for name, initial in program.states.items() if initial is not None and initial >= 0}
     while True:
         kept = {name for name in held if name not in program.outputs or _holds(program.outputs[name], held)}
         if kept == held:

@@ -29,12 +29,17 @@ class Storage:
         return self.split and param.dtype == torch.bfloat16
 
     def check_states(self, program: Program) -> None:
-        """Refuse a format for a state that the rule does not have."""
-        for name in () if isinstance(self.states, str) else dict(self.states or ()):
+        """Refuse a format for a state that the rule does not have, or that cannot be in it."""
+        for name, form in () if isinstance(self.states, str) else self.states or ():
             if name not in program.states:
                 raise ValueError(
                     f"state_dtype names a state {name!r}; {program.name} keeps {', '.join(program.states) or 'none'}. "
                     "Fix the spelling or remove the key."
+                )
+            if form == "int8" and program.states[name] is None:
+                raise ValueError(
+                    f"state_dtype[{name!r}] must be 'float32', 'bfloat16' or 'float16': 8 bits are too few of a "
+                    f"weight. Received: {form!r}."
                 )
 
     def check_weight(self, name: str, param: Tensor) -> None:
@@ -52,8 +57,14 @@ class Storage:
     def dtype_of(
         self, state: str, program: Program, param: Tensor, size: int | None = None, blocks: bool = True
     ) -> torch.dtype:
-        """The format of a new state. `size` and `blocks` are of a whole parameter of which `param` is a part."""
-        wanted = self.states if isinstance(self.states, str) else dict(self.states or ()).get(state)
+        """The format of a new state. `size` and `blocks` are of a whole parameter of which `param` is a part.
+
+        One format for all states is not that of an average of weights, which takes the place of weights.
+        """
+        if isinstance(self.states, str):
+            wanted = None if program.states[state] is None else self.states
+        else:
+            wanted = dict(self.states or ()).get(state)
         if param.dtype == torch.float64:
             return torch.float64
         if wanted is None or (param.numel() if size is None else size) < SMALL or (wanted == "int8" and not blocks):
@@ -67,9 +78,11 @@ class Storage:
 AS_COMPUTED = Storage()
 
 
-def new_state(value: float, dtype: torch.dtype, param: Tensor) -> tuple[Tensor, Tensor | None]:
-    """A state that is one number throughout, laid out as its parameter, and the scales of its blocks if it has any."""
+def new_state(value: float | None, dtype: torch.dtype, param: Tensor) -> tuple[Tensor, Tensor | None]:
+    """A state of one number throughout, or a copy of the parameter for None, and the scales of its blocks if any."""
     codec = BLOCK_CODECS.get(dtype)
+    if value is None:
+        return param.detach().to(dtype, copy=True), None
     if codec is None:
         return torch.full_like(param, value, dtype=dtype, requires_grad=False), None
     code = (codec.largest_code | (0x80 if codec.signed and value < 0 else 0)) if value else 0

@@ -19,8 +19,8 @@ PER_STEP = ("step", "grad_scale", "previous_norm")
 RESERVED = {
     "batch_size", "outer_clip_norms", "name", "schedule", "stochastic_round", "gradient_clip_norm",
     "gradient_clip_value", "param_clip_value", "wdecay", "maximize", "seed", "optimizer", "params",
-    "state_dtype", "master", "scales", "low_bits", "grad_scale", "previous_norm", "gradient_clip_previous_norm",
-    "overrides", "frozen", "initial_lr", "param_names", "scheduled_lr", "updates",
+    "state_dtype", "master", "scales", "low_bits", "weight_average", "grad_scale", "previous_norm",
+    "gradient_clip_previous_norm", "overrides", "frozen", "initial_lr", "param_names", "scheduled_lr", "updates",
 }  # fmt: skip
 
 
@@ -57,13 +57,14 @@ def signature(rule: Rule) -> Signature:
 class Program:
     """A rule with its options, as a graph: what to store, and the numbers that it reads at each step.
 
-    `outputs` maps `w` and the states to their new values; what the rule leaves alone is not in it.
+    `states` maps each state to the number that it starts at, None for one that starts as the weight; `outputs`
+    maps `w` and the states to their new values; what the rule leaves alone is not in it.
     `guard` is a sum that is finite for a tensor where its gradient is, or None where nobody asks.
     """
 
     name: str
     rule: Rule
-    states: dict[str, float]
+    states: dict[str, float | None]
     outputs: dict[str, Node]
     numbers: tuple[str, ...]
     guard: Node | None = None
@@ -125,8 +126,13 @@ def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) ->
             raise TypeError(f"The rule {name} must return an expression for {tensor!r}; it returned {value!r}.")
         outputs[tensor] = value
     outputs["w"] = options.after(outputs["w"], chosen)
+    kept: dict[str, float | None] = {**form.states}
+    if chosen.weight_average:
+        kept[options.AVERAGE] = None
+        loads[options.AVERAGE] = load(options.AVERAGE)
+        outputs[options.AVERAGE] = options.average(outputs["w"])
     outputs = {tensor: value for tensor, value in outputs.items() if value is not loads[tensor]}
     guard = options.guard(loads["g"], chosen)
     roots = [*outputs.values(), *([] if guard is None else [guard])]
     numbers = {n.label: None for n in walk(roots) if n.op == "scalar"}
-    return Program(name, rule, form.states, outputs, tuple(numbers), guard)
+    return Program(name, rule, kept, outputs, tuple(numbers), guard)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from neon import backends
 from neon.arguments import (
+    average_decay,
     clip_bound,
     flag,
     master_format,
@@ -30,6 +32,7 @@ from neon.optimizers.values import check_values
 
 if TYPE_CHECKING:
     from neon.optimizers.assignment import Match, Site
+    from neon.optimizers.stepper import LayerStepper
     from neon.torch.optimizer import AttachedOptimizer
 
 # What the engine supplies to a rule that asks for it.
@@ -58,6 +61,8 @@ class Optimizer:
     gradient instead of down. `state_dtype` is the format of states: a dtype of 32 or 16 bits, `"int8"`
     (blocks of 256 numbers of 8 bits), or a dict of these by state; states of less than 4096 elements stay
     float32. `master="split"` keeps the 16 bits that a bfloat16 weight lacks beside it.
+    `weight_average=β` keeps the average ā ← ā + (1−β)(θ' − ā) of the weights, which starts at them and which
+    `averaged` puts in their place.
 
     A state starts at zero, or at the default of its argument: `def rule(w, g, size=0.1, *, lr)`.
     """
@@ -74,6 +79,7 @@ class Optimizer:
     maximize: bool = False
     state_dtype: Any = None
     master: str | None = None
+    weight_average: float | None = None
     seed: int = 0
     updates: int = 0  # how many times `optimize` has run: what schedules in steps go by
 
@@ -90,6 +96,7 @@ class Optimizer:
         maximize: bool = False,
         state_dtype: Any = None,
         master: str | None = None,
+        weight_average: float | None = None,
         seed: int = 0,
         **hyperparameters: Any,
     ) -> None:
@@ -104,6 +111,7 @@ class Optimizer:
         self.state_dtype = state_format("state_dtype", state_dtype)
         self.master = master_format("master", master)
         _check_split(master, stochastic_round)
+        self.weight_average = average_decay("weight_average", weight_average)
         self.seed = whole_number("seed", seed)
         self._hyperparameters = self._checked(hyperparameters)
 
@@ -155,10 +163,19 @@ class Optimizer:
         What is refused leaves every parameter and state as it was; of an `optimize` written by hand, in a
         MultiOptimizer, only what it refuses before it writes.
         """
+        self._layer_stepper().step(layer_list, epoch)
+
+    def averaged(self, layer_list: Any) -> AbstractContextManager[None]:
+        """With `weight_average`: a context in which the layers compute with the averages of their weights.
+
+        Raises `RuntimeError` where there are none, and for a step within the context.
+        """
+        return self._layer_stepper().averaged(layer_list)
+
+    def _layer_stepper(self) -> LayerStepper:
         from neon.optimizers.stepper import LayerStepper
 
-        stepper = vars(self).setdefault("_stepper", LayerStepper(self))
-        stepper.step(layer_list, epoch)
+        return vars(self).setdefault("_stepper", LayerStepper(self))
 
     def clip_gradient_value(self, grad: Tensor, clip_value: float | None = None) -> Tensor:
         """The gradient with each element in [−|clip_value|, |clip_value|]; unchanged for None."""
@@ -198,6 +215,7 @@ class Optimizer:
             "maximize": self.maximize,
             "state_dtype": self.state_dtype,
             "master": self.master,
+            "weight_average": self.weight_average,
             "epoch": 0,
         }
 
@@ -231,6 +249,7 @@ class Optimizer:
             clip_value=values["gradient_clip_value"] is not None,
             weight_decay="weight_decay" not in signature(rule).keywords,
             param_clip=values["param_clip_value"] is not None,
+            weight_average=values["weight_average"] is not None,
         )
         program = trace(rule, {**values, "step": 1}, options)
         rounding = values["stochastic_round"]

@@ -6,7 +6,8 @@ import math
 import threading
 import warnings
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,10 +15,12 @@ from torch import Tensor
 
 from neon.arguments import non_negative
 from neon.engine.checks import check_parameter
+from neon.engine.options import AVERAGE
 from neon.engine.plan import Plan
 from neon.engine.settings import Item, Settings
 from neon.engine.storage import complete
 from neon.optimizers.assignment import Match, assign
+from neon.optimizers.averages import in_place_of, refuse_step
 from neon.optimizers.param_list import Entry
 from neon.optimizers.schedules import rate
 from neon.optimizers.sites import Site, layer_sites
@@ -50,11 +53,14 @@ class LayerStepper:
         self._programs: tuple[Any, ...] = ()
         self._values: dict[str, dict[str, Any]] = defaultdict(dict)
         self._warned = False
+        self._averaged = False
         self._lock = threading.Lock()
 
     def step(self, layer_list: Any, epoch: int) -> None:
         """Update every parameter once; what is refused leaves all of them as they were."""
         non_negative("epoch", epoch)
+        if self._averaged:
+            refuse_step()
         with self._lock:
             assigned = self._assign(layer_list)
             gradients = [(i, s, m) for i, (s, m) in enumerate(assigned) if m.optimizer and _gradient(s) is not None]
@@ -63,6 +69,17 @@ class LayerStepper:
             totals = self._step(ours, self._squares(by_hand), epoch)
             self._step_by_hand(by_hand, totals, epoch)
             self._optimizer.updates += 1
+
+    @contextmanager
+    def averaged(self, layer_list: Any) -> Iterator[None]:
+        """Have the layers compute with the averages of their weights."""
+        entries = [(site.entry, match.optimizer) for site, match in self._assign(layer_list) if not _by_hand(match)]
+        with in_place_of(pair for entry, leaf in entries if entry and leaf for pair in _averages(entry, leaf)):
+            self._averaged = True
+            try:
+                yield
+            finally:
+                self._averaged = False
 
     def _assign(self, layer_list: Any) -> list[tuple[Site, Match]]:
         from neon.optimizers.multioptimizer import MultiOptimizer
@@ -176,6 +193,14 @@ class LayerStepper:
             shares[match.optimizer].append(((param, grad if factor == 1 else grad * factor), states))
         for optimizer, entries in shares.items():
             optimizer.optimize([_Share(entries)], epoch)
+
+
+def _averages(entry: Entry, leaf: Optimizer) -> Iterator[tuple[Tensor, Tensor]]:
+    """The parameter of an entry with the average of its weights, if it has one."""
+    (param, _), states = entry
+    names = [*leaf.settings(leaf.group()).program.states]
+    if states and AVERAGE in names:
+        yield param, states[names.index(AVERAGE)]
 
 
 def _by_hand(match: Match) -> bool:

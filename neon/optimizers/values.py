@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from neon.arguments import (
+    average_decay,
     beta,
     clip_bound,
     flag,
@@ -34,6 +35,7 @@ _OPTIONS: dict[str, Callable[[str, Any], Any]] = {
     "maximize": flag,
     "state_dtype": state_format,
     "master": master_format,
+    "weight_average": average_decay,
     "epoch": non_negative,
 }
 # What the library's own rules mean by these names; a custom rule may mean something else.

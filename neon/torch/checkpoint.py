@@ -14,6 +14,7 @@ from torch import Tensor
 
 from neon.engine.blocks import BLOCK_CODECS
 from neon.engine.codecs import CODECS
+from neon.engine.options import AVERAGE
 from neon.engine.settings import Settings
 from neon.engine.signs import never_negative
 from neon.engine.storage import Storage, scale_shape
@@ -32,7 +33,7 @@ _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped
 # States that torch keeps without a count of the steps (SGD): they have had one at least.
 _UNCOUNTED = {"momentum_buffer"}
 # What a state has beside the states of its rule.
-_BESIDE = {"step", "scales", "low_bits"}
+_BESIDE = {"step", "scales", "low_bits", AVERAGE}
 _SHOWN_LINES, _SHOWN_NAMES = 10, 3
 
 
@@ -229,7 +230,7 @@ class _Taking:
         known = {*program.states, *(signature(leaf.rule).states if leaf.rule else ())}
         varies = leaf.select_rule is not Optimizer.select_rule
         found = {key for key in state if key not in _BESIDE}
-        missing = [key for key in program.states if key not in state]
+        missing = [key for key, start in program.states.items() if start is not None and key not in state]
         if "step" not in state and not found <= _UNCOUNTED and "step" in signature(program.rule).keywords:
             missing.append("step")
         if not found <= known:
@@ -255,7 +256,11 @@ def _wrong_count(value: Any) -> str | None:
 
 def _wrong_state(key: str, value: Any, param: Tensor, settings: Settings) -> str | None:
     program = settings.program
-    served = [*CODECS, torch.int8, *([torch.uint8] if key in never_negative(program) else [])]
+    served = [
+        *CODECS,
+        *([torch.int8] if key != AVERAGE else []),
+        *([torch.uint8] if key in never_negative(program) else []),
+    ]
     wrong = _wrong_tensor(value, param, param.shape, served)
     if wrong is None and value.dtype in BLOCK_CODECS:
         if param.dtype == torch.float64:
@@ -295,7 +300,7 @@ def _beside(state: Mapping[str, Any], param: Tensor, storage: Storage) -> Iterat
                 f"low_bits is in the checkpoint; the parameter has dtype {param.dtype}, and low bits are kept of "
                 "bfloat16 with master='split'"
             )
-        elif wrong := _wrong_tensor(state["low_bits"], param, param.shape, [torch.int16]):
+        elif wrong := _wrong_tensor(state["low_bits"], param, param.shape, [param.dtype]):
             yield f"low_bits {wrong}"
 
 

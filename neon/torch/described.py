@@ -101,6 +101,7 @@ class RuleOptions(TypedDict, total=False):
     stochastic_round: bool | int
     state_dtype: Any
     master: str | None
+    weight_average: float | None
     seed: int
 
 

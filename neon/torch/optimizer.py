@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from inspect import isroutine
 from typing import Any
 
@@ -13,10 +14,11 @@ from torch import Tensor
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from neon.arguments import clip_bound, flag, non_negative
-from neon.engine.options import GUARD
+from neon.engine.options import AVERAGE, GUARD
 from neon.engine.settings import Reach, Settings
 from neon.engine.uncompiled import uncompiled
 from neon.optimizers.assignment import Match, table
+from neon.optimizers.averages import in_place_of, refuse_step
 from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.schedules import Schedule, is_constant, rate
 from neon.optimizers.sites import Site
@@ -25,12 +27,12 @@ from neon.torch import layers as by_layer
 from neon.torch import overrides
 from neon.torch.checkpoint import mapped, named_parameters, taken_up
 from neon.torch.in_backward import BackwardStepper, refuse_replicas
-from neon.torch.sharding import Partition
+from neon.torch.sharding import Partition, local
 from neon.torch.stepper import GroupStepper
 from neon.torch.targets import target_groups
 
 # Of an instance, what copies do not take along: hooks, which torch leaves out too, and what a GradScaler has put there.
-_NOT_KEPT = {"_stepper", "grad_scale", "found_inf"}
+_NOT_KEPT = {"_stepper", "_averaged", "grad_scale", "found_inf"}
 _NOT_KEPT |= {f"_optimizer_{kind}_hooks" for kind in (
     "step_pre", "step_post", "state_dict_pre", "state_dict_post", "load_state_dict_pre", "load_state_dict_post",
 )}  # fmt: skip
@@ -85,6 +87,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
 
     # torch.amp.GradScaler then leaves unscaling to `step`: it sets grad_scale and found_inf before.
     _step_supports_amp_scaling = True
+    _averaged = False  # whether averages stand in the place of the weights
 
     @uncompiled
     def __init__(
@@ -297,12 +300,34 @@ class AttachedOptimizer(torch.optim.Optimizer):
     step.hooked = True  # type: ignore[attr-defined]  # so that torch does not wrap it: an unobserved step is quicker
 
     def _step(self, closure: Callable[[], Any] | None = None) -> Any:
+        if self._averaged:
+            refuse_step()
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         self._stepper.step(self)
         return loss
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """With `weight_average`: a context in which the model computes with the averages of its weights.
+
+            with optimizer.averaged():
+                accuracy = evaluate(model)
+
+        The weights are kept aside, the averages rounded to nearest where they are wider. In checkpoints of the
+        optimizer nothing is changed; a model that is saved here has the averages. Parameters without an average
+        (frozen, or not updated yet) stay. Raises `RuntimeError` where there is none, and for a step in the context.
+        """
+        self._stepper.close(self)
+        kept = ((param, state.get(AVERAGE)) for param, state in self.state.items() if isinstance(param, Tensor))
+        with in_place_of((local(param), local(average)) for param, average in kept if average is not None):
+            self._averaged = True
+            try:
+                yield
+            finally:
+                self._averaged = False
 
     def skip(self, name: str | None) -> None:
         """Count a step that was left out, and note whose gradient was not finite, where that is known."""
