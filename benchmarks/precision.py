@@ -119,7 +119,7 @@ def errors(rule: str, steps: Sequence[int]) -> dict[str, dict[str, list[float]]]
 def joined(weight: Tensor, low_bits: Tensor) -> Tensor:
     """The float32 numbers that split weights stand for: the weight's bits, then the low bits, which have a sign."""
     high = weight.detach().view(torch.int16).int() << 16
-    return (high + low_bits.int()).view(torch.float32).double()
+    return (high + low_bits.view(torch.int16).int()).view(torch.float32).double()
 
 
 def decoded(state: Tensor, scales: Tensor) -> Tensor:

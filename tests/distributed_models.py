@@ -203,18 +203,18 @@ def train(run: Run, opt: torch.optim.Optimizer, steps: Iterable[int], scaler: An
 
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor, on every rank."""
-    if tensor.dtype == torch.int16:  # which gloo does not send
-        return whole(tensor.int()).short()
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().clone()
 
 
 def everything(model: nn.Module, opt: torch.optim.Optimizer | None = None) -> dict[str, Tensor]:
-    """All parameters and states, whole, by name."""
+    """All parameters and states, whole, by name; low bits of weights as words, for as numbers some are NaN."""
     found: dict[str, Tensor] = {}
     for name, p in model.named_parameters():
         found[name] = whole(p)
         state = opt.state[p] if opt else {}
         found |= {f"{name} {key}": whole(value) for key, value in _tensors(state)}
+        if "low_bits" in state:
+            found[f"{name} low_bits"] = found[f"{name} low_bits"].view(torch.int16)
     return found
 
 

@@ -49,7 +49,7 @@ BLOCKS = [
 BLOCKS_SAVED = [
     ("low_checkpoint", "sharded", "int8, split", "sharded"),
     ("low_checkpoint", "sharded", "int8", "flat"),
-    ("low_checkpoint", "sharded", "int8", "full"),
+    ("low_checkpoint", "sharded", "int8, split", "full"),
     ("low_checkpoint", "sharded", "bfloat16", "sharded"),
     ("low_checkpoint", "hybrid", "int8", "sharded"),
     ("low_checkpoint", "data parallel", "int8, split", "sharded"),

@@ -85,6 +85,8 @@ def train(
 def assert_same(a: list[Tensor], b: list[Tensor]) -> None:
     for x, y in zip(a, b, strict=True):
         assert x.dtype == y.dtype
+        if x.dtype == torch.bfloat16:  # it may be the low bits of a weight, which as numbers may be NaN
+            x, y = x.view(torch.int16), y.view(torch.int16)  # noqa: PLW2901
         assert torch.equal(x, y), f"{(x != y).sum().item()} of {x.numel()} elements differ"
 
 
@@ -106,7 +108,7 @@ def test_backends_have_the_same_bits(rule: str, form: str, dtype: torch.dtype, r
     eager, numba = (train(rule, "attach", dtype, backend=backend, **more) for backend in ("eager", "numba"))
     assert_same(eager, numba)
     formats = {t.dtype for t in numba}
-    expected = {"bfloat16": torch.bfloat16, "float16": torch.float16, "split": torch.int16}
+    expected = {"bfloat16": torch.bfloat16, "float16": torch.float16, "split": torch.bfloat16}
     if form in expected and dtype != torch.float32:
         assert expected[form] in formats
     if form in ("int8", "split") and states_of(rule):

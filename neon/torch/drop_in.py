@@ -29,6 +29,7 @@ class SGD(DropIn):
 
     `momentum` is μ, `dampening` τ, `weight_decay` λ. The other arguments are described at `DropIn`.
 
+    >>> import torch
     >>> w = torch.nn.Parameter(torch.tensor(1.0))
     >>> optimizer = SGD([w], lr=0.1, momentum=0.9, gradient_clip_value=0.5)
     >>> for _ in range(2):
@@ -264,6 +265,7 @@ class Lion(DropIn):
     `lr` a tenth to a third of AdamW's is usual, `weight_decay` λ three to ten times as large. The other
     arguments are described at `DropIn`.
 
+    >>> import torch
     >>> w = torch.nn.Parameter(torch.tensor(1.0))
     >>> optimizer = Lion([w], lr=0.1, weight_decay=0.5)
     >>> w.grad = torch.tensor(4.0)
