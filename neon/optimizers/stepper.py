@@ -74,12 +74,12 @@ class LayerStepper:
     def averaged(self, layer_list: Any) -> Iterator[None]:
         """Have the layers compute with the averages of their weights."""
         entries = [(site.entry, match.optimizer) for site, match in self._assign(layer_list) if not _by_hand(match)]
-        with in_place_of(pair for entry, leaf in entries if entry and leaf for pair in _averages(entry, leaf)):
-            self._averaged = True
-            try:
+        try:
+            with in_place_of(pair for entry, leaf in entries if entry and leaf for pair in _averages(entry, leaf)):
+                self._averaged = True
                 yield
-            finally:
-                self._averaged = False
+        finally:
+            self._averaged = False
 
     def _assign(self, layer_list: Any) -> list[tuple[Site, Match]]:
         from neon.optimizers.multioptimizer import MultiOptimizer

@@ -27,7 +27,7 @@ from neon.torch import layers as by_layer
 from neon.torch import overrides
 from neon.torch.checkpoint import mapped, named_parameters, taken_up
 from neon.torch.in_backward import BackwardStepper, refuse_replicas
-from neon.torch.sharding import Partition, local
+from neon.torch.sharding import Partition, gather_anew, is_sharded, local
 from neon.torch.stepper import GroupStepper
 from neon.torch.targets import target_groups
 
@@ -310,7 +310,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         return loss
 
     @contextmanager
-    def averaged(self) -> Iterator[None]:
+    def averaged(self, module: torch.nn.Module | None = None) -> Iterator[None]:
         """With `weight_average`: a context in which the model computes with the averages of its weights.
 
             with optimizer.averaged():
@@ -318,16 +318,21 @@ class AttachedOptimizer(torch.optim.Optimizer):
 
         The weights are kept aside, the averages rounded to nearest where they are wider. In checkpoints of the
         optimizer nothing is changed; a model that is saved here has the averages. Parameters without an average
-        (frozen, or not updated yet) stay. Raises `RuntimeError` where there is none, and for a step in the context.
+        (frozen, or not updated yet) stay. `module` is the model, needed under `fully_shard` alone, where it may
+        hold whole weights of before. Raises `RuntimeError` where there is no average, and for a step in the context.
         """
         self._stepper.close(self)
-        kept = ((param, state.get(AVERAGE)) for param, state in self.state.items() if isinstance(param, Tensor))
-        with in_place_of((local(param), local(average)) for param, average in kept if average is not None):
-            self._averaged = True
-            try:
+        pairs = [(p, state[AVERAGE]) for p, state in self.state.items() if isinstance(p, Tensor) and AVERAGE in state]
+        if module is None and any(is_sharded(param) for param, _ in pairs):
+            raise ValueError("Of distributed parameters the model may hold copies: give it, as in averaged(model).")
+        try:
+            with in_place_of((local(param), local(average)) for param, average in pairs):
+                gather_anew(module)
+                self._averaged = True
                 yield
-            finally:
-                self._averaged = False
+        finally:
+            self._averaged = False
+            gather_anew(module)
 
     def skip(self, name: str | None) -> None:
         """Count a step that was left out, and note whose gradient was not finite, where that is known."""
