@@ -30,7 +30,7 @@ class Storage:
 
     def check_states(self, program: Program) -> None:
         """Refuse a format for a state that the rule does not have, or that cannot be in it."""
-        for name, form in () if isinstance(self.states, str) else self.states or ():
+        for name, form in () if isinstance(self.states, str) else dict(self.states or ()).items():
             if name not in program.states:
                 raise ValueError(
                     f"state_dtype names a state {name!r}; {program.name} keeps {', '.join(program.states) or 'none'}. "
