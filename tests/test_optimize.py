@@ -248,6 +248,36 @@ def test_a_changed_layer_list_is_seen() -> None:
     assert [x.w.item() for x in (a, b, c)] == [-3, -2, -1]
 
 
+def test_how_weights_are_kept_may_change_between_steps() -> None:
+    layer, opt = Plain([1.0], [2.0**-10], torch.bfloat16), GradientDescentMomentum(1.0, 0.0)
+    opt.optimize([layer], 0)
+    assert layer.w.item() == 1  # a quarter of the spacing
+    opt.master = "split"
+    for _ in range(4):
+        opt.optimize([layer], 0)
+    assert layer.w.item() == 1 - 2.0**-8
+
+
+def test_a_changed_seed_counts_from_the_next_step() -> None:
+    ends = []
+    for seed in (0, 1):
+        layer, opt = Plain([1.0] * 64, [2.0**-9] * 64, torch.bfloat16), GradientDescentMomentum(1.0, 0.0)
+        opt.stochastic_round = True
+        opt.optimize([layer], 0)
+        opt.seed = seed
+        opt.optimize([layer], 0)
+        ends.append(layer.w)
+    assert not torch.equal(*ends)
+
+
+def test_a_list_without_the_low_bits_of_its_weight_is_refused() -> None:
+    layer, opt = Plain([1.0], [1.0], torch.bfloat16), Adam()
+    opt.optimize([layer], 0)
+    opt.master = "split"
+    with pytest.raises(ValueError, match=r"holds 2 tensors; adam keeps 3 \(exp_avg, exp_avg_sq, and 1 beside them\)"):
+        opt.optimize([layer], 0)
+
+
 def test_parameters_and_gradients_may_be_replaced() -> None:
     layer, opt = Plain([0.0], [1.0]), GradientDescentMomentum(1.0, 0.5)
     opt.optimize([layer], 0)

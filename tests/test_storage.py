@@ -267,6 +267,19 @@ def test_bytes_of_state_per_parameter(more: dict[str, Any], expected: float) -> 
         assert kept / param.numel() == expected
 
 
+@pytest.mark.parametrize(
+    ("clip", "lost"), [({}, 255), ({"gradient_clip_norm": 1.0}, 0), ({"gradient_clip_value": 1.0}, 0)]
+)
+def test_a_square_that_is_infinite_costs_its_block_unless_gradients_are_clipped(clip: Any, lost: int) -> None:
+    param = torch.zeros(8192, requires_grad=True)
+    optimizer = Adam(state_dtype="int8", **clip).attach([param])
+    for largest in (3e38, 1.0):
+        param.grad = torch.ones_like(param)
+        param.grad[300] = largest
+        optimizer.step()
+    assert param.isnan().sum() == param[256:512].isnan().sum() == lost
+
+
 # -- what is refused -------------------------------------------------------------------------------
 
 

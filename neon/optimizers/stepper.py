@@ -50,7 +50,7 @@ class LayerStepper:
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
         self._plan: Plan | None = None
-        self._programs: tuple[Any, ...] = ()
+        self._keys: list[str] = []
         self._values: dict[str, dict[str, Any]] = defaultdict(dict)
         self._warned = False
         self._averaged = False
@@ -100,13 +100,13 @@ class LayerStepper:
         entries = [site.entry for _, site, _ in ours if site.entry is not None]
         params = [param for (param, _), _ in entries]
         grads = [grad for (_, grad), _ in entries if grad is not None]
-        keys = tuple(match.key for _, _, match in ours)
-        programs = (keys, *((s.program, s.width, s.scopes) for s in settings.values()))
+        keys = [match.key for _, _, match in ours]
         states = [state for _, states in entries for state in states]
         plan, self._plan = self._plan, None
-        if plan is None or self._programs != programs or not plan.describes(params, states) or not plan.holds(grads):
+        alike = plan is not None and self._keys == keys and all(map(Settings.alike, plan.settings, settings.values()))
+        if plan is None or not alike or not plan.describes(params, states) or not plan.holds(grads):
             plan = self._make_plan(ours, settings, grads)
-            self._programs = programs
+            self._keys = keys
         plan.step(grads, elsewhere)
         self._plan = plan
         return elsewhere | plan.totals
@@ -141,11 +141,12 @@ class LayerStepper:
             fresh, beside = ({}, []) if states else complete(storage, program, param, {})
             used = states or [*fresh.values(), *beside]
             own, companions = used[:count], used[count:]
-            expected = count + storage.companions(own, param)
-            if len(used) != expected:
+            more = storage.companions(own, param)
+            if len(used) != count + more:
+                names = [*program.states, *([f"and {more} beside them"] if more else [])]
                 raise ValueError(
                     f"The list of states of {site.label} holds {len(used)} tensors; {program.name} keeps "
-                    f"{expected} ({', '.join(program.states) or 'none'}). Give an empty list to start anew."
+                    f"{count + more} ({', '.join(names) or 'none'}). Give an empty list to start anew."
                 )
             created.append((states, used))
             holder = used[0] if used else param
