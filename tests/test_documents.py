@@ -11,7 +11,7 @@ import torch
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/guide.md", "docs/pytorch.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/guide.md", "docs/pytorch.md", "docs/precision.md"])
 def test_code_blocks_run(document: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)

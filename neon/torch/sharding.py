@@ -68,7 +68,7 @@ def gather_anew(module: nn.Module | None) -> None:
     if module is not None and sharding is not None:
         for part in module.modules():
             if isinstance(part, sharding.FSDPModule):
-                part.reshard()
+                sharding.FSDPModule.reshard(part)
 
 
 def local_gradients(params: Sequence[Any], grads: Sequence[Any]) -> list[Tensor | None]:
