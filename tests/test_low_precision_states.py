@@ -190,7 +190,7 @@ WRONG: dict[str, tuple[int, Callable[[dict[str, Any]], Any], str]] = {
     ),
     "no sign": (0, lambda s: s.update(exp_avg=s["exp_avg"].view(torch.uint8)), "exp_avg has dtype torch.uint8"),
     "low bits of float32": (
-        0, lambda s: s.update(low_bits=torch.zeros(16, 256, dtype=torch.bfloat16)), "rows: low_bits is in the checkpoint",
+        0, lambda s: s.update(low_bits=torch.zeros(16, 256).bfloat16()), "rows: low_bits is in the checkpoint",
     ),
     "low bits of another shape": (2, lambda s: s.update(low_bits=s["low_bits"][1:]), "low_bits has shape (15, 512)"),
     "low bits of another dtype": (2, lambda s: s.update(low_bits=s["low_bits"].int()), "low_bits has dtype torch.int"),

@@ -86,7 +86,7 @@ def assert_same(a: list[Tensor], b: list[Tensor]) -> None:
     for x, y in zip(a, b, strict=True):
         assert x.dtype == y.dtype
         if x.dtype == torch.bfloat16:  # it may be the low bits of a weight, which as numbers may be NaN
-            x, y = x.view(torch.int16), y.view(torch.int16)  # noqa: PLW2901
+            x, y = x.view(torch.int16), y.view(torch.int16)
         assert torch.equal(x, y), f"{(x != y).sum().item()} of {x.numel()} elements differ"
 
 
