@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from neon.bench.backward import NETWORKS, measure_backward
+from neon.bench.formats import measure_kept, measure_rounding, measure_states
 from neon.bench.memory import measure_memory
 from neon.bench.spec import Line, Settings
 from neon.bench.start import measure_start
-from neon.bench.steps import measure_rounding, measure_step
+from neon.bench.steps import measure_step
 from neon.bench.timing import Measured
 
 
@@ -27,11 +28,14 @@ class Kind:
 KINDS = {
     "step": Kind("A step, float32", measure_step),
     "rounding": Kind(
-        "A step, bfloat16 with float32 states: rounded to nearest, and at random",
+        "A step, bfloat16 with float32 states: rounded at random, to nearest, and split into two words",
         measure_rounding,
-        ("GradientDescentMomentum", "Adam"),
+        None,
         ("large",),
         ("plain",),
+    ),
+    "states": Kind(
+        "A step, float32 with states of 8, 16 and 32 bits", measure_states, ("Adam", "AdamW"), ("large",), ("plain",)
     ),
     "backward": Kind(
         "A step right after the backward pass of a small network",
@@ -45,6 +49,13 @@ KINDS = {
         "Peak memory beyond parameters, gradients and states, bytes a parameter",
         measure_memory,
         None,
+        ("large",),
+        ("plain",),
+    ),
+    "kept": Kind(
+        "Peak memory of weights and states, bytes a parameter",
+        measure_kept,
+        ("GradientDescentMomentum", "Adam"),
         ("large",),
         ("plain",),
     ),

@@ -1,4 +1,4 @@
-"""Speed-up over torch's best, and the share of the memory limit, as bars in an SVG."""
+"""Speed-up over torch's best, the share of the memory limit, and what few bits cost, as bars in an SVG."""
 
 from __future__ import annotations
 
@@ -20,6 +20,14 @@ PANELS = {
     "of the limit": "Share of the memory limit",
 }
 CLIPPED = "norm"
+ROUNDED = "bfloat16 at random"
+# A step in few bits by the same with more, or rounded in another way; a row for each rule that has the figure.
+FEW_BITS = {
+    "of rounding to nearest": ("bfloat16 at random, of to nearest", "#D55E00"),
+    "split of nearest": ("bfloat16 split, of to nearest", "#E69F00"),
+    "8 of 32 bits": ("8-bit states, of 32 bits", "#0072B2"),
+    "16 of 32 bits": ("16-bit states, of 32 bits", "#56B4E9"),
+}
 # Okabe and Ito's colours, which stay apart in every common form of colour blindness.
 COLOURS = dict(zip(SHAPES, ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"), strict=True))
 
@@ -40,29 +48,37 @@ def save_figure(path: Path, report: Report) -> None:
 
 
 def draw(report: Report) -> Figure:
-    """One panel for each figure: rules from top to bottom, a bar for each shape."""
+    """One panel for each figure: rules from top to bottom, a bar for each shape; and one for few bits, if measured."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    steps = [result for result in report.results if result.line.kind == "step"]
-    figure = Figure(figsize=(11.0, 6.0), facecolor="white")
+    steps = [result for result in report.results if result.line.kind in ("step", "rounding")]
+    few_bits = [result for result in report.results if FEW_BITS.keys() & result.figures.keys()]
+    panels = 3 if few_bits else 2
+    figure = Figure(figsize=(5.5 * panels, 6.0), facecolor="white")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    figure.subplots_adjust(left=0.16, right=0.98, top=0.88, bottom=0.10, wspace=0.42)
+    left, right, *third = figure.subplots(1, panels)
+    figure.subplots_adjust(left=0.32 / panels, right=0.98, top=0.88, bottom=0.10, wspace=0.42)
     device = report.device
     title = f"{device['processor']}, {device['torch_threads']} threads, torch {device['versions']['torch']}"
     figure.text(0.025, 0.95, title + ", disturbed" * report.disturbed, fontsize=12, fontweight="bold", va="center")
     for axes, name in ((left, "speed-up"), (right, "of the limit")):
         _panel(axes, [result for result in steps if name in result.figures], name)
-    handles, labels = left.get_legend_handles_labels()
+    for axes in third:
+        _few_bits(axes, few_bits)
+    handles, labels = map(list, left.get_legend_handles_labels())
+    for handle, label in zip(*right.get_legend_handles_labels(), strict=True):
+        if label not in labels:
+            handles.append(handle)
+            labels.append(label)
     if handles:
         figure.legend(handles, labels, loc="lower left", ncols=len(handles), frameon=False, bbox_to_anchor=(0.02, 0.0))
     return figure
 
 
 def _panel(axes: Axes, results: Sequence[Result], name: str) -> None:
-    values = {(r.line.rule, r.line.shape, r.line.option): r.figures[name] for r in results}
-    rules = list(dict.fromkeys(rule for rule, _, _ in values))
+    values = {(r.line.rule, r.line.shape, r.line.option): r.figures[name] for r in results if r.line.kind == "step"}
+    rules = list(dict.fromkeys(result.line.rule for result in results))
     shapes = [shape for shape in SHAPES if any(key[1] == shape for key in values)]
     height = 0.8 / max(len(shapes), 1)
     start = 1.0 if name == "speed-up" else 0.0  # a logarithmic scale has no zero for bars to stand on
@@ -81,12 +97,31 @@ def _panel(axes: Axes, results: Sequence[Result], name: str) -> None:
             else:
                 label = "clip by norm" if number == len(shapes) - 1 else None
                 axes.plot(lengths, places, "D", ms=3.5, mfc="white", mec=INK, mew=0.9, ls="", label=label)
+    rounded = [(r.figures[name], rules.index(r.line.rule)) for r in results if r.line.kind == "rounding"]
+    if rounded:
+        axes.plot(*zip(*rounded, strict=True), "x", ms=6, color=INK, ls="", label=ROUNDED)
+    _dress(axes, rules, PANELS[name])
+    if name == "speed-up" and values:
+        _ratios(axes, min(values.values()), max(values.values()))
+
+
+def _few_bits(axes: Axes, results: Sequence[Result]) -> None:
+    """How long a step takes in few bits, as a share of the time of the same rule in more."""
+    rules = list(dict.fromkeys(result.line.rule for result in results))
+    height = 0.8 / len(FEW_BITS)
+    for number, (name, (label, colour)) in enumerate(FEW_BITS.items()):
+        found = [(rules.index(r.line.rule), r.figures[name]) for r in results if name in r.figures]
+        places = [i + (number - (len(FEW_BITS) - 1) / 2) * height for i, _ in found]
+        axes.barh(places, [value for _, value in found], height * 0.86, color=colour, label=label)
+    _dress(axes, rules, "Time of a step in few bits")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=2, frameon=False)
+
+
+def _dress(axes: Axes, rules: Sequence[str], title: str) -> None:
     axes.set_yticks(range(len(rules)), rules)
     axes.set_ylim(max(len(rules), 1) - 0.5, -0.5)
     axes.axvline(1.0, color=INK, lw=0.9)
-    if name == "speed-up" and values:
-        _ratios(axes, min(values.values()), max(values.values()))
-    axes.set_title(PANELS[name], loc="left", fontsize=10, color=INK)
+    axes.set_title(title, loc="left", fontsize=10, color=INK)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color("#aaaaaa")
     axes.tick_params(colors=GREY, which="both", length=2.5)

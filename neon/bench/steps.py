@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -32,28 +32,13 @@ def measure_step(line: Line, settings: Settings) -> Measured:
     if shapes.past_cache:
         steps |= scaling(work.memory)
     measured = interleaved(steps, settings.rounds or shapes.rounds, shapes.steps)
-    _check_finite(work)
+    check_finite(work)
     compare_with_torch(measured, difference)
     if work.grouped:
         measured.figures["of one group"] = measured.medians["neon"] / measured.medians[ONE_GROUP]
     if shapes.past_cache:
-        compare_with_limit(measured, work, bytes_moved(ours, work.params, line.option), ["neon", *peers])
-    return measured
-
-
-def measure_rounding(line: Line, settings: Settings) -> Measured:
-    """bfloat16 parameters and gradients with float32 states: rounded to nearest, and at random."""
-    shapes = SHAPES[line.shape]
-    _check_rounding(line)
-    work = make_work(shapes, torch.bfloat16, states_of(line.rule))
-    roundings = {"to nearest": False, "at random": True}
-    attached = {who: attach(line, work, stochastic_round=how) for who, how in roundings.items()}
-    steps = {who: Contender(optimizer.step) for who, optimizer in attached.items()}
-    measured = interleaved(steps | scaling(work.memory), settings.rounds or shapes.rounds)
-    _check_finite(work)
-    moved = bytes_moved(attached["at random"], work.params, line.option)
-    compare_with_limit(measured, work, moved, ["at random", "to nearest"])
-    measured.figures["of rounding to nearest"] = measured.medians["at random"] / measured.medians["to nearest"]
+        moved = bytes_moved(ours, work.params, line.option)
+        compare_with_limit(measured, work, dict.fromkeys(["neon", *peers], moved))
     return measured
 
 
@@ -69,13 +54,17 @@ def compare_with_torch(measured: Measured, difference: float) -> None:
         measured.figures["over compiled"] = medians[COMPILED] / medians["neon"]
 
 
-def compare_with_limit(measured: Measured, work: Work, moved: int, names: list[str]) -> None:
-    """What each moves a second, by what scaling the same memory in place moves: all of it, read and written."""
+def compare_with_limit(measured: Measured, work: Work, moved: Mapping[str, int]) -> None:
+    """What each moves a second, by what scaling the same memory in place moves: all of it, read and written.
+
+    `moved` has the bytes of a step for each contender; the share of the first is a figure.
+    """
     limit = 2 * work.memory.nbytes / min(measured.medians[who] for who in SCALES)
-    shares = {who: moved / measured.medians[who] / limit for who in names}
-    measured.figures["of the limit"] = shares[names[0]]
-    measured.details["bytes_a_parameter"] = moved / sum(param.numel() for param in work.params)
-    measured.details.update({"limit_gb_s": limit / 1e9, "shares_of_limit": shares})
+    shares = {who: count / measured.medians[who] / limit for who, count in moved.items()}
+    measured.figures["of the limit"] = shares[next(iter(moved))]
+    elements = sum(param.numel() for param in work.params)
+    per_parameter = {who: count / elements for who, count in moved.items()}
+    measured.details.update({"bytes_a_parameter": per_parameter, "limit_gb_s": limit / 1e9, "shares_of_limit": shares})
 
 
 def states_of(rule: str) -> int:
@@ -136,18 +125,6 @@ def check_agreement(line: Line, grouped: bool, settings: Settings) -> float:
     return largest_difference(flat(make_work(shapes).params), {who: trained(who) for who in names})
 
 
-def _check_rounding(line: Line) -> None:
-    """Rounded either way, a weight ends at one of two neighbours, 2⁻⁷ of it apart at the most."""
-    ends = []
-    for how in (False, True):
-        work = make_work(Shapes(SMALL, rounds=0), torch.bfloat16)
-        attach(line, work, stochastic_round=how).step()
-        ends.append(flat(work.params))
-    nearest, random = ends
-    if not bool(((nearest - random).abs() <= 2**-7 * nearest.abs()).all()):
-        raise AgreementError("rounding at random ends further from rounding to nearest than one unit")
-
-
-def _check_finite(work: Work) -> None:
+def check_finite(work: Work) -> None:
     if not all(bool(param.isfinite().all()) for param in work.params):
         raise AgreementError("parameters have become infinite: the work is not what it was")

@@ -47,6 +47,7 @@ TARGETS = (
     _at_least(0.9, "of the limit", f"large: {_LIMIT}", kind="step", shape="large"),
     _at_least(0.85, "of the limit", f"bfloat16 rounded at random: {_LIMIT}", kind="rounding"),
     _at_most(1.05, "of rounding to nearest", "bfloat16: random by nearest rounding's time", kind="rounding"),
+    _at_most(0.8, "8 of 32 bits", "8-bit Adam, AdamW: time of 32-bit states", kind="states"),
     _at_least(1.0, "speed-up", f"large, SGD, Adagrad, Adam, AdamW: {_TORCH}", kind="step", shape="large", rule=_FUSED),
     _at_least(1.5, "speed-up", f"large, RMSProp: {_TORCH}", kind="step", shape="large", rule="RMSProp"),
     _at_least(5.0, "speed-up", f"large, Adadelta: {_TORCH}", kind="step", shape="large", rule="Adadelta"),

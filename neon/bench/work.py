@@ -47,13 +47,22 @@ class Work:
         return [{"params": [param], "lr": lr * (1 + i / count)} for i, param in enumerate(self.params)]
 
     def share(self, optimizer: torch.optim.Optimizer) -> None:
-        """Let an optimizer make its states, and keep them where the others do; not if the work has no place for any."""
+        """Let an optimizer make its states, and keep them where the others do; not if the work has no place for any.
+
+        A place is of float32 numbers. What has fewer bits lies at its beginning, the scales of its blocks behind it.
+        """
         if not self.states:
             return
         optimizer.step()
         for param, places in zip(self.params, self.states, strict=True):
-            names = [name for name in optimizer.state[param] if name != "step"]
-            optimizer.state[param].update(zip(names, places, strict=True))
+            state = optimizer.state[param]
+            names = [name for name in state if name not in ("step", "scales")]
+            scales = state.get("scales", {})
+            for name, place in zip(names, places[: len(names)], strict=True):
+                block = _Block(place.flatten())
+                state[name] = place if state[name].dtype == place.dtype else block.cut(param.shape, state[name].dtype)
+                if name in scales:
+                    scales[name] = block.cut(scales[name].shape, scales[name].dtype)
 
 
 class _Block:
@@ -61,8 +70,8 @@ class _Block:
 
     ALIGNMENT = 64
 
-    def __init__(self, size: int) -> None:
-        self.memory = torch.zeros(size // 4)
+    def __init__(self, memory: Tensor) -> None:
+        self.memory = memory
         self._used = 0
 
     @classmethod
@@ -80,7 +89,8 @@ def make_work(shapes: Shapes, dtype: torch.dtype = torch.float32, states: int = 
     """Parameters below 0.01 in size, gradients of either sign and 0.005 to 0.015 in size, the same in every call."""
     generator = torch.Generator().manual_seed(0)
     dtypes = [dtype, dtype, *[torch.float32] * states]
-    block = _Block(sum(_Block.size_of(math.prod(shape), kind) for shape in shapes.tensors for kind in dtypes))
+    size = sum(_Block.size_of(math.prod(shape), kind) for shape in shapes.tensors for kind in dtypes)
+    block = _Block(torch.zeros(size // 4))
     params, grads, *places = ([block.cut(shape, kind) for shape in shapes.tensors] for kind in dtypes)
     for param, grad in zip(params, grads, strict=True):
         value, slope = (torch.rand(param.shape, generator=generator).sub_(0.5).mul_(0.02) for _ in range(2))
@@ -103,9 +113,18 @@ def bytes_moved(optimizer: torch.optim.Optimizer, params: list[Tensor], option: 
     A clip by norm reads the gradients once more.
     """
     weights, grads = (sum(t.nbytes for t in tensors) for tensors in (params, gradients(params)))
-    states = sum(t.nbytes for param in params for name, t in optimizer.state[param].items() if name != "step")
+    states = sum(map(state_bytes, (optimizer.state[param] for param in params)))
     readings = 2 if option == "norm" else 1
     return 2 * weights + readings * grads + 2 * states
+
+
+def state_bytes(state: Mapping[str, Any]) -> int:
+    """The bytes of what is kept for a parameter besides its step count; scales and low bits are part of it."""
+    return sum(
+        state_bytes(value) if isinstance(value, Mapping) else value.nbytes
+        for name, value in state.items()
+        if name != "step"
+    )
 
 
 def flat(params: Sequence[Tensor]) -> Tensor:

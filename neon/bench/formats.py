@@ -1,0 +1,163 @@
+"""Weights and states in few bits: what a step takes in each format, and what stays in memory between steps."""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neon.bench import child, machine
+from neon.bench.rules import neon_optimizer
+from neon.bench.shapes import SHAPES, Shapes
+from neon.bench.spec import Line, Settings
+from neon.bench.steps import SMALL, attach, check_finite, compare_with_limit, states_of
+from neon.bench.timing import Contender, Measured, interleaved, scaling
+from neon.bench.work import AgreementError, Work, bytes_moved, flat, gradients, make_work
+from neon.torch import AttachedOptimizer
+
+
+@dataclass(frozen=True)
+class Format:
+    """What weights are stored in, and the options of a rule that say the rest."""
+
+    dtype: torch.dtype
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+FORMATS = {
+    "float32": Format(torch.float32),
+    "16-bit states": Format(torch.float32, {"state_dtype": "bfloat16"}),
+    "8-bit states": Format(torch.float32, {"state_dtype": "int8"}),
+    "to nearest": Format(torch.bfloat16),
+    "at random": Format(torch.bfloat16, {"stochastic_round": True}),
+    "split": Format(torch.bfloat16, {"master": "split"}),
+    "at random, 8-bit states": Format(torch.bfloat16, {"stochastic_round": True, "state_dtype": "int8"}),
+}
+# Of an update, by which weights may end apart after three steps: states are off by a unit of their format.
+NEAR = {"16-bit states": 2.0**-8, "8-bit states": 2.0**-3}
+
+
+def measure_rounding(line: Line, settings: Settings) -> Measured:
+    """bfloat16 weights and gradients with float32 states: rounded at random, to nearest, and split."""
+    _check_rounding(line)
+    measured = _measure(line, settings, ("at random", "to nearest", "split"))
+    shares = measured.details["shares_of_limit"]
+    measured.figures["of rounding to nearest"] = measured.medians["at random"] / measured.medians["to nearest"]
+    measured.figures["split of nearest"] = measured.medians["split"] / measured.medians["to nearest"]
+    measured.figures["split of the limit"] = shares["split"]
+    return measured
+
+
+def measure_states(line: Line, settings: Settings) -> Measured:
+    """float32 weights and gradients with states of 8, 16 and 32 bits."""
+    _check_states(line)
+    measured = _measure(line, settings, ("8-bit states", "16-bit states", "float32"), clear=True)
+    for bits in (8, 16):
+        measured.figures[f"{bits} of 32 bits"] = measured.medians[f"{bits}-bit states"] / measured.medians["float32"]
+    return measured
+
+
+def _measure(line: Line, settings: Settings, names: Sequence[str], *, clear: bool = False) -> Measured:
+    """A step in formats that share weights and the places of states, which are zeroed before each turn if `clear`."""
+    shapes = SHAPES[line.shape]
+    work = make_work(shapes, FORMATS[names[0]].dtype, states_of(line.rule) + ("split" in names))
+    attached = {name: attach(line, work, **FORMATS[name].options) for name in names}
+    # One format's states would be other numbers, or none, to another; zeros are zeros in all.
+    prepare = partial(_clear, work) if clear else None
+    steps = {name: Contender(optimizer.step, prepare) for name, optimizer in attached.items()}
+    measured = interleaved(steps | scaling(work.memory), settings.rounds or shapes.rounds)
+    check_finite(work)
+    moved = {name: bytes_moved(optimizer, work.params, line.option) for name, optimizer in attached.items()}
+    compare_with_limit(measured, work, moved)
+    return measured
+
+
+def _clear(work: Work) -> None:
+    for places in work.states:
+        for place in places:
+            place.zero_()
+
+
+def _trained(line: Line, name: str, steps: int) -> Tensor:
+    """Where small weights end after some steps in a format, each with other gradients."""
+    work = make_work(Shapes(SMALL, rounds=0), FORMATS[name].dtype)
+    optimizer = attach(line, work, **FORMATS[name].options)
+    kept = [grad.clone() for grad in gradients(work.params)]
+    for number in range(steps):
+        for param, grad in zip(work.params, kept, strict=True):
+            param.grad = grad.roll(number)
+        optimizer.step()
+    return flat(work.params)
+
+
+def _check_rounding(line: Line) -> None:
+    """However it is rounded, a weight ends at one of two neighbours, 2⁻⁷ of it apart at the most."""
+    nearest = _trained(line, "to nearest", 1)
+    for name in ("at random", "split"):
+        if not bool(((nearest - _trained(line, name, 1)).abs() <= 2**-7 * nearest.abs()).all()):
+            raise AgreementError(f"bfloat16 {name} ends further from rounding to nearest than one unit")
+
+
+def _check_states(line: Line) -> None:
+    """The first step is the same whatever states are kept in; later ones come near."""
+    first, third = ({name: _trained(line, name, steps) for name in ("float32", *NEAR)} for steps in (1, 3))
+    update = (third["float32"] - flat(make_work(Shapes(SMALL, rounds=0)).params)).abs().max()
+    for name, near in NEAR.items():
+        if not torch.equal(first[name], first["float32"]):
+            raise AgreementError(f"with {name} the first step is not that of float32")
+        difference = float((third[name] - third["float32"]).abs().max() / update)
+        if not difference < near:
+            raise AgreementError(f"with {name} weights differ by {difference:.1e} of an update from those of float32")
+
+
+# -- memory ----------------------------------------------------------------------------------------
+
+
+def measure_kept(line: Line, _: Settings) -> Measured:
+    """Bytes a parameter of weights and states, in a process of its own, that gives back what it frees."""
+    side = SHAPES[line.shape].tensors[0][0]
+    watch = machine.Watch()
+    found = child.run("neon.bench.formats", line.rule, str(side), MALLOC_MMAP_THRESHOLD_="65536")
+    return Measured({}, watch.busy_with_others(), json.loads(found))
+
+
+def kept_memory(rule: str, side: int) -> dict[str, float]:
+    """The peak that weights, their states and two steps raise resident memory by, in each format."""
+    shapes = Shapes(((side, side),) * 3, rounds=0)
+    return {name: _resident(rule, form, shapes) for name, form in FORMATS.items()}
+
+
+def _resident(rule: str, form: Format, shapes: Shapes) -> float:
+    """Gradients are there before; and kernels, by steps over a tensor of as many elements as are stored in few bits."""
+    _new(rule, form, [torch.ones(64, 64, dtype=form.dtype)])
+    gc.collect()
+    grads = [torch.ones(shape, dtype=form.dtype) for shape in shapes.tensors]
+    machine.forget_peak()
+    before = machine.resident_bytes("VmRSS")
+    optimizer = _new(rule, form, grads)
+    after = machine.resident_bytes("VmHWM")
+    del optimizer
+    return (after - before) / shapes.elements
+
+
+def _new(rule: str, form: Format, grads: Sequence[Tensor]) -> AttachedOptimizer:
+    """An optimizer after two steps over new weights with these gradients."""
+    params = [torch.ones_like(grad).requires_grad_() for grad in grads]
+    for param, grad in zip(params, grads, strict=True):
+        param.grad = grad
+    optimizer = neon_optimizer(rule, **form.options).attach(params)
+    for _ in range(2):
+        optimizer.step()
+    return optimizer
+
+
+if __name__ == "__main__":
+    found = kept_memory(sys.argv[1], int(sys.argv[2])) if machine.LINUX else {}
+    print(json.dumps(found))
