@@ -226,7 +226,7 @@ def test_a_state_starts_at_its_default() -> None:
     negative, scales = storage.new_state(-0.1, torch.int8, torch.empty(256))
     assert negative.unique().tolist() == [-1]  # the largest code, with the sign
     assert scales is not None
-    assert scales.tolist() == pytest.approx([0.1 / 1.875])
+    assert scales.tolist() == pytest.approx([0.1 / (1.875 - 2.0**-15)])
 
 
 def test_small_states_stay_float32_and_those_of_float64_stay_float64() -> None:
