@@ -10,13 +10,15 @@ import sys
 import time
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from neon.bench import child, machine, memory, steps
+from neon.bench import child, formats, machine, memory, steps
 from neon.bench.first_step import first_step
+from neon.bench.formats import FORMATS
 from neon.bench.kinds import KINDS, lines
 from neon.bench.result import Result
 from neon.bench.rules import OPTIONS, PEERS, exported_rules, torch_optimizers
@@ -24,7 +26,7 @@ from neon.bench.shapes import SHAPES, Shapes
 from neon.bench.spec import Line, Settings, choose
 from neon.bench.targets import TARGETS
 from neon.bench.timing import Contender, interleaved, scaling
-from neon.bench.work import AgreementError, bytes_moved, gradients, largest_difference, make_work
+from neon.bench.work import AgreementError, Work, bytes_moved, gradients, largest_difference, make_work
 
 FEW = Settings(rounds=2)
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -33,9 +35,9 @@ linux_only = pytest.mark.skipif(not machine.LINUX, reason="only Linux tells a pr
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every model with a few small tensors; first steps in this process."""
+    """Every model with a few tensors, as small as have states in few bits; first steps in this process."""
     for name, shapes in SHAPES.items():
-        monkeypatch.setitem(SHAPES, name, replace(shapes, tensors=((16, 16),) * 3, rounds=2, steps=2))
+        monkeypatch.setitem(SHAPES, name, replace(shapes, tensors=((64, 64),) * 3, rounds=2, steps=2))
     monkeypatch.setattr(child, "run", lambda module, who, rule, **_: str(first_step(who, rule)))
 
 
@@ -80,7 +82,9 @@ def test_a_whole_run_has_every_rule_shape_and_option_and_every_target() -> None:
         (Line("step", "Lion", "gpt2"), "neon scale"),
         (Line("step", "RMSProp", "tiny", "value"), "neon foreach loop"),
         (Line("step", "AdamW", "groups", "norm"), "neon fused foreach loop one"),
-        (Line("rounding", "GradientDescentMomentum", "large"), "at to scale"),
+        (Line("rounding", "GradientDescentMomentum", "large"), "at to split scale"),
+        (Line("rounding", "ShiftAdaMax", "large"), "at to split scale"),
+        (Line("states", "AdamW", "large"), "8-bit 16-bit float32 scale"),
         (Line("backward", "AdamW", "mlp"), "neon fused foreach loop"),
         (Line("backward", "GradientDescentMomentum", "conv"), "neon fused foreach loop"),
         (Line("start", "Adam", "mlp"), "empty filled torch"),
@@ -149,21 +153,27 @@ def test_the_work_stays_the_same_while_torch_clips_in_place() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "dtype", "option", "moved"),
+    ("rule", "form", "option", "moved"),
     [
-        ("Adam", torch.float32, "plain", 28),
-        ("Adam", torch.float32, "norm", 32),
-        ("Adam", torch.float32, "value", 28),
-        ("Adam", torch.bfloat16, "plain", 22),
-        ("GradientDescentMomentum", torch.float32, "plain", 20),
-        ("Adadelta", torch.float32, "plain", 28),
+        ("Adam", "float32", "plain", 28),
+        ("Adam", "float32", "norm", 32),
+        ("Adam", "float32", "value", 28),
+        ("GradientDescentMomentum", "float32", "plain", 20),
+        ("Adadelta", "float32", "plain", 28),
+        ("Adam", "16-bit states", "plain", 20),
+        ("Adam", "8-bit states", "plain", 16 + 2 * 2 * 4 / 256),
+        ("Lion", "8-bit states", "norm", 18 + 2 * 4 / 256),
+        ("Adam", "to nearest", "plain", 22),
+        ("Adam", "at random", "plain", 22),
+        ("Adam", "split", "plain", 26),
+        ("Adam", "at random, 8-bit states", "plain", 10 + 2 * 2 * 4 / 256),
     ],
 )
-def test_bytes_that_a_rule_must_move(rule: str, dtype: torch.dtype, option: str, moved: int) -> None:
-    work = make_work(Shapes(((10, 10),), rounds=2), dtype)
-    optimizer = steps.attach(Line("step", rule, "large", option), work)
+def test_bytes_that_a_rule_must_move(rule: str, form: str, option: str, moved: float) -> None:
+    work = make_work(Shapes(((64, 64),), rounds=2), FORMATS[form].dtype)
+    optimizer = steps.attach(Line("step", rule, "large", option), work, **FORMATS[form].options)
     optimizer.step()
-    assert bytes_moved(optimizer, work.params, option) == 100 * moved
+    assert bytes_moved(optimizer, work.params, option) == 64 * 64 * moved
 
 
 @pytest.mark.parametrize("rule", exported_rules())
@@ -192,6 +202,25 @@ def test_everybody_steps_over_the_same_memory(rule: str) -> None:
     for contender in scaling(work.memory).values():
         contender.step()
     assert all(map(torch.equal, tensors, before))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_states_of_every_format_lie_in_the_places_of_float32_ones(name: str) -> None:
+    form = FORMATS[name]
+    work = make_work(Shapes(((100, 77),) * 2, rounds=2), form.dtype, steps.states_of("Adam") + (name == "split"))
+    optimizer = steps.attach(Line("step", "Adam", "large"), work, **form.options)
+    optimizer.step()
+    for param, places in zip(work.params, work.states, strict=True):
+        state = optimizer.state[param]
+        names = [key for key in state if key not in ("step", "scales")]
+        for key, place in zip(names, places, strict=True):
+            starts = [
+                t.data_ptr() - place.data_ptr() for t in (state[key], state.get("scales", {}).get(key)) if t is not None
+            ]
+            assert starts == [0, 7744][: len(starts)]  # 7700 bytes, up to the next multiple of 64
+            assert bool(state[key].count_nonzero())
+        stored = {t.dtype for t in state.values() if isinstance(t, Tensor) and t.ndim}
+        assert (torch.int8 in stored) == ("scales" in state) == (len(starts) == 2) == ("8-bit" in name)
 
 
 def test_contenders_take_turns_without_garbage_collection() -> None:
@@ -249,18 +278,62 @@ def test_a_first_step_is_a_real_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < float(child.run("neon.bench.first_step", "torch", "Adam")) < math.inf
 
 
-def test_rounding_at_random_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    def attach(line: Line, work, stochastic_round: bool):
+@pytest.mark.parametrize(
+    ("kind", "wrong", "message"),
+    [
+        (
+            "rounding",
+            {"stochastic_round": True},
+            "bfloat16 at random ends further from rounding to nearest than one unit",
+        ),
+        ("rounding", {"master": "split"}, "bfloat16 split ends further from rounding to nearest than one unit"),
+        ("states", {"state_dtype": "bfloat16"}, "with 16-bit states the first step is not that of float32"),
+        ("states", {"state_dtype": "int8"}, "with 8-bit states the first step is not that of float32"),
+    ],
+)
+def test_what_is_done_in_few_bits_is_checked(
+    monkeypatch: pytest.MonkeyPatch, kind: str, wrong: dict[str, Any], message: str
+) -> None:
+    def attach(line: Line, work: Work, **options: Any) -> Contender:
         def step() -> None:
             with torch.no_grad():
                 for param in work.params:
-                    param.mul_(1.03 if stochastic_round else 1.0)
+                    param.mul_(1.03 if options == wrong else 1.01)
 
         return Contender(step)
 
-    monkeypatch.setattr(steps, "attach", attach)
-    with pytest.raises(AgreementError, match="further from rounding to nearest than one unit"):
-        measured(Line("rounding", "Adam", "large"))
+    monkeypatch.setattr(formats, "attach", attach)
+    with pytest.raises(AgreementError, match=message):
+        measured(Line(kind, "Adam", "large"))
+
+
+def test_states_that_are_forgotten_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def attach(line: Line, work: Work, **options: Any) -> Contender:
+        optimizer = steps.attach(line, work, **options)
+
+        def step() -> None:
+            optimizer.step()
+            for param in work.params if options == {"state_dtype": "int8"} else []:
+                optimizer.state[param]["exp_avg"].zero_()
+
+        return Contender(step)
+
+    monkeypatch.setattr(formats, "attach", attach)
+    with pytest.raises(
+        AgreementError, match=r"with 8-bit states weights differ by .* of an update from those of float32"
+    ):
+        measured(Line("states", "Adam", "large"))
+
+
+@linux_only
+def test_what_is_kept_is_seen_by_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setitem(SHAPES, "large", Shapes(((1024, 1024),) * 3, rounds=2))
+    expected = {
+        "float32": 12, "16-bit states": 8, "8-bit states": 6, "to nearest": 10, "at random": 10, "split": 12,
+        "at random, 8-bit states": 4,
+    }  # fmt: skip
+    assert measured(Line("kept", "Adam", "large")).figures == pytest.approx(expected, abs=0.1)
 
 
 @linux_only

@@ -18,6 +18,7 @@ from typer.testing import Result as Done
 from neon.bench import child, machine
 from neon.bench.command import Request, run_command
 from neon.bench.first_step import first_step
+from neon.bench.kinds import KINDS
 from neon.bench.report import tables
 from neon.bench.result import Report, Result
 from neon.bench.shapes import SHAPES
@@ -31,11 +32,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Every model with a few small tensors on an idle machine; no other processes."""
     for name, shapes in SHAPES.items():
-        monkeypatch.setitem(SHAPES, name, replace(shapes, tensors=((16, 16),) * 3, rounds=2, steps=2))
+        monkeypatch.setitem(SHAPES, name, replace(shapes, tensors=((64, 64),) * 3, rounds=2, steps=2))
 
     def run(module: str, *arguments: str, **_: str) -> str:
         if module == "neon.bench.memory":
             return json.dumps({"neon plain": 0.0, "neon norm": 0.0, "neon value": 1.0, "foreach": 4.0})
+        if module == "neon.bench.formats":
+            return json.dumps({"float32": 12.0, "8-bit states": 6.03})
         return str(first_step(*arguments))
 
     monkeypatch.setattr(child, "run", run)
@@ -65,13 +68,15 @@ def test_a_quick_run_measures_shows_and_keeps() -> None:
     assert done.exit_code == 0, done.output
     [path] = Path("benchmarks/results").glob("*-part.json")
     stored = json.loads(path.read_text())
-    assert {line["line"]["kind"] for line in stored["lines"]} == {"step", "rounding", "backward", "start", "memory"}
+    assert {line["line"]["kind"] for line in stored["lines"]} == set(KINDS)
     assert stored["device"]["cores"] >= 1
     assert not stored["disturbed"]
     assert all(line["figures"] for line in stored["lines"])
     for kind, shape in {(line["line"]["kind"], line["line"]["shape"]) for line in stored["lines"]}:
         assert re.search(rf"^\d+/\d+ {kind}: {shape}, Adam", done.stdout, re.MULTILINE)
     assert re.search(r"500 groups: time of one group +≤ 1.30x +\d", done.stdout)
+    assert re.search(r"8-bit Adam, AdamW: time of 32-bit states +≤ 0.80x +\d", done.stdout)
+    assert re.search(r"8-bit states *\n.*\n Adam +12.000 +6.030", done.stdout)
     assert re.search(r"extra memory, clip by value: bytes a parameter +≤ 0.050 +1.000 +1.000 +0 of 3", done.stdout)
     assert "*" not in done.stdout.split("Targets")[0]
     assert ElementTree.parse(path.with_suffix(".svg")).getroot().tag.endswith("svg")

@@ -101,7 +101,9 @@ def _panel(axes: Axes, results: Sequence[Result], name: str) -> None:
     if rounded:
         axes.plot(*zip(*rounded, strict=True), "x", ms=6, color=INK, ls="", label=ROUNDED)
     _dress(axes, rules, PANELS[name])
-    if name == "speed-up" and values:
+    if name != "speed-up":
+        axes.set_xlim(left=0.0)
+    elif values:
         _ratios(axes, min(values.values()), max(values.values()))
 
 
