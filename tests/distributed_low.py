@@ -32,6 +32,7 @@ FORMATS: dict[str, dict[str, Any]] = {
     "bfloat16": {"state_dtype": "bfloat16", "stochastic_round": True},
     "int8, split": {"state_dtype": "int8", "master": "split"},
     "float32, split": {"master": "split"},
+    "averaged": {"weight_average": 0.75, "state_dtype": {"exp_avg": "int8", "weight_average": "bfloat16"}},
 }
 
 
@@ -85,7 +86,19 @@ def train(run: nn.Module, opt: AttachedOptimizer, steps: range) -> None:
 def low_states(way: str, form: str) -> Any:
     run, model, opt = start(way, form)
     train(run, opt, range(STEPS))
-    return {"strays": strays(model, opt), **everything(model, opt)}
+    found: dict[str, Any] = {"strays": strays(model, opt), **everything(model, opt)}
+    if form == "averaged":
+        found["evaluated"] = evaluated(run, model, opt)
+    return found
+
+
+def evaluated(run: nn.Module, model: nn.Module, opt: AttachedOptimizer) -> Tensor:
+    """What the model computes with its weights, with their averages, and with its weights again."""
+    with torch.no_grad():
+        before = run(0)
+        with opt.averaged(model):
+            between = run(0)
+        return torch.stack([before, between, run(0)])
 
 
 def low_checkpoint(way: str, form: str, kind: str) -> Any:

@@ -41,7 +41,7 @@ SAVED = [
     ("checkpoint", "grid", "own", "sharded"),
     ("checkpoint", "data parallel", "mapping", "sharded"),
 ]
-FORMATS = ("int8", "bfloat16", "int8, split", "float32, split")
+FORMATS = ("int8", "bfloat16", "int8, split", "float32, split", "averaged")
 BLOCKS = [
     *(("low_states", way, form) for way in ("data parallel", "sharded", "hybrid") for form in FORMATS),
     *(("cut", name) for name in ("odd rows", "columns", "one row")),
@@ -51,6 +51,7 @@ BLOCKS_SAVED = [
     ("low_checkpoint", "sharded", "int8", "flat"),
     ("low_checkpoint", "sharded", "int8, split", "full"),
     ("low_checkpoint", "sharded", "bfloat16", "sharded"),
+    ("low_checkpoint", "sharded", "averaged", "full"),
     ("low_checkpoint", "hybrid", "int8", "sharded"),
     ("low_checkpoint", "data parallel", "int8, split", "sharded"),
 ]

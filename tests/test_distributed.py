@@ -200,6 +200,14 @@ def test_states_are_in_blocks_where_shards_do_not_cut_them(folder: Path, world: 
         assert "holds whole numbers alone" in refused["copied"]
 
 
+@pytest.mark.parametrize("world", [1, *MANY])
+@pytest.mark.parametrize("way", ["data parallel", "sharded", "hybrid"])
+def test_models_compute_with_averages_for_a_while(folder: Path, way: str, world: int) -> None:
+    for found in results(folder, ("low_states", way, "averaged"), world):
+        before, between, after = found["evaluated"].tolist()
+        assert before == after != between
+
+
 @pytest.mark.parametrize("world", MANY)
 def test_a_rank_that_fails_is_reported_by_itself_and_by_those_that_wait(folder: Path, world: int) -> None:
     with pytest.raises(pytest.fail.Exception) as caught:
