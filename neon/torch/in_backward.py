@@ -109,7 +109,7 @@ class BackwardStepper(GroupStepper):
 
     def arrived(self, optimizer: AttachedOptimizer, param: Tensor, *, rehearsal: bool = False) -> None:
         """Update a parameter, whose gradient is there, and let the gradient go; in a rehearsal only make its states."""
-        if optimizer._averaged:
+        if optimizer.averages_in_place:
             refuse_step()
         with self._arriving:
             if id(param) in self._done:  # nobody has called step() since the last backward pass

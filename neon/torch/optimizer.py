@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from inspect import isroutine
 from typing import Any
 
@@ -14,25 +14,26 @@ from torch import Tensor
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from neon.arguments import clip_bound, flag, non_negative
-from neon.engine.options import AVERAGE, GUARD
+from neon.engine.options import GUARD
 from neon.engine.settings import Reach, Settings
 from neon.engine.uncompiled import uncompiled
 from neon.optimizers.assignment import Match, table
-from neon.optimizers.averages import in_place_of, refuse_step
+from neon.optimizers.averages import refuse_step
 from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.schedules import Schedule, is_constant, rate
 from neon.optimizers.sites import Site
 from neon.optimizers.values import check_names
 from neon.torch import layers as by_layer
 from neon.torch import overrides
+from neon.torch.averages import averages_in_place
 from neon.torch.checkpoint import mapped, named_parameters, taken_up
 from neon.torch.in_backward import BackwardStepper, refuse_replicas
-from neon.torch.sharding import Partition, gather_anew, is_sharded, local
+from neon.torch.sharding import Partition
 from neon.torch.stepper import GroupStepper
 from neon.torch.targets import target_groups
 
 # Of an instance, what copies do not take along: hooks, which torch leaves out too, and what a GradScaler has put there.
-_NOT_KEPT = {"_stepper", "_averaged", "grad_scale", "found_inf"}
+_NOT_KEPT = {"_stepper", "averages_in_place", "grad_scale", "found_inf"}
 _NOT_KEPT |= {f"_optimizer_{kind}_hooks" for kind in (
     "step_pre", "step_post", "state_dict_pre", "state_dict_post", "load_state_dict_pre", "load_state_dict_post",
 )}  # fmt: skip
@@ -87,7 +88,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
 
     # torch.amp.GradScaler then leaves unscaling to `step`: it sets grad_scale and found_inf before.
     _step_supports_amp_scaling = True
-    _averaged = False  # whether averages stand in the place of the weights
+    averages_in_place = False  # whether averages stand where the weights belong
 
     @uncompiled
     def __init__(
@@ -300,7 +301,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
     step.hooked = True  # type: ignore[attr-defined]  # so that torch does not wrap it: an unobserved step is quicker
 
     def _step(self, closure: Callable[[], Any] | None = None) -> Any:
-        if self._averaged:
+        if self.averages_in_place:
             refuse_step()
         loss = None
         if closure is not None:
@@ -309,8 +310,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         self._stepper.step(self)
         return loss
 
-    @contextmanager
-    def averaged(self, module: torch.nn.Module | None = None) -> Iterator[None]:
+    def averaged(self, module: torch.nn.Module | None = None) -> AbstractContextManager[None]:
         """With `weight_average`: a context in which the model computes with the averages of its weights.
 
             with optimizer.averaged():
@@ -322,17 +322,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         hold whole weights of before. Raises `RuntimeError` where there is no average, and for a step in the context.
         """
         self._stepper.close(self)
-        pairs = [(p, state[AVERAGE]) for p, state in self.state.items() if isinstance(p, Tensor) and AVERAGE in state]
-        if module is None and any(is_sharded(param) for param, _ in pairs):
-            raise ValueError("Of distributed parameters the model may hold copies: give it, as in averaged(model).")
-        try:
-            with in_place_of((local(param), local(average)) for param, average in pairs):
-                gather_anew(module)
-                self._averaged = True
-                yield
-        finally:
-            self._averaged = False
-            gather_anew(module)
+        return averages_in_place(self, module)
 
     def skip(self, name: str | None) -> None:
         """Count a step that was left out, and note whose gradient was not finite, where that is known."""

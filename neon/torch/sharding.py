@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
 from neon.engine.blocks import BLOCK
 from neon.engine.settings import WHOLE, Reach, Shard
@@ -60,15 +60,6 @@ def local(tensor: Any) -> Any:
     """The part of a tensor that this process holds."""
     with torch.no_grad():
         return tensor.to_local() if is_sharded(tensor) else tensor
-
-
-def gather_anew(module: nn.Module | None) -> None:
-    """Have what `fully_shard` has made of a module gather its parameters again before they are used."""
-    sharding = sys.modules.get("torch.distributed.fsdp")
-    if module is not None and sharding is not None:
-        for part in module.modules():
-            if isinstance(part, sharding.FSDPModule):
-                sharding.FSDPModule.reshard(part)
 
 
 def local_gradients(params: Sequence[Any], grads: Sequence[Any]) -> list[Tensor | None]:
