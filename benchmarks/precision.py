@@ -1,7 +1,6 @@
-"""What a format of weights or states costs in precision, in memory and in time, for every rule.
+"""What a format of weights or states costs in precision and in memory, for every rule.
 
-    python benchmarks/precision.py                      # errors and memory, a minute
-    python benchmarks/precision.py --speed              # instead: the time of Adam's step, half a minute
+    python benchmarks/precision.py    # a minute
 
 Errors: every rule follows one sequence of gradients in float64 and in each format; the error is the root mean
 square of what the displacements of the weights differ by, relative to that of the displacements in float64.
@@ -18,9 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -171,48 +168,6 @@ def tensor_bytes(value: Any) -> int:
     return value.numel() * value.element_size() if isinstance(value, Tensor) and value.numel() > 1 else 0
 
 
-# -- time ------------------------------------------------------------------------------------------
-
-TIMED = {
-    **FORMATS,
-    "float32, at random, states of 8 bits": Format(
-        torch.float32, INK, "", {"stochastic_round": True, "state_dtype": "int8"}
-    ),
-    **SMALLEST,
-}
-TIMED = {name: form for name, form in TIMED.items() if form.dtype != torch.float16}
-
-
-def seconds_per_step(rounds: int) -> dict[str, list[float]]:
-    """Seconds of Adam's step over two tensors of 4096 by 4096, by format; one of each in every round."""
-    optimizers: dict[str, torch.optim.Optimizer] = {}
-    for name, form in TIMED.items():
-        params = [nn.Parameter(torch.randn(4096, 4096).to(form.dtype)) for _ in range(2)]
-        for param in params:
-            param.grad = torch.randn(4096, 4096).to(form.dtype) * 1e-2
-        optimizers[name] = Adam(**form.options).attach(params)
-    seconds: dict[str, list[float]] = {name: [] for name in TIMED}
-    for number in range(-3, rounds):
-        for name, optimizer in optimizers.items():
-            start = time.perf_counter()
-            optimizer.step()
-            if number >= 0:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
-def speed(rounds: int) -> dict[str, Any]:
-    watch = machine.Watch()
-    medians = {name: statistics.median(times) for name, times in seconds_per_step(rounds).items()}
-    return {
-        "device": machine.device(),
-        "busy_with_others": watch.busy_with_others(),
-        "median_seconds": medians,
-        "8-bit states over float32": medians["float32, states of 8 bits"] / medians["float32"],
-        "at random over to nearest": medians["bfloat16, at random"] / medians["bfloat16, to nearest"],
-    }
-
-
 # -- what is written -------------------------------------------------------------------------------
 
 
@@ -251,16 +206,6 @@ def _errors_table(report: Mapping[str, Any], number: int, figure: str, title: st
     for rule, found in report["errors"].items():
         table.add_row(rule, *(f"{found[name][figure][number]:{form}}" for name in COLUMNS))
     return table
-
-
-def print_speed(console: Console, report: Mapping[str, Any]) -> None:
-    medians = report["median_seconds"]
-    table = Table("format", "ms", "of float32", title="A step of Adam over 2 x 4096 x 4096 weights")
-    for name, median in medians.items():
-        table.add_row(name, f"{median * 1e3:.2f}", f"{median / medians['float32']:.2f}")
-    console.print(table)
-    console.print(f"bfloat16, at random over to nearest: {report['at random over to nearest']:.3f}")
-    console.print(f"Processors busy with something else meanwhile: {report['busy_with_others']}")
 
 
 def save_figure(path: Path, report: Mapping[str, Any]) -> None:
@@ -307,24 +252,15 @@ def _panel(axes: Axes, report: Mapping[str, Any], number: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", nargs="+", type=int, default=STEPS, help="after how many steps errors are taken")
-    parser.add_argument("--speed", action="store_true", help="time Adam's step, and nothing else")
-    parser.add_argument("--rounds", type=int, default=21, help="of timed steps")
-    parser.add_argument("--repeat", type=int, default=2, help="runs of timed steps, one after another")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     path = options.output / "precision.json"
-    report = json.loads(path.read_text()) if path.exists() else {}
     console = Console(width=None if sys.stdout.isatty() else 150)
-    if options.speed:
-        report["speed"] = [speed(options.rounds) for _ in range(options.repeat)]
-        for one in report["speed"]:
-            print_speed(console, one)
-    else:
-        torch.set_num_threads(1)  # the tensors are small
-        report["precision"] = precision(options.steps)
-        print_precision(console, report["precision"])
-        save_figure(path.with_suffix(".svg"), report["precision"])
+    torch.set_num_threads(1)  # the tensors are small
+    report = precision(options.steps)
+    print_precision(console, report)
+    save_figure(path.with_suffix(".svg"), report)
     path.write_text(json.dumps(report, indent=1) + "\n")
     console.print(f"Written to {path}")
 
