@@ -220,6 +220,38 @@ def float32_moments(lib: Library) -> bool:
     return full and same(first.state_dict()["state"], second.state_dict()["state"])
 
 
+@feature("bfloat16 weights are at each step the nearest to those of the same run in float32")
+def split(lib: Library) -> bool:
+    model, reference = network(torch.bfloat16), network().bfloat16().float()
+    full = ["lossless moments"] if "lossless moments" in lib.options else []
+    optimizer, plain = lib.make(model, "split"), lib.make(reference, *full)
+    for step in range(30):
+        give(model, step)
+        for p, q in zip(reference.parameters(), model.parameters(), strict=True):
+            p.grad = q.grad.float()
+        optimizer.step()
+        plain.step()
+        for p, q in zip(reference.parameters(), model.parameters(), strict=True):
+            nearest = (p.bfloat16().float() - p).abs()
+            if ((q.float() - p).abs() > nearest + 1e-6).any():  # a ten thousandth of what a step moves a weight by
+                return False
+    return True
+
+
+@feature("Moments in 8 bits")
+def eight_bits(lib: Library) -> bool:
+    model = network()
+    optimizer = lib.make(model, "8 bits")
+    train(model, optimizer, range(2))
+    return saved_bytes(optimizer) < 5 * model[0].weight.numel()
+
+
+def saved_bytes(optimizer: Any) -> int:
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    return len(file.getvalue())
+
+
 @feature("A checkpoint of other shapes is refused, and changes nothing")
 def refuses(lib: Library) -> bool:
     other, model = network(outputs=8), network()
@@ -259,6 +291,11 @@ def resumes_bfloat16(lib: Library) -> bool:
     if not follows(lib):
         raise NoOptionError("they do not follow")
     return resumes(lib, network(torch.bfloat16), "bfloat16")
+
+
+@feature("So is one with moments in 8 bits")
+def resumes_eight_bits(lib: Library) -> bool:
+    return resumes(lib, network(), "8 bits")
 
 
 @feature("Named parameters in another order find their states")
@@ -406,6 +443,14 @@ def own_rule(lib: Library) -> bool:
     return close(model, reference)
 
 
+@feature("A rule of one's own may have its state in 8 bits")
+def own_rule_eight_bits(lib: Library) -> bool:
+    model = network()
+    optimizer = lib.way("own rule in 8 bits")(model)
+    train(model, optimizer, range(2))
+    return saved_bytes(optimizer) < 3 * model[0].weight.numel()
+
+
 @feature("Steps need no C compiler on the machine")
 def without_compiler(lib: Library) -> bool:
     with tempfile.TemporaryDirectory() as empty:
@@ -416,16 +461,6 @@ def without_compiler(lib: Library) -> bool:
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1])
     return True
-
-
-@feature("Moments in 8 bits", ELSEWHERE)
-def eight_bits(lib: Library) -> bool:
-    model = network()
-    optimizer = lib.make(model, "8 bits")
-    train(model, optimizer, range(2))
-    file = io.BytesIO()
-    torch.save(optimizer.state_dict(), file)
-    return len(file.getvalue()) < 5 * model[0].weight.numel()
 
 
 @feature("Complex parameters", ELSEWHERE)

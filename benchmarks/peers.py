@@ -83,6 +83,8 @@ def neon() -> Library:
             "clip by value": {"gradient_clip_value": 0.5},
             "skip": {"skip_nonfinite": True},
             "bfloat16": {"stochastic_round": True},
+            "split": {"master": "split"},
+            "8 bits": {"state_dtype": "int8"},
             "lossless moments": {},
             "flags": {"gradient_clip_norm": 1.0, "maximize": True, "amsgrad": True},
         },
@@ -93,6 +95,7 @@ def neon() -> Library:
             "freeze": lambda optimizer: optimizer.freeze("0"),
             "name": lambda optimizer: optimizer.last_nonfinite,
             "own rule": lambda model: Signum(gradient_clip_norm=1.0).attach(model),
+            "own rule in 8 bits": lambda model: Signum(state_dtype="int8").attach(model),
         },
     )  # fmt: skip
 
@@ -133,6 +136,7 @@ def pytorch_optimizer() -> Library:
         "pytorch_optimizer", "pytorch-optimizer", FlashAdamW,
         options={
             "bfloat16": {"master_weight_bits": 32},
+            "split": {"master_weight_bits": 32, "quantize": False},
             "lossless moments": {"quantize": False},
             "flags": {"maximize": True},
             "8 bits": {"quantize": True},
@@ -192,7 +196,8 @@ def heavyball() -> Library:
     return Library(
         "heavyball", "heavyball", lambda params, **given: AdamW(bare(params), **given),
         options={
-            "clip by norm": clip, "clip by value": clip_value, "bfloat16": {}, "lossless moments": {}, "flags": clip
+            "clip by norm": clip, "clip by value": clip_value, "bfloat16": {}, "lossless moments": {}, "flags": clip,
+            "split": {"param_ecc": "bf16+16"},
         },
         ways={
             "rules": rules,
