@@ -85,7 +85,7 @@ def test_encoding_gives_one_of_the_two_neighbours(codec: BlockCodec) -> None:
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_rounding_is_right_on_average(codec: BlockCodec) -> None:
-    """Over all exponents, and where the signed format is evenly spaced; below the floor of the other it is the floor."""
+    """Over all exponents, and where the signed format is evenly spaced; below the floor of the other, that is it."""
     blocks = -(-100_000 // (BLOCK - 1))
     lowest = -19 if codec.signed else -30
     for exponent in range(lowest, 1):
