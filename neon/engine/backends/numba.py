@@ -33,7 +33,7 @@ SOURCE: dict[str, str] = {
     "log": "math.log({})",
     "minimum": "minimum({}, {})",
     "maximum": "maximum({}, {})",
-    "power_of_two": "real(power_of_two({}))",
+    "power_of_two": "power_of_two({})",
     "less": "({} < {})",
     "less_equal": "({} <= {})",
     "equal": "({} == {})",

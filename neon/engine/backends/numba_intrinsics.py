@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
 
 @intrinsic
@@ -147,18 +147,43 @@ def sign(x):  # type: ignore[no-untyped-def]
     return select(x > zero, one, select(x < zero, -one, select(x == zero, zero, x)))
 
 
-_FRACTION = np.uint64(0x000FFFFFFFFFFFFF)
-_EXPONENT = np.uint64(0x7FF0000000000000)
-_ABOVE_ROOT_TWO = np.uint64(0x0006A09E667F3BCD)  # the fraction of the smallest float64 above √2
-
-
-@njit(error_model="numpy")
 def power_of_two(x):  # type: ignore[no-untyped-def]
-    """2^rint(log2|x|) as a float64; 0, infinity and NaN stay. A subnormal is scaled up and back."""
-    magnitude = abs(np.float64(x))
-    tiny = magnitude < 2.0**-1022
-    word = _bits64(select(tiny, magnitude * 2.0**64, magnitude))
-    power = _from_bits64(word & _EXPONENT)
-    power = select((word & _FRACTION) >= _ABOVE_ROOT_TWO, 2.0 * power, power)
-    power = select(tiny, power * 2.0**-64, power)
-    return select((magnitude > 0.0) & (magnitude < np.inf), power, magnitude)
+    """2^rint(log2|x|); 0, infinity and NaN stay. A subnormal is scaled up and back."""
+
+
+def _power_of_two(to_bits, to_real, both, fraction, above, least):  # type: ignore[no-untyped-def]
+    """The function for numbers with these bits of a fraction, of which `above` is that of the first above √2."""
+    real, rest = type(least), ~fraction
+    up, down, two, infinity, zero = real(2.0**64), real(2.0**-64), real(2.0), real(np.inf), real(0.0)
+
+    def function(x):  # type: ignore[no-untyped-def]
+        magnitude = abs(x)
+        tiny = magnitude < least
+        word = to_bits(select(tiny, magnitude * up, magnitude))
+        power = to_real(both(word, rest))
+        power = select(both(word, fraction) >= above, two * power, power)
+        power = select(tiny, power * down, power)
+        return select((magnitude > zero) & (magnitude < infinity), power, magnitude)
+
+    return function
+
+
+@njit
+def _both64(a, b):  # type: ignore[no-untyped-def]
+    return a & b
+
+
+_POWERS = {
+    types.float32: _power_of_two(
+        bits, from_bits, and32, np.uint32(0x007FFFFF), np.uint32(0x003504F4), np.float32(2.0**-126)
+    ),
+    types.float64: _power_of_two(
+        _bits64, _from_bits64, _both64,
+        np.uint64(0x000FFFFFFFFFFFFF), np.uint64(0x0006A09E667F3BCD), np.float64(2.0**-1022),
+    ),
+}  # fmt: skip
+
+
+@overload(power_of_two, jit_options={"error_model": "numpy"})
+def _overloaded(x):  # type: ignore[no-untyped-def]
+    return _POWERS.get(x)
