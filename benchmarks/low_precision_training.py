@@ -23,7 +23,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from pydoc_data import topics
@@ -37,27 +37,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from neon.bench import machine
+from neon.bench.formats import FORMATS, Format
 from neon.compare.digits import digits
 from neon.optimizers import Adam, GradientDescentMomentum, Optimizer, WarmupCosine
 
 WITHIN = 2.26  # standard errors: of Student's distribution of nine degrees of freedom, 95% lie within
-
-
-@dataclass(frozen=True)
-class Format:
-    dtype: torch.dtype
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-
-FORMATS = {
-    "float32": Format(torch.float32),
-    "bfloat16, to nearest": Format(torch.bfloat16),
-    "bfloat16, at random": Format(torch.bfloat16, {"stochastic_round": True}),
-    "bfloat16, split": Format(torch.bfloat16, {"master": "split"}),
-    "float32, states of 16 bits": Format(torch.float32, {"state_dtype": "bfloat16"}),
-    "float32, states of 8 bits": Format(torch.float32, {"state_dtype": "int8"}),
-    "bfloat16, at random, states of 8 bits": Format(torch.bfloat16, {"stochastic_round": True, "state_dtype": "int8"}),
-}
 
 
 class Block(nn.Module):
