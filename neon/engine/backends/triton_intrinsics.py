@@ -9,22 +9,6 @@ import triton.language as tl
 
 
 @triton.jit
-def divide(a, b):  # type: ignore[no-untyped-def]
-    """The quotient, rounded to nearest: Triton's own division of float32 is quicker and a unit off."""
-    if a.dtype == tl.float64:
-        return a / b
-    return tl.div_rn(a, b)
-
-
-@triton.jit
-def root(x):  # type: ignore[no-untyped-def]
-    """The square root, rounded to nearest."""
-    if x.dtype == tl.float64:
-        return tl.sqrt(x)
-    return tl.sqrt_rn(x)
-
-
-@triton.jit
 def exponential(x):  # type: ignore[no-untyped-def]
     """eˣ by way of float64: Triton's own of float32 loses digits as |x| grows."""
     return tl.exp(x.to(tl.float64)).to(x.dtype)
@@ -55,13 +39,13 @@ def power(x, y):  # type: ignore[no-untyped-def]
 @triton.jit
 def minimum(a, b):  # type: ignore[no-untyped-def]
     """The first where it is less or NaN, else the second."""
-    return tl.where((a < b) | (a != a), a, b)
+    return tl.where(a != a, a, tl.where(a < b, a, b))
 
 
 @triton.jit
 def maximum(a, b):  # type: ignore[no-untyped-def]
     """The first where it is greater or NaN, else the second."""
-    return tl.where((a > b) | (a != a), a, b)
+    return tl.where(a != a, a, tl.where(a > b, a, b))
 
 
 @triton.jit
@@ -114,10 +98,11 @@ def in_order(blocks, count):  # type: ignore[no-untyped-def]
 @triton.jit
 def pairwise(lanes, LENGTH: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
     """The sum of a power of two of numbers: the second half added to the first until one is left."""
-    half: tl.constexpr = LENGTH // 2
-    if half == 0:
-        return tl.sum(lanes, axis=0)
-    return pairwise(tl.sum(tl.reshape(lanes, [2, half]), axis=0), half)
+    if LENGTH == 1:
+        total = tl.sum(lanes, axis=0)
+    else:
+        total = pairwise(tl.sum(tl.reshape(lanes, [2, LENGTH // 2]), axis=0), LENGTH // 2)
+    return total
 
 
 @triton.jit
