@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import subprocess
@@ -33,8 +34,14 @@ pytestmark = [
 ]
 STORED = Path(__file__).parent / "kernels" / "triton"
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
-# Fewer elements than the shared table's, for the interpreter is slow; several tiles of several programs even so.
-SHAPES = [*((shape, layout) for shape, layout in rule_cases.SHAPES if shape != (70001,)), ((2600,), "contiguous")]
+# Fewer and smaller than the shared table's, for the interpreter is slow; several tiles of several programs even so.
+SHAPES: list[tuple[tuple[int, ...], str]] = [
+    ((0,), "contiguous"),
+    ((2600,), "contiguous"),
+    ((5, 4), "transposed"),
+    ((6, 9), "gradient transposed"),
+    ((4, 6), "gradient expanded"),  # data() takes the last for that
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,11 +66,247 @@ def ulps(a: Tensor, b: Tensor) -> float:
 FARTHEST = {torch.float64: 4.0}
 
 
-@pytest.mark.parametrize(("rule", "option"), CASES)
-@pytest.mark.parametrize("dtype", DTYPES[:2])
+DOUBLES = [(rule, option) for rule, option in CASES if option in ("plain", "all")]
+
+
+@pytest.mark.parametrize(
+    ("rule", "option", "dtype"), [*((*c, torch.float32) for c in CASES), *((*c, torch.float64) for c in DOUBLES)]
+)
 def test_every_rule_under_every_option(rule: str, option: str, dtype: torch.dtype) -> None:
     how = "attach" if dtype == torch.float64 else "optimize"
     eager, gpu = (run(rule, option, dtype, backend=backend, how=how, steps=2) for backend in ("eager", "triton"))
     for x, y in zip(gpu.tensors(), eager.tensors(), strict=True):
         assert x.dtype == y.dtype
         assert ulps(x, y) <= FARTHEST.get(dtype, 0.0)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(("rule", "form", "dtype", "rounds"), dict.fromkeys(BITS))
+def test_every_rule_in_every_format(rule: str, form: str, dtype: torch.dtype, rounds: bool | int) -> None:
+    """Random bits are the same ones: what is rounded by them is equal bit for bit."""
+    more = {**options(rule, form), "stochastic_round": rounds}
+    eager, gpu = (train(rule, "attach", dtype, backend=backend, steps=2, **more) for backend in ("eager", "triton"))
+    assert_same(eager, gpu)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("form", ["int8", "split"])
+def test_every_option_in_few_bits(form: str) -> None:
+    ends = [
+        train("adam", "attach", torch.bfloat16, backend=backend, option="all", steps=2, **options("adam", form))
+        for backend in ("eager", "triton")
+    ]
+    assert_same(*ends)
+
+
+SPECIAL = [0.0, -0.0, math.inf, -math.inf, math.nan, 1e-40, -1e-40, 3e38, -3e38, 1e-20, 1.0]
+
+
+@pytest.mark.parametrize("option", ["plain", "clip by value", "parameter clip"])
+@pytest.mark.parametrize("rule", RULES)
+def test_special_values_come_out_alike(rule: str, option: str) -> None:
+    results = []
+    for backend in ("eager", "triton"):
+        p = torch.nn.Parameter(torch.tensor(SPECIAL).repeat(len(SPECIAL)))
+        with use_backend(backend):
+            attached = make(rule, option).attach([p])
+            for _ in range(2):
+                p.grad = torch.tensor(SPECIAL).repeat_interleave(len(SPECIAL))
+                attached.step()
+        results.append([p.detach(), *moments(attached, p)])
+    for x, y in zip(*results, strict=True):
+        assert torch.equal(x.isnan(), y.isnan())
+        assert torch.equal(x.nan_to_num(7.0).view(torch.int32), y.nan_to_num(7.0).view(torch.int32))
+
+
+# -- reductions ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_norms_are_the_same_to_the_last_bit(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    sizes = [1, LANES - 1, LANES + 1, 2047, 2049, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 17]
+    grads = [torch.randn(n, generator=generator, dtype=dtype) * 10 ** (n % 7) for n in sizes]
+    updates = []
+    for backend in ("eager", "triton"):
+        params = [torch.zeros(n, dtype=dtype, requires_grad=True) for n in sizes]
+        for param, grad in zip(params, grads, strict=True):
+            param.grad = grad.clone()
+        with use_backend(backend):
+            GradientDescentMomentum(1.0, 0.0, gradient_clip_norm=1.0).attach(params).step()
+        updates.append([param.detach() for param in params])
+    assert_same(*updates)
+
+
+class Everything(Optimizer):
+    """A rule with every operation on numbers, a norm for each tensor, and one of what that has made."""
+
+    @staticmethod
+    def rule(w, g, a=1.0, b=0.0, *, lr=0.01, p=1.5, step=0):  # type: ignore[no-untyped-def]
+        scaled = g / norm(g)
+        a = where(g > 0, exp(-abs(g)) + a**p, minimum(a, 0.5) + log(1.0 + g * g))
+        b = maximum(b, sign(scaled) * power_of_two(g)) / norm(scaled * 3.0 + w)
+        return w - lr * step * (scaled + sqrt(a)) * lr ** (-b), a, b
+
+
+def trained(backend: str, params: list[Tensor], optimizer: Any, steps: int = 2, seed: int = 1) -> list[Tensor]:
+    """Weights and states after some steps."""
+    generator = torch.Generator().manual_seed(seed)
+    with use_backend(backend):
+        attached = optimizer.attach(params) if isinstance(optimizer, Optimizer) else optimizer(params)
+        for _ in range(steps):
+            for param in params:
+                param.grad = torch.randn(param.shape, generator=generator, dtype=torch.float32).to(param.dtype)
+            attached.step()
+    return [*(p.detach() for p in params), *(t for p in params for t in tensors_of(attached.state[p]))]
+
+
+def new(*sizes: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(n, generator=generator).to(dtype).requires_grad_() for n in sizes]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_rule_with_every_operation(dtype: torch.dtype) -> None:
+    eager, gpu = (trained(backend, new(70, 2500, dtype=dtype), Everything()) for backend in ("eager", "triton"))
+    farthest = {torch.float32: 2.0, torch.float64: 64.0}.get(dtype, 1.0)
+    assert max(map(ulps, gpu, eager)) <= farthest
+
+
+def mixed(dtypes: list[torch.dtype]) -> list[Tensor]:
+    return [p for i, dtype in enumerate(dtypes) for p in new(300, dtype=dtype, seed=i)]
+
+
+# Many rows of numbers; sums over several kernels, within each other, and to be added up by the host.
+TOGETHER: dict[str, tuple[Any, Any]] = {
+    "one norm over several formats": (lambda: mixed(DTYPES), Adam(gradient_clip_norm=1.0)),
+    "norms within norms": (
+        lambda: torch.nn.ParameterDict({f"{name}{i}": p for name in "ab" for i, p in enumerate(mixed(DTYPES[:2]))}),
+        MultiOptimizer(
+            {"default": Adam(gradient_clip_norm=0.1), "a*": Lion(1e-3, gradient_clip_norm=0.2)}, gradient_clip_norm=0.3
+        ),
+    ),
+    "groups": (
+        lambda: [{"params": [p], "lr": 0.1 / (i + 1)} for i, p in enumerate(new(*range(1, 151)))],
+        Adam(gradient_clip_norm=1.0),
+    ),
+    "guarded": (lambda: new(10, 300), lambda params: Adam(gradient_clip_norm=1.0).attach(params, skip_nonfinite=True)),
+    "in the backward pass": (
+        lambda: new(10, 300),
+        lambda params: Adam().attach(params, in_backward=True, gradient_clip_previous_norm=0.5),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TOGETHER)
+def test_tensors_that_are_updated_together(case: str) -> None:
+    ends = []
+    for backend in ("eager", "triton"):
+        make_target, optimizer = TOGETHER[case]
+        target = make_target()
+        generator = torch.Generator().manual_seed(1)
+        with use_backend(backend):
+            attached = optimizer.attach(target) if isinstance(optimizer, Optimizer) else optimizer(target)
+            params = [p for group in attached.param_groups for p in group["params"]]
+            for _ in range(2):
+                noise = [torch.randn(p.shape, generator=generator).to(p.dtype) for p in params]
+                sum((p * n).sum() for p, n in zip(params, noise, strict=True)).backward()  # type: ignore[union-attr]
+                attached.step()
+                attached.zero_grad()
+        ends.append([*(p.detach() for p in params), *(t for p in params for t in tensors_of(attached.state[p]))])
+    for x, y in zip(*ends, strict=True):
+        assert ulps(y, x) <= FARTHEST.get(x.dtype, 0.0)
+
+
+def test_a_step_that_is_skipped_changes_nothing() -> None:
+    params = new(10, 300)
+    with use_backend("triton"):
+        opt = Adam(gradient_clip_norm=1.0).attach(params, skip_nonfinite=True)
+        for bad in (False, True, False):
+            for p in params:
+                p.grad = torch.ones_like(p)
+            if bad:
+                params[1].grad[7] = math.nan
+                before = [t.clone() for p in params for t in (p, *tensors_of(opt.state[p]))]
+            opt.step()
+            if bad:
+                assert_same([t for p in params for t in (p, *tensors_of(opt.state[p]))], before)
+    assert opt.skipped_steps == 1
+    assert opt.last_nonfinite == "1"
+    with use_backend("eager"):
+        other = new(10, 300)
+        for p in other:
+            p.grad = torch.ones_like(p)
+        again = Adam(gradient_clip_norm=1.0).attach(other)
+        again.step()
+        again.step()
+    assert_same([p.detach() for p in params], [p.detach() for p in other])
+
+
+# -- from step to step -----------------------------------------------------------------------------
+
+
+def changes(params: list[Tensor], opt: Any, generator: torch.Generator) -> Iterator[None]:
+    """Steps between which something changes that the tables on the device have to follow."""
+
+    def step(*without: int) -> None:
+        for i, p in enumerate(params):
+            p.grad = None if i in without else torch.randn(p.shape, generator=generator)
+        opt.step()
+
+    step()
+    step(1)
+    step(0)
+    yield step()
+    opt.param_groups[0]["lr"] = 0.5
+    yield step()
+    opt.param_groups[0]["lr"] = torch.tensor(0.25)
+    step()
+    opt.param_groups[0]["lr"].fill_(0.125)
+    yield step()
+    opt.load_state_dict(opt.state_dict())
+    yield step()
+    opt.state[params[0]]["step"].fill_(50.0)
+    step()
+    yield step()
+    params[1].data = params[1].detach()[1:].clone()[3:]  # off the 16 bytes
+    opt.state.clear()
+    step()
+    yield step()
+
+
+@pytest.mark.parametrize("option", [{}, {"gradient_clip_norm": 1.0}, {"stochastic_round": 10}])
+def test_what_changes_between_steps_is_followed(option: dict[str, Any]) -> None:
+    ends: list[list[list[Tensor]]] = []
+    for backend in ("eager", "triton"):
+        params = new(40, 300)
+        with use_backend(backend):
+            opt = Adam(learning_rate=0.1, **option).attach(params)
+            run = changes(params, opt, torch.Generator().manual_seed(2))
+            ends.append([[t.detach().clone() for p in params for t in (p, *tensors_of(opt.state[p]))] for _ in run])
+    for eager, gpu in zip(*ends, strict=True):
+        assert_same(eager, gpu)
+
+
+@pytest.mark.parametrize("rule", ["adam", "momentum"])
+def test_changing_a_number_never_compiles(rule: str) -> None:
+    params, counts = new(300), set()
+    with use_backend("triton"):
+        attached = make(rule, "all").attach(params)
+        for step in range(3):
+            params[0].grad = torch.ones(300)
+            attached.step()
+            counts.add(neon.engine.compilations())
+            attached.param_groups[0].update(lr=0.1 * step, weight_decay=0.1 * step, gradient_clip_norm=3.0 + step)
+    assert len(counts) == 1
+
+
+@pytest.mark.parametrize("offset", [0, 1, 2, 4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_memory_of_any_alignment(offset: int, dtype: torch.dtype) -> None:
+    ends = []
+    for backend in ("eager", "triton"):
+        base = torch.randn(3000, generator=torch.Generator().manual_seed(3)).to(dtype)
+        ends.append(trained(backend, [base[offset:].requires_grad_()], Adam(stochastic_round=True)))
+        assert torch.equal(base[:offset], torch.randn(3000, generator=torch.Generator().manual_seed(3)).to(dtype)[:offset])
+    assert_same(*ends)

@@ -129,7 +129,7 @@ _REDUCTION = """
 def rows_{number}({parameters}, WHOLE: tl.constexpr):
     lanes = tl.arange(0, {blocks})[:, None] * {block} + tl.arange(0, {lanes})[None, :]
 {zeros}
-    for row in range({rows}):
+    for row in range(tl.minimum(tl.cdiv(count, {lanes}), {rows})):
         i = row * {lanes} + lanes
         inside = (i < count) | WHOLE
 {tile}
