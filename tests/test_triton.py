@@ -169,8 +169,8 @@ def new(*sizes: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> list[
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_rule_with_every_operation(dtype: torch.dtype) -> None:
     eager, gpu = (trained(backend, new(70, 2500, dtype=dtype), Everything()) for backend in ("eager", "triton"))
-    farthest = {torch.float32: 2.0, torch.float64: 64.0}.get(dtype, 1.0)
-    assert max(map(ulps, gpu, eager)) <= farthest
+    # torch's powers, exponentials and logarithms are themselves off by a unit, and add up over the steps.
+    assert max(map(ulps, gpu, eager)) <= (16.0 if dtype == torch.float64 else 4.0)
 
 
 def mixed(dtypes: list[torch.dtype]) -> list[Tensor]:
@@ -183,7 +183,7 @@ TOGETHER: dict[str, tuple[Any, Any]] = {
     "norms within norms": (
         lambda: torch.nn.ParameterDict({f"{name}{i}": p for name in "ab" for i, p in enumerate(mixed(DTYPES[:2]))}),
         MultiOptimizer(
-            {"default": Adam(gradient_clip_norm=0.1), "a*": Lion(1e-3, gradient_clip_norm=0.2)}, gradient_clip_norm=0.3
+            {"default": Adam(gradient_clip_norm=0.1), "a*": Lion(learning_rate=1e-3, gradient_clip_norm=0.2)}, gradient_clip_norm=0.3
         ),
     ),
     "groups": (
@@ -232,7 +232,7 @@ def test_a_step_that_is_skipped_changes_nothing() -> None:
             if bad:
                 assert_same([t for p in params for t in (p, *tensors_of(opt.state[p]))], before)
     assert opt.skipped_steps == 1
-    assert opt.last_nonfinite == "1"
+    assert opt.last_nonfinite == "params[1] of 'default'"
     with use_backend("eager"):
         other = new(10, 300)
         for p in other:

@@ -23,7 +23,7 @@ def logarithm(x):  # type: ignore[no-untyped-def]
 @triton.jit
 def power(x, y):  # type: ignore[no-untyped-def]
     """xʸ by way of float64, with IEEE's special cases."""
-    base, exponent = x.to(tl.float64), y.to(tl.float64)
+    base, exponent = tl.broadcast(x.to(tl.float64), y.to(tl.float64))
     magnitude = tl.exp2(exponent * tl.log2(tl.abs(base)))
     halved = exponent * 0.5
     whole = tl.floor(exponent) == exponent
@@ -32,6 +32,7 @@ def power(x, y):  # type: ignore[no-untyped-def]
     value = tl.where(negative & odd, -magnitude, magnitude)
     finite = tl.abs(base) < float("inf")
     value = tl.where((base < 0) & finite & (whole == 0), float("nan"), value)
+    value = tl.where(exponent == 1, base, value)
     one = (exponent == 0) | (base == 1) | ((base == -1) & (tl.abs(exponent) == float("inf")))
     return tl.where(one, 1.0, value).to(x.dtype)
 
