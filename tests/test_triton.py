@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import math
 import os
 import re
@@ -21,9 +23,12 @@ from test_storage import BITS, assert_same, options, small, states_of, tensors_o
 from torch import Tensor
 
 import neon.engine
-from neon.engine import use_backend
+from neon.engine import backends, device, plan, use_backend
 from neon.engine.backends import triton
+from neon.engine.batch import Batch
+from neon.engine.device import DeviceBatch
 from neon.engine.kernel import CHUNK, LANES
+from neon.engine.settings import Item
 from neon.optimizers import Adam, GradientDescentMomentum, Lion, MultiOptimizer, Optimizer
 from neon.optimizers.functions import exp, log, maximum, minimum, norm, power_of_two, sign, sqrt, where
 
@@ -183,7 +188,8 @@ TOGETHER: dict[str, tuple[Any, Any]] = {
     "norms within norms": (
         lambda: torch.nn.ParameterDict({f"{name}{i}": p for name in "ab" for i, p in enumerate(mixed(DTYPES[:2]))}),
         MultiOptimizer(
-            {"default": Adam(gradient_clip_norm=0.1), "a*": Lion(learning_rate=1e-3, gradient_clip_norm=0.2)}, gradient_clip_norm=0.3
+            {"default": Adam(gradient_clip_norm=0.1), "a*": Lion(learning_rate=1e-3, gradient_clip_norm=0.2)},
+            gradient_clip_norm=0.3,
         ),
     ),
     "groups": (
@@ -306,7 +312,146 @@ def test_changing_a_number_never_compiles(rule: str) -> None:
 def test_memory_of_any_alignment(offset: int, dtype: torch.dtype) -> None:
     ends = []
     for backend in ("eager", "triton"):
-        base = torch.randn(3000, generator=torch.Generator().manual_seed(3)).to(dtype)
+        base = new(3000, dtype=dtype)[0].detach()
         ends.append(trained(backend, [base[offset:].requires_grad_()], Adam(stochastic_round=True)))
-        assert torch.equal(base[:offset], torch.randn(3000, generator=torch.Generator().manual_seed(3)).to(dtype)[:offset])
+        assert torch.equal(base[:offset], new(3000, dtype=dtype)[0][:offset])
     assert_same(*ends)
+
+
+def test_tensors_of_more_than_two_to_the_31_elements(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their memory is only reserved: of the chunks, but the last two are computed, by both kernels."""
+    size = 2**31 + CHUNK + 1000
+    make_chunks = Batch._make_chunks
+
+    def last_two(batch: Batch, sizes: Any) -> None:
+        make_chunks(batch, sizes)
+        batch.chunks = batch.chunks[-2:]
+        batch._chunk_ranges = [slice(0, 2)]
+
+    monkeypatch.setattr(Batch, "_make_chunks", last_two)
+    ends = []
+    for backend in ("numba", "triton"):
+        param, grad = (torch.empty(size, dtype=torch.bfloat16) for _ in range(2))
+        (values, grads) = new(CHUNK + 1000, CHUNK + 1000, dtype=torch.bfloat16)
+        param[2**31 :], grad[2**31 :] = values.detach(), grads.detach()
+        param.requires_grad_().grad = grad
+        with use_backend(backend):
+            GradientDescentMomentum(0.1, 0.0, True).attach([param]).step()
+        ends.append(param.detach()[2**31 :].clone())
+    assert not torch.equal(ends[0], values)
+    assert torch.equal(*ends)
+
+
+# -- who runs what ---------------------------------------------------------------------------------
+
+
+def test_devices_have_their_backends(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = ("cpu", "cuda", "xpu", "mps", "meta")
+    assert [*map(backends.serving, devices)] == ["numba", "triton", "triton", "eager", "eager"]
+    monkeypatch.setattr(backends, "_has_triton", lambda: False)
+    assert [*map(backends.serving, devices)] == ["numba", "eager", "eager", "eager", "eager"]
+    with use_backend("triton"), pytest.raises(ModuleNotFoundError, match="pip install triton"):
+        backends.serving("cpu")
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_devices_may_meet_in_one_optimizer(clip: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel each by Triton and by numba; where a norm goes over both, the host adds up."""
+    turns = itertools.cycle(["triton", "triton", "numba", "numba"])  # asked for the batch, then for its kernel
+    expected = trained("eager", mixed(DTYPES), Adam(gradient_clip_norm=clip))
+    for module in (backends, plan):
+        monkeypatch.setattr(module, "serving", lambda device: next(turns))
+    params = mixed(DTYPES)
+    opt = Adam(gradient_clip_norm=clip).attach(params)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(2):
+        for p in params:
+            p.grad = torch.randn(p.shape, generator=generator).to(p.dtype)
+        opt.step()
+    made = opt._stepper._plan._batches  # type: ignore[union-attr]
+    assert [isinstance(batch, DeviceBatch) for batch in made] == [True, False, True, False]
+    assert_same([*(p.detach() for p in params), *(t for p in params for t in tensors_of(opt.state[p]))], expected)
+
+
+class Twice:
+    """Two processes that hold the same."""
+
+    alike = True
+
+    def gather(self, values: list[float]) -> list[list[float]]:
+        return [values, values]
+
+
+def test_sums_may_go_over_processes() -> None:
+    ends = []
+    for backend in ("eager", "triton"):
+        optimizer, params, states = Adam(gradient_clip_norm=1.0), new(300, 20), new(300, 20, 300, 20, seed=1)
+        settings = optimizer.settings(optimizer.group())
+        own = [s.detach().abs() for s in states]
+        items = [Item(str(i), p, [own[i], own[i + 2]], torch.tensor(0.0), 0, i, Twice()) for i, p in enumerate(params)]
+        grads = [p.detach().clone() for p in params]
+        with use_backend(backend):
+            made = plan.Plan(items, grads, [settings])
+            made.step(grads)
+            made.step(grads)
+        ends.append([*(p.detach() for p in params), *own])
+        assert [*made.totals.values()] == pytest.approx([2 * sum(float(g.square().sum()) for g in grads)])
+    assert_same(*ends)
+
+
+def test_nothing_is_read_back_within_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under clip by norm too: neither the host's numbers nor its sums are asked for."""
+    params = new(300, 20)
+    with use_backend("triton"):
+        opt = Adam(gradient_clip_norm=1.0).attach(params)
+        for p in params:
+            p.grad = torch.ones_like(p)
+        opt.step()
+        opt.step()
+        monkeypatch.setattr(device.DevicePass, "partials", None)
+        monkeypatch.setattr(DeviceBatch, "_put", None)
+        sent: list[Any] = []
+        monkeypatch.setattr(DeviceBatch, "_send", lambda batch, array, table: sent.append(array))
+        opt.step()
+        assert not sent
+        opt.param_groups[0]["lr"] = 0.1
+        opt.step()
+        assert len(sent) == 1
+
+
+# -- the source ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "optimizer", "dtype"),
+    [
+        *((cls.__name__.lower(), cls(*REQUIRED.get(cls, ())), torch.float32) for cls in CLASSES),
+        ("adam_int8", Adam(state_dtype="int8"), torch.bfloat16),
+        ("adam_every_option", Adam(True, 1e-3, 0.9, 0.999, 1e-8, 1.0, 0.1, 2.0, wdecay=0.1), torch.bfloat16),
+    ],
+)
+def test_source_is_the_stored_one(name: str, optimizer: Optimizer, dtype: torch.dtype) -> None:
+    """After a change on purpose, run the tests with NEON_STORE_KERNELS=1 and read the difference."""
+    source = triton.source(kernel_of(optimizer, dtype))
+    path = STORED / f"{name}.txt"
+    if os.environ.get("NEON_STORE_KERNELS"):
+        STORED.mkdir(exist_ok=True)
+        path.write_text(source, encoding="utf-8")
+    assert source == path.read_text(encoding="utf-8")
+
+
+def test_kernels_compile_for_a_gpu() -> None:
+    """To the instructions of an H100, by a process that does not interpret: in 16 bytes where memory is aligned."""
+    program = Path(__file__).with_name("triton_compiled.py")
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    run = subprocess.run([sys.executable, program], check=True, env=environment, capture_output=True, text=True)
+    found = {name: json.loads(counts) for name, counts in re.findall(r"^(.+): (\{.*\})$", run.stdout, re.M)}
+    assert len(found) == 15
+    # A whole tile of 1024 float32 in 128 threads is two accesses of 16 bytes for each tensor, of bfloat16 one.
+    assert found["adam stage 1, aligned"]["ld.global.v4.b32"] == 8
+    assert found["adam stage 1, aligned"]["st.global.v4.b32"] == 6
+    assert "ld.global.v4.b32" not in found["adam stage 1"]
+    assert found["bfloat16 stage 0, aligned"]["ld.global.v4.b32"] == 4
+    for counts in found.values():
+        assert not any(name.startswith("fma.rn.f32") for name in counts)  # an operation is rounded when it is written
+        assert not any(name.startswith(("div.full", "div.approx", "sqrt.approx")) for name in counts)

@@ -52,7 +52,11 @@ def forced() -> str | None:
 def serving(device: str) -> str:
     """The backend that serves a type of device here; without Triton, eager does what Triton would."""
     name = _forced or DEVICES.get(device, "eager")
-    return "eager" if name == "triton" and not _has_triton() else name
+    if name == "triton" and not _has_triton():
+        if _forced:
+            raise ModuleNotFoundError("The backend 'triton' needs the package of that name: pip install triton")
+        return "eager"
+    return name
 
 
 @lru_cache(maxsize=1)
