@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 import rule_cases
 import torch
-from rule_cases import CASES, RULES, Result, gradients, make, moments, run, weights
+from rule_cases import CASES, RULES, make, moments, run
 from test_kernels import REQUIRED, kernel_of
 from test_kernels import RULES as CLASSES
-from test_storage import BITS, assert_same, options, small, states_of, tensors_of, train
+from test_storage import BITS, assert_same, options, small, tensors_of, train
 from torch import Tensor
 
 import neon.engine

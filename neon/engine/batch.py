@@ -120,7 +120,7 @@ class Batch:
         self.shares = [[self._shares(reduction) for reduction in stage.reductions] for stage in self.kernel.stages]
         return True
 
-    def _make_passes(self) -> Sequence[Pass]:
+    def _make_passes(self) -> Sequence[Any]:
         return [Pass(self, stage) for stage in self.kernel.stages]
 
     def _make_rows(self, groups: npt.NDArray[np.int64], steps: npt.NDArray[np.float32]) -> None:

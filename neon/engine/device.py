@@ -18,7 +18,6 @@ from neon.engine.backends import triton
 from neon.engine.backends.triton import Launch
 from neon.engine.batch import Batch
 from neon.engine.graph import REDUCTION, Node, scalar, walk
-from neon.engine.kernel import CHUNK
 from neon.engine.trace import PER_STEP
 
 
@@ -132,7 +131,10 @@ class DeviceBatch(Batch):
 
     def _put(self, array: npt.NDArray[Any]) -> Tensor:
         """A new table on the device."""
-        return torch.from_numpy(np.array(array).reshape(-1)).to(self.device)
+        source = np.array(array).reshape(-1)
+        table = torch.empty(source.shape, dtype=torch.from_numpy(source).dtype, device=self.device)
+        self._send(source, table)
+        return table
 
     def _send(self, array: npt.NDArray[Any], table: Tensor) -> None:
         """Send what a table holds from now on, without waiting until it is there."""
