@@ -9,7 +9,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from test_kernels import REQUIRED, kernel_of
 from test_kernels import RULES as CLASSES
 from test_storage import BITS, assert_same, options, small, tensors_of, train
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 import neon.engine
 from neon.engine import backends, device, plan, use_backend
@@ -417,6 +419,96 @@ def test_nothing_is_read_back_within_a_step(monkeypatch: pytest.MonkeyPatch) -> 
         opt.param_groups[0]["lr"] = 0.1
         opt.step()
         assert len(sent) == 1
+
+
+# -- steps that are captured -----------------------------------------------------------------------
+
+
+class Graph(TorchDispatchMode):
+    """What a graph of the device would hold: launches and writes of a step, to be done again without the host."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self._done: list[Callable[[], Any]] = []
+        launch = triton.Launch.__call__
+
+        def record(launched: triton.Launch) -> None:
+            self._done.append(partial(launch, launched))
+            with _disable_current_modes():  # the interpreter's own operations are not the device's
+                launch(launched)
+
+        self._patch = partial(monkeypatch.setattr, triton.Launch, "__call__")
+        self._launch, self._record = launch, record
+
+    def __enter__(self) -> Graph:
+        self._patch(self._record)
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._patch(self._launch)
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert function is not torch.ops.aten._local_scalar_dense.default, "a graph has no host to read a number"
+        if function._schema.is_mutable:
+            self._done.append(partial(function, *args, **kwargs or {}))
+        return function(*args, **kwargs or {})
+
+    def replay(self) -> None:
+        for operation in self._done:
+            operation()
+
+
+@pytest.mark.parametrize("option", [{}, {"gradient_clip_norm": 1.0}, {"stochastic_round": 10, "state_dtype": "int8"}])
+def test_captured_steps_follow_rate_count_and_gradients(
+    option: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Replayed, with the rate changed in its tensor: as steps one by one are by the eager backend."""
+    rates = [0.1, 0.1, 0.2, 0.05]
+    noise = [new(5000, 20, seed=9 + step) for step in range(len(rates) + 1)]
+    graph, ends = Graph(monkeypatch), []
+    for backend in ("eager", "triton"):
+        params = new(5000, 20)
+        grads = [torch.empty_like(p) for p in params]
+        for p, g in zip(params, grads, strict=True):
+            p.grad = g
+        with use_backend(backend):
+            opt = Adam(**option).attach(params, capturable=backend == "triton")
+            lr = opt.param_groups[0]["lr"] = torch.tensor(rates[0])
+            for step, rate in enumerate([rates[0], *rates]):
+                for g, values in zip(grads, noise[step], strict=True):
+                    g.copy_(values.detach())
+                lr.fill_(rate)
+                if backend == "eager" or step < 2:
+                    opt.step()
+                    continue
+                if step == 2:
+                    with graph:
+                        opt.step()
+                else:
+                    graph.replay()
+        ends.append([*(p.detach() for p in params), *(t for p in params for t in tensors_of(opt.state[p]))])
+        assert [float(opt.state[p]["step"]) for p in params] == [5.0, 5.0]
+    assert_same(*ends)
+    # What the host then does itself goes on from what the replays have left.
+    params[1].grad = None
+    with use_backend("triton"):
+        opt.step()
+    assert [float(opt.state[p]["step"]) for p in params] == [6.0, 5.0]
+
+
+@pytest.mark.parametrize("option", ["skip_nonfinite", "partitioned", "in_backward"])
+def test_what_the_host_decides_cannot_be_captured(option: str) -> None:
+    with pytest.raises(ValueError, match=f"{option} cannot be had with capturable=True"):
+        Adam().attach(new(3), capturable=True, **{option: True})
+
+
+def test_the_processor_captures_nothing() -> None:
+    params = new(3)
+    params[0].grad = torch.ones(3)
+    opt = Adam().attach(params, capturable=True)
+    with pytest.raises(ValueError, match="a device that Triton serves, such as cuda; some are on cpu"):
+        opt.step()
 
 
 # -- the source ------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ all that depends on them stay on the device.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from neon.engine.backends import triton
 from neon.engine.backends.triton import Launch
-from neon.engine.batch import Batch
+from neon.engine.batch import Batch, column
 from neon.engine.graph import REDUCTION, Node, scalar, walk
 from neon.engine.trace import PER_STEP
 
@@ -58,6 +59,11 @@ class DeviceBatch(Batch):
 
     passes: list[Any]
 
+    def __init__(self, *arguments: Any, capturable: bool = False) -> None:
+        self._capturable = capturable
+        self._captured: list[Tensor] = []  # what a graph copies from at each replay
+        super().__init__(*arguments)
+
     def _make_passes(self) -> list[DevicePass]:
         self.lines_of_chunks = self._put(self.chunks)
         self.addresses = self._put(np.zeros_like(self.table))
@@ -95,6 +101,29 @@ class DeviceBatch(Batch):
             self._aligned = not (self.table[:, : len(self.kernel.tensors)] & 15).any()
         if not known:
             self._send_numbers()
+        if self._capturable:
+            self._evaluated = False  # what a graph does not compute it will not compute anew
+            for place, value in self._tensors:
+                place.copy_(value.detach().squeeze(), non_blocking=True)
+
+    def _read_numbers(self) -> None:
+        if not self._capturable:
+            super()._read_numbers()
+            return
+        # A tensor is read on the device, at each step and each replay; NaN stands in for it on the host.
+        tensors: list[tuple[Tensor, Tensor]] = []
+        lines = self.numbers.view(-1, len(self.row_groups))
+        columns = []
+        for row, group in enumerate(self.row_groups):
+            values = self._settings[group].given()
+            columns.append([math.nan if isinstance(value, Tensor) else float(value) for value in values])
+            tensors += [
+                (lines[triton.numbers_of(self.kernel).index(node.label), row], value)
+                for node, value in zip(self._number_nodes, values, strict=True)
+                if isinstance(value, Tensor)
+            ]
+        self._numbers = dict(zip(self._number_nodes, map(column, zip(*columns, strict=True)), strict=True))
+        self._tensors = tensors
 
     def _send_numbers(self) -> None:
         read = np.empty_like(self._numbers_read)
@@ -141,6 +170,8 @@ class DeviceBatch(Batch):
         source = torch.from_numpy(array.reshape(-1))
         if self.device.type != "cpu":
             source = source.pin_memory()  # torch keeps such memory until the copy is done
+            if self._capturable and torch.cuda.is_current_stream_capturing():
+                self._captured.append(source)
         table.copy_(source, non_blocking=True)
 
 

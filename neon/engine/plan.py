@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
 from itertools import compress
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from neon.engine.backends import forced, serving
 from neon.engine.batch import Batch, column
 from neon.engine.checks import check_gradient, check_parameter, check_rounding, check_states
+from neon.engine.counts import Counts
 from neon.engine.device import DeviceBatch, DeviceSums
 from neon.engine.graph import Node, scalar
 from neon.engine.kernel import Formats, lower
@@ -46,6 +48,8 @@ class Plan:
         grads: Sequence[Tensor | None],
         settings: Sequence[Settings],
         shared: Mapping[Reach, Sequence[Hashable]] | None = None,
+        *,
+        capturable: bool = False,
     ) -> None:
         self.items = list(items)
         for item in items:
@@ -59,13 +63,11 @@ class Plan:
         self._backend = forced()
         self.params = [item.param for item in items]
         self._states = [state for item in items for state in item.states]
-        counts = torch.tensor([float(item.step) for item in items], dtype=torch.float32)
-        self.steps = list(counts.unbind())
+        self._counts = counts = Counts(items, capturable)
+        self.steps = counts.each
         self._totals: dict[Hashable, float] = {}
-        self._steps = counts.numpy()
-        self._expected_steps = self._steps.tobytes()
         companions = [companion for item in items for companion in item.companions]
-        self._watch = Watch([*self.params, *self._states, *companions, counts, *self.steps])
+        self._watch = Watch([*self.params, *self._states, *companions, counts.vector, *self.steps])
         # Of a gradient that is not there yet, the most likely type.
         self._grad_dtypes = [p.dtype if g is None else g.dtype for p, g in zip(self.params, grads, strict=True)]
         self._launches = self._make_batches()
@@ -83,11 +85,18 @@ class Plan:
             formats = Formats(item.param.dtype, dtype, states, settings.width, settings.storage.splits(item.param))
             members[settings.program, formats, item.param.device, item.reach].append(position)
         return [
-            (DeviceBatch if serving(device.type) == "triton" else Batch)(
-                lower(program, formats), self.items, positions, self.settings
-            )
+            self._kind_of_batch(device)(lower(program, formats), self.items, positions, self.settings)
             for (program, formats, device, _), positions in members.items()
         ]
+
+    def _kind_of_batch(self, device: torch.device) -> Any:
+        if serving(device.type) != "triton":
+            if self._counts.on_device:
+                raise ValueError(
+                    f"capturable=True needs parameters on a device that Triton serves, such as cuda; some are on {device}."
+                )
+            return Batch
+        return partial(DeviceBatch, capturable=self._counts.on_device)
 
     def describes(self, params: Sequence[Tensor], states: Sequence[Tensor]) -> bool:
         """Whether it is these tensors that the plan was made for."""
@@ -97,7 +106,7 @@ class Plan:
         """Whether its tensors are still what and where they were, and it can take these gradients for them."""
         return (
             self._watch.unchanged()
-            and self._steps.tobytes() == self._expected_steps
+            and self._counts.stand()
             and self._backend == forced()
             and (self._are_like_before(grads) or self._fits(grads))
         )
@@ -142,8 +151,8 @@ class Plan:
             batch.inspect(given)
 
     def _select(self, present: list[bool]) -> None:
-        mask = np.array(present, bool)
-        self._batches = [batch for batch in self._launches if batch.select(mask, self._steps)]
+        mask, steps = np.array(present, bool), self._counts.read()
+        self._batches = [batch for batch in self._launches if batch.select(mask, steps)]
         stages = [len(batch.kernel.stages) for batch in self._batches]
         self._reducing_levels = max(*stages, 2 if any(self._shared.values()) else 1, 1) - 1
         self._guards = {scope for batch in self._batches for scope in batch.guard_scopes()}
@@ -151,7 +160,7 @@ class Plan:
         self._on_device = [self._device_sums(level) for level in range(self._reducing_levels)]
         self._present, self._absent = present, [not there for there in present]
         self._all = all(present)
-        self._counted = slice(None) if self._all else mask
+        self._counts.select(mask)
         self._updated = self._given(self.params)
 
     def _device_sums(self, level: int) -> DeviceSums | None:
@@ -203,8 +212,7 @@ class Plan:
             batch.finish()
         # The kernels wrote through addresses: tell autograd, so that the use of a stale value is caught.
         torch.autograd.graph.increment_version(self._updated)
-        self._steps[self._counted] += 1
-        self._expected_steps = self._steps.tobytes()
+        self._counts.add_one()
 
     def _launch(self, elsewhere: Mapping[int, float]) -> None:
         """Run all stages, those with reductions level by level, for their sums reach over launches."""

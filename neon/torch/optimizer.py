@@ -79,10 +79,14 @@ class AttachedOptimizer(torch.optim.Optimizer):
       let go; `step()` only closes the step. There the norm over all gradients comes too late to clip by:
       `gradient_clip_previous_norm=k` multiplies each gradient by min(1, k/‖g‖) with ‖g‖ the norm over all
       gradients of the step *before* (in the first step, of that parameter's own gradient).
+    - `capturable`: steps can be captured in a graph of the device (`torch.cuda.graph`). Step counts lie on the
+      device, and values of groups that are tensors, such as `lr`, are read there, at each replay. For
+      parameters on one device that Triton serves.
 
     Raises `TypeError` or `ValueError` by name for targets, keys and values that do not fit.
     """
 
+    capturable = False
     # torch.amp.GradScaler then leaves unscaling to `step`: it sets grad_scale and found_inf before.
     _step_supports_amp_scaling = True
 
@@ -96,6 +100,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         partitioned: bool = False,
         in_backward: bool = False,
         gradient_clip_previous_norm: float | None = None,
+        capturable: bool = False,
     ) -> None:
         # Not called `optimizer`: trainers take that for what a wrapper of theirs wraps.
         self.description = description
@@ -125,6 +130,17 @@ class AttachedOptimizer(torch.optim.Optimizer):
                 "skip_nonfinite cannot be had with in_backward=True: the first parameters are updated before the last "
                 "gradient is there to look at. Leave one of the two out."
             )
+        self.capturable = flag("capturable", capturable)
+        for name, value in (
+            ("skip_nonfinite", skip_nonfinite),
+            ("partitioned", partitioned),
+            ("in_backward", in_backward),
+        ):
+            if capturable and value:
+                raise ValueError(
+                    f"{name} cannot be had with capturable=True: the host decides within a step, and a graph that is "
+                    "replayed has no host. Leave one of the two out."
+                )
         if in_backward:
             refuse_replicas(target)
         self._stepper = self._new_stepper()
