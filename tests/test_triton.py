@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 import neon.engine
+import neon.torch
 from neon.engine import backends, device, plan, use_backend
 from neon.engine.backends import triton
 from neon.engine.batch import Batch
@@ -504,11 +505,28 @@ def test_what_the_host_decides_cannot_be_captured(option: str) -> None:
 
 
 def test_the_processor_captures_nothing() -> None:
-    params = new(3)
+    message = "capturable=True asks for steps .* a device that Triton serves, such as cuda; some are on cpu"
+    with pytest.raises(ValueError, match=message):
+        Adam().attach(new(3), capturable=True)
+    with use_backend("triton"):
+        opt = Adam().attach(params := new(3), capturable=True)
     params[0].grad = torch.ones(3)
-    opt = Adam().attach(params, capturable=True)
-    with pytest.raises(ValueError, match="a device that Triton serves, such as cuda; some are on cpu"):
+    with pytest.raises(ValueError, match=message):
         opt.step()
+
+
+def test_torchs_classes_by_name_can_be_captured() -> None:
+    ends = []
+    for library in (neon.torch, torch.optim):
+        [param] = params = new(300)
+        with use_backend("triton"):
+            opt = library.Adam(params, torch.tensor(0.1), capturable=library is neon.torch)
+            for _ in range(2):
+                param.grad = torch.ones(300)
+                opt.step()
+        ends.append(param.detach())
+    torch.testing.assert_close(*ends, rtol=1e-6, atol=1e-7)
+    assert "capturable" in opt.state_dict()["param_groups"][0]
 
 
 # -- the source ------------------------------------------------------------------------------------

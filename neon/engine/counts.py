@@ -22,9 +22,8 @@ class Counts:
         self.on_device = on_device
         devices = {item.param.device for item in items} if on_device else set()
         if len(devices) > 1:
-            raise ValueError(
-                f"capturable=True needs all parameters on one device. Received: {sorted(map(str, devices))}."
-            )
+            named = ", ".join(sorted(map(str, devices)))
+            raise ValueError(f"capturable=True needs all parameters on one device; they are on {named}.")
         counts = [float(item.step) for item in items]
         self.vector = torch.tensor(counts, dtype=torch.float32, device=devices.pop() if devices else "cpu")
         self.each = list(self.vector.unbind())

@@ -184,9 +184,9 @@ class DeviceSums:
             first = batch.passes[level].sums.data_ptr()
             places = first + 8 * np.arange(batch.passes[level].sums.numel(), dtype=np.int64)
             columns = places.reshape(batch.passes[level].sums.shape).T
-            for column, shares in zip(columns, batch.shares[level], strict=True):
+            for places_of, shares in zip(columns, batch.shares[level], strict=True):
                 for scope, chunks in shares.chunks.items():
-                    partials.setdefault(scope, []).append(column[chunks])
+                    partials.setdefault(scope, []).append(places_of[chunks])
         counts = [sum(map(len, parts)) for parts in partials.values()]
         device = batches[0].device
         addresses = torch.from_numpy(np.concatenate([part for parts in partials.values() for part in parts])).to(device)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from neon.engine.backends import forced, serving
 from neon.engine.batch import Batch, column
-from neon.engine.checks import check_gradient, check_parameter, check_rounding, check_states
+from neon.engine.checks import check_capturable, check_gradient, check_parameter, check_rounding, check_states
 from neon.engine.counts import Counts
 from neon.engine.device import DeviceBatch, DeviceSums
 from neon.engine.graph import Node, scalar
@@ -90,13 +90,11 @@ class Plan:
         ]
 
     def _kind_of_batch(self, device: torch.device) -> Any:
-        if serving(device.type) != "triton":
-            if self._counts.on_device:
-                raise ValueError(
-                    f"capturable=True needs parameters on a device that Triton serves, such as cuda; some are on {device}."
-                )
-            return Batch
-        return partial(DeviceBatch, capturable=self._counts.on_device)
+        if serving(device.type) == "triton":
+            return partial(DeviceBatch, capturable=self._counts.on_device)
+        if self._counts.on_device:
+            check_capturable(device)
+        return Batch
 
     def describes(self, params: Sequence[Tensor], states: Sequence[Tensor]) -> bool:
         """Whether it is these tensors that the plan was made for."""

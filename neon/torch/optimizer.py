@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from neon.arguments import clip_bound, flag, non_negative
+from neon.engine.checks import check_capturable
 from neon.engine.options import GUARD
 from neon.engine.settings import Reach, Settings
 from neon.engine.uncompiled import uncompiled
@@ -131,11 +132,8 @@ class AttachedOptimizer(torch.optim.Optimizer):
                 "gradient is there to look at. Leave one of the two out."
             )
         self.capturable = flag("capturable", capturable)
-        for name, value in (
-            ("skip_nonfinite", skip_nonfinite),
-            ("partitioned", partitioned),
-            ("in_backward", in_backward),
-        ):
+        on_the_host = {"skip_nonfinite": skip_nonfinite, "partitioned": partitioned, "in_backward": in_backward}
+        for name, value in on_the_host.items():
             if capturable and value:
                 raise ValueError(
                     f"{name} cannot be had with capturable=True: the host decides within a step, and a graph that is "
@@ -149,6 +147,9 @@ class AttachedOptimizer(torch.optim.Optimizer):
         for leaf, _ in self._leaves.values():
             defaults = {**leaf.group(), **defaults}
         super().__init__(groups, defaults)
+        if self.capturable:
+            for device in {param.device for group in self.param_groups for param in group["params"]}:
+                check_capturable(device)
 
     # -- parameter groups --------------------------------------------------------------------------
 
@@ -230,6 +231,11 @@ class AttachedOptimizer(torch.optim.Optimizer):
             )
         if not self.in_backward and group.get("gradient_clip_previous_norm") is not None:
             raise ValueError(_ONLY_IN_BACKWARD)
+        if group.get("capturable") and not self.capturable:
+            raise ValueError(
+                "capturable=True asks for steps that can be captured in a graph of the device, and this optimizer was "
+                "made without: give it to the constructor; in a checkpoint, set it to False in its param_groups."
+            )
         return leaf.settings(group, norms, unscale=unscale, guard=self.skip_nonfinite)
 
     def shared_sums(self) -> dict[Reach, Sequence[Hashable]]:
