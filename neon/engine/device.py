@@ -170,7 +170,7 @@ class DeviceBatch(Batch):
         source = torch.from_numpy(array.reshape(-1))
         if self.device.type != "cpu":
             source = source.pin_memory()  # torch keeps such memory until the copy is done
-            if self._capturable and torch.cuda.is_current_stream_capturing():
+            if self.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
                 self._captured.append(source)
         table.copy_(source, non_blocking=True)
 
