@@ -38,9 +38,7 @@ from neon.optimizers.functions import exp, log, maximum, minimum, norm, power_of
 __all__ = ["small"]
 pytest.importorskip("triton", reason="Triton is for Linux")
 pytestmark = [
-    pytest.mark.skipif(
-        "TRITON_INTERPRET" not in os.environ, reason="There is a GPU: set TRITON_INTERPRET=1"
-    ),
+    pytest.mark.skipif("TRITON_INTERPRET" not in os.environ, reason="There is a GPU: set TRITON_INTERPRET=1"),
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore::RuntimeWarning:triton"),  # of numpy, which the interpreter computes with
 ]

@@ -101,29 +101,28 @@ class DeviceBatch(Batch):
             self._aligned = not (self.table[:, : len(self.kernel.tensors)] & 15).any()
         if not known:
             self._send_numbers()
-        if self._capturable:
+        for place, value in self._tensors:
+            place.copy_(value)
+        if self._tensors or self._capturable:
             self._evaluated = False  # what a graph does not compute it will not compute anew
-            for place, value in self._tensors:
-                place.copy_(value.detach().squeeze(), non_blocking=True)
 
     def _read_numbers(self) -> None:
-        if not self._capturable:
-            super()._read_numbers()
-            return
-        # A tensor is read on the device, at each step and each replay; NaN stands in for it on the host.
-        tensors: list[tuple[Tensor, Tensor]] = []
+        """The groups' numbers; of a tensor on this device NaN stands in for what is read there at each step."""
+        self._tensors: list[tuple[Tensor, Tensor]] = []
         lines = self.numbers.view(-1, len(self.row_groups))
-        columns = []
+        names = [node.label for node in self._number_nodes]
+        given = {group: self._settings[group].given() for group in dict.fromkeys(self.row_groups)}
         for row, group in enumerate(self.row_groups):
-            values = self._settings[group].given()
-            columns.append([math.nan if isinstance(value, Tensor) else float(value) for value in values])
-            tensors += [
-                (lines[triton.numbers_of(self.kernel).index(node.label), row], value)
-                for node, value in zip(self._number_nodes, values, strict=True)
-                if isinstance(value, Tensor)
-            ]
-        self._numbers = dict(zip(self._number_nodes, map(column, zip(*columns, strict=True)), strict=True))
-        self._tensors = tensors
+            for name, value in zip(names, given[group], strict=True):
+                if self._is_here(value):
+                    place = lines[triton.numbers_of(self.kernel).index(name), row]
+                    self._tensors.append((place, value.detach().squeeze()))
+        read = {g: [math.nan if self._is_here(v) else float(v) for v in values] for g, values in given.items()}
+        columns = map(column, zip(*(read[group] for group in self.row_groups), strict=True))
+        self._numbers = dict(zip(self._number_nodes, columns, strict=True))
+
+    def _is_here(self, value: Any) -> bool:
+        return isinstance(value, Tensor) and value.device == self.device
 
     def _send_numbers(self) -> None:
         read = np.empty_like(self._numbers_read)

@@ -315,11 +315,13 @@ def is_not_zero(grad: Tensor | None) -> bool:
 def _tells_all(group: dict[str, Any], capturable: bool) -> bool:
     """Whether no value can change without the group's knowledge, as lists, tensors and arrays can.
 
-    Tensors may where steps are captured: there they are read on the device.
+    Of a tensor the device asks anew itself at each step, where steps are captured and it is on the same device.
     """
-    fixed = (*_IMMUTABLE, Tensor) if capturable else _IMMUTABLE
-    return all(_is(value, fixed) for key, value in group.items() if key not in _NOT_VALUES)
+    device = group["params"][0].device if capturable and group["params"] else None
+    return all(_fixed(value, device) for key, value in group.items() if key not in _NOT_VALUES)
 
 
-def _is(value: Any, kinds: tuple[type, ...]) -> bool:
-    return all(_is(item, kinds) for item in value) if isinstance(value, tuple) else isinstance(value, kinds)
+def _fixed(value: Any, device: torch.device | None) -> bool:
+    if isinstance(value, tuple):
+        return all(_fixed(item, device) for item in value)
+    return isinstance(value, _IMMUTABLE) or (isinstance(value, Tensor) and value.device == device)
