@@ -23,7 +23,7 @@ def measure_step(line: Line, settings: Settings) -> Measured:
     """A rule with an option, over one model's tensors."""
     shapes = SHAPES[line.shape]
     difference = check_agreement(line, shapes.grouped, settings)
-    work = make_work(shapes, states=states_of(line.rule))
+    work = make_work(shapes, states=states_of(line.rule), device=line.device)
     ours = attach(line, work)
     peers = torch_contenders(line, work, settings)
     steps = {"neon": Contender(ours.step), **peers}
@@ -31,7 +31,7 @@ def measure_step(line: Line, settings: Settings) -> Measured:
         steps[ONE_GROUP] = Contender(attach(line, replace(work, grouped=False)).step)
     if shapes.past_cache:
         steps |= scaling(work.memory)
-    measured = interleaved(steps, settings.rounds or shapes.rounds, shapes.steps)
+    measured = interleaved(steps, settings.rounds or shapes.rounds, shapes.steps, line.device)
     _check_finite(work)
     compare_with_torch(measured, difference)
     if work.grouped:
@@ -45,11 +45,11 @@ def measure_rounding(line: Line, settings: Settings) -> Measured:
     """bfloat16 parameters and gradients with float32 states: rounded to nearest, and at random."""
     shapes = SHAPES[line.shape]
     _check_rounding(line)
-    work = make_work(shapes, torch.bfloat16, states_of(line.rule))
+    work = make_work(shapes, torch.bfloat16, states_of(line.rule), line.device)
     roundings = {"to nearest": False, "at random": True}
     attached = {who: attach(line, work, stochastic_round=how) for who, how in roundings.items()}
     steps = {who: Contender(optimizer.step) for who, optimizer in attached.items()}
-    measured = interleaved(steps | scaling(work.memory), settings.rounds or shapes.rounds)
+    measured = interleaved(steps | scaling(work.memory), settings.rounds or shapes.rounds, device=line.device)
     _check_finite(work)
     moved = bytes_moved(attached["at random"], work.params, line.option)
     compare_with_limit(measured, work, moved, ["at random", "to nearest"])
@@ -71,7 +71,7 @@ def compare_with_torch(measured: Measured, difference: float) -> None:
 
 def compare_with_limit(measured: Measured, work: Work, moved: int, names: list[str]) -> None:
     """What each moves a second, by what scaling the same memory in place moves: all of it, read and written."""
-    limit = 2 * work.memory.nbytes / min(measured.medians[who] for who in SCALES)
+    limit = 2 * work.memory.nbytes / min(measured.medians[who] for who in SCALES if who in measured.medians)
     shares = {who: moved / measured.medians[who] / limit for who in names}
     measured.figures["of the limit"] = shares[names[0]]
     measured.details["bytes_a_parameter"] = moved / sum(param.numel() for param in work.params)
@@ -123,7 +123,7 @@ def check_agreement(line: Line, grouped: bool, settings: Settings) -> float:
     shapes = Shapes(SMALL, rounds=0, grouped=grouped)
 
     def trained(who: str) -> torch.Tensor:
-        work = make_work(shapes)
+        work = make_work(shapes, device=line.device)
         step = attach(line, work).step if who == "neon" else torch_contenders(line, work, settings)[who].step
         kept = [grad.clone() for grad in gradients(work.params)]
         for number in range(3):
@@ -132,15 +132,16 @@ def check_agreement(line: Line, grouped: bool, settings: Settings) -> float:
             step()
         return flat(work.params)
 
-    names = ["neon", *torch_contenders(line, make_work(shapes), settings)]
-    return largest_difference(flat(make_work(shapes).params), {who: trained(who) for who in names})
+    start = make_work(shapes, device=line.device)
+    names = ["neon", *torch_contenders(line, start, settings)]
+    return largest_difference(flat(start.params), {who: trained(who) for who in names})
 
 
 def _check_rounding(line: Line) -> None:
     """Rounded either way, a weight ends at one of two neighbours, 2⁻⁷ of it apart at the most."""
     ends = []
     for how in (False, True):
-        work = make_work(Shapes(SMALL, rounds=0), torch.bfloat16)
+        work = make_work(Shapes(SMALL, rounds=0), torch.bfloat16, device=line.device)
         attach(line, work, stochastic_round=how).step()
         ends.append(flat(work.params))
     nearest, random = ends
