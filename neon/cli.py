@@ -95,6 +95,7 @@ def bench(
     quick: Annotated[bool, typer.Option("--quick", help="A few rules and shapes, in a minute or two.")] = False,
     output: Annotated[Path, typer.Option(help="Where results and figure go.")] = Path("benchmarks/results"),
     plot_only: Annotated[Path | None, typer.Option(help="Show and draw this result again.")] = None,
+    device: Annotated[str, typer.Option(help="Where the tensors are: cpu, cuda or xpu.")] = "cpu",
 ) -> None:
     """Measure how fast steps are here, beside torch.optim and the limit of memory, in about a quarter of an hour.
 
@@ -110,7 +111,9 @@ def bench(
         if plot_only is not None:
             redraw(plot_only, console)
         else:
-            run_command(Request(kinds, rules, shapes, options, rounds, threads, compiled, quick, output), console)
+            run_command(
+                Request(kinds, rules, shapes, options, rounds, threads, compiled, quick, output, device), console
+            )
     except UsageError as error:
         _stop(f"neon bench: {error}", USAGE)
     except KeyboardInterrupt:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+# Where there is no GPU its kernels are run by Triton's interpreter. Triton asks when it is imported.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 # Programs of other processes: what they import warns (torch.distributed.optim still compiles by torch.jit).
 collect_ignore = ["distributed_saving.py", "distributed_low.py"]

@@ -69,7 +69,22 @@ def test_a_whole_run_has_every_rule_shape_and_option_and_every_target() -> None:
             (rule, option) for rule in exported_rules() for option in OPTIONS
         }
     assert {"Lion", "ShiftAdaMax", *PEERS} == set(exported_rules())
-    assert [target.what for target in TARGETS if not any(map(target.covers, every))] == []
+    on_a_gpu = lines(list(KINDS), list(exported_rules()), list(SHAPES), list(OPTIONS), "cuda")
+    assert {(e.kind, e.device) for e in on_a_gpu} == {("step", "cuda"), ("rounding", "cuda")}
+    assert [target.what for target in TARGETS if not any(map(target.covers, every + on_a_gpu))] == []
+
+
+def test_a_gpu_is_waited_for_and_scales_by_torch_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its tensors are made here, which changes nothing else."""
+    waited = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", waited.append)
+    monkeypatch.setattr(steps, "make_work", lambda *args, device, **more: make_work(*args, **more))
+    monkeypatch.setattr(steps, "scaling", lambda memory: {"scale by torch": scaling(memory)["scale by torch"]})
+    result = measured(Line("step", "Adam", "large", "norm", "cuda"))
+    assert (
+        waited == ["cuda"] * 2 * 5 * 4
+    )  # before and after; neon, three of torch's and scaling; two turns and two rounds
+    assert result.figures["of the limit"] > 0
 
 
 @pytest.mark.parametrize(

@@ -202,3 +202,14 @@ def test_what_is_missing_is_named_before_anything_is_measured(monkeypatch: pytes
     refused = bench()
     assert refused.exit_code == 2
     assert "the figure of neon bench needs matplotlib" in refused.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="There is a GPU.")
+def test_a_device_that_is_not_there_is_refused() -> None:
+    for name, message in (
+        ("cuda", "torch finds no device 'cuda' here"),
+        ("gpu", "one of cpu, cuda, xpu; received 'gpu'"),
+    ):
+        refused = bench("--device", name)
+        assert refused.exit_code == 2
+        assert message in refused.stderr

@@ -24,6 +24,7 @@ from neon.compare.plot import require_matplotlib
 from neon.compare.store import require_writable, write_json
 
 QUICK_ROUNDS = 3
+DEVICES = ("cpu", "cuda", "xpu")
 # What a run leaves out that is to take a minute or two.
 QUICK = {
     "rules": ("GradientDescentMomentum", "RMSProp", "Adam"),
@@ -42,6 +43,7 @@ class Request:
         threads: of torch and of numba; None: as many as torch uses by itself.
         compiled: whether torch.compile of torch's step is a contender too.
         quick: fewer rules, shapes, options and rounds.
+        device: where the tensors are; on a GPU steps alone are measured, and rounding.
         output: the directory for results and figure.
     """
 
@@ -54,6 +56,7 @@ class Request:
     compiled: bool = False
     quick: bool = False
     output: Path = Path("benchmarks/results")
+    device: str = "cpu"
 
     @property
     def whole(self) -> bool:
@@ -66,7 +69,8 @@ class Request:
             **{
                 name: choose(name, getattr(self, name), names, QUICK.get(name, names) if self.quick else names)
                 for name, names in known.items()
-            }
+            },
+            device=self.device,
         )
 
     def settings(self) -> Settings:
@@ -80,14 +84,15 @@ def run_command(request: Request, console: Console) -> Report:
         UsageError: something in the request cannot be used; nothing was measured.
     """
     require_matplotlib("neon bench")
+    _require(request.device)
     settings, chosen = request.settings(), request.lines()
     if not chosen:
-        raise SettingsError("nothing is left to measure: no kind has these rules, shapes and options.")
+        raise SettingsError("nothing is left to measure: no kind has these rules, shapes and options on this device.")
     if settings.compiled:
         _require_compiler()
     with _threads(request.threads):
         require_writable(request.output)
-        device, results = machine.device(), []
+        device, results = machine.device(request.device), []
         for number, line in enumerate(chosen, start=1):
             results.append(measure(line, settings))
             _log(console, f"{number}/{len(chosen)}", results[-1])
@@ -153,6 +158,13 @@ def _threads(count: int | None) -> Iterator[None]:
     finally:
         torch.set_num_threads(before[0])
         numba.set_num_threads(before[1])
+
+
+def _require(device: str) -> None:
+    if device not in DEVICES:
+        raise SettingsError(f"device must be one of {', '.join(DEVICES)}; received {device!r}.")
+    if device != "cpu" and not getattr(torch, device).is_available():
+        raise SettingsError(f"torch finds no device {device!r} here.")
 
 
 def _require_compiler() -> None:

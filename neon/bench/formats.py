@@ -67,12 +67,12 @@ def measure_states(line: Line, settings: Settings) -> Measured:
 def _measure(line: Line, settings: Settings, names: Sequence[str], *, clear: bool = False) -> Measured:
     """A step in formats that share weights and the places of states, which are zeroed before each turn if `clear`."""
     shapes = SHAPES[line.shape]
-    work = make_work(shapes, FORMATS[names[0]].dtype, states_of(line.rule) + ("split" in names))
+    work = make_work(shapes, FORMATS[names[0]].dtype, states_of(line.rule) + ("split" in names), line.device)
     attached = {name: attach(line, work, **FORMATS[name].options) for name in names}
     # One format's states would be other numbers, or none, to another; zeros are zeros in all.
     prepare = partial(_clear, work) if clear else None
     steps = {name: Contender(optimizer.step, prepare) for name, optimizer in attached.items()}
-    measured = interleaved(steps | scaling(work.memory), settings.rounds or shapes.rounds)
+    measured = interleaved(steps | scaling(work.memory), settings.rounds or shapes.rounds, device=line.device)
     check_finite(work)
     moved = {name: bytes_moved(optimizer, work.params, line.option) for name, optimizer in attached.items()}
     compare_with_limit(measured, work, moved)
@@ -87,7 +87,7 @@ def _clear(work: Work) -> None:
 
 def _trained(line: Line, name: str, steps: int) -> Tensor:
     """Where small weights end after some steps in a format, each with other gradients."""
-    work = make_work(Shapes(SMALL, rounds=0), FORMATS[name].dtype)
+    work = make_work(Shapes(SMALL, rounds=0), FORMATS[name].dtype, device=line.device)
     optimizer = attach(line, work, **FORMATS[name].options)
     kept = [grad.clone() for grad in gradients(work.params)]
     for number in range(steps):
@@ -108,7 +108,7 @@ def _check_rounding(line: Line) -> None:
 def _check_states(line: Line) -> None:
     """The first step is the same whatever states are kept in; later ones come near."""
     first, third = ({name: _trained(line, name, steps) for name in ("float32", *NEAR)} for steps in (1, 3))
-    update = (third["float32"] - flat(make_work(Shapes(SMALL, rounds=0)).params)).abs().max()
+    update = (third["float32"] - flat(make_work(Shapes(SMALL, rounds=0), device=line.device).params)).abs().max()
     for name, near in NEAR.items():
         if not torch.equal(first[name], first["float32"]):
             raise AgreementError(f"with {name} the first step is not that of float32")

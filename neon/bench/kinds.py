@@ -23,19 +23,26 @@ class Kind:
     rules: Sequence[str] | None = None
     shapes: Sequence[str] | None = None
     options: Sequence[str] | None = None
+    devices: Sequence[str] | None = ("cpu",)
 
 
 KINDS = {
-    "step": Kind("A step, float32", measure_step),
+    "step": Kind("A step, float32", measure_step, devices=None),
     "rounding": Kind(
         "A step, bfloat16 with float32 states: rounded at random, to nearest, and split into two words",
         measure_rounding,
         None,
         ("large",),
         ("plain",),
+        devices=None,
     ),
     "states": Kind(
-        "A step, float32 with states of 8, 16 and 32 bits", measure_states, ("Adam", "AdamW"), ("large",), ("plain",)
+        "A step, float32 with states of 8, 16 and 32 bits",
+        measure_states,
+        ("Adam", "AdamW"),
+        ("large",),
+        ("plain",),
+        devices=None,
     ),
     "backward": Kind(
         "A step right after the backward pass of a small network",
@@ -62,11 +69,14 @@ KINDS = {
 }
 
 
-def lines(kinds: Sequence[str], rules: Sequence[str], shapes: Sequence[str], options: Sequence[str]) -> list[Line]:
+def lines(
+    kinds: Sequence[str], rules: Sequence[str], shapes: Sequence[str], options: Sequence[str], device: str = "cpu"
+) -> list[Line]:
     """What the choice comes to."""
     return [
-        Line(name, rule, shape, option)
+        Line(name, rule, shape, option, device)
         for name in kinds
+        if device in (KINDS[name].devices or (device,))
         for shape in KINDS[name].shapes or shapes
         for rule in rules
         if rule in (KINDS[name].rules or rules)

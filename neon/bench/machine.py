@@ -18,14 +18,15 @@ import neon
 LINUX = sys.platform == "linux"
 
 
-def device() -> dict[str, Any]:
-    """The processor by model, its vector units and last cache, the number of cores, versions."""
+def device(name: str = "cpu") -> dict[str, Any]:
+    """The processor by model, its vector units and last cache, the number of cores, versions; of a GPU, its name."""
     text = Path("/proc/cpuinfo").read_text() if LINUX else ""
     fields = dict(re.findall(r"^([^\t:]+?)\s*: (.*)$", text, re.MULTILINE))
     numbers = [fields[key] for key in ("cpu family", "model", "stepping") if key in fields]
     units = re.compile(r"avx2|avx512f|avx512_(bf16|fp16)|amx_.*|sve.*")
+    processor = fields.get("model name", platform.processor() or platform.machine())
     return {
-        "processor": fields.get("model name", platform.processor() or platform.machine()),
+        "processor": processor if name == "cpu" else f"{getattr(torch, name).get_device_name()} at {processor}",
         "family_model_stepping": "-".join(numbers),
         "vector_units": [flag for flag in fields.get("flags", "").split() if units.fullmatch(flag)],
         "last_cache": fields.get("cache size", "unknown"),

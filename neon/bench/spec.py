@@ -18,12 +18,14 @@ class Line:
         rule: the class of neon.optimizers.
         shape: a key of `SHAPES`, or of a measurement's own networks.
         option: a key of `OPTIONS`.
+        device: where the tensors are, as torch names it.
     """
 
     kind: str
     rule: str
     shape: str
     option: str = "plain"
+    device: str = "cpu"
 
     def __str__(self) -> str:
         clip = "" if self.option == "plain" else f", clip by {self.option}"

@@ -23,7 +23,7 @@ def measure_step(line: Line, settings: Settings) -> Measured:
     """A rule with an option, over one model's tensors."""
     shapes = SHAPES[line.shape]
     difference = check_agreement(line, shapes.grouped, settings)
-    work = make_work(shapes, states=states_of(line.rule))
+    work = make_work(shapes, states=states_of(line.rule), device=line.device)
     ours = attach(line, work)
     peers = torch_contenders(line, work, settings)
     steps = {"neon": Contender(ours.step), **peers}
@@ -31,7 +31,7 @@ def measure_step(line: Line, settings: Settings) -> Measured:
         steps[ONE_GROUP] = Contender(attach(line, replace(work, grouped=False)).step)
     if shapes.past_cache:
         steps |= scaling(work.memory)
-    measured = interleaved(steps, settings.rounds or shapes.rounds, shapes.steps)
+    measured = interleaved(steps, settings.rounds or shapes.rounds, shapes.steps, line.device)
     check_finite(work)
     compare_with_torch(measured, difference)
     if work.grouped:
@@ -59,7 +59,7 @@ def compare_with_limit(measured: Measured, work: Work, moved: Mapping[str, int])
 
     `moved` has the bytes of a step for each contender; the share of the first is a figure.
     """
-    limit = 2 * work.memory.nbytes / min(measured.medians[who] for who in SCALES)
+    limit = 2 * work.memory.nbytes / min(measured.medians[who] for who in SCALES if who in measured.medians)
     shares = {who: count / measured.medians[who] / limit for who, count in moved.items()}
     measured.figures["of the limit"] = shares[next(iter(moved))]
     elements = sum(param.numel() for param in work.params)
@@ -112,7 +112,7 @@ def check_agreement(line: Line, grouped: bool, settings: Settings) -> float:
     shapes = Shapes(SMALL, rounds=0, grouped=grouped)
 
     def trained(who: str) -> torch.Tensor:
-        work = make_work(shapes)
+        work = make_work(shapes, device=line.device)
         step = attach(line, work).step if who == "neon" else torch_contenders(line, work, settings)[who].step
         kept = [grad.clone() for grad in gradients(work.params)]
         for number in range(3):
@@ -121,8 +121,9 @@ def check_agreement(line: Line, grouped: bool, settings: Settings) -> float:
             step()
         return flat(work.params)
 
-    names = ["neon", *torch_contenders(line, make_work(shapes), settings)]
-    return largest_difference(flat(make_work(shapes).params), {who: trained(who) for who in names})
+    start = make_work(shapes, device=line.device)
+    names = ["neon", *torch_contenders(line, start, settings)]
+    return largest_difference(flat(start.params), {who: trained(who) for who in names})
 
 
 def check_finite(work: Work) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numba
 import numpy as np
+import torch
 from torch import Tensor
 
 from neon.bench import machine
@@ -48,7 +49,7 @@ class Measured:
         return {who: statistics.median(times) for who, times in self.seconds.items()}
 
 
-def timed(contender: Contender, steps: int) -> float:
+def timed(contender: Contender, steps: int, device: str = "cpu") -> float:
     """Seconds a step; where there are several, after one that is not counted, for they are to find its caches.
 
     Only here is the clock read: what returns before its work is done is to be waited for here.
@@ -57,13 +58,21 @@ def timed(contender: Contender, steps: int) -> float:
         contender.prepare()
     if steps > 1:
         contender.step()
+    _wait(device)
     start = time.perf_counter()
     for _ in range(steps):
         contender.step()
+    _wait(device)
     return (time.perf_counter() - start) / steps
 
 
-def interleaved(contenders: Mapping[str, Contender], rounds: int, steps: int = 1) -> Measured:
+def _wait(device: str) -> None:
+    """Wait for what a device still has to do; a processor has done it."""
+    if device != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def interleaved(contenders: Mapping[str, Contender], rounds: int, steps: int = 1, device: str = "cpu") -> Measured:
     """Let each contender have its turn once a round, in an order that rotates and turns around.
 
     Two turns before that are not counted: states are made, kernels compiled.
@@ -72,13 +81,13 @@ def interleaved(contenders: Mapping[str, Contender], rounds: int, steps: int = 1
     names = list(contenders)
     with no_collection():
         for contender in [*contenders.values()] * 2:
-            timed(contender, 1)
+            timed(contender, 1, device)
         watch = machine.Watch()
         for number in range(rounds):
             turn = number % len(names)
             order = names[turn:] + names[:turn]
             for name in order[:: -1 if number % 2 else 1]:
-                seconds[name].append(timed(contenders[name], steps))
+                seconds[name].append(timed(contenders[name], steps, device))
         busy = watch.busy_with_others()
     return Measured(seconds, busy)
 
@@ -101,8 +110,8 @@ def _scale_by_numba(vector: Any, factor: Any) -> None:
 
 
 def scaling(memory: Tensor) -> dict[str, Contender]:
-    """Scaling memory in place by one, by torch and by numba: each byte is read and written once."""
-    return {
-        "scale by torch": Contender(partial(memory.mul_, 1.0)),
-        "scale by numba": Contender(partial(_scale_by_numba, memory.numpy(), np.float32(1))),
-    }
+    """Scaling memory in place by one, by torch and on a processor by numba: each byte is read and written once."""
+    contenders = {"scale by torch": Contender(partial(memory.mul_, 1.0))}
+    if memory.device.type == "cpu":
+        contenders["scale by numba"] = Contender(partial(_scale_by_numba, memory.numpy(), np.float32(1)))
+    return contenders

@@ -85,12 +85,12 @@ class _Block:
         return part.view(dtype).view(shape)
 
 
-def make_work(shapes: Shapes, dtype: torch.dtype = torch.float32, states: int = 0) -> Work:
+def make_work(shapes: Shapes, dtype: torch.dtype = torch.float32, states: int = 0, device: str = "cpu") -> Work:
     """Parameters below 0.01 in size, gradients of either sign and 0.005 to 0.015 in size, the same in every call."""
     generator = torch.Generator().manual_seed(0)
     dtypes = [dtype, dtype, *[torch.float32] * states]
     size = sum(_Block.size_of(math.prod(shape), kind) for shape in shapes.tensors for kind in dtypes)
-    block = _Block(torch.zeros(size // 4))
+    block = _Block(torch.zeros(size // 4, device=device))
     params, grads, *places = ([block.cut(shape, kind) for shape in shapes.tensors] for kind in dtypes)
     for param, grad in zip(params, grads, strict=True):
         value, slope = (torch.rand(param.shape, generator=generator).sub_(0.5).mul_(0.02) for _ in range(2))

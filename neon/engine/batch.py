@@ -80,7 +80,7 @@ class Batch:
         self._positions = np.array(positions)
         self._settings = settings
         self.device = self._members[0].param.device
-        self.executable = prepare(kernel, self.device.type)
+        self.executable: Any = prepare(kernel, self.device.type)
         self.reach = self._members[0].reach
         self._number_nodes = [scalar(name) for name in kernel.program.numbers if name not in PER_STEP]
         self._alone = any(r.label == ALONE for stage in kernel.stages for r in stage.reductions)
@@ -116,9 +116,12 @@ class Batch:
         self._bound = False  # whether the table has the addresses of the last step's gradients
         self._numbers: dict[Node, Any] = {}
         self._evaluated = False
-        self.passes = [Pass(self, stage) for stage in self.kernel.stages]
+        self.passes = self._make_passes()
         self.shares = [[self._shares(reduction) for reduction in stage.reductions] for stage in self.kernel.stages]
         return True
+
+    def _make_passes(self) -> Sequence[Any]:
+        return [Pass(self, stage) for stage in self.kernel.stages]
 
     def _make_rows(self, groups: npt.NDArray[np.int64], steps: npt.NDArray[np.float32]) -> None:
         """Tensors with the same group and step count share a row, unless each has a norm of its own."""

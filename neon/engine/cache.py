@@ -11,11 +11,13 @@ user alone; code that another user owns, unless it is the superuser, or that oth
 from __future__ import annotations
 
 import hashlib
+import linecache
 import os
 import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from neon.engine import machine_code, threads
 from neon.engine.machine_code import Code
@@ -54,6 +56,18 @@ def load(name: str, source: str, stages: int) -> Code:
         if image is not None:
             _keep({path: source.encode(), path.with_suffix(".o"): image + _seal(key, image)})
         return code
+
+
+def module(name: str, source: str) -> dict[str, Any]:
+    """The globals of a generated source that is run as a Python module; its file is for whoever reads it."""
+    path = path_of(name, source)
+    with threads.compiling:
+        _keep({path: source.encode()})
+    # Not what the file holds but what was asked for: Triton too reads a function's source from here.
+    linecache.cache[str(path)] = (len(source), None, source.splitlines(keepends=True), str(path))
+    scope: dict[str, Any] = {"__name__": f"neon.generated.{name}_{path.parent.name}", "__file__": str(path)}
+    exec(compile(source, path, "exec"), scope)  # noqa: S102 (the graph alone is its source)
+    return scope
 
 
 def _key(source: str) -> bytes:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from neon.engine.backends import serving
 from neon.engine.blocks import BLOCK_CODECS
 from neon.engine.codecs import CODECS
 from neon.engine.memory import address, overlaps_itself
@@ -79,6 +80,15 @@ def check_gradient(item: Item, grad: Tensor) -> None:
         )
     if grad.numel() and address(grad) == 0:
         _check_memory(f"The gradient of parameter {item.name!r}", grad)
+
+
+def check_capturable(device: torch.device) -> None:
+    """Refuse devices whose steps no graph can hold."""
+    if serving(device.type) != "triton":
+        raise ValueError(
+            "capturable=True asks for steps that can be captured in a graph of the device. That needs parameters on a "
+            f"device that Triton serves, such as cuda; some are on {device}. Leave it out."
+        )
 
 
 def check_rounding(item: Item, width: int | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
 from itertools import compress
 from typing import Any
 
@@ -12,9 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neon.engine.backends import forced
+from neon.engine.backends import forced, serving
 from neon.engine.batch import Batch, column
-from neon.engine.checks import check_gradient, check_parameter, check_rounding, check_states
+from neon.engine.checks import check_capturable, check_gradient, check_parameter, check_rounding, check_states
+from neon.engine.counts import Counts
+from neon.engine.device import DeviceBatch, DeviceSums
 from neon.engine.graph import Node, scalar
 from neon.engine.kernel import Formats, lower
 from neon.engine.memory import Written
@@ -45,6 +48,8 @@ class Plan:
         grads: Sequence[Tensor | None],
         settings: Sequence[Settings],
         shared: Mapping[Reach, Sequence[Hashable]] | None = None,
+        *,
+        capturable: bool = False,
     ) -> None:
         self.items = list(items)
         for item in items:
@@ -58,13 +63,11 @@ class Plan:
         self._backend = forced()
         self.params = [item.param for item in items]
         self._states = [state for item in items for state in item.states]
-        counts = torch.tensor([float(item.step) for item in items], dtype=torch.float32)
-        self.steps = list(counts.unbind())
-        self.totals: dict[Hashable, float] = {}
-        self._steps = counts.numpy()
-        self._expected_steps = self._steps.tobytes()
+        self._counts = counts = Counts(items, capturable)
+        self.steps = counts.each
+        self._totals: dict[Hashable, float] = {}
         companions = [companion for item in items for companion in item.companions]
-        self._watch = Watch([*self.params, *self._states, *companions, counts, *self.steps])
+        self._watch = Watch([*self.params, *self._states, *companions, counts.vector, *self.steps])
         # Of a gradient that is not there yet, the most likely type.
         self._grad_dtypes = [p.dtype if g is None else g.dtype for p, g in zip(self.params, grads, strict=True)]
         self._launches = self._make_batches()
@@ -82,9 +85,16 @@ class Plan:
             formats = Formats(item.param.dtype, dtype, states, settings.width, settings.storage.splits(item.param))
             members[settings.program, formats, item.param.device, item.reach].append(position)
         return [
-            Batch(lower(program, formats), self.items, positions, self.settings)
-            for (program, formats, *_), positions in members.items()
+            self._kind_of_batch(device)(lower(program, formats), self.items, positions, self.settings)
+            for (program, formats, device, _), positions in members.items()
         ]
+
+    def _kind_of_batch(self, device: torch.device) -> Any:
+        if serving(device.type) == "triton":
+            return partial(DeviceBatch, capturable=self._counts.on_device)
+        if self._counts.on_device:
+            check_capturable(device)
+        return Batch
 
     def describes(self, params: Sequence[Tensor], states: Sequence[Tensor]) -> bool:
         """Whether it is these tensors that the plan was made for."""
@@ -94,7 +104,7 @@ class Plan:
         """Whether its tensors are still what and where they were, and it can take these gradients for them."""
         return (
             self._watch.unchanged()
-            and self._steps.tobytes() == self._expected_steps
+            and self._counts.stand()
             and self._backend == forced()
             and (self._are_like_before(grads) or self._fits(grads))
         )
@@ -139,16 +149,26 @@ class Plan:
             batch.inspect(given)
 
     def _select(self, present: list[bool]) -> None:
-        mask = np.array(present, bool)
-        self._batches = [batch for batch in self._launches if batch.select(mask, self._steps)]
+        mask, steps = np.array(present, bool), self._counts.read()
+        self._batches = [batch for batch in self._launches if batch.select(mask, steps)]
         stages = [len(batch.kernel.stages) for batch in self._batches]
         self._reducing_levels = max(*stages, 2 if any(self._shared.values()) else 1, 1) - 1
         self._guards = {scope for batch in self._batches for scope in batch.guard_scopes()}
         self._guards |= {GUARD for scopes in self._shared.values() if GUARD in scopes}
+        self._on_device = [self._device_sums(level) for level in range(self._reducing_levels)]
         self._present, self._absent = present, [not there for there in present]
         self._all = all(present)
-        self._counted = slice(None) if self._all else mask
+        self._counts.select(mask)
         self._updated = self._given(self.params)
+
+    def _device_sums(self, level: int) -> DeviceSums | None:
+        """The sums of a level, where one device has all that is added up and nobody else needs to know."""
+        batches = [batch for batch in self._batches if level < len(batch.kernel.stages) - 1]
+        resident = [batch for batch in batches if isinstance(batch, DeviceBatch) and batch.reach is None]
+        alone = len(resident) == len(batches) and len({batch.device for batch in batches}) == 1
+        if not alone or self._shared or self._guards:
+            return None
+        return DeviceSums(resident, level)
 
     def _given(self, values: Sequence[Any]) -> Sequence[Any]:
         """The values of the parameters that have gradients."""
@@ -190,18 +210,21 @@ class Plan:
             batch.finish()
         # The kernels wrote through addresses: tell autograd, so that the use of a stale value is caught.
         torch.autograd.graph.increment_version(self._updated)
-        self._steps[self._counted] += 1
-        self._expected_steps = self._steps.tobytes()
+        self._counts.add_one()
 
     def _launch(self, elsewhere: Mapping[int, float]) -> None:
         """Run all stages, those with reductions level by level, for their sums reach over launches."""
         sums: dict[Batch, dict[Node, Any]] = {batch: {} for batch in self._batches}
-        self.totals = {}
+        self._totals = {}
         for level in range(self._reducing_levels):
             reducing = [b for b in self._batches if level < len(b.kernel.stages) - 1]
             for batch in reducing:
                 batch.run(level, sums[batch])
-            self._sum(reducing, level, elsewhere, sums)
+            on_device = self._on_device[level]
+            if on_device is None or elsewhere:
+                self._sum(reducing, level, elsewhere, sums)
+            else:
+                on_device.take()
         for batch in self._batches:
             batch.run(len(batch.kernel.stages) - 1, sums[batch])
 
@@ -228,12 +251,18 @@ class Plan:
             for share in reach.gather([_exact_sum(values) for values in lists.values()]):
                 for scope, value in zip(lists, share, strict=True):
                     total.setdefault(scope, []).append(value)
-        self.totals |= {scope: _exact_sum(values) for scope, values in total.items()}
-        if level == 0 and not all(math.isfinite(self.totals[scope]) for scope in self._guards):
+        self._totals |= {scope: _exact_sum(values) for scope, values in total.items()}
+        if level == 0 and not all(math.isfinite(self._totals[scope]) for scope in self._guards):
             raise NotFiniteError(self._first_not_finite())
         for batch in batches:
             for reduction, shares in zip(batch.kernel.stages[level].reductions, batch.shares[level], strict=True):
-                sums[batch][reduction] = column([self.totals[scope] for scope in shares.of_rows])
+                sums[batch][reduction] = column([self._totals[scope] for scope in shares.of_rows])
+
+    @property
+    def totals(self) -> Mapping[Hashable, float]:
+        """The sums of the last step by scope; those that a device has kept are waited for."""
+        kept = (sums.totals() for sums in self._on_device if sums is not None)
+        return {scope: value for totals in kept for scope, value in totals.items()} | self._totals
 
     def _sharing(self, reach: Reach, scope: Hashable) -> Reach | None:
         """The processes that a sum goes over: of a tensor that one of them has whole, only what was agreed on."""

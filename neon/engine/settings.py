@@ -29,8 +29,12 @@ class Settings:
 
     def read(self) -> list[float]:
         """The numbers of the program that belong to the group, in its order."""
+        return [*map(float, self.given())]
+
+    def given(self) -> list[Any]:
+        """The same as they were given, some perhaps as tensors."""
         values = self.values
-        return [float(values[k] if i is None else values[k][i]) for k, i in self.program.places]
+        return [values[k] if i is None else values[k][i] for k, i in self.program.places]
 
     def alike(self, other: Settings) -> bool:
         """Whether they differ in values at most, and not in what these mean."""

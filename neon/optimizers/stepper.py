@@ -109,7 +109,8 @@ class LayerStepper:
             self._keys = keys
         plan.step(grads, elsewhere)
         self._plan = plan
-        return elsewhere | plan.totals
+        # Only what is updated by hand asks for the sums, which a device would have to be waited for.
+        return {**elsewhere, **plan.totals} if elsewhere else {}
 
     def _settings(self, matches: Sequence[Match], epoch: int) -> dict[str, Settings]:
         """The numbers of this step for each optimizer in use, in dictionaries that the plan keeps reading."""

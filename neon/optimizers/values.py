@@ -60,8 +60,8 @@ _TORCHS: dict[str, Callable[[str, Any], Any]] = {
     "amsgrad": flag,
     "centered": flag,
     "decoupled_weight_decay": flag,
-    "capturable": lambda name, value: _unserved(name, value, "be captured in a graph of the device"),
-    "differentiable": lambda name, value: _unserved(name, value, "be differentiated through"),
+    "capturable": flag,
+    "differentiable": lambda name, value: _unserved(name, value),
 }
 # Constructors keep neon's documented words; groups have torch's.
 _CONSTRUCTOR_WORDS = {
@@ -124,9 +124,9 @@ def _betas(name: str, value: Any) -> None:
         _check(f"{name}[{place}]", item, beta)
 
 
-def _unserved(name: str, value: Any, asked: str) -> None:
+def _unserved(name: str, value: Any) -> None:
     if value:
         raise ValueError(
-            f"{name}={value!r} asks for steps that can {asked}; neon has none. Leave it out, or use the class of "
-            "torch.optim; in a checkpoint, set it to False in its param_groups."
+            f"{name}={value!r} asks for steps that can be differentiated through; neon has none. Leave it out, or use "
+            "the class of torch.optim; in a checkpoint, set it to False in its param_groups."
         )

@@ -121,8 +121,9 @@ class DropIn(AttachedOptimizer):
     `foreach` and `fused` choose among torch's implementations and are taken without effect. Further
     keyword arguments are `Options`.
 
-    Raises what torch's class raises for the same arguments, `ValueError` for `capturable=True`,
-    `differentiable=True`, NaN and infinities, and `TypeError` for flags that are not True or False.
+    Raises what torch's class raises for the same arguments, `ValueError` for `differentiable=True`, NaN,
+    infinities, and `capturable=True` on devices whose steps no graph can hold, and `TypeError` for flags that
+    are not True or False.
     """
 
     rule: type[TorchRule]
@@ -137,6 +138,8 @@ class DropIn(AttachedOptimizer):
             for flag in ("differentiable", "foreach"):
                 if arguments[flag]:
                     raise RuntimeError(f"{name}: fused and {flag} cannot both be True. Leave one of them out.")
+        if arguments.get("capturable"):
+            given["capturable"] = True
         own = {option: given.pop(option) for option in RuleOptions.__annotations__ if option in given}
         super().__init__(self.rule(**arguments, **own), params, **given)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from neon.arguments import clip_bound, flag, non_negative
+from neon.engine.checks import check_capturable
 from neon.engine.options import GUARD
 from neon.engine.settings import Reach, Settings
 from neon.engine.uncompiled import uncompiled
@@ -82,10 +83,14 @@ class AttachedOptimizer(torch.optim.Optimizer):
       let go; `step()` only closes the step. There the norm over all gradients comes too late to clip by:
       `gradient_clip_previous_norm=k` multiplies each gradient by min(1, k/‖g‖) with ‖g‖ the norm over all
       gradients of the step *before* (in the first step, of that parameter's own gradient).
+    - `capturable`: steps can be captured in a graph of the device (`torch.cuda.graph`). Step counts lie on the
+      device, and values of groups that are tensors, such as `lr`, are read there, at each replay. For
+      parameters on one device that Triton serves.
 
     Raises `TypeError` or `ValueError` by name for targets, keys and values that do not fit.
     """
 
+    capturable = False
     # torch.amp.GradScaler then leaves unscaling to `step`: it sets grad_scale and found_inf before.
     _step_supports_amp_scaling = True
     averages_in_place = False  # whether averages stand where the weights belong
@@ -100,6 +105,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         partitioned: bool = False,
         in_backward: bool = False,
         gradient_clip_previous_norm: float | None = None,
+        capturable: bool = False,
     ) -> None:
         # Not called `optimizer`: trainers take that for what a wrapper of theirs wraps.
         self.description = description
@@ -129,6 +135,14 @@ class AttachedOptimizer(torch.optim.Optimizer):
                 "skip_nonfinite cannot be had with in_backward=True: the first parameters are updated before the last "
                 "gradient is there to look at. Leave one of the two out."
             )
+        self.capturable = flag("capturable", capturable)
+        on_the_host = {"skip_nonfinite": skip_nonfinite, "partitioned": partitioned, "in_backward": in_backward}
+        for name, value in on_the_host.items():
+            if capturable and value:
+                raise ValueError(
+                    f"{name} cannot be had with capturable=True: the host decides within a step, and a graph that is "
+                    "replayed has no host. Leave one of the two out."
+                )
         if in_backward:
             refuse_replicas(target)
         self._stepper = self._new_stepper()
@@ -137,6 +151,9 @@ class AttachedOptimizer(torch.optim.Optimizer):
         for leaf, _ in self._leaves.values():
             defaults = {**leaf.group(), **defaults}
         super().__init__(groups, defaults)
+        if self.capturable:
+            for device in {param.device for group in self.param_groups for param in group["params"]}:
+                check_capturable(device)
 
     # -- parameter groups --------------------------------------------------------------------------
 
@@ -218,6 +235,11 @@ class AttachedOptimizer(torch.optim.Optimizer):
             )
         if not self.in_backward and group.get("gradient_clip_previous_norm") is not None:
             raise ValueError(_ONLY_IN_BACKWARD)
+        if group.get("capturable") and not self.capturable:
+            raise ValueError(
+                "capturable=True asks for steps that can be captured in a graph of the device, and this optimizer was "
+                "made without: give it to the constructor; in a checkpoint, set it to False in its param_groups."
+            )
         return leaf.settings(group, norms, unscale=unscale, guard=self.skip_nonfinite)
 
     def shared_sums(self) -> dict[Reach, Sequence[Hashable]]:

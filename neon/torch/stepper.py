@@ -55,7 +55,7 @@ class GroupStepper:
         for param, state in states.items():
             if isinstance(state, dict):
                 states.write_quietly(param, Watched.of(state, self._changed_states))
-        self._sort(optimizer.param_groups)
+        self._sort(optimizer)
 
     def release(self) -> None:
         """Let go of the parameters, which another stepper takes over."""
@@ -63,10 +63,11 @@ class GroupStepper:
     def close(self, optimizer: AttachedOptimizer) -> None:
         """Finish what was begun; here a step is never left half done."""
 
-    def _sort(self, groups: list[dict[str, Any]]) -> None:
+    def _sort(self, optimizer: AttachedOptimizer) -> None:
         """Find the groups to look at in every step: with a schedule, or with values that may change in silence."""
+        groups = optimizer.param_groups
         self._scheduled: list[Any] = [group for group in groups if "updates" in group]
-        self._silent = {id(group) for group in groups if not _tells_all(group)}
+        self._silent = {id(group) for group in groups if not _tells_all(group, optimizer.capturable)}
 
     def step(self, optimizer: AttachedOptimizer) -> None:
         """Update every parameter that has a gradient, once; what is refused leaves all of them as they were."""
@@ -126,7 +127,7 @@ class GroupStepper:
         if changed and not self._groups_stand(optimizer, plan, changed):
             return None
         if changed:
-            self._sort(self._groups)
+            self._sort(optimizer)
         same = same_objects([*chain.from_iterable(self._lists)], self._every)
         if same and self._sharded:
             same = same_objects([*map(local, self._params)], plan.params)
@@ -179,7 +180,7 @@ class GroupStepper:
         self._params = [param for _, param in made]
         self._every = [param for *_, param in members]
         self._sharded = any(map(is_sharded, self._every))
-        plan = Plan(items, self._gradients(), settings, optimizer.shared_sums())
+        plan = Plan(items, self._gradients(), settings, optimizer.shared_sums(), capturable=optimizer.capturable)
         # Nothing was refused: only now are states put in place.
         self._states: Any = optimizer.state
         self._slots = [
@@ -311,10 +312,16 @@ def is_not_zero(grad: Tensor | None) -> bool:
     return grad is not None and bool(torch.count_nonzero(grad))
 
 
-def _tells_all(group: dict[str, Any]) -> bool:
-    """Whether no value can change without the group's knowledge, as lists, tensors and arrays can."""
-    return all(_fixed(value) for key, value in group.items() if key not in _NOT_VALUES)
+def _tells_all(group: dict[str, Any], capturable: bool) -> bool:
+    """Whether no value can change without the group's knowledge, as lists, tensors and arrays can.
+
+    Of a tensor the device asks anew itself at each step, where steps are captured and it is on the same device.
+    """
+    device = group["params"][0].device if capturable and group["params"] else None
+    return all(_fixed(value, device) for key, value in group.items() if key not in _NOT_VALUES)
 
 
-def _fixed(value: Any) -> bool:
-    return all(map(_fixed, value)) if isinstance(value, tuple) else isinstance(value, _IMMUTABLE)
+def _fixed(value: Any, device: torch.device | None) -> bool:
+    if isinstance(value, tuple):
+        return all(_fixed(item, device) for item in value)
+    return isinstance(value, _IMMUTABLE) or (isinstance(value, Tensor) and value.device == device)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Protocol
 
 from neon.engine import threads
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from neon.engine.kernel import Kernel
 
 # Device type -> the module of this package that serves it; every other device is served by eager.
-DEVICES = {"cpu": "numba"}
+DEVICES = {"cpu": "numba", "cuda": "triton", "xpu": "triton"}
 
 
 class Executable(Protocol):
@@ -33,7 +34,7 @@ _prepared: dict[tuple[str, Kernel], Executable] = {}
 def use_backend(name: str) -> Iterator[None]:
     """Serve every device by one backend for the plans that are made inside the context."""
     global _forced
-    allowed = ("eager", *DEVICES.values())
+    allowed = ("eager", *dict.fromkeys(DEVICES.values()))
     if name not in allowed:
         raise ValueError(f"Unknown backend {name!r}. Choose one of {', '.join(map(repr, allowed))}.")
     before, _forced = _forced, name
@@ -48,9 +49,24 @@ def forced() -> str | None:
     return _forced
 
 
-def prepare(kernel: Kernel, device: str) -> Executable:
-    """The executable form of a kernel on a device; made once in a process."""
+def serving(device: str) -> str:
+    """The backend that serves a type of device here; without Triton, eager does what Triton would."""
     name = _forced or DEVICES.get(device, "eager")
+    if name == "triton" and not _has_triton():
+        if _forced:
+            raise ModuleNotFoundError("The backend 'triton' needs the package of that name: pip install triton")
+        return "eager"
+    return name
+
+
+@lru_cache(maxsize=1)
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def prepare(kernel: Kernel, device: str) -> Any:
+    """The executable form of a kernel on a device; made once in a process."""
+    name = serving(device)
     with threads.compiling:
         if (name, kernel) not in _prepared:
             backend = importlib.import_module(f"{__name__}.{name}")

@@ -170,7 +170,7 @@ def _store(target: Tensor, value: Tensor) -> None:
 
 def _sum_of_squares(x: Tensor) -> Tensor:
     """Σx² of each chunk in float64, in the order that every backend keeps: rows, blocks, then lanes pairwise."""
-    x = x.to(torch.float64)
+    x = (x.cpu() if x.device.type == "mps" else x).to(torch.float64)  # which Metal has not
     chunks = -(-x.numel() // CHUNK)
     # Zeros that fill the last block, or the last chunk of several, change no sum.
     blocks = CHUNK // (ROWS * LANES) if chunks > 1 else max(1, -(-x.numel() // (ROWS * LANES)))

@@ -1,0 +1,74 @@
+"""The Triton backend: a kernel printed as source for a GPU, and how its functions are launched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neon.engine import cache
+from neon.engine.backends.triton_source import counts, numbers_of, reductions_of, source
+from neon.engine.kernel import Kernel
+
+__all__ = ["Launch", "Triton", "counts", "numbers_of", "prepare", "reductions_of", "source", "sums"]
+
+# Elements that a program holds in registers at a time, and those that it updates: whole blocks of 8-bit states.
+TILE, PART = 1024, 8192
+# Rows of the table of numbers that one program computes.
+NUMBER_ROWS = 128
+# Sums are rounded as they are written: a multiplication and an addition are two operations.
+LAUNCH = {"num_warps": 4, "enable_fp_fusion": False}
+
+
+class Triton:
+    """The functions of a kernel, by stage: what computes its numbers, if it reads any, and what updates or sums."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        text = source(kernel)
+        module = cache.module(kernel.name, text)
+        stages = range(len(kernel.stages))
+        self.numbers = [module.get(f"numbers_{n}") for n in stages]
+        self.stages = [module[f"stage_{n}"] for n in stages]
+
+
+class Launch:
+    """A function with the tables that it works on: what is done once is not done at each step."""
+
+    def __init__(self, function: Any, grid: tuple[int, ...], arguments: Sequence[Any], **constants: Any) -> None:
+        self._function, self._grid = function, (*grid, 1, 1)[:3]
+        self._arguments, self._constants = arguments, constants
+        self._device = arguments[0].device.index
+        self._compiled: Any = None
+
+    def __call__(self) -> None:
+        """Launch it, on the current stream of the device that the tables are on."""
+        if self._device is None or self._device == torch.accelerator.current_device_index():
+            self._run()
+        else:
+            with torch.accelerator.device_index(self._device):
+                self._run()
+
+    def _run(self) -> None:
+        if self._compiled is None:
+            # What has been compiled is called past Triton's search for it; the interpreter compiles nothing.
+            self._compiled = self._function[self._grid](*self._arguments, **self._constants, **LAUNCH)
+            if self._compiled is not None:
+                self._compiled = partial(self._compiled[self._grid], *self._arguments, *self._constants.values())
+        else:
+            self._compiled()
+
+
+def sums(addresses: Tensor, ends: Tensor, totals: Tensor, longest: int) -> Launch:
+    """What adds up the float64 at some addresses, from each end to the next, exactly but for one rounding."""
+    from neon.engine.backends.triton_intrinsics import sum_up
+
+    lanes = min(1024, 1 << max(longest - 1, 0).bit_length())
+    return Launch(sum_up, (len(totals),), (addresses, ends, totals), LANES=lanes)
+
+
+def prepare(kernel: Kernel) -> Triton:
+    """Print the kernel; Triton compiles it, for the device at hand, when it is launched first."""
+    return Triton(kernel)

@@ -1,0 +1,87 @@
+"""On a GPU, what the interpreter cannot show: every rule beside the processor's, without a wait, and in a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from rule_cases import RULES, make
+from test_storage import tensors_of
+from torch import Tensor
+
+from neon.engine import use_backend
+from neon.optimizers import Adam
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="There is no GPU here.")
+SIZES = (3, 4097, 200_003)
+FORMATS: dict[str, dict[str, Any]] = {
+    "float32": {},
+    "bfloat16": {"state_dtype": "bfloat16", "stochastic_round": True},
+    "int8": {"state_dtype": "int8", "master": "split"},
+}
+
+
+def steps(rule: str, option: str, format: str, device: str) -> Iterator[list[Tensor]]:
+    """Weights and states after each of some steps."""
+    generator = torch.Generator().manual_seed(0)
+    dtype = torch.float32 if format == "float32" else torch.bfloat16
+    params = [torch.randn(n, generator=generator).to(device, dtype).requires_grad_() for n in SIZES]
+    opt = make(rule, option, **FORMATS[format]).attach(params)
+    for _ in range(4):
+        for p in params:
+            p.grad = torch.randn(p.shape, generator=generator).to(device, dtype)
+        opt.step()
+        yield [t.detach().cpu().clone() for p in params for t in (p, *tensors_of(opt.state[p]))]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("option", ["plain", "all"])
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_is_the_processors(rule: str, option: str, format: str) -> None:
+    for ours, theirs in zip(steps(rule, option, format, "cuda"), steps(rule, option, format, "cpu"), strict=True):
+        for x, y in zip(ours, theirs, strict=True):
+            assert torch.equal(x, y), f"{(x != y).sum().item()} of {x.numel()} elements differ"
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_no_step_waits_for_the_device(clip: float | None) -> None:
+    params = [torch.randn(n, device="cuda", requires_grad=True) for n in SIZES]
+    opt = Adam(gradient_clip_norm=clip).attach(params)
+    for step in range(5):
+        for p in params:
+            p.grad = torch.randn_like(p)
+        torch.cuda.set_sync_debug_mode("error" if step > 1 else "default")
+        try:
+            opt.step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_captured_step_follows_its_rate() -> None:
+    params = [torch.randn(n, device="cuda", requires_grad=True) for n in SIZES]
+    expected = [p.detach().cpu().requires_grad_() for p in params]
+    opt = Adam().attach(params, capturable=True)
+    opt.param_groups[0]["lr"] = torch.tensor(0.1, device="cuda")
+    for p, e in zip(params, expected, strict=True):
+        p.grad, e.grad = torch.ones_like(p), torch.ones_like(e)
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            opt.step()
+    stream.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        opt.step()
+    with use_backend("eager"):
+        other = Adam(learning_rate=0.1).attach(expected)
+        for rate in (0.1, 0.1, 0.1, 0.2, 0.05):
+            other.param_groups[0]["lr"] = rate
+            other.step()
+    for rate in (0.2, 0.05):
+        opt.param_groups[0]["lr"].fill_(rate)
+        graph.replay()
+    for p, e in zip(params, expected, strict=True):
+        torch.testing.assert_close(p.detach().cpu(), e.detach(), rtol=1e-6, atol=1e-7)
+        assert float(opt.state[p]["step"]) == 5.0

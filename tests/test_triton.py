@@ -1,0 +1,570 @@
+"""The GPU's kernels, run by Triton's interpreter: every rule, option, format and rounding against the eager backend."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rule_cases
+import torch
+from rule_cases import CASES, RULES, assert_same_bits, make, moments, run
+from test_kernels import REQUIRED, kernel_of
+from test_kernels import RULES as CLASSES
+from test_storage import BITS, assert_same, options, small, tensors_of, train
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+import neon.engine
+import neon.torch
+from neon.engine import backends, device, plan, use_backend
+from neon.engine.backends import triton
+from neon.engine.batch import Batch
+from neon.engine.device import DeviceBatch
+from neon.engine.kernel import CHUNK, LANES
+from neon.engine.settings import Item
+from neon.optimizers import Adam, GradientDescentMomentum, Lion, MultiOptimizer, Optimizer
+from neon.optimizers.functions import exp, log, maximum, minimum, norm, power_of_two, sign, sqrt, where
+
+__all__ = ["small"]
+pytest.importorskip("triton", reason="Triton is for Linux")
+pytestmark = [
+    pytest.mark.skipif("TRITON_INTERPRET" not in os.environ, reason="There is a GPU: set TRITON_INTERPRET=1"),
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore::RuntimeWarning:triton"),  # of numpy, which the interpreter computes with
+]
+STORED = Path(__file__).parent / "kernels" / "triton"
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+# Fewer and smaller than the shared table's, for the interpreter is slow; several tiles of several programs even so.
+SHAPES: list[tuple[tuple[int, ...], str]] = [
+    ((0,), "contiguous"),
+    ((2600,), "contiguous"),
+    ((5, 4), "transposed"),
+    ((6, 9), "gradient transposed"),
+    ((4, 6), "gradient expanded"),  # data() takes the last for that
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shapes() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rule_cases, "SHAPES", SHAPES)
+        patch.setattr(triton, "PART", 2048)
+        rule_cases.data.cache_clear()
+        yield
+    rule_cases.data.cache_clear()
+
+
+def ulps(a: Tensor, b: Tensor) -> float:
+    """How far two tensors are apart at most, in units of the last place of the second."""
+    a, b = a.flatten(), b.flatten()
+    apart = ~((a == b) | (a.isnan() & b.isnan()))
+    unit = torch.nextafter(b.abs(), torch.tensor(float("inf"), dtype=b.dtype)) - b.abs()
+    return float(((a - b).abs() / unit)[apart].max()) if apart.any() else 0.0
+
+
+DOUBLES = [(rule, option) for rule, option in CASES if option in ("plain", "all")]
+
+
+@pytest.mark.parametrize(
+    ("rule", "option", "dtype"), [*((*c, torch.float32) for c in CASES), *((*c, torch.float64) for c in DOUBLES)]
+)
+def test_every_rule_under_every_option(rule: str, option: str, dtype: torch.dtype) -> None:
+    how = "attach" if dtype == torch.float64 else "optimize"
+    eager, gpu = (run(rule, option, dtype, backend=backend, how=how, steps=2) for backend in ("eager", "triton"))
+    assert_same_bits(gpu, eager)
+
+
+@pytest.mark.parametrize("rule", ["momentum", "adam", "adamw", "shift"])
+def test_over_many_steps(rule: str) -> None:
+    """Of float64 the powers of numbers are not the host's to the last bit; rounded to float32 they are."""
+    for dtype, farthest in ((torch.float32, 0.0), (torch.float64, 4.0)):
+        ends = [trained(backend, new(20, dtype=dtype), make(rule, "plain"), 20) for backend in ("eager", "triton")]
+        assert max(map(ulps, *ends)) <= farthest
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(("rule", "form", "dtype", "rounds"), dict.fromkeys(BITS))
+def test_every_rule_in_every_format(rule: str, form: str, dtype: torch.dtype, rounds: bool | int) -> None:
+    """Random bits are the same ones: what is rounded by them is equal bit for bit."""
+    more = {**options(rule, form), "stochastic_round": rounds}
+    eager, gpu = (train(rule, "attach", dtype, backend=backend, steps=2, **more) for backend in ("eager", "triton"))
+    assert_same(eager, gpu)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("form", ["int8", "split"])
+def test_every_option_in_few_bits(form: str) -> None:
+    ends = [
+        train("adam", "attach", torch.bfloat16, backend=backend, option="all", steps=2, **options("adam", form))
+        for backend in ("eager", "triton")
+    ]
+    assert_same(*ends)
+
+
+SPECIAL = [0.0, -0.0, math.inf, -math.inf, math.nan, 1e-40, -1e-40, 3e38, -3e38, 1e-20, 1.0]
+
+
+@pytest.mark.parametrize("option", ["plain", "clip by value", "parameter clip"])
+@pytest.mark.parametrize("rule", RULES)
+def test_special_values_come_out_alike(rule: str, option: str) -> None:
+    results = []
+    for backend in ("eager", "triton"):
+        p = torch.nn.Parameter(torch.tensor(SPECIAL).repeat(len(SPECIAL)))
+        with use_backend(backend):
+            attached = make(rule, option).attach([p])
+            for _ in range(2):
+                p.grad = torch.tensor(SPECIAL).repeat_interleave(len(SPECIAL))
+                attached.step()
+        results.append([p.detach(), *moments(attached, p)])
+    for x, y in zip(*results, strict=True):
+        assert torch.equal(x.isnan(), y.isnan())
+        assert torch.equal(x.nan_to_num(7.0).view(torch.int32), y.nan_to_num(7.0).view(torch.int32))
+
+
+# -- reductions ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_norms_are_the_same_to_the_last_bit(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    sizes = [1, LANES - 1, LANES + 1, 2047, 2049, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 17]
+    grads = [torch.randn(n, generator=generator, dtype=dtype) * 10 ** (n % 7) for n in sizes]
+    updates = []
+    for backend in ("eager", "triton"):
+        params = [torch.zeros(n, dtype=dtype, requires_grad=True) for n in sizes]
+        for param, grad in zip(params, grads, strict=True):
+            param.grad = grad.clone()
+        with use_backend(backend):
+            GradientDescentMomentum(1.0, 0.0, gradient_clip_norm=1.0).attach(params).step()
+        updates.append([param.detach() for param in params])
+    assert_same(*updates)
+
+
+class Everything(Optimizer):
+    """A rule with every operation on numbers, a norm for each tensor, and one of what that has made."""
+
+    @staticmethod
+    def rule(w, g, a=1.0, b=0.0, *, lr=0.01, p=1.5, step=0):  # type: ignore[no-untyped-def]
+        scaled = g / norm(g)
+        a = where(g > 0, exp(-abs(g)) + a**p, minimum(a, 0.5) + log(1.0 + g * g))
+        b = maximum(b, sign(scaled) * power_of_two(g)) / norm(scaled * 3.0 + w)
+        return w - lr * step * (scaled + sqrt(a)) * lr ** (-b), a, b
+
+
+def trained(backend: str, params: list[Tensor], optimizer: Any, steps: int = 2, seed: int = 1) -> list[Tensor]:
+    """Weights and states after some steps."""
+    generator = torch.Generator().manual_seed(seed)
+    with use_backend(backend):
+        attached = optimizer.attach(params) if isinstance(optimizer, Optimizer) else optimizer(params)
+        for _ in range(steps):
+            for param in params:
+                param.grad = torch.randn(param.shape, generator=generator, dtype=torch.float32).to(param.dtype)
+            attached.step()
+    return [*(p.detach() for p in params), *(t for p in params for t in tensors_of(attached.state[p]))]
+
+
+def new(*sizes: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(n, generator=generator).to(dtype).requires_grad_() for n in sizes]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_rule_with_every_operation(dtype: torch.dtype) -> None:
+    eager, gpu = (trained(backend, new(70, 2500, dtype=dtype), Everything()) for backend in ("eager", "triton"))
+    # torch's powers, exponentials and logarithms are themselves off by a unit, and add up over the steps.
+    assert max(map(ulps, gpu, eager)) <= (16.0 if dtype == torch.float64 else 4.0)
+
+
+def mixed(dtypes: list[torch.dtype]) -> list[Tensor]:
+    return [p for i, dtype in enumerate(dtypes) for p in new(300, dtype=dtype, seed=i)]
+
+
+# Many rows of numbers; sums over several kernels, within each other, and to be added up by the host.
+TOGETHER: dict[str, tuple[Any, Any]] = {
+    "one norm over several formats": (lambda: mixed(DTYPES), Adam(gradient_clip_norm=1.0)),
+    "norms within norms": (
+        lambda: torch.nn.ParameterDict({f"{name}{i}": p for name in "ab" for i, p in enumerate(mixed(DTYPES[:2]))}),
+        MultiOptimizer(
+            {"default": Adam(gradient_clip_norm=0.1), "a*": Lion(learning_rate=1e-3, gradient_clip_norm=0.2)},
+            gradient_clip_norm=0.3,
+        ),
+    ),
+    "groups": (
+        lambda: [{"params": [p], "lr": 0.1 / (i + 1)} for i, p in enumerate(new(*[3] * (triton.NUMBER_ROWS + 2)))],
+        Adam(gradient_clip_norm=1.0),
+    ),
+    "guarded": (lambda: new(10, 300), lambda params: Adam(gradient_clip_norm=1.0).attach(params, skip_nonfinite=True)),
+    "in the backward pass": (
+        lambda: new(10, 300),
+        lambda params: Adam().attach(params, in_backward=True, gradient_clip_previous_norm=0.5),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TOGETHER)
+def test_tensors_that_are_updated_together(case: str) -> None:
+    ends = []
+    for backend in ("eager", "triton"):
+        make_target, optimizer = TOGETHER[case]
+        target = make_target()
+        generator = torch.Generator().manual_seed(1)
+        with use_backend(backend):
+            attached = optimizer.attach(target) if isinstance(optimizer, Optimizer) else optimizer(target)
+            params = [p for group in attached.param_groups for p in group["params"]]
+            for _ in range(2):
+                noise = [torch.randn(p.shape, generator=generator).to(p.dtype) for p in params]
+                sum((p * n).sum() for p, n in zip(params, noise, strict=True)).backward()  # type: ignore[union-attr]
+                attached.step()
+                attached.zero_grad()
+        ends.append([*(p.detach() for p in params), *(t for p in params for t in tensors_of(attached.state[p]))])
+    assert_same(*ends)
+
+
+def test_a_step_that_is_skipped_changes_nothing() -> None:
+    params = new(10, 300)
+    with use_backend("triton"):
+        opt = Adam(gradient_clip_norm=1.0).attach(params, skip_nonfinite=True)
+        for bad in (False, True, False):
+            for p in params:
+                p.grad = torch.ones_like(p)
+            if bad:
+                params[1].grad[7] = math.nan
+                before = [t.clone() for p in params for t in (p, *tensors_of(opt.state[p]))]
+            opt.step()
+            if bad:
+                assert_same([t for p in params for t in (p, *tensors_of(opt.state[p]))], before)
+    assert opt.skipped_steps == 1
+    assert opt.last_nonfinite == "params[1] of 'default'"
+    with use_backend("eager"):
+        other = new(10, 300)
+        for p in other:
+            p.grad = torch.ones_like(p)
+        again = Adam(gradient_clip_norm=1.0).attach(other)
+        again.step()
+        again.step()
+    assert_same([p.detach() for p in params], [p.detach() for p in other])
+
+
+# -- from step to step -----------------------------------------------------------------------------
+
+
+def changes(params: list[Tensor], opt: Any, generator: torch.Generator) -> Iterator[None]:
+    """Steps between which something changes that the tables on the device have to follow."""
+
+    def step(*without: int) -> None:
+        for i, p in enumerate(params):
+            p.grad = None if i in without else torch.randn(p.shape, generator=generator)
+        opt.step()
+
+    step()
+    step(1)
+    step(0)
+    yield step()
+    opt.param_groups[0]["lr"] = 0.5
+    yield step()
+    opt.param_groups[0]["lr"] = torch.tensor(0.25)
+    step()
+    opt.param_groups[0]["lr"].fill_(0.125)
+    yield step()
+    opt.load_state_dict(opt.state_dict())
+    yield step()
+    opt.state[params[0]]["step"].fill_(50.0)
+    step()
+    yield step()
+    params[1].data = params[1].detach()[1:].clone()[3:]  # off the 16 bytes
+    opt.state.clear()
+    step()
+    yield step()
+
+
+@pytest.mark.parametrize("option", [{}, {"gradient_clip_norm": 1.0}, {"stochastic_round": 10}])
+def test_what_changes_between_steps_is_followed(option: dict[str, Any]) -> None:
+    ends: list[list[list[Tensor]]] = []
+    for backend in ("eager", "triton"):
+        params = new(40, 300)
+        with use_backend(backend):
+            opt = Adam(learning_rate=0.1, **option).attach(params)
+            run = changes(params, opt, torch.Generator().manual_seed(2))
+            ends.append([[t.detach().clone() for p in params for t in (p, *tensors_of(opt.state[p]))] for _ in run])
+    for eager, gpu in zip(*ends, strict=True):
+        assert_same(eager, gpu)
+
+
+@pytest.mark.parametrize("rule", ["adam", "momentum"])
+def test_changing_a_number_never_compiles(rule: str) -> None:
+    params, counts = new(300), set()
+    with use_backend("triton"):
+        attached = make(rule, "all").attach(params)
+        for step in range(3):
+            params[0].grad = torch.ones(300)
+            attached.step()
+            counts.add(neon.engine.compilations())
+            attached.param_groups[0].update(lr=0.1 * step, weight_decay=0.1 * step, gradient_clip_norm=3.0 + step)
+    assert len(counts) == 1
+
+
+@pytest.mark.parametrize("offset", [0, 1, 2, 4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_memory_of_any_alignment(offset: int, dtype: torch.dtype) -> None:
+    ends = []
+    for backend in ("eager", "triton"):
+        base = new(3000, dtype=dtype)[0].detach()
+        ends.append(trained(backend, [base[offset:].requires_grad_()], Adam(stochastic_round=True)))
+        assert torch.equal(base[:offset], new(3000, dtype=dtype)[0][:offset])
+    assert_same(*ends)
+
+
+def test_tensors_of_more_than_two_to_the_31_elements(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their memory is only reserved: of the chunks, but the last two are computed, by both kernels."""
+    size = 2**31 + CHUNK + 1000
+    make_chunks = Batch._make_chunks
+
+    def last_two(batch: Batch, sizes: Any) -> None:
+        make_chunks(batch, sizes)
+        batch.chunks = batch.chunks[-2:]
+        batch._chunk_ranges = [slice(0, 2)]
+
+    monkeypatch.setattr(Batch, "_make_chunks", last_two)
+    ends = []
+    for backend in ("numba", "triton"):
+        param, grad = (torch.empty(size, dtype=torch.bfloat16) for _ in range(2))
+        (values, grads) = new(CHUNK + 1000, CHUNK + 1000, dtype=torch.bfloat16)
+        param[2**31 :], grad[2**31 :] = values.detach(), grads.detach()
+        param.requires_grad_().grad = grad
+        with use_backend(backend):
+            GradientDescentMomentum(0.1, 0.0, True).attach([param]).step()
+        ends.append(param.detach()[2**31 :].clone())
+    assert not torch.equal(ends[0], values)
+    assert torch.equal(*ends)
+
+
+# -- who runs what ---------------------------------------------------------------------------------
+
+
+def test_devices_have_their_backends(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = ("cpu", "cuda", "xpu", "mps", "meta")
+    assert [*map(backends.serving, devices)] == ["numba", "triton", "triton", "eager", "eager"]
+    monkeypatch.setattr(backends, "_has_triton", lambda: False)
+    assert [*map(backends.serving, devices)] == ["numba", "eager", "eager", "eager", "eager"]
+    with use_backend("triton"), pytest.raises(ModuleNotFoundError, match="pip install triton"):
+        backends.serving("cpu")
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_devices_may_meet_in_one_optimizer(clip: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel each by Triton and by numba; where a norm goes over both, the host adds up."""
+    turns = itertools.cycle(["triton", "triton", "numba", "numba"])  # asked for the batch, then for its kernel
+    expected = trained("eager", mixed(DTYPES), Adam(gradient_clip_norm=clip))
+    for module in (backends, plan):
+        monkeypatch.setattr(module, "serving", lambda device: next(turns))
+    params = mixed(DTYPES)
+    opt = Adam(gradient_clip_norm=clip).attach(params)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(2):
+        for p in params:
+            p.grad = torch.randn(p.shape, generator=generator).to(p.dtype)
+        opt.step()
+    made = opt._stepper._plan._batches  # type: ignore[union-attr]
+    assert [isinstance(batch, DeviceBatch) for batch in made] == [True, False, True, False]
+    assert_same([*(p.detach() for p in params), *(t for p in params for t in tensors_of(opt.state[p]))], expected)
+
+
+class Twice:
+    """Two processes that hold the same."""
+
+    alike = True
+
+    def gather(self, values: list[float]) -> list[list[float]]:
+        return [values, values]
+
+
+def test_sums_may_go_over_processes() -> None:
+    ends = []
+    for backend in ("eager", "triton"):
+        optimizer, params, states = Adam(gradient_clip_norm=1.0), new(300, 20), new(300, 20, 300, 20, seed=1)
+        settings = optimizer.settings(optimizer.group())
+        own = [s.detach().abs() for s in states]
+        items = [Item(str(i), p, [own[i], own[i + 2]], torch.tensor(0.0), 0, i, Twice()) for i, p in enumerate(params)]
+        grads = [p.detach().clone() for p in params]
+        with use_backend(backend):
+            made = plan.Plan(items, grads, [settings])
+            made.step(grads)
+            made.step(grads)
+        ends.append([*(p.detach() for p in params), *own])
+        assert [*made.totals.values()] == pytest.approx([2 * sum(float(g.square().sum()) for g in grads)])
+    assert_same(*ends)
+
+
+def test_nothing_is_read_back_within_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under clip by norm too: neither the host's numbers nor its sums are asked for."""
+    params = new(300, 20)
+    with use_backend("triton"):
+        opt = Adam(gradient_clip_norm=1.0).attach(params)
+        for p in params:
+            p.grad = torch.ones_like(p)
+        opt.step()
+        opt.step()
+        monkeypatch.setattr(device.DevicePass, "partials", None)
+        monkeypatch.setattr(DeviceBatch, "_put", None)
+        sent: list[Any] = []
+        monkeypatch.setattr(DeviceBatch, "_send", lambda batch, array, table: sent.append(array))
+        opt.step()
+        assert not sent
+        opt.param_groups[0]["lr"] = 0.1
+        opt.step()
+        assert len(sent) == 1
+
+
+# -- steps that are captured -----------------------------------------------------------------------
+
+
+class Graph(TorchDispatchMode):
+    """What a graph of the device would hold: launches and writes of a step, to be done again without the host."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self._done: list[Callable[[], Any]] = []
+        launch = triton.Launch.__call__
+
+        def record(launched: triton.Launch) -> None:
+            self._done.append(partial(launch, launched))
+            with _disable_current_modes():  # the interpreter's own operations are not the device's
+                launch(launched)
+
+        self._patch = partial(monkeypatch.setattr, triton.Launch, "__call__")
+        self._launch, self._record = launch, record
+
+    def __enter__(self) -> Graph:
+        self._patch(self._record)
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._patch(self._launch)
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert function is not torch.ops.aten._local_scalar_dense.default, "a graph has no host to read a number"
+        if function._schema.is_mutable:
+            self._done.append(partial(function, *args, **kwargs or {}))
+        return function(*args, **kwargs or {})
+
+    def replay(self) -> None:
+        for operation in self._done:
+            operation()
+
+
+@pytest.mark.parametrize("option", [{}, {"gradient_clip_norm": 1.0}, {"stochastic_round": 10, "state_dtype": "int8"}])
+def test_captured_steps_follow_rate_count_and_gradients(
+    option: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Replayed, with the rate changed in its tensor: as steps one by one are by the eager backend."""
+    rates = [0.1, 0.1, 0.2, 0.05]
+    noise = [new(5000, 20, seed=9 + step) for step in range(len(rates) + 1)]
+    graph, ends = Graph(monkeypatch), []
+    for backend in ("eager", "triton"):
+        params = new(5000, 20)
+        grads = [torch.empty_like(p) for p in params]
+        for p, g in zip(params, grads, strict=True):
+            p.grad = g
+        with use_backend(backend):
+            opt = Adam(**option).attach(params, capturable=backend == "triton")
+            lr = opt.param_groups[0]["lr"] = torch.tensor(rates[0])
+            for step, rate in enumerate([rates[0], *rates]):
+                for g, values in zip(grads, noise[step], strict=True):
+                    g.copy_(values.detach())
+                lr.fill_(rate)
+                if backend == "eager" or step < 2:
+                    opt.step()
+                    continue
+                if step == 2:
+                    with graph:
+                        opt.step()
+                else:
+                    graph.replay()
+        ends.append([*(p.detach() for p in params), *(t for p in params for t in tensors_of(opt.state[p]))])
+        assert [float(opt.state[p]["step"]) for p in params] == [5.0, 5.0]
+    assert_same(*ends)
+    # What the host then does itself goes on from what the replays have left.
+    params[1].grad = None
+    with use_backend("triton"):
+        opt.step()
+    assert [float(opt.state[p]["step"]) for p in params] == [6.0, 5.0]
+
+
+@pytest.mark.parametrize("option", ["skip_nonfinite", "partitioned", "in_backward"])
+def test_what_the_host_decides_cannot_be_captured(option: str) -> None:
+    with pytest.raises(ValueError, match=f"{option} cannot be had with capturable=True"):
+        Adam().attach(new(3), capturable=True, **{option: True})
+
+
+def test_the_processor_captures_nothing() -> None:
+    message = "capturable=True asks for steps .* a device that Triton serves, such as cuda; some are on cpu"
+    with pytest.raises(ValueError, match=message):
+        Adam().attach(new(3), capturable=True)
+    with use_backend("triton"):
+        opt = Adam().attach(params := new(3), capturable=True)
+    params[0].grad = torch.ones(3)
+    with pytest.raises(ValueError, match=message):
+        opt.step()
+
+
+def test_torchs_classes_by_name_can_be_captured() -> None:
+    ends = []
+    for library in (neon.torch, torch.optim):
+        [param] = params = new(300)
+        with use_backend("triton"):
+            opt = library.Adam(params, torch.tensor(0.1), capturable=library is neon.torch)
+            for _ in range(2):
+                param.grad = torch.ones(300)
+                opt.step()
+        ends.append(param.detach())
+    torch.testing.assert_close(*ends, rtol=1e-6, atol=1e-7)
+    assert "capturable" in opt.state_dict()["param_groups"][0]
+
+
+# -- the source ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "optimizer", "dtype"),
+    [
+        *((cls.__name__.lower(), cls(*REQUIRED.get(cls, ())), torch.float32) for cls in CLASSES),
+        ("adam_int8", Adam(state_dtype="int8"), torch.bfloat16),
+        ("adam_every_option", Adam(True, 1e-3, 0.9, 0.999, 1e-8, 1.0, 0.1, 2.0, wdecay=0.1), torch.bfloat16),
+    ],
+)
+def test_source_is_the_stored_one(name: str, optimizer: Optimizer, dtype: torch.dtype) -> None:
+    """After a change on purpose, run the tests with NEON_STORE_KERNELS=1 and read the difference."""
+    source = triton.source(kernel_of(optimizer, dtype))
+    path = STORED / f"{name}.txt"
+    if os.environ.get("NEON_STORE_KERNELS"):
+        STORED.mkdir(exist_ok=True)
+        path.write_text(source, encoding="utf-8")
+    assert source == path.read_text(encoding="utf-8")
+
+
+def test_kernels_compile_for_a_gpu() -> None:
+    """To the instructions of an H100, by a process that does not interpret: in 16 bytes where memory is aligned."""
+    program = Path(__file__).with_name("triton_compiled.py")
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    run = subprocess.run([sys.executable, program], check=True, env=environment, capture_output=True, text=True)
+    found = {name: json.loads(counts) for name, counts in re.findall(r"^(.+): (\{.*\})$", run.stdout, re.M)}
+    assert len(found) == 15
+    # A whole tile of 1024 float32 in 128 threads is two accesses of 16 bytes for each tensor, of bfloat16 one.
+    assert found["adam stage 1, aligned"]["ld.global.v4.b32"] == 8
+    assert found["adam stage 1, aligned"]["st.global.v4.b32"] == 6
+    assert "ld.global.v4.b32" not in found["adam stage 1"]
+    assert found["bfloat16 stage 0, aligned"]["ld.global.v4.b32"] == 4
+    for counts in found.values():
+        assert not any(name.startswith("fma.rn.f32") for name in counts)  # an operation is rounded when it is written
+        assert not any(name.startswith(("div.full", "div.approx", "sqrt.approx")) for name in counts)
