@@ -70,7 +70,7 @@ def test_a_whole_run_has_every_rule_shape_and_option_and_every_target() -> None:
         }
     assert {"Lion", "ShiftAdaMax", *PEERS} == set(exported_rules())
     on_a_gpu = lines(list(KINDS), list(exported_rules()), list(SHAPES), list(OPTIONS), "cuda")
-    assert {(e.kind, e.device) for e in on_a_gpu} == {("step", "cuda"), ("rounding", "cuda")}
+    assert {(e.kind, e.device) for e in on_a_gpu} == {(kind, "cuda") for kind in ("step", "rounding", "states")}
     assert [target.what for target in TARGETS if not any(map(target.covers, every + on_a_gpu))] == []
 
 

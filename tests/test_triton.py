@@ -111,6 +111,15 @@ def test_every_option_in_few_bits(form: str) -> None:
     assert_same(*ends)
 
 
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("kept", ["float32", "bfloat16"])
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_with_averages_of_weights(rule: str, kept: str) -> None:
+    more = {"weight_average": 0.75, "state_dtype": {"weight_average": kept}}
+    ends = [train(rule, "attach", torch.bfloat16, backend=backend, steps=2, **more) for backend in ("eager", "triton")]
+    assert_same(*ends)
+
+
 SPECIAL = [0.0, -0.0, math.inf, -math.inf, math.nan, 1e-40, -1e-40, 3e38, -3e38, 1e-20, 1.0]
 
 
