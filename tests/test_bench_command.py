@@ -169,7 +169,7 @@ def test_threads_are_put_back() -> None:
         (["--rules", "Adm"], "rules has no 'Adm'. Did you mean 'Adam'?"),
         (["--rules", ""], "rules has no ''."),
         (["--shapes", "small"], "shapes has no 'small'."),
-        (["--shapes", "xyz"], "Write some of large,resnet50,gpt2,tiny,groups."),
+        (["--shapes", "xyz"], "Write some of large,resnet50,gpt2,llama1b,tiny,groups."),
         (["--options", "plain,nrm"], "options has no 'nrm'. Did you mean 'norm'?"),
         (["--kinds", "speed"], "kinds has no 'speed'."),
         (["--kinds", "start", "--rules", "Lion"], "nothing is left to measure"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from neon.bench.backward import NETWORKS, measure_backward
 from neon.bench.formats import measure_kept, measure_rounding, measure_states
 from neon.bench.memory import measure_memory
+from neon.bench.shapes import SHAPES
 from neon.bench.spec import Line, Settings
 from neon.bench.start import measure_start
 from neon.bench.steps import measure_step
@@ -69,6 +70,9 @@ KINDS = {
 }
 
 
+_ON_GPU = {name for name, shapes in SHAPES.items() if shapes.on_gpu}
+
+
 def lines(
     kinds: Sequence[str], rules: Sequence[str], shapes: Sequence[str], options: Sequence[str], device: str = "cpu"
 ) -> list[Line]:
@@ -78,6 +82,7 @@ def lines(
         for name in kinds
         if device in (KINDS[name].devices or (device,))
         for shape in KINDS[name].shapes or shapes
+        if device != "cpu" or shape not in _ON_GPU
         for rule in rules
         if rule in (KINDS[name].rules or rules)
         for option in KINDS[name].options or options

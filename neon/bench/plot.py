@@ -29,7 +29,7 @@ FEW_BITS = {
     "16 of 32 bits": ("16-bit states, of 32 bits", "#56B4E9"),
 }
 # Okabe and Ito's colours, which stay apart in every common form of colour blindness.
-COLOURS = dict(zip(SHAPES, ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"), strict=True))
+COLOURS = dict(zip(SHAPES, ("#0072B2", "#D55E00", "#009E73", "#56B4E9", "#CC79A7", "#E69F00"), strict=True))
 
 
 def save_figure(path: Path, report: Report) -> None:

@@ -42,6 +42,7 @@ def unit_of(value: float) -> str:
 
 FIGURES: dict[str, Callable[[float], str]] = {
     "seconds": seconds,
+    "host seconds": seconds,
     "speed-up": ratio,
     "over compiled": ratio,
     "of the limit": "{:.2f}".format,

@@ -18,6 +18,7 @@ class Shapes:
         steps: in a turn, so many that the clock is read seldom enough.
         past_cache: whether the tensors are too large for any cache, so that memory is the limit.
         grouped: whether each parameter is a parameter group of its own.
+        on_gpu: whether only a GPU is asked to step it: the memory of a small machine does not hold it.
     """
 
     tensors: tuple[TensorShape, ...]
@@ -25,6 +26,7 @@ class Shapes:
     steps: int = 1
     past_cache: bool = True
     grouped: bool = False
+    on_gpu: bool = False
 
     @property
     def elements(self) -> int:
@@ -55,10 +57,20 @@ def gpt2() -> tuple[TensorShape, ...]:
     return ((50257, width), (1024, width), *blocks, *normalization)
 
 
+def llama_1b() -> tuple[TensorShape, ...]:
+    """Llama 3.2 of 1 billion parameters (Meta 2024); the head is the token embedding."""
+    width, kept, hidden = 2048, 512, 8192
+    attention = [(width, width), (kept, width), (kept, width), (width, width)]
+    feed_forward = [(hidden, width), (hidden, width), (width, hidden)]
+    blocks = 16 * (attention + feed_forward + [(width,), (width,)])
+    return ((128256, width), *blocks, (width,))
+
+
 SHAPES = {
     "large": Shapes(((4096, 4096),) * 3, rounds=15),
     "resnet50": Shapes(resnet50(), rounds=15),
     "gpt2": Shapes(gpt2(), rounds=7),
+    "llama1b": Shapes(llama_1b(), rounds=7, on_gpu=True),
     "tiny": Shapes(((64,),) * 200, rounds=15, steps=20, past_cache=False),
     "groups": Shapes(((64,),) * 500, rounds=11, steps=10, past_cache=False, grouped=True),
 }

@@ -49,27 +49,42 @@ class Measured:
         return {who: statistics.median(times) for who, times in self.seconds.items()}
 
 
-def timed(contender: Contender, steps: int, device: str = "cpu") -> float:
-    """Seconds a step; where there are several, after one that is not counted, for they are to find its caches.
+class Turn(NamedTuple):
+    """Seconds a step, and of these what the host had to do; on a processor they are the same."""
 
-    Only here is the clock read: what returns before its work is done is to be waited for here.
+    seconds: float
+    host: float
+
+
+def timed(contender: Contender, steps: int, device: str = "cpu") -> Turn:
+    """One turn; where it has several steps, after one that is not counted, for they are to find its caches.
+
+    Only here is the clock read. A GPU, which goes on when the host has returned, tells its own time.
     """
     if contender.prepare is not None:
         contender.prepare()
     if steps > 1:
         contender.step()
-    _wait(device)
+    if device != "cpu":
+        return _timed_on_device(contender.step, steps, device)
     start = time.perf_counter()
     for _ in range(steps):
         contender.step()
-    _wait(device)
-    return (time.perf_counter() - start) / steps
+    seconds = (time.perf_counter() - start) / steps
+    return Turn(seconds, seconds)
 
 
-def _wait(device: str) -> None:
-    """Wait for what a device still has to do; a processor has done it."""
-    if device != "cpu":
-        torch.accelerator.synchronize(device)
+def _timed_on_device(step: Callable[[], Any], steps: int, device: str) -> Turn:
+    begin, end = (torch.Event(device, enable_timing=True) for _ in range(2))
+    torch.accelerator.synchronize(device)
+    begin.record()
+    start = time.perf_counter()
+    for _ in range(steps):
+        step()
+    host = time.perf_counter() - start
+    end.record()
+    end.synchronize()
+    return Turn(begin.elapsed_time(end) / 1e3 / steps, host / steps)
 
 
 def interleaved(contenders: Mapping[str, Contender], rounds: int, steps: int = 1, device: str = "cpu") -> Measured:
@@ -77,7 +92,7 @@ def interleaved(contenders: Mapping[str, Contender], rounds: int, steps: int = 1
 
     Two turns before that are not counted: states are made, kernels compiled.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    turns: dict[str, list[Turn]] = {name: [] for name in contenders}
     names = list(contenders)
     with no_collection():
         for contender in [*contenders.values()] * 2:
@@ -87,9 +102,14 @@ def interleaved(contenders: Mapping[str, Contender], rounds: int, steps: int = 1
             turn = number % len(names)
             order = names[turn:] + names[:turn]
             for name in order[:: -1 if number % 2 else 1]:
-                seconds[name].append(timed(contenders[name], steps, device))
+                turns[name].append(timed(contenders[name], steps, device))
         busy = watch.busy_with_others()
-    return Measured(seconds, busy)
+    measured = Measured({name: [turn.seconds for turn in taken] for name, taken in turns.items()}, busy)
+    if device != "cpu":
+        hosts = {name: statistics.median(turn.host for turn in taken) for name, taken in turns.items()}
+        measured.figures["host seconds"] = hosts[names[0]]
+        measured.details["host_seconds"] = hosts
+    return measured
 
 
 @contextmanager
