@@ -553,6 +553,30 @@ def test_source_is_the_stored_one(name: str, optimizer: Optimizer, dtype: torch.
     assert source == path.read_text(encoding="utf-8")
 
 
+class Shrinking(Optimizer):
+    """A rule that no other test compiles."""
+
+    @staticmethod
+    def rule(w, g, *, lr=0.01):  # type: ignore[no-untyped-def]
+        return w * 0.75 - lr * g
+
+
+def test_source_is_a_file_to_read_where_there_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "taken").write_text("a file, not a folder")
+    for place, files in (("cache", 1), ("taken", 0)):
+        monkeypatch.setenv("NEON_CACHE_DIR", str(tmp_path / place))
+        monkeypatch.setattr(backends, "_prepared", {})
+        [param] = trained("triton", new(300), Shrinking(), steps=1)[:1]
+        [expected] = trained("eager", new(300), Shrinking(), steps=1)[:1]
+        assert torch.equal(param, expected)
+        found = [*(tmp_path / place).rglob("*.py")]
+        assert len(found) == files
+    [path] = (tmp_path / "cache").rglob("*.py")
+    text = path.read_text(encoding="utf-8")
+    assert re.search(r"^w ← .*w \* 0\.75", text, re.M)
+    assert "def stage_0(" in text
+
+
 def test_kernels_compile_for_a_gpu() -> None:
     """To the instructions of an H100, by a process that does not interpret: in 16 bytes where memory is aligned."""
     program = Path(__file__).with_name("triton_compiled.py")
