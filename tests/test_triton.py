@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import math
@@ -253,6 +254,22 @@ def test_a_step_that_is_skipped_changes_nothing() -> None:
         again.step()
         again.step()
     assert_same([p.detach() for p in params], [p.detach() for p in other])
+
+
+def test_the_scale_of_a_grad_scaler_is_followed() -> None:
+    ends = []
+    for backend in ("eager", "triton"):
+        params = new(300, 20)
+        with use_backend(backend):
+            opt = Adam(gradient_clip_norm=1.0).attach(params)
+            for scale, infinite in ((8.0, 0.0), (8.0, 1.0), (4.0, 0.0)):
+                opt.grad_scale, opt.found_inf = torch.tensor(scale), torch.tensor(infinite)
+                for p in params:
+                    p.grad = p.detach() * scale
+                opt.step()
+        assert opt.skipped_steps == 1
+        ends.append([*(p.detach() for p in params), *(t for p in params for t in tensors_of(opt.state[p]))])
+    assert_same(*ends)
 
 
 # -- from step to step -----------------------------------------------------------------------------
@@ -516,6 +533,25 @@ def test_the_processor_captures_nothing() -> None:
     params[0].grad = torch.ones(3)
     with pytest.raises(ValueError, match=message):
         opt.step()
+
+
+@pytest.mark.parametrize("capturable", [False, True])
+def test_a_resumed_run_goes_on_with_the_same_bits(capturable: bool) -> None:
+    def run(params: list[Tensor], steps: range, saved: Any = None) -> tuple[list[Tensor], Any]:
+        opt = Adam(gradient_clip_norm=1.0, stochastic_round=True).attach(params, capturable=capturable)
+        if saved is not None:
+            opt.load_state_dict(saved)
+        for step in steps:
+            for p, g in zip(params, new(300, 20, dtype=torch.bfloat16, seed=step), strict=True):
+                p.grad = g.detach()
+            opt.step()
+        return [p.detach().clone() for p in params], copy.deepcopy(opt.state_dict())
+
+    with use_backend("triton"):
+        whole, _ = run(new(300, 20, dtype=torch.bfloat16), range(4))
+        half, saved = run(new(300, 20, dtype=torch.bfloat16), range(2))
+        resumed, _ = run([p.requires_grad_() for p in half], range(2, 4), saved)
+    assert_same(whole, resumed)
 
 
 def test_torchs_classes_by_name_can_be_captured() -> None:
