@@ -127,13 +127,14 @@ def show(
         typer.Argument(help='A rule: adam, "Adam(gradient_clip_norm=1.0)" or mypackage.myfile:MyRule.'),
     ],
     dtype: Annotated[str, typer.Option(help="Of weights and gradients: float32, bfloat16, ...")] = "float32",
+    device: Annotated[str, typer.Option(help="Whose source is shown: cpu or cuda.")] = "cpu",
 ) -> None:
     """Print a rule's equation, its graph and the source generated for it."""
     from neon.compare.errors import UsageError
     from neon.show import describe, find
 
     try:
-        typer.echo(describe(*find(optimizer, dtype)))
+        typer.echo(describe(*find(optimizer, dtype), device))
     except UsageError as error:
         _stop(str(error), USAGE)
 

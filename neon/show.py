@@ -8,13 +8,15 @@ import torch
 
 from neon.compare.errors import UsageError
 from neon.compare.spec import library_classes, parse_optimizer
-from neon.engine.backends import numba as numba_backend
+from neon.engine.backends import numba, triton_source
 from neon.engine.cache import path_of
 from neon.engine.codecs import CODECS
 from neon.engine.kernel import Formats, lower
 from neon.engine.printer import listing
 from neon.optimizers import Optimizer
 
+# Who prints the source for a device.
+SOURCES = {"cpu": numba.source, "cuda": triton_source.source}
 # What a bare name stands for where the class has arguments without defaults.
 _EXAMPLES = {"GradientDescentMomentum": "GradientDescentMomentum(0.01, 0.9)"}
 
@@ -30,21 +32,23 @@ def find(text: str, dtype: str) -> tuple[Optimizer, torch.dtype]:
     return optimizer, dtypes[dtype]
 
 
-def describe(optimizer: Optimizer, dtype: torch.dtype = torch.float32) -> str:
+def describe(optimizer: Optimizer, dtype: torch.dtype = torch.float32, device: str = "cpu") -> str:
     """Equation, graph and generated source of each rule that an optimizer holds, for weights of a dtype."""
+    if device not in SOURCES:
+        raise UsageError(f"unknown device {device!r}. Choose one of {', '.join(SOURCES)}.")
     return "\n\n".join(
-        _describe(key if len(optimizer.leaves()) > 1 else "", leaf, norms, dtype)
+        _describe(key if len(optimizer.leaves()) > 1 else "", leaf, norms, dtype, device)
         for key, (leaf, norms) in optimizer.leaves().items()
     )
 
 
-def _describe(key: str, optimizer: Optimizer, norms: tuple[Optimizer, ...], dtype: torch.dtype) -> str:
+def _describe(key: str, optimizer: Optimizer, norms: tuple[Optimizer, ...], dtype: torch.dtype, device: str) -> str:
     values = optimizer.group() | {"outer_clip_norms": tuple(norm.gradient_clip_norm for norm in norms)}
     settings = optimizer.settings(values, norms)
     program = settings.program
     state_dtype = torch.float64 if dtype == torch.float64 else torch.float32
     kernel = lower(program, Formats(dtype, dtype, (state_dtype,) * len(program.states), settings.width))
-    source = numba_backend.source(kernel)
+    source = SOURCES[device](kernel)
     graph = "\n\n".join(listing(stage.outputs()) for stage in kernel.stages)
     title = f"{key}: {optimizer}" if key else str(optimizer)
     return "\n\n".join(

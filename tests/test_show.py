@@ -48,6 +48,12 @@ def test_options_and_dtype_are_in_the_kernel() -> None:
     assert "tensor_key" in text
 
 
+def test_the_source_for_a_gpu() -> None:
+    text = shown("adam", "--device", "cuda")
+    assert "exp_avg ← x1" in text
+    assert "tl.store(exp_avg_at + i, exp_avg_out.to(tl.float32), mask=inside)" in text
+
+
 def test_each_optimizer_of_a_mapping() -> None:
     text = shown('MultiOptimizer({"default": Adam(), "Linear": Lion()}, gradient_clip_norm=1.0)')
     assert "═══ default: Adam(" in text
@@ -68,6 +74,7 @@ def test_a_rule_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     [
         (["Adm"], "Did you mean Adam?"),
         (["adam", "--dtype", "int8"], "unknown dtype 'int8'. Choose one of float64, float32, bfloat16, float16."),
+        (["adam", "--device", "tpu"], "unknown device 'tpu'. Choose one of cpu, cuda."),
         (["Adam(lr=0.1)"], "Adam has no argument 'lr'. Its arguments: stochastic_round, learning_rate"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import math
@@ -262,6 +263,22 @@ def test_a_step_that_is_skipped_changes_nothing() -> None:
         again.step()
         again.step()
     assert_same([p.detach() for p in params], [p.detach() for p in other])
+
+
+def test_the_scale_of_a_grad_scaler_is_followed() -> None:
+    ends = []
+    for backend in ("eager", "triton"):
+        params = new(300, 20)
+        with use_backend(backend):
+            opt = Adam(gradient_clip_norm=1.0).attach(params)
+            for scale, infinite in ((8.0, 0.0), (8.0, 1.0), (4.0, 0.0)):
+                opt.grad_scale, opt.found_inf = torch.tensor(scale), torch.tensor(infinite)
+                for p in params:
+                    p.grad = p.detach() * scale
+                opt.step()
+        assert opt.skipped_steps == 1
+        ends.append([*(p.detach() for p in params), *(t for p in params for t in tensors_of(opt.state[p]))])
+    assert_same(*ends)
 
 
 # -- from step to step -----------------------------------------------------------------------------
@@ -527,6 +544,25 @@ def test_the_processor_captures_nothing() -> None:
         opt.step()
 
 
+@pytest.mark.parametrize("capturable", [False, True])
+def test_a_resumed_run_goes_on_with_the_same_bits(capturable: bool) -> None:
+    def run(params: list[Tensor], steps: range, saved: Any = None) -> tuple[list[Tensor], Any]:
+        opt = Adam(gradient_clip_norm=1.0, stochastic_round=True).attach(params, capturable=capturable)
+        if saved is not None:
+            opt.load_state_dict(saved)
+        for step in steps:
+            for p, g in zip(params, new(300, 20, dtype=torch.bfloat16, seed=step), strict=True):
+                p.grad = g.detach()
+            opt.step()
+        return [p.detach().clone() for p in params], copy.deepcopy(opt.state_dict())
+
+    with use_backend("triton"):
+        whole, _ = run(new(300, 20, dtype=torch.bfloat16), range(4))
+        half, saved = run(new(300, 20, dtype=torch.bfloat16), range(2))
+        resumed, _ = run([p.requires_grad_() for p in half], range(2, 4), saved)
+    assert_same(whole, resumed)
+
+
 def test_torchs_classes_by_name_can_be_captured() -> None:
     ends = []
     for library in (neon.torch, torch.optim):
@@ -560,6 +596,30 @@ def test_source_is_the_stored_one(name: str, optimizer: Optimizer, dtype: torch.
         STORED.mkdir(exist_ok=True)
         path.write_text(source, encoding="utf-8")
     assert source == path.read_text(encoding="utf-8")
+
+
+class Shrinking(Optimizer):
+    """A rule that no other test compiles."""
+
+    @staticmethod
+    def rule(w, g, *, lr=0.01):  # type: ignore[no-untyped-def]
+        return w * 0.75 - lr * g
+
+
+def test_source_is_a_file_to_read_where_there_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "taken").write_text("a file, not a folder")
+    for place, files in (("cache", 1), ("taken", 0)):
+        monkeypatch.setenv("NEON_CACHE_DIR", str(tmp_path / place))
+        monkeypatch.setattr(backends, "_prepared", {})
+        [param] = trained("triton", new(300), Shrinking(), steps=1)[:1]
+        [expected] = trained("eager", new(300), Shrinking(), steps=1)[:1]
+        assert torch.equal(param, expected)
+        found = [*(tmp_path / place).rglob("*.py")]
+        assert len(found) == files
+    [path] = (tmp_path / "cache").rglob("*.py")
+    text = path.read_text(encoding="utf-8")
+    assert re.search(r"^w ← .*w \* 0\.75", text, re.M)
+    assert "def stage_0(" in text
 
 
 def test_kernels_compile_for_a_gpu() -> None:

@@ -72,7 +72,7 @@ class BackwardStepper(GroupStepper):
         self._own: dict[int, _Own] = {}
         self._done: set[int] = set()
         self._stands = True  # whether the parameters are those that have hooks
-        self._squares = 0.0
+        self._made: list[Plan] = []  # with whose sums a device need not be waited for until all gradients are there
 
     def watch(self, optimizer: AttachedOptimizer) -> None:
         super().watch(optimizer)
@@ -129,7 +129,7 @@ class BackwardStepper(GroupStepper):
                     local_gradients([param], [param.grad]),
                     brought={"previous_norm": group.get("previous_norm", 0.0)},
                 )
-                self._squares += own.plan.totals.get(PREVIOUS, 0.0)
+                self._made.append(own.plan)
             self._done.add(id(param))
             param.grad = None
 
@@ -157,11 +157,13 @@ class BackwardStepper(GroupStepper):
         """What follows when all gradients have arrived: the norm of the step is known, schedules move on."""
         if not self._done:
             return
+        clips = any(group.get("gradient_clip_previous_norm") is not None for group in optimizer.param_groups)
+        squares = sum(plan.totals.get(PREVIOUS, 0.0) for plan in self._made) if clips else 0.0
         for group in optimizer.param_groups:
             if group.get("gradient_clip_previous_norm") is not None:
-                group["previous_norm"] = math.sqrt(self._squares)
+                group["previous_norm"] = math.sqrt(squares)
             if "updates" in group:
                 group["updates"] += 1
                 optimizer.apply_schedule(group)
         self._done.clear()
-        self._squares = 0.0
+        self._made.clear()

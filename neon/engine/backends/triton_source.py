@@ -184,10 +184,9 @@ def _numbers(kernel: Kernel, number: int) -> str:
                 f"at = tl.load(sums + {column} * rows + row, mask=inside, other=0).to(tl.pointer_type(tl.float64))",
                 f"{known[node]} = tl.load(at, mask=inside)  # {inline(node)}",
             ]
-    # The number of this update; it is counted when the last stage begins.
-    lines.append("step = tl.load(steps + row, mask=inside) + 1.0")
-    if last:
-        lines.append("tl.store(steps + row, step, mask=inside)")
+    if counts(kernel):  # the number of this update; it is counted when the last stage begins
+        lines.append("step = tl.load(steps + row, mask=inside) + 1.0")
+        lines += ["tl.store(steps + row, step, mask=inside)"] if last else []
     named, formulas = assignments(stage.scalars, _writer("tl.float64"), known)
     lines += [f"{name} = {text}" for name, text in named]
     memory = MEMORY[kernel.formats.compute]
