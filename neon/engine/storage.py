@@ -120,7 +120,7 @@ def complete(
             states[name] = kept[name]
         else:
             states[name], scales[name] = new_state(value, storage.dtype_of(name, program, param, size, blocks), param)
-    companions = [scales[name] for name, state in states.items() if state.dtype in BLOCK_CODECS]
+    companions: list[Any] = [scales.get(name) for name, state in states.items() if state.dtype in BLOCK_CODECS]
     if storage.splits(param):
         new = torch.zeros_like(param, requires_grad=False)
         companions.append(kept.get("low_bits", new))
