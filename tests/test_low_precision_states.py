@@ -308,3 +308,17 @@ def test_states_in_blocks_do_not_fit_a_weight_that_became_float64() -> None:
     weight.grad = torch.ones_like(weight)
     with pytest.raises(ValueError, match=r"has dtype torch\.int8, the parameter is float64"):
         optimizer.step()
+
+
+def test_low_bits_and_scales_go_with_their_format() -> None:
+    """A run that has left a format saves what it can load."""
+    weight = nn.Parameter(torch.zeros(8192, dtype=torch.bfloat16))
+    optimizer = Adam(state_dtype="int8", master="split").attach([weight])
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    optimizer.param_groups[0]["master"] = None
+    optimizer.state[weight]["exp_avg"] = torch.zeros(8192)
+    optimizer.step()
+    state = optimizer.state[weight]
+    assert (sorted(state), [*state["scales"]]) == (["exp_avg", "exp_avg_sq", "scales", "step"], ["exp_avg_sq"])
+    optimizer.load_state_dict(optimizer.state_dict())
