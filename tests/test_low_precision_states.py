@@ -23,7 +23,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 import neon.torch
-from neon.optimizers import Adam, AdamW, Lion, Optimizer
+from neon.optimizers import Adam, AdamW, GradientDescentMomentum, Lion, Optimizer
 from neon.torch import AttachedOptimizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -264,3 +264,61 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     for name in FORMATS:
         torch.save(resume(name, torch.load(Path(sys.argv[1]) / f"{name}.pt")), Path(sys.argv[1]) / f"{name} resumed.pt")
+
+
+def test_states_in_blocks_stand_when_a_weight_is_laid_out_anew() -> None:
+    """Of a kernel that went from channels last to rows, each weight goes on by its own velocity."""
+    weight = nn.Parameter(torch.zeros(64, 16, 3, 3).to(memory_format=torch.channels_last))
+    optimizer = GradientDescentMomentum(1.0, 1.0, state_dtype="int8").attach([weight])
+    weight.grad = torch.logspace(-6, 0, 64).view(64, 1, 1, 1) * torch.ones_like(weight)
+    optimizer.step()
+    first = weight.detach().clone()
+    weight.data = weight.detach().contiguous()
+    weight.grad = torch.zeros(64, 16, 3, 3)
+    optimizer.step()
+    torch.testing.assert_close(weight.detach(), 2 * first, rtol=2**-3, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [
+        ("scales", None),
+        ("scales", torch.ones(1)),
+        ("scales", torch.ones(32, dtype=torch.float64)),
+        ("low_bits", torch.zeros(3, dtype=torch.bfloat16)),
+        ("low_bits", torch.zeros(8192)),
+    ],
+)
+def test_what_stands_beside_states_has_the_size_that_a_kernel_writes(name: str, tensor: Any) -> None:
+    weight = nn.Parameter(torch.zeros(8192, dtype=torch.bfloat16))
+    optimizer = Adam(state_dtype="int8", master="split").attach([weight])
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    optimizer.state[weight][name] = {"exp_avg": tensor, "exp_avg_sq": torch.ones(32)} if name == "scales" else tensor
+    with pytest.raises(ValueError, match=f"{name.replace('_', ' ')}.*shape, dtype and device must be"):
+        optimizer.step()
+
+
+def test_states_in_blocks_do_not_fit_a_weight_that_became_float64() -> None:
+    weight = nn.Parameter(torch.zeros(8192))
+    optimizer = Adam(state_dtype="int8").attach([weight])
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    weight.data, weight.grad = weight.data.double(), None
+    weight.grad = torch.ones_like(weight)
+    with pytest.raises(ValueError, match=r"has dtype torch\.int8, the parameter is float64"):
+        optimizer.step()
+
+
+def test_low_bits_and_scales_go_with_their_format() -> None:
+    """A run that has left a format saves what it can load."""
+    weight = nn.Parameter(torch.zeros(8192, dtype=torch.bfloat16))
+    optimizer = Adam(state_dtype="int8", master="split").attach([weight])
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    optimizer.param_groups[0]["master"] = None
+    optimizer.state[weight]["exp_avg"] = torch.zeros(8192)
+    optimizer.step()
+    state = optimizer.state[weight]
+    assert (sorted(state), [*state["scales"]]) == (["exp_avg", "exp_avg_sq", "scales", "step"], ["exp_avg_sq"])
+    optimizer.load_state_dict(optimizer.state_dict())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from rule_cases import RULES, PlainLayer, gradients, lay_out, make, weights
 from torch import Tensor
 
-from neon.optimizers import Adam, GradientDescentMomentum
+from neon.optimizers import Adam, GradientDescentMomentum, Optimizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -83,3 +84,18 @@ def test_float16_weights_cannot_be_split(how: str) -> None:
         attached.step() if how == "attach" else opt.optimize([PlainLayer([param])], 0)
     assert not attached.state
     assert torch.equal(param.detach(), torch.ones_like(param))
+
+
+def test_a_rule_without_states_counts_its_steps_in_each_copy() -> None:
+    class Counting(Optimizer):
+        @staticmethod
+        def rule(w: Any, g: Any, *, step: int = 0) -> Any:
+            return w + step
+
+    param = torch.nn.Parameter(torch.zeros(3, dtype=torch.bfloat16))
+    param.grad = torch.zeros_like(param)
+    layer, optimizer = PlainLayer([param]), Counting(master="split")
+    for _ in range(3):
+        optimizer = copy.deepcopy(optimizer)
+        optimizer.optimize([layer], 0)
+    assert param.tolist() == [6.0] * 3

@@ -307,3 +307,29 @@ def test_a_group_is_refused_as_the_rule_is(values: dict[str, Any]) -> None:
     param = torch.zeros(3, requires_grad=True)
     with pytest.raises(ValueError, match=r"nothing to round|a state 'sum'"):
         Adam().attach([{"params": [param], **values}])
+
+
+def test_a_state_that_has_the_name_of_scales_is_refused_in_eight_bits() -> None:
+    class Scaled(Optimizer):
+        @staticmethod
+        def rule(w: Any, g: Any, v: Any, v_scale: Any, *, lr: Any = 0.1) -> Any:
+            return w - lr * g, v + g, v_scale + 1.0
+
+    param = torch.zeros(3, requires_grad=True)
+    Scaled(state_dtype="bfloat16").attach([param])
+    with pytest.raises(ValueError, match="has a state 'v_scale', as the scales of 'v'"):
+        Scaled(state_dtype="int8").attach([param])
+
+
+@pytest.mark.parametrize("form", [torch.int8, {"exp_avg": torch.int8}, {"exp_avg": "int8"}], ids=str)
+@pytest.mark.parametrize("how", ["group", "set", "layers"])
+def test_a_group_takes_the_formats_that_a_rule_takes(how: str, form: Any) -> None:
+    param = torch.zeros(8192, requires_grad=True)
+    optimizer = Adam().attach({"w": param}.items())
+    if how == "group":
+        optimizer.param_groups[0]["state_dtype"] = form
+    else:
+        optimizer.set("state_dtype", form, layers="w" if how == "layers" else None)
+    param.grad = torch.ones_like(param)
+    optimizer.step()
+    assert optimizer.state[param]["exp_avg"].dtype == torch.int8

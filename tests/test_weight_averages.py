@@ -177,6 +177,10 @@ def test_steps_are_refused_while_averages_stand_there() -> None:
     with optimizer.averaged():
         with pytest.raises(RuntimeError, match=r"leave averaged\(\) before"):
             optimizer.step()
+        with pytest.raises(RuntimeError, match=r"leave averaged\(\) before"), optimizer.averaged():
+            pass
+        with pytest.raises(RuntimeError, match=r"leave averaged\(\) before"):
+            optimizer.step()
         copied = copy.deepcopy(optimizer)
     optimizer.step()
     copied.step()
@@ -221,7 +225,34 @@ def test_layer_lists_are_averaged_too() -> None:
         assert all(map(torch.equal, params, averages(attached)))
         with pytest.raises(RuntimeError, match=r"leave averaged\(\) before"):
             optimizer.optimize([layer], 0)
+        with pytest.raises(RuntimeError, match=r"leave averaged\(\) before"), optimizer.averaged([layer]):
+            pass
+        with pytest.raises(RuntimeError, match=r"leave averaged\(\) before"):
+            optimizer.optimize([layer], 0)
     assert all(map(torch.equal, params, path[-1]))
+
+
+def test_layer_lists_whose_states_have_no_average_yet_have_none() -> None:
+    params = weights(torch.float32)
+    layer, optimizer = PlainLayer(params), make("adam", "plain")
+    for param, grad in zip(params, gradients(0, torch.float32), strict=True):
+        param.grad = grad
+    optimizer.optimize([layer], 0)
+    optimizer.weight_average = DECAY
+    with pytest.raises(RuntimeError, match="There is no average"), optimizer.averaged([layer]):
+        pass
+
+
+def test_averages_that_are_no_longer_kept_take_no_place() -> None:
+    model = small_model()
+    optimizer = Adam(learning_rate=0.1, weight_average=DECAY).attach(model)
+    learn(model, optimizer)
+    optimizer.set("weight_average", None, layers="2")
+    learn(model, optimizer)
+    before = copy.deepcopy(model)
+    with optimizer.averaged():
+        same = [torch.equal(a, b) for a, b in zip(model.parameters(), before.parameters(), strict=True)]
+    assert same == [False, False, True, True]
 
 
 # -- values and checkpoints ------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from neon.engine import random
 from neon.engine.backends import prepare
+from neon.engine.blocks import BLOCK_CODECS
 from neon.engine.graph import REDUCTION, Node, scalar
 from neon.engine.kernel import CHUNK, Kernel, Stage
 from neon.engine.layout import flat, is_dense, like_layout, same_layout
@@ -187,7 +188,14 @@ class Batch:
         """Copies of tensors that are not one dense range of memory, or not all laid out alike."""
         item = self.items[position]
         tensors = self._tensors_of(item, self._grads[position])
-        copies = {n: t.detach().clone(memory_format=torch.contiguous_format) for n, t in tensors.items()}
+        # Scales follow the order that blocks have in memory: where there are any, the copies do too.
+        blocks = next((s for s in item.states if s.dtype in BLOCK_CODECS and is_dense(s)), None)
+        copies = {
+            n: t.detach().clone(memory_format=torch.contiguous_format)
+            if blocks is None or t.shape != blocks.shape
+            else like_layout(blocks, t)
+            for n, t in tensors.items()
+        }
         self._temporaries[position] = copies
         self.table[position, : len(copies)] = [t.data_ptr() for t in copies.values()]
 

@@ -11,6 +11,7 @@ from neon.engine.backends import serving
 from neon.engine.blocks import BLOCK_CODECS
 from neon.engine.codecs import CODECS
 from neon.engine.memory import address, overlaps_itself
+from neon.engine.storage import scale_shape
 
 if TYPE_CHECKING:
     from neon.engine.settings import Item
@@ -55,11 +56,36 @@ def check_states(item: Item) -> None:
                 f"and one of the dtypes {_ALLOWED}."
             )
         _check_memory(f"A state of parameter {item.name!r}", state)
+        if state.dtype in BLOCK_CODECS and param.dtype == torch.float64:
+            raise ValueError(
+                f"A state of parameter {item.name!r} has dtype {state.dtype}, the parameter is float64, and so are "
+                "its states. Take the state out of optimizer.state to start it anew."
+            )
+    _check_companions(item)
     tensors = [param, *item.states]
     if param.numel() and len({tensor.data_ptr() for tensor in tensors}) < len(tensors):
         raise ValueError(
             f"A state of parameter {item.name!r} shares memory with it or with another state; give each its own tensor."
         )
+
+
+def _check_companions(item: Item) -> None:
+    """Refuse scales of blocks and low bits that are not as large as the kernel takes them to be."""
+    param = item.param
+    blocks = sum(state.dtype in BLOCK_CODECS for state in item.states)
+    for place, tensor in enumerate(item.companions):
+        what, shape, dtype = (
+            ("The scales of a state", scale_shape(param.shape), torch.float32)
+            if place < blocks
+            else ("The low bits", tuple(param.shape), param.dtype)
+        )
+        kept = (tuple(tensor.shape), tensor.dtype, tensor.device) if isinstance(tensor, Tensor) else tensor
+        if kept != (shape, dtype, param.device):
+            raise ValueError(
+                f"{what} of parameter {item.name!r}: shape, dtype and device must be "
+                f"{(shape, dtype, param.device)}. Received: {kept}."
+            )
+        _check_memory(f"{what} of parameter {item.name!r}", tensor)
 
 
 def check_gradient(item: Item, grad: Tensor) -> None:

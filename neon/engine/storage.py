@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neon.engine.blocks import BLOCK, BLOCK_CODECS
+from neon.engine.blocks import BLOCK, BLOCK_CODECS, scale_name
 from neon.engine.signs import never_negative
 from neon.engine.trace import Program
 
@@ -41,6 +41,12 @@ class Storage:
                     f"state_dtype[{name!r}] must be 'float32', 'bfloat16' or 'float16': 8 bits are too few of a "
                     f"weight. Received: {form!r}."
                 )
+        taken = [name for name in program.states if scale_name(name) in program.states]
+        if taken and "int8" in str(self.states):
+            raise ValueError(
+                f"The rule {program.name} has a state {scale_name(taken[0])!r}, as the scales of {taken[0]!r} in 8 "
+                "bits are called. Choose another name, or state_dtype='bfloat16'."
+            )
 
     def check_weight(self, name: str, param: Tensor) -> None:
         """Refuse a weight whose other bits cannot be kept beside it, though that was asked for."""
@@ -120,7 +126,7 @@ def complete(
             states[name] = kept[name]
         else:
             states[name], scales[name] = new_state(value, storage.dtype_of(name, program, param, size, blocks), param)
-    companions = [scales[name] for name, state in states.items() if state.dtype in BLOCK_CODECS]
+    companions: list[Any] = [scales.get(name) for name, state in states.items() if state.dtype in BLOCK_CODECS]
     if storage.splits(param):
         new = torch.zeros_like(param, requires_grad=False)
         companions.append(kept.get("low_bits", new))

@@ -31,5 +31,5 @@ def in_place_of(pairs: Iterable[tuple[Tensor, Tensor]]) -> Iterator[None]:
 
 
 def refuse_step() -> None:
-    """Refuse a step that would update averages as if they were the weights."""
-    raise RuntimeError("The averages stand in the place of the weights: leave averaged() before the next step.")
+    """Refuse a step, or another `averaged`, that would take averages for the weights."""
+    raise RuntimeError("The averages stand in the place of the weights: leave averaged() before you go on.")

@@ -254,7 +254,7 @@ class Optimizer:
         program = trace(rule, {**values, "step": 1}, options)
         rounding = values["stochastic_round"]
         width = None if rounding is False else 0 if rounding is True else rounding
-        storage = Storage(values["state_dtype"], values["master"] is not None)
+        storage = Storage(state_format("state_dtype", values["state_dtype"]), values["master"] is not None)
         storage.check_states(program)
         return Settings(program, values, (*outer, self), width, self.seed, storage)
 

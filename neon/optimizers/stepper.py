@@ -73,6 +73,8 @@ class LayerStepper:
     @contextmanager
     def averaged(self, layer_list: Any) -> Iterator[None]:
         """Have the layers compute with the averages of their weights."""
+        if self._averaged:
+            refuse_step()
         entries = [(site.entry, match.optimizer) for site, match in self._assign(layer_list) if not _by_hand(match)]
         try:
             with in_place_of(pair for entry, leaf in entries if entry and leaf for pair in _averages(entry, leaf)):
@@ -150,13 +152,12 @@ class LayerStepper:
                     f"{count + more} ({', '.join(names) or 'none'}). Give an empty list to start anew."
                 )
             created.append((states, used))
-            holder = used[0] if used else param
             items.append(
                 Item(
                     site.label,
                     param,
                     own,
-                    update_count(holder),
+                    update_count(used[0] if used else param),
                     places[match.key],
                     index,
                     companions=companions,
@@ -166,8 +167,8 @@ class LayerStepper:
         for states, used in created:
             if not states:
                 states.extend(used)
-        for item, step in zip(items, plan.steps, strict=True):
-            (item.states[0] if item.states else item.param)._neon_step = step  # type: ignore[attr-defined]
+        for (_, used), item, step in zip(created, items, plan.steps, strict=True):
+            (used[0] if used else item.param)._neon_step = step  # type: ignore[attr-defined]
         return plan
 
     def _squares(self, by_hand: Sequence[tuple[Site, Match]]) -> dict[int, float]:
@@ -201,7 +202,7 @@ def _averages(entry: Entry, leaf: Optimizer) -> Iterator[tuple[Tensor, Tensor]]:
     """The parameter of an entry with the average of its weights, if it has one."""
     (param, _), states = entry
     names = [*leaf.settings(leaf.group()).program.states]
-    if states and AVERAGE in names:
+    if AVERAGE in names[: len(states)]:
         yield param, states[names.index(AVERAGE)]
 
 

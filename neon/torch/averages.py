@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import ChainMap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from neon.engine.options import AVERAGE
-from neon.optimizers.averages import in_place_of
+from neon.optimizers.averages import in_place_of, refuse_step
+from neon.torch.checkpoint import named_parameters
+from neon.torch.overrides import overrides_of
 from neon.torch.sharding import is_sharded, local
 
 if TYPE_CHECKING:
@@ -20,7 +23,9 @@ if TYPE_CHECKING:
 @contextmanager
 def averages_in_place(optimizer: AttachedOptimizer, module: nn.Module | None) -> Iterator[None]:
     """Within the context the parameters have the values of their averages, and steps are refused."""
-    pairs = [(p, state[AVERAGE]) for p, state in optimizer.state.items() if isinstance(p, Tensor) and AVERAGE in state]
+    if optimizer.averages_in_place:
+        refuse_step()
+    pairs = [*_averaged(optimizer)]
     if module is None and any(is_sharded(param) for param, _ in pairs):
         raise ValueError("Of distributed parameters the model may hold copies: give it, as in averaged(model).")
     try:
@@ -31,6 +36,16 @@ def averages_in_place(optimizer: AttachedOptimizer, module: nn.Module | None) ->
     finally:
         optimizer.averages_in_place = False
         _gather_anew(module)
+
+
+def _averaged(optimizer: AttachedOptimizer) -> Iterator[tuple[Tensor, Tensor]]:
+    """The parameters that are averaged now, with their averages: one of before averaging was switched off is stale."""
+    for group in optimizer.param_groups:
+        overrides = overrides_of(group)
+        for name, param in named_parameters(group):
+            values, state = ChainMap(overrides.get(name, {}), group), optimizer.state.get(param, {})
+            if values["weight_average"] is not None and AVERAGE in state:
+                yield param, state[AVERAGE]
 
 
 def _gather_anew(module: nn.Module | None) -> None:

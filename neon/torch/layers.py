@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from neon.arguments import state_format
 from neon.optimizers.assignment import DEFAULT, Match, assign, matching_keys
 from neon.optimizers.sites import Site, module_sites, named_sites
 from neon.torch.checkpoint import has_names, named_parameters
@@ -51,7 +52,7 @@ def set_for_layers(optimizer: AttachedOptimizer, layers: str, name: str, value: 
             "gradient_clip_norm cannot be set for layers with partitioned=True: processes that hold none of them would "
             "not know of the norm. Set it without layers, or give the layers a key of their own in a MultiOptimizer."
         )
-    kept = _kept(value)
+    kept = state_format(name, value) if name == "state_dtype" else _kept(value)
     override(optimizer, layers, lambda own: {**own, name: kept}, name)
 
 

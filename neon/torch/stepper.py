@@ -250,7 +250,8 @@ def put_states(
 ) -> dict[str, Any]:
     """Put the states of an item where torch keeps them; returns them by name.
 
-    What has not the parameter's shape, the scales of 8-bit states, goes into a dict.
+    What has not the parameter's shape, the scales of 8-bit states, goes into a dict. Scales and low bits that
+    belonged to another format are let go.
     """
     state = Watched.of(states.get(param, {}), changes)
     scales = Watched.of(state.get("scales", {}), changes)
@@ -261,8 +262,12 @@ def put_states(
         if part.dtype in BLOCK_CODECS:
             blocks = beside.pop(0)
             slots.setdefault("scales", {})[name] = scales[name] if name in scales else sharded_like(param, blocks)
+        else:
+            dict.pop(scales, name, None)
     if beside:
         slots["low_bits"] = state["low_bits"] if "low_bits" in state else sharded_like(param, beside.pop(0))
+    else:
+        dict.pop(state, "low_bits", None)
     for name, tensor in slots.items():
         if name != "scales":
             state.write_quietly(name, tensor)
