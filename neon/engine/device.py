@@ -86,7 +86,7 @@ class DeviceBatch(Batch):
     def bind(
         self,
         grads: Sequence[Tensor],
-        addresses: Sequence[int],
+        addresses: npt.NDArray[np.int64],
         brought: Mapping[Node, float],
         *,
         moved: bool,

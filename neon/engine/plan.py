@@ -10,6 +10,7 @@ from itertools import compress
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -23,7 +24,7 @@ from neon.engine.kernel import Formats, lower
 from neon.engine.memory import Written
 from neon.engine.options import GUARD
 from neon.engine.settings import Item, Reach, Settings
-from neon.engine.watch import Likeness, Watch, same_objects
+from neon.engine.watch import Addresses, Likeness, Watch, same_objects
 
 
 class NotFiniteError(ArithmeticError):
@@ -75,7 +76,7 @@ class Plan:
         self._alike: Likeness | None = None
         self._take(grads)
         given = self._given(grads)
-        self._check_apart(given, [*map(Tensor.data_ptr, given)])
+        self._check_apart(given, self._where.of(given, natively=False))
 
     def _make_batches(self) -> list[Batch]:
         members: dict[tuple[Any, ...], list[int]] = defaultdict(list)
@@ -131,14 +132,15 @@ class Plan:
             if grad is not None:
                 check_gradient(item, grad)
 
-    def _check_apart(self, given: Sequence[Tensor], addresses: Sequence[int]) -> None:
+    def _check_apart(self, given: Sequence[Tensor], addresses: npt.NDArray[np.int64]) -> None:
         self._written.check_gradients(self._given(self.items), given, addresses)
 
     def _take(self, grads: Sequence[Tensor | None]) -> None:
         """Prepare for gradients like these; a parameter without one is left out."""
-        self._addresses: list[int] = []
+        self._addresses = b""
         present = [grad is not None for grad in grads]
         given = [grad for grad in grads if grad is not None]
+        self._where = Addresses(len(given))
         if present == self._present:
             self._alike = Likeness(given)  # worth its making only where it lasts
         else:
@@ -190,13 +192,14 @@ class Plan:
         Raises `NotFiniteError`, with nothing changed, where a guarded gradient is not finite.
         """
         given = self._given(grads)
-        addresses = list(map(Tensor.data_ptr, given))
-        if 0 in addresses:  # empty, or without memory
+        addresses = self._where.of(given, natively=self._watch.begun)
+        key = addresses.tobytes()
+        if not addresses.all():  # empty, or without memory
             self._check(grads)
-        moved = addresses != self._addresses
+        moved = key != self._addresses
         if moved:
             self._check_apart(given, addresses)
-            self._addresses = addresses
+            self._addresses = key
         numbers = {scalar(name): value for name, value in brought.items()} if brought else {}
         for batch in self._batches:
             batch.bind(given, addresses, numbers, moved=moved, reread=reread)
