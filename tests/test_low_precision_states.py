@@ -322,3 +322,14 @@ def test_low_bits_and_scales_go_with_their_format() -> None:
     state = optimizer.state[weight]
     assert (sorted(state), [*state["scales"]]) == (["exp_avg", "exp_avg_sq", "scales", "step"], ["exp_avg_sq"])
     optimizer.load_state_dict(optimizer.state_dict())
+
+
+def test_a_state_of_8_bits_that_is_switched_off_is_kept_in_checkpoints() -> None:
+    weight = nn.Parameter(torch.zeros(8192))
+    optimizer = neon.torch.Adam([weight], amsgrad=True, state_dtype="int8")
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    optimizer.param_groups[0]["amsgrad"] = False
+    optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert optimizer.state[weight]["max_exp_avg_sq"].dtype == torch.uint8

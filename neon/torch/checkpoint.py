@@ -259,7 +259,8 @@ def _wrong_state(key: str, value: Any, param: Tensor, settings: Settings) -> str
     served = [
         *CODECS,
         *([torch.int8] if key != AVERAGE else []),
-        *([torch.uint8] if key in never_negative(program) else []),
+        # A state that the rule does not use now, as a maximum that is switched off, stays as it was.
+        *([torch.uint8] if key in never_negative(program) or (key not in program.states and key != AVERAGE) else []),
     ]
     wrong = _wrong_tensor(value, param, param.shape, served)
     if wrong is None and value.dtype in BLOCK_CODECS:
