@@ -333,3 +333,37 @@ def test_a_group_takes_the_formats_that_a_rule_takes(how: str, form: Any) -> Non
     param.grad = torch.ones_like(param)
     optimizer.step()
     assert optimizer.state[param]["exp_avg"].dtype == torch.int8
+
+
+def test_a_state_may_be_named_that_other_values_would_have() -> None:
+    """A buffer without momentum, an average that is switched off: one dict for all groups, and through changes."""
+    weight = torch.nn.Parameter(torch.ones(8192))
+    formats = {"momentum_buffer": "int8", "weight_average": "bfloat16"}
+    optimizer = neon.torch.SGD([weight], 0.1, momentum=0.0, state_dtype=formats)
+    for momentum, kept in ((0.0, set()), (0.9, {"momentum_buffer"})):
+        optimizer.param_groups[0]["momentum"] = momentum
+        weight.grad = torch.ones_like(weight)
+        optimizer.step()
+        assert {*optimizer.state[weight]} - {"step", "scales"} == kept
+    assert optimizer.state[weight]["momentum_buffer"].dtype == torch.int8
+    with pytest.raises(ValueError, match="state_dtype names a state 'exp_avg'"):
+        neon.torch.SGD([weight], 0.1, state_dtype={"exp_avg": "int8"})
+
+
+def test_negative_numbers_are_refused_where_no_sign_is_kept() -> None:
+    class Sum(Optimizer):
+        @staticmethod
+        def rule(w: Any, g: Any, total: Any, *, lr: Any = 0.1, factor: Any = 1.0) -> Any:
+            total = total + factor * (g * g)
+            return w - lr * g / (1 + total), total
+
+    weight = torch.nn.Parameter(torch.ones(8192))
+    with pytest.raises(ValueError, match="factor must be at least 0 where states are in 8 bits"):
+        Sum(factor=-1.0, state_dtype="int8").attach([weight])
+    Sum(factor=-1.0, state_dtype="bfloat16").attach([weight])
+    optimizer = Sum(state_dtype="int8").attach([weight])
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    optimizer.param_groups[0]["factor"] = -1.0
+    with pytest.raises(ValueError, match="factor must be at least 0"):
+        optimizer.step()

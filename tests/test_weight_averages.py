@@ -136,7 +136,6 @@ def test_one_format_of_all_states_is_not_the_averages() -> None:
         ({"weight_average": 1.0}, r"weight_average must be in the interval \[0, 1\)"),
         ({"weight_average": "0.9"}, "weight_average must be a number"),
         ({"weight_average": 0.9, "state_dtype": {"weight_average": "int8"}}, "8 bits are too few of a weight"),
-        ({"state_dtype": {"weight_average": "bfloat16"}}, "state_dtype names a state 'weight_average'"),
     ],
     ids=str,
 )

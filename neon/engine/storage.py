@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from neon.engine.blocks import BLOCK, BLOCK_CODECS, scale_name
+from neon.engine.options import AVERAGE
 from neon.engine.signs import never_negative
-from neon.engine.trace import Program
+from neon.engine.trace import Program, signature
 
 # Below so many elements a state is float32 whatever was asked for: there is nothing to save.
 SMALL = 4096
@@ -28,15 +29,18 @@ class Storage:
         """Whether a weight has its low bits beside it: of those formats that lose them, bfloat16."""
         return self.split and param.dtype == torch.bfloat16
 
-    def check_states(self, program: Program) -> None:
-        """Refuse a format for a state that the rule does not have, or that cannot be in it."""
+    def check_states(self, program: Program, known: Collection[str]) -> None:
+        """Refuse a format for a state that the rule does not have, or that cannot be in it.
+
+        `known` are states that it has with other values, such as a buffer where there is momentum.
+        """
         for name, form in () if isinstance(self.states, str) else dict(self.states or ()).items():
-            if name not in program.states:
+            if name not in program.states and name not in known:
                 raise ValueError(
                     f"state_dtype names a state {name!r}; {program.name} keeps {', '.join(program.states) or 'none'}. "
                     "Fix the spelling or remove the key."
                 )
-            if form == "int8" and program.states[name] is None:
+            if form == "int8" and name == AVERAGE:
                 raise ValueError(
                     f"state_dtype[{name!r}] must be 'float32', 'bfloat16' or 'float16': 8 bits are too few of a "
                     f"weight. Received: {form!r}."
@@ -47,6 +51,18 @@ class Storage:
                 f"The rule {program.name} has a state {scale_name(taken[0])!r}, as the scales of {taken[0]!r} in 8 "
                 "bits are called. Choose another name, or state_dtype='bfloat16'."
             )
+
+    def check_signs(self, program: Program, given: Callable[[], Sequence[Any]]) -> None:
+        """Refuse negative numbers of a rule where they may turn a state negative that has no bit for a sign."""
+        if "int8" not in str(self.states) or not never_negative(program):
+            return
+        own = signature(program.rule).keywords
+        for (name, _), value in zip(program.places, given(), strict=True):
+            if name in own and isinstance(value, (int, float)) and value < 0:
+                raise ValueError(
+                    f"{name} must be at least 0 where states are in 8 bits: of states that look as if they could not "
+                    f"be negative, no sign is kept. Received: {name}={value!r}. Use state_dtype='bfloat16'."
+                )
 
     def check_weight(self, name: str, param: Tensor) -> None:
         """Refuse a weight whose other bits cannot be kept beside it, though that was asked for."""

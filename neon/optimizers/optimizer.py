@@ -22,7 +22,7 @@ from neon.arguments import (
     state_format,
     whole_number,
 )
-from neon.engine.options import Options
+from neon.engine.options import AVERAGE, Options
 from neon.engine.settings import Settings
 from neon.engine.storage import Storage
 from neon.engine.trace import Rule, signature, trace
@@ -255,8 +255,10 @@ class Optimizer:
         rounding = values["stochastic_round"]
         width = None if rounding is False else 0 if rounding is True else rounding
         storage = Storage(state_format("state_dtype", values["state_dtype"]), values["master"] is not None)
-        storage.check_states(program)
-        return Settings(program, values, (*outer, self), width, self.seed, storage)
+        storage.check_states(program, {AVERAGE, *(signature(type(self).rule).states if type(self).rule else ())})
+        settings = Settings(program, values, (*outer, self), width, self.seed, storage)
+        storage.check_signs(program, settings.given)
+        return settings
 
     def match(self, site: Site) -> Match:
         """Which optimizer a site gets: this one."""
