@@ -84,10 +84,10 @@ def compare(
 @app.command()
 def bench(
     kinds: Annotated[
-        str | None, typer.Option(help="Of step, rounding, backward, start, memory; separated by commas, as all below.")
+        str | None, typer.Option(help="Of step, rounding, states, backward, start, memory, kept; separated by commas.")
     ] = None,
     rules: Annotated[str | None, typer.Option(help="Such as Adam,Lion. Default: every rule.")] = None,
-    shapes: Annotated[str | None, typer.Option(help="Of large, resnet50, gpt2, llama1b (on a GPU), tiny, groups.")] = None,
+    shapes: Annotated[str | None, typer.Option(help="Of large, resnet50, gpt2, llama1b (GPU), tiny, groups.")] = None,
     options: Annotated[str | None, typer.Option(help="Of plain, norm, value: how gradients are clipped.")] = None,
     rounds: Annotated[int | None, typer.Option(help="Turns of each contender. Default: by shape.")] = None,
     threads: Annotated[int | None, typer.Option(help="Of torch and numba. Default: as many as torch uses.")] = None,
