@@ -310,6 +310,24 @@ def test_states_in_blocks_do_not_fit_a_weight_that_became_float64() -> None:
         optimizer.step()
 
 
+def test_low_bits_that_a_frozen_layer_has_left_are_loaded() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)).bfloat16()
+    optimizer = Adam(master="split").attach(model)
+
+    def learn() -> None:
+        model(torch.ones(1, 4, dtype=torch.bfloat16)).sum().backward()
+        optimizer.step()
+
+    learn()
+    optimizer.freeze("1")
+    optimizer.set("master", None)
+    learn()
+    optimizer.load_state_dict(optimizer.state_dict())
+    optimizer.unfreeze("1")
+    learn()
+    assert not any("low_bits" in state for state in optimizer.state.values())
+
+
 def test_low_bits_and_scales_go_with_their_format() -> None:
     """A run that has left a format saves what it can load."""
     weight = nn.Parameter(torch.zeros(8192, dtype=torch.bfloat16))

@@ -22,6 +22,13 @@ from neon.engine.graph import REDUCTION, Node, scalar, walk
 from neon.engine.trace import PER_STEP
 
 
+def capturing(device: torch.device) -> bool:
+    """Whether what is launched now goes into a graph of the device, to be replayed, and is not done."""
+    if device.type == "cuda":
+        return torch.cuda.is_current_stream_capturing()
+    return device.type != "cpu" and torch.accelerator.current_stream(device).is_capturing()
+
+
 class DevicePass:
     """What one stage of a batch reads and writes besides the tensors, and how it is launched."""
 
@@ -62,6 +69,8 @@ class DeviceBatch(Batch):
     def __init__(self, *arguments: Any, capturable: bool = False) -> None:
         self._capturable = capturable
         self._captured: list[Tensor] = []  # what a graph copies from at each replay
+        self.capturing = False
+        self._replayed = False  # whether a graph may have written to the tables since the last step
         super().__init__(*arguments)
 
     def _make_passes(self) -> list[DevicePass]:
@@ -93,8 +102,15 @@ class DeviceBatch(Batch):
         reread: bool,
     ) -> None:
         """Take this step's gradients and numbers before anything is written; what has changed goes to the device."""
-        stand = self._bound and not moved
-        known = self._numbers and not (reread or brought)
+        self.capturing = capturing(self.device)
+        if self.capturing and not self._capturable:
+            raise RuntimeError(
+                "A step is being captured in a graph of the device, whose replays would not be counted. "
+                "Give capturable=True to attach, or to the class."
+            )
+        self._replayed |= self.capturing
+        stand = self._bound and not (moved or self._replayed)
+        known = self._numbers and not (reread or brought or self._replayed)
         super().bind(grads, addresses, brought, moved=moved, reread=reread)
         if not stand or self._copied or self._staged:
             self._send(self.table, self.addresses)
@@ -128,7 +144,7 @@ class DeviceBatch(Batch):
         read = np.empty_like(self._numbers_read)
         for line, name in enumerate(triton.numbers_of(self.kernel)):
             read[line] = self._numbers[scalar(name)]
-        if not np.array_equal(read, self._numbers_read, equal_nan=True):
+        if self._replayed or not np.array_equal(read, self._numbers_read, equal_nan=True):
             self._numbers_read = read
             self._send(read, self.numbers)
             self._evaluated = False
@@ -153,7 +169,7 @@ class DeviceBatch(Batch):
 
     def read_sums(self, lines: Sequence[int], addresses: npt.NDArray[np.int64]) -> None:
         """Have the numbers computed from the sums at these addresses, one for each row."""
-        if not np.array_equal(self._where[lines], addresses):
+        if self._replayed or not np.array_equal(self._where[lines], addresses):
             self._where[lines] = addresses
             self._send(self._where, self.addresses_of_sums)
 
@@ -169,7 +185,7 @@ class DeviceBatch(Batch):
         source = torch.from_numpy(array.reshape(-1))
         if self.device.type != "cpu":
             source = source.pin_memory()  # torch keeps such memory until the copy is done
-            if self.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            if self.capturing:
                 self._captured.append(source)
         table.copy_(source, non_blocking=True)
 

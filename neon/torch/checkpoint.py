@@ -295,7 +295,7 @@ def _beside(state: Mapping[str, Any], param: Tensor, storage: Storage) -> Iterat
     lone = [key for key in scales if key not in blocks]
     if lone:
         yield f"there are scales of {_some(lone)} in the checkpoint, which is no state of 8 bits there"
-    if "low_bits" in state:
+    if "low_bits" in state and storage.split:  # without, they are left from another time, and let go in the next step
         if not storage.splits(param):
             yield (
                 f"low_bits is in the checkpoint; the parameter has dtype {param.dtype}, and low bits are kept of "
