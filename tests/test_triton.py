@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import itertools
 import json
 import math
@@ -10,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -525,6 +527,66 @@ def test_captured_steps_follow_rate_count_and_gradients(
     with use_backend("triton"):
         opt.step()
     assert [float(opt.state[p]["step"]) for p in params] == [6.0, 5.0]
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_steps_between_replays_leave_a_graph_its_gradients(clip: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph brings along the addresses and numbers that it was captured with; so does a step that is not in it."""
+    send, graph, ends = DeviceBatch._send, Graph(monkeypatch), []
+    monkeypatch.setattr(DeviceBatch, "_send", lambda batch, array, table: send(batch, array.copy(), table))
+    for backend in ("eager", "triton"):
+        params = new(5000, 20)
+        own, other = new(5000, 20, seed=1), new(5000, 20, seed=2)
+        with use_backend(backend):
+            opt = Adam(gradient_clip_norm=clip).attach(params, capturable=backend == "triton")
+            for step, (grads, rate) in enumerate([(own, 0.1)] * 3 + [(other, 0.5), (own, 0.1), (other, 0.5)]):
+                opt.param_groups[0]["lr"] = rate
+                for p, g in zip(params, grads, strict=True):
+                    p.grad = g.detach()
+                if backend == "triton" and step == 2:
+                    monkeypatch.setattr(device, "capturing", lambda device: True)
+                    with graph:
+                        opt.step()
+                    monkeypatch.setattr(device, "capturing", lambda device: False)
+                elif backend == "triton" and step == 4:
+                    for p, g in zip(params, other, strict=True):
+                        p.grad = g.detach()
+                    graph.replay()
+                else:
+                    opt.step()
+        ends.append([*(p.detach() for p in params), *(t for p in params for t in tensors_of(opt.state[p]))])
+    assert_same(*ends)
+
+
+def test_a_graph_keeps_the_tables_that_it_works_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    params = new(300, 20)
+    with use_backend("triton"):
+        opt = Adam(gradient_clip_norm=1.0).attach(params, capturable=True)
+        for _ in range(2):
+            for p in params:
+                p.grad = torch.ones_like(p)
+            monkeypatch.setattr(device, "capturing", lambda device: len(opt.state) > 0)
+            opt.step()
+        [batch] = opt._stepper._plan._batches  # type: ignore[union-attr]
+        launches = [launch for made in batch.passes for launch in (*made.launches, made.evaluate) if launch is not None]
+        tables = [weakref.ref(t) for launch in launches for t in launch._arguments if isinstance(t, Tensor)]
+        del batch, launches
+        monkeypatch.setattr(device, "capturing", lambda device: False)
+        params[1].grad = None
+        opt.step()
+        opt.restart()
+        opt.step()
+    gc.collect()
+    assert all(table() is not None for table in tables)
+
+
+def test_a_step_is_not_captured_unless_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "capturing", lambda device: True)
+    [param] = params = new(300)
+    before, param.grad = param.detach().clone(), torch.ones(300)
+    with use_backend("triton"), pytest.raises(RuntimeError, match="capturable=True"):
+        Adam().attach(params).step()
+    assert torch.equal(param, before)
 
 
 @pytest.mark.parametrize("option", ["skip_nonfinite", "partitioned", "in_backward"])

@@ -68,7 +68,7 @@ class DeviceBatch(Batch):
 
     def __init__(self, *arguments: Any, capturable: bool = False) -> None:
         self._capturable = capturable
-        self._captured: list[Tensor] = []  # what a graph copies from at each replay
+        self.captured: list[Tensor] = []  # what a graph copies from at each replay
         self.capturing = False
         self._replayed = False  # whether a graph may have written to the tables since the last step
         super().__init__(*arguments)
@@ -185,8 +185,8 @@ class DeviceBatch(Batch):
         source = torch.from_numpy(array.reshape(-1))
         if self.device.type != "cpu":
             source = source.pin_memory()  # torch keeps such memory until the copy is done
-            if self.capturing:
-                self._captured.append(source)
+            if capturing(self.device):
+                self.captured.append(source)
         table.copy_(source, non_blocking=True)
 
 

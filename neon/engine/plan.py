@@ -262,6 +262,12 @@ class Plan:
                 sums[batch][reduction] = column([self._totals[scope] for scope in shares.of_rows])
 
     @property
+    def captured(self) -> list[Any]:
+        """What a graph that this step went into works on besides its tensors, and needs at each replay."""
+        batches = [batch for batch in self._batches if isinstance(batch, DeviceBatch) and batch.capturing]
+        return [(batch.passes, batch.captured, self._on_device) for batch in batches]
+
+    @property
     def totals(self) -> Mapping[Hashable, float]:
         """The sums of the last step by scope; those that a device has kept are waited for."""
         kept = (sums.totals() for sums in self._on_device if sums is not None)

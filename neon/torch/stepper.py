@@ -45,6 +45,7 @@ class GroupStepper:
         self._changed_states: set[int] = set()
         self._groups: list[dict[str, Any]] = []
         self._unscales = False
+        self._captured: list[Any] = []  # what graphs go by when they are replayed, whatever the plan is by then
 
     def watch(self, optimizer: AttachedOptimizer) -> None:
         """Have the groups and states of the optimizer tell when they are written to; the plan is made anew."""
@@ -107,6 +108,8 @@ class GroupStepper:
         except NotFiniteError as error:
             optimizer.skip(error.name)
             return plan
+        if optimizer.capturable:
+            self._captured += plan.captured
         for group in self._scheduled:
             group.write_quietly("updates", group["updates"] + 1)
         return plan
