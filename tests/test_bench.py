@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from neon.bench import child, formats, machine, memory, steps
+from neon.bench import child, formats, machine, memory, steps, timing
 from neon.bench.first_step import first_step
 from neon.bench.formats import FORMATS
 from neon.bench.kinds import KINDS, lines
@@ -93,13 +93,17 @@ class Event:
 
 def test_a_gpu_tells_its_own_time_and_scales_by_torch_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its tensors are made here, which changes nothing else."""
-    waited = []
+    waited, counts, timed = [], [], timing._timed_on_device
+    monkeypatch.setattr(
+        timing, "_timed_on_device", lambda step, number, device: counts.append(number) or timed(step, number, device)
+    )
     monkeypatch.setattr(torch, "Event", Event)
     monkeypatch.setattr(torch.accelerator, "synchronize", waited.append)
     monkeypatch.setattr(steps, "make_work", lambda *args, device, **more: make_work(*args, **more))
     monkeypatch.setattr(steps, "scaling", lambda memory: {"scale by torch": scaling(memory)["scale by torch"]})
     result = measured(Line("step", "Adam", "large", "norm", "cuda"))
     assert waited == ["cuda"] * 5 * 4  # neon, three of torch's and scaling; two turns and two rounds
+    assert counts == [1] * 5 * 2 + [timing.AHEAD] * 5 * 2  # or a turn would have the host's time in it
     assert result.figures["of the limit"] > 0
     assert 0 < result.figures["host seconds"] <= result.figures["seconds"]
 
