@@ -699,3 +699,4 @@ def test_kernels_compile_for_a_gpu() -> None:
     for counts in found.values():
         assert not any(name.startswith("fma.rn.f32") for name in counts)  # an operation is rounded when it is written
         assert not any(name.startswith(("div.full", "div.approx", "sqrt.approx")) for name in counts)
+        assert not any(".ftz" in name for name in counts)  # nor are the smallest numbers taken for zero

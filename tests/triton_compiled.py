@@ -17,7 +17,7 @@ from neon.engine.backends import triton, triton_intrinsics
 from neon.optimizers import Adam, Optimizer, ShiftAdaMax
 
 H100 = GPUTarget("cuda", 90, 32)
-INSTRUCTIONS = r"(?:ld|st)\.global[.\w]*|fma\.[.\w]+|div\.[.\w]+|sqrt\.[.\w]+"
+INSTRUCTIONS = r"(?:ld|st)\.global[.\w]*|(?:fma|div|sqrt|add|sub|mul|min|max)\.[.\w]+"
 
 
 def report(name: str, function: Any, types: dict[str, str], constants: dict[str, Any]) -> None:
