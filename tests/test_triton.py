@@ -589,6 +589,22 @@ def test_a_step_is_not_captured_unless_it_was_asked_for(monkeypatch: pytest.Monk
     assert torch.equal(param, before)
 
 
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "Lion"])
+def test_every_class_can_be_captured(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of torch's classes SGD needs no word for it; here every class takes the word."""
+    params = new(300)
+    with use_backend("triton"):
+        opt = getattr(neon.torch, name)(params, capturable=True)
+        params[0].grad = torch.ones(300)
+        opt.step()
+        before = params[0].detach().clone()
+        monkeypatch.setattr(device, "capturing", lambda device: True)
+        opt.step()
+    assert not torch.equal(params[0], before)
+    with pytest.raises(TypeError, match="capturable must be True or False"):
+        getattr(neon.torch, name)(params, capturable=1)
+
+
 @pytest.mark.parametrize("option", ["skip_nonfinite", "partitioned", "in_backward"])
 def test_what_the_host_decides_cannot_be_captured(option: str) -> None:
     with pytest.raises(ValueError, match=f"{option} cannot be had with capturable=True"):

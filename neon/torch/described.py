@@ -114,6 +114,12 @@ class Options(RuleOptions, total=False):
     in_backward: bool
 
 
+class GraphOptions(Options, total=False):
+    """The same, of classes to which torch gives no `capturable`: their steps need none there."""
+
+    capturable: bool
+
+
 class DropIn(AttachedOptimizer):
     """A class of torch.optim by its name, with neon's steps.
 
@@ -131,8 +137,8 @@ class DropIn(AttachedOptimizer):
     def __init__(self, params: ParamsT, arguments: dict[str, Any], options: Options) -> None:
         name = type(self).__name__
         given: dict[str, Any] = dict(options)
-        if unknown := [option for option in given if option not in Options.__annotations__]:
-            known = ", ".join(["params", *arguments, *Options.__annotations__])
+        if unknown := [option for option in given if option not in GraphOptions.__annotations__]:
+            known = ", ".join(dict.fromkeys(["params", *arguments, *GraphOptions.__annotations__]))
             raise TypeError(f"{name} has no argument {unknown[0]!r}. Its arguments: {known}.")
         if arguments.get("fused"):
             for flag in ("differentiable", "foreach"):

@@ -14,6 +14,7 @@ from neon.torch.described import (
     AdagradRule,
     AdamRule,
     DropIn,
+    GraphOptions,
     LionRule,
     Options,
     RMSpropRule,
@@ -54,7 +55,7 @@ class SGD(DropIn):
         foreach: bool | None = None,
         differentiable: bool = False,
         fused: bool | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[GraphOptions],
     ) -> None:
         if nesterov and (momentum <= 0 or dampening != 0):
             raise ValueError(
@@ -206,7 +207,7 @@ class Adagrad(DropIn):
         maximize: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[GraphOptions],
     ) -> None:
         arguments = {
             "lr": lr, "lr_decay": lr_decay, "eps": eps, "weight_decay": weight_decay,
@@ -284,7 +285,7 @@ class Lion(DropIn):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
-        **options: Unpack[Options],
+        **options: Unpack[GraphOptions],
     ) -> None:
         arguments = {"lr": lr, "betas": tuple(betas), "weight_decay": weight_decay, "maximize": maximize}
         super().__init__(params, arguments, options)
