@@ -67,6 +67,7 @@ def test_a_captured_step_follows_its_rate() -> None:
     for p, e in zip(params, expected, strict=True):
         p.grad, e.grad = torch.ones_like(p), torch.ones_like(e)
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(3):
             opt.step()
@@ -85,3 +86,40 @@ def test_a_captured_step_follows_its_rate() -> None:
     for p, e in zip(params, expected, strict=True):
         torch.testing.assert_close(p.detach().cpu(), e.detach(), rtol=1e-6, atol=1e-7)
         assert float(opt.state[p]["step"]) == 5.0
+
+
+def test_steps_between_replays_leave_a_graph_its_gradients() -> None:
+    """Steps outside of it have others, and another rate; after one with a gradient less, its tables are still there."""
+    params = [torch.randn(n, device="cuda", requires_grad=True) for n in SIZES]
+    expected = [p.detach().cpu().requires_grad_() for p in params]
+    own, other = ([torch.randn_like(p) for p in params] for _ in range(2))
+    rule = Adam(gradient_clip_norm=1.0)
+    optimizers = rule.attach(params, capturable=True), rule.attach(expected)
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+
+    def give(grads: list[Tensor], rate: float) -> None:
+        for optimizer in optimizers:
+            optimizer.param_groups[0]["lr"] = rate
+        for p, e, g in zip(params, expected, grads, strict=True):
+            p.grad, e.grad = g, g.cpu()
+
+    for step, (grads, rate) in enumerate([(own, 0.1)] * 3 + [(other, 0.5), (own, 0.1), (other, 0.5), (own, 0.1)]):
+        give(grads, rate)
+        optimizers[1].step()
+        if step == 2:
+            with torch.cuda.graph(graph, stream=stream):
+                optimizers[0].step()
+        if step in (2, 4, 6):
+            give(other, 0.5)
+            graph.replay()
+        else:
+            optimizers[0].step()
+    for p, e in zip(params, expected, strict=True):
+        torch.testing.assert_close(p.detach().cpu(), e.detach(), rtol=1e-6, atol=1e-7)
+    params[0].grad = None
+    optimizers[0].step()
+    torch.randn(1 << 20, device="cuda")  # takes what has been let go
+    graph.replay()
+    torch.cuda.synchronize()
+    for p in params:
+        assert bool(p.isfinite().all())
