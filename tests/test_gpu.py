@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +15,10 @@ from torch import Tensor
 from neon.engine import use_backend
 from neon.optimizers import Adam
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="There is no GPU here.")
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="There is no GPU here."),
+    pytest.mark.skipif("TRITON_INTERPRET" in os.environ, reason="Triton is to interpret: unset TRITON_INTERPRET"),
+]
 SIZES = (3, 4097, 200_003)
 FORMATS: dict[str, dict[str, Any]] = {
     "float32": {},

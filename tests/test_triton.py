@@ -381,6 +381,8 @@ def test_tensors_of_more_than_two_to_the_31_elements(monkeypatch: pytest.MonkeyP
 
 def test_devices_have_their_backends(monkeypatch: pytest.MonkeyPatch) -> None:
     devices = ("cpu", "cuda", "xpu", "mps", "meta")
+    assert [*map(backends.serving, devices)] == ["numba", "eager", "eager", "eager", "eager"]  # in the interpreter
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
     assert [*map(backends.serving, devices)] == ["numba", "triton", "triton", "eager", "eager"]
     monkeypatch.setattr(backends, "_has_triton", lambda: False)
     assert [*map(backends.serving, devices)] == ["numba", "eager", "eager", "eager", "eager"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -50,18 +51,25 @@ def forced() -> str | None:
 
 
 def serving(device: str) -> str:
-    """The backend that serves a type of device here; without Triton, eager does what Triton would."""
+    """The backend that serves a type of device here; where Triton is missing or interprets, eager does what it would."""
     name = _forced or DEVICES.get(device, "eager")
     if name == "triton" and not _has_triton():
         if _forced:
             raise ModuleNotFoundError("The backend 'triton' needs the package of that name: pip install triton")
         return "eager"
+    if name == "triton" and device != "cpu" and _interprets():
+        return "eager"  # Triton's interpreter would look up the device's addresses in the processor's memory
     return name
 
 
 @lru_cache(maxsize=1)
 def _has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
+
+
+def _interprets() -> bool:
+    """Whether Triton has been told to run kernels on the processor, to debug them."""
+    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
 
 
 def prepare(kernel: Kernel, device: str) -> Any:
