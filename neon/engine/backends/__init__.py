@@ -51,7 +51,7 @@ def forced() -> str | None:
 
 
 def serving(device: str) -> str:
-    """The backend that serves a type of device here; where Triton is missing or interprets, eager does what it would."""
+    """The backend that serves a type of device here; where Triton is missing, or interprets, eager does its work."""
     name = _forced or DEVICES.get(device, "eager")
     if name == "triton" and not _has_triton():
         if _forced:
