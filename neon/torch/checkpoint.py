@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections import ChainMap, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from neon.engine.blocks import BLOCK_CODECS
-from neon.engine.codecs import CODECS
 from neon.engine.options import AVERAGE
-from neon.engine.settings import Settings
-from neon.engine.signs import never_negative
-from neon.engine.storage import Storage, scale_shape
 from neon.engine.trace import signature
 from neon.optimizers.optimizer import Optimizer
 from neon.torch.overrides import KEY, NONE, as_text, overrides_of
-from neon.torch.sharding import is_sharded, keeps_blocks, local
+from neon.torch.saved_states import wrong_beside, wrong_count, wrong_state
 
 if TYPE_CHECKING:
     from neon.torch.optimizer import AttachedOptimizer
@@ -239,88 +233,13 @@ class _Taking:
         elif missing and (found or not varies):
             yield f"{name}: has no {' and no '.join(missing)} in the checkpoint, only {', '.join(state)}"
         else:
-            yield from (f"{name}: {wrong}" for wrong in _beside(state, param, settings.storage))
+            yield from (f"{name}: {wrong}" for wrong in wrong_beside(state, param, settings.storage))
             for key, value in state.items():
                 if key in ("scales", "low_bits"):
                     continue
-                if wrong := _wrong_count(value) if key == "step" else _wrong_state(key, value, param, settings):
+                if wrong := wrong_count(value) if key == "step" else wrong_state(key, value, param, settings):
                     yield f"{name}: {key} {wrong}"
                     return  # the other states will be alike
-
-
-def _wrong_count(value: Any) -> str | None:
-    number = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
-    counts = isinstance(number, (int, float)) and not isinstance(number, bool) and 0 <= number < math.inf
-    return None if counts else f"is {value!r} in the checkpoint; it must be a number of steps"
-
-
-def _wrong_state(key: str, value: Any, param: Tensor, settings: Settings) -> str | None:
-    program = settings.program
-    served = [
-        *CODECS,
-        *([torch.int8] if key != AVERAGE else []),
-        # A state that the rule does not use now, as a maximum that is switched off, stays as it was.
-        *([torch.uint8] if key in never_negative(program) or (key not in program.states and key != AVERAGE) else []),
-    ]
-    wrong = _wrong_tensor(value, param, param.shape, served)
-    if wrong is None and value.dtype in BLOCK_CODECS:
-        if param.dtype == torch.float64:
-            return f"has dtype {value.dtype} in the checkpoint; the parameter is float64, and so are its states"
-        if not keeps_blocks(param):
-            return f"has dtype {value.dtype} in the checkpoint, in blocks that the parameter's placements would cut"
-    elif wrong is None and not keeps_blocks(param) and key in program.states:
-        # torch.distributed.checkpoint copies what was saved into what there is, whatever its dtype.
-        part = local(value)
-        asked = settings.storage.dtype_of(key, program, local(param), param.numel())
-        if asked in BLOCK_CODECS and bool(part.any()) and torch.equal(part, part.round()):
-            return (
-                "holds whole numbers alone: codes of blocks that the parameter's placements would cut, copied into a "
-                "state that is float32 here"
-            )
-    return wrong
-
-
-def _beside(state: Mapping[str, Any], param: Tensor, storage: Storage) -> Iterator[str]:
-    """What is wrong with the tensors that stand beside states: scales of blocks, low bits of the weight."""
-    scales = state.get("scales", {})
-    if not isinstance(scales, Mapping):
-        yield f"scales is {scales!r} in the checkpoint; it must be a dict of tensors"
-        return
-    blocks = [key for key, value in state.items() if isinstance(value, Tensor) and value.dtype in BLOCK_CODECS]
-    for key in blocks:
-        if key not in scales:
-            yield f"{key} has dtype {state[key].dtype} and no scales in the checkpoint"
-        elif wrong := _wrong_tensor(scales[key], param, scale_shape(param.shape), [torch.float32]):
-            yield f"scales of {key}: the tensor {wrong}"
-    lone = [key for key in scales if key not in blocks]
-    if lone:
-        yield f"there are scales of {_some(lone)} in the checkpoint, which is no state of 8 bits there"
-    if "low_bits" in state and storage.split:  # without, they are left from another time, and let go in the next step
-        if not storage.splits(param):
-            yield (
-                f"low_bits is in the checkpoint; the parameter has dtype {param.dtype}, and low bits are kept of "
-                "bfloat16 with master='split'"
-            )
-        elif wrong := _wrong_tensor(state["low_bits"], param, param.shape, [param.dtype]):
-            yield f"low_bits {wrong}"
-
-
-def _wrong_tensor(value: Any, param: Tensor, shape: Sequence[int], dtypes: Iterable[torch.dtype]) -> str | None:
-    """What is wrong with a tensor that belongs to a parameter."""
-    if not isinstance(value, Tensor):
-        return f"is {value!r} in the checkpoint; it must be a tensor"
-    if tuple(value.shape) != tuple(shape):
-        wanted = "parameter has" if tuple(shape) == tuple(param.shape) else "blocks of the parameter ask for"
-        return f"has shape {tuple(value.shape)} in the checkpoint; the {wanted} shape {tuple(shape)}"
-    if value.dtype not in dtypes:
-        return f"has dtype {value.dtype} in the checkpoint; served are {', '.join(map(str, dtypes))}"
-    if is_sharded(value) != is_sharded(param):
-        here, there = (f"{'' if is_sharded(t) else 'not '}distributed" for t in (param, value))
-        return (
-            f"is {there} in the checkpoint, the parameter is {here}: load by "
-            "torch.distributed.checkpoint.state_dict.set_optimizer_state_dict"
-        )
-    return None
 
 
 def _names(group: Mapping[str, Any]) -> list[str]:

@@ -29,6 +29,7 @@ from neon.torch import overrides
 from neon.torch.averages import averages_in_place
 from neon.torch.checkpoint import mapped, named_parameters, taken_up
 from neon.torch.in_backward import BackwardStepper, refuse_replicas
+from neon.torch.refusals import check_group, check_leaf, check_options
 from neon.torch.sharding import Partition
 from neon.torch.stepper import GroupStepper
 from neon.torch.targets import target_groups
@@ -38,12 +39,6 @@ _NOT_KEPT = {"_stepper", "averages_in_place", "grad_scale", "found_inf"}
 _NOT_KEPT |= {f"_optimizer_{kind}_hooks" for kind in (
     "step_pre", "step_post", "state_dict_pre", "state_dict_post", "load_state_dict_pre", "load_state_dict_post",
 )}  # fmt: skip
-
-
-_ONLY_IN_BACKWARD = (
-    "gradient_clip_previous_norm is for in_backward=True, where the norm over all gradients is not known in time. "
-    "Without it, give the optimizer gradient_clip_norm."
-)
 
 
 def _tensors(state: Mapping[str, Any]) -> Iterator[Tensor]:
@@ -111,38 +106,21 @@ class AttachedOptimizer(torch.optim.Optimizer):
         self.description = description
         self._leaves = description.leaves()
         for key, (leaf, _) in self._leaves.items():
-            if type(leaf).optimize is not Optimizer.optimize:
-                raise TypeError(
-                    f"{type(leaf).__name__} ({key}) has an optimize() of its own: it works on layer lists, by "
-                    "optimize(layer_list, epoch). To attach it, write it as a rule: a static method "
-                    "rule(w, g, *states, *, lr)."
-                )
+            check_leaf(key, leaf)
         self.skip_nonfinite = flag("skip_nonfinite", skip_nonfinite)
         self.skipped_steps = 0
         self.last_nonfinite: str | None = None
         self.partition = Partition() if flag("partitioned", partitioned) else None
         self.in_backward = flag("in_backward", in_backward)
-        self._previous_norm = clip_bound("gradient_clip_previous_norm", gradient_clip_previous_norm, norm=True)
-        if self._previous_norm is not None and not in_backward:
-            raise ValueError(_ONLY_IN_BACKWARD)
-        if self._previous_norm is not None and partitioned:
-            raise ValueError(
-                "gradient_clip_previous_norm cannot be had with partitioned=True: its norm is that of the "
-                "gradients here. Leave one of the two out."
-            )
-        if skip_nonfinite and in_backward:
-            raise ValueError(
-                "skip_nonfinite cannot be had with in_backward=True: the first parameters are updated before the last "
-                "gradient is there to look at. Leave one of the two out."
-            )
         self.capturable = flag("capturable", capturable)
-        on_the_host = {"skip_nonfinite": skip_nonfinite, "partitioned": partitioned, "in_backward": in_backward}
-        for name, value in on_the_host.items():
-            if capturable and value:
-                raise ValueError(
-                    f"{name} cannot be had with capturable=True: the host decides within a step, and a graph that is "
-                    "replayed has no host. Leave one of the two out."
-                )
+        self._previous_norm = clip_bound("gradient_clip_previous_norm", gradient_clip_previous_norm, norm=True)
+        check_options(
+            skip_nonfinite=skip_nonfinite,
+            partitioned=partitioned,
+            in_backward=in_backward,
+            capturable=capturable,
+            gradient_clip_previous_norm=self._previous_norm,
+        )
         if in_backward:
             refuse_replicas(target)
         self._stepper = self._new_stepper()
@@ -221,25 +199,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
     def settings(self, group: Mapping[str, Any], *, unscale: bool = False) -> Settings:
         """What the engine needs for the tensors of a group; values that no rule can run with are refused by name."""
         leaf, norms = self._leaves[group["optimizer"]]
-        if len(group.get("outer_clip_norms", ())) < len(norms):
-            raise ValueError(
-                f"outer_clip_norms must have {len(norms)} bounds, one for each MultiOptimizer around "
-                f"{group['optimizer']!r} that clips by norm. Received: "
-                f"outer_clip_norms={group.get('outer_clip_norms')!r}."
-            )
-        if self.in_backward and (norms or group["gradient_clip_norm"] is not None):
-            raise ValueError(
-                "gradient_clip_norm cannot be had with in_backward=True: the norm over all gradients is known only "
-                "when the first parameters have been updated. Use attach(..., gradient_clip_previous_norm=k), the norm "
-                "of the step before."
-            )
-        if not self.in_backward and group.get("gradient_clip_previous_norm") is not None:
-            raise ValueError(_ONLY_IN_BACKWARD)
-        if group.get("capturable") and not self.capturable:
-            raise ValueError(
-                "capturable=True asks for steps that can be captured in a graph of the device, and this optimizer was "
-                "made without: give it to the constructor; in a checkpoint, set it to False in its param_groups."
-            )
+        check_group(self, group, norms)
         return leaf.settings(group, norms, unscale=unscale, guard=self.skip_nonfinite)
 
     def shared_sums(self) -> dict[Reach, Sequence[Hashable]]:
