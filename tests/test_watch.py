@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.__future__ import set_swap_module_params_on_conversion
 
 from neon.engine import watch
-from neon.engine.watch import Addresses, Likeness, Watch
+from neon.engine.watch import Likeness, Watch
 from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, Optimizer, WarmupCosine
 from neon.torch.watched import Watched
 
@@ -54,16 +54,6 @@ def test_a_watch_sees_every_move(way: str, move: str) -> None:
     assert remembered.unchanged()
     MOVES[move](tensors[1])
     assert not remembered.unchanged()
-
-
-def test_addresses_are_those_of_the_tensors_in_any_list(way: str) -> None:
-    ask = Addresses(3)
-    for sequence in (list, tuple):
-        for start in range(2):
-            tensors = sequence([torch.zeros(5)[start:], nn.Parameter(torch.zeros(2, 3)).t(), torch.zeros(0)])
-            found = ask.of(tensors, natively=way == "native")
-            assert found.tolist() == [t.data_ptr() for t in tensors]
-            assert found[2] == 0
 
 
 def test_a_watch_sees_other_strides_of_what_is_not_contiguous(way: str) -> None:

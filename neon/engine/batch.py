@@ -109,8 +109,7 @@ class Batch:
         self.elements = int(sizes.sum())
         self._staged = np.flatnonzero(~self._directly[chosen]).tolist()
         self._places = places = self._positions[chosen]
-        self._order = (np.cumsum(present) - 1)[places]
-        self._pick = _picker(self._order.tolist(), int(present.sum()))
+        self._pick = _picker((np.cumsum(present) - 1)[places].tolist(), int(present.sum()))
         self._make_rows(self._groups[chosen], steps[places])
         self._make_chunks(sizes)
         self._copied: list[int] = []
@@ -154,7 +153,7 @@ class Batch:
     def bind(
         self,
         grads: Sequence[Tensor],
-        addresses: npt.NDArray[np.int64],
+        addresses: Sequence[int],
         brought: Mapping[Node, float],
         *,
         moved: bool,
@@ -166,7 +165,7 @@ class Batch:
         """
         self._grads = self._pick(grads)
         if moved or not self._bound:
-            self.table[:, 1] = addresses[self._order]
+            self.table[:, 1] = self._pick(addresses)
             self._bound = True
         for position in self._copied:
             copy = like_layout(self.items[position].param, self._grads[position])

@@ -95,7 +95,7 @@ class DeviceBatch(Batch):
     def bind(
         self,
         grads: Sequence[Tensor],
-        addresses: npt.NDArray[np.int64],
+        addresses: Sequence[int],
         brought: Mapping[Node, float],
         *,
         moved: bool,

@@ -52,21 +52,22 @@ class Written:
                         f"{items[place].name!r} or a state of that; give each its own tensor."
                     )
             reaching.append(span)
-        self._apart: set[bytes] = set()
+        self._apart: set[tuple[int, ...]] = set()
         # What is not dense is written last of all, from a copy: a gradient may lie between its elements.
         dense = np.array([span[:2] for span in spans if is_dense(span[3])], np.int64).reshape(-1, 2)
         self._starts, self._ends = np.ascontiguousarray(dense[:, 0]), np.ascontiguousarray(dense[:, 1])
 
-    def check_gradients(self, items: Sequence[Item], grads: Sequence[Tensor], addresses: npt.NDArray[np.int64]) -> None:
+    def check_gradients(self, items: Sequence[Item], grads: Sequence[Tensor], addresses: Sequence[int]) -> None:
         """Refuse gradients that share memory with what is written, but for a parameter that is its own gradient.
 
         A gradient that is laid out unlike its parameter is copied before anything is written.
         """
-        key = addresses.tobytes()
+        key = tuple(addresses)
         if key in self._apart:  # allocators give the same places again
             return
+        starts = np.array(addresses, np.int64)
         sizes = np.array([grad.numel() * grad.element_size() for grad in grads], np.int64)
-        for place in np.flatnonzero(self._touched(addresses, addresses + sizes)).tolist():
+        for place in np.flatnonzero(self._touched(starts, starts + sizes)).tolist():
             item, grad = items[place], grads[place]
             itself = grad.data_ptr() == item.param.data_ptr() and grad.dtype == item.param.dtype
             if grad.numel() and not itself and same_layout(grad, item.param):

@@ -10,7 +10,6 @@ from itertools import compress
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -24,7 +23,7 @@ from neon.engine.kernel import Formats, lower
 from neon.engine.memory import Written
 from neon.engine.options import GUARD
 from neon.engine.settings import Item, Reach, Settings
-from neon.engine.watch import Addresses, Likeness, Watch, same_objects
+from neon.engine.watch import Likeness, Watch, same_objects
 
 
 class NotFiniteError(ArithmeticError):
@@ -76,7 +75,7 @@ class Plan:
         self._alike: Likeness | None = None
         self._take(grads)
         given = self._given(grads)
-        self._check_apart(given, self._where.of(given, natively=False))
+        self._check_apart(given, [*map(Tensor.data_ptr, given)])
 
     def _make_batches(self) -> list[Batch]:
         members: dict[tuple[Any, ...], list[int]] = defaultdict(list)
@@ -132,15 +131,14 @@ class Plan:
             if grad is not None:
                 check_gradient(item, grad)
 
-    def _check_apart(self, given: Sequence[Tensor], addresses: npt.NDArray[np.int64]) -> None:
+    def _check_apart(self, given: Sequence[Tensor], addresses: Sequence[int]) -> None:
         self._written.check_gradients(self._given(self.items), given, addresses)
 
     def _take(self, grads: Sequence[Tensor | None]) -> None:
         """Prepare for gradients like these; a parameter without one is left out."""
-        self._addresses = b""
+        self._addresses: list[int] = []
         present = [grad is not None for grad in grads]
         given = [grad for grad in grads if grad is not None]
-        self._where = Addresses(len(given))
         if present == self._present:
             self._alike = Likeness(given)  # worth its making only where it lasts
         else:
@@ -192,14 +190,13 @@ class Plan:
         Raises `NotFiniteError`, with nothing changed, where a guarded gradient is not finite.
         """
         given = self._given(grads)
-        addresses = self._where.of(given, natively=self._watch.begun)
-        key = addresses.tobytes()
-        if not addresses.all():  # empty, or without memory
+        addresses = list(map(Tensor.data_ptr, given))
+        if 0 in addresses:  # empty, or without memory
             self._check(grads)
-        moved = key != self._addresses
+        moved = addresses != self._addresses
         if moved:
             self._check_apart(given, addresses)
-            self._addresses = key
+            self._addresses = addresses
         numbers = {scalar(name): value for name, value in brought.items()} if brought else {}
         for batch in self._batches:
             batch.bind(given, addresses, numbers, moved=moved, reread=reread)
