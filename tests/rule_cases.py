@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -239,3 +240,24 @@ def assert_same_bits(a: Result, b: Result) -> None:
     for x, y in zip(a.tensors(), b.tensors(), strict=True):
         assert x.dtype == y.dtype
         assert torch.equal(x, y), f"{(x != y).sum().item()} of {x.numel()} elements differ"
+
+
+SPECIAL = [0.0, -0.0, math.inf, -math.inf, math.nan, 1e-40, -1e-40, 3e38, -3e38, 1e-20, 1.0]
+
+
+def after_special(rule: str, option: str, backend: str, *, steps: int) -> list[torch.Tensor]:
+    """A weight and its states after steps with every pair of special values as weight and gradient."""
+    p = torch.nn.Parameter(torch.tensor(SPECIAL).repeat(len(SPECIAL)))
+    with use_backend(backend):
+        attached = make(rule, option).attach([p])
+        for _ in range(steps):
+            p.grad = torch.tensor(SPECIAL).repeat_interleave(len(SPECIAL))
+            attached.step()
+    return [p.detach(), *moments(attached, p)]
+
+
+def assert_same_special(a: list[torch.Tensor], b: list[torch.Tensor]) -> None:
+    """The same bits, so that −0 is not 0; those of a NaN are the processor's own affair."""
+    for x, y in zip(a, b, strict=True):
+        assert torch.equal(x.isnan(), y.isnan())
+        assert torch.equal(x.nan_to_num(7.0).view(torch.int32), y.nan_to_num(7.0).view(torch.int32))

@@ -20,9 +20,8 @@ from typing import Any
 import pytest
 import rule_cases
 import torch
-from rule_cases import CASES, RULES, assert_same_bits, make, moments, run
-from test_kernels import REQUIRED, kernel_of
-from test_kernels import RULES as CLASSES
+from rule_cases import CASES, RULES, after_special, assert_same_bits, assert_same_special, make, run
+from test_kernels import SOURCES, check_stored, kernel_of
 from test_storage import BITS, assert_same, options, small, tensors_of, train
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
@@ -123,24 +122,10 @@ def test_every_rule_with_averages_of_weights(rule: str, kept: str) -> None:
     assert_same(*ends)
 
 
-SPECIAL = [0.0, -0.0, math.inf, -math.inf, math.nan, 1e-40, -1e-40, 3e38, -3e38, 1e-20, 1.0]
-
-
 @pytest.mark.parametrize("option", ["plain", "clip by value", "parameter clip"])
 @pytest.mark.parametrize("rule", RULES)
 def test_special_values_come_out_alike(rule: str, option: str) -> None:
-    results = []
-    for backend in ("eager", "triton"):
-        p = torch.nn.Parameter(torch.tensor(SPECIAL).repeat(len(SPECIAL)))
-        with use_backend(backend):
-            attached = make(rule, option).attach([p])
-            for _ in range(2):
-                p.grad = torch.tensor(SPECIAL).repeat_interleave(len(SPECIAL))
-                attached.step()
-        results.append([p.detach(), *moments(attached, p)])
-    for x, y in zip(*results, strict=True):
-        assert torch.equal(x.isnan(), y.isnan())
-        assert torch.equal(x.nan_to_num(7.0).view(torch.int32), y.nan_to_num(7.0).view(torch.int32))
+    assert_same_special(*(after_special(rule, option, backend, steps=2) for backend in ("eager", "triton")))
 
 
 # -- reductions ------------------------------------------------------------------------------------
@@ -660,22 +645,9 @@ def test_torchs_classes_by_name_can_be_captured() -> None:
 # -- the source ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "optimizer", "dtype"),
-    [
-        *((cls.__name__.lower(), cls(*REQUIRED.get(cls, ())), torch.float32) for cls in CLASSES),
-        ("adam_int8", Adam(state_dtype="int8"), torch.bfloat16),
-        ("adam_every_option", Adam(True, 1e-3, 0.9, 0.999, 1e-8, 1.0, 0.1, 2.0, wdecay=0.1), torch.bfloat16),
-    ],
-)
-def test_source_is_the_stored_one(name: str, optimizer: Optimizer, dtype: torch.dtype) -> None:
-    """After a change on purpose, run the tests with NEON_STORE_KERNELS=1 and read the difference."""
-    source = triton.source(kernel_of(optimizer, dtype))
-    path = STORED / f"{name}.txt"
-    if os.environ.get("NEON_STORE_KERNELS"):
-        STORED.mkdir(exist_ok=True)
-        path.write_text(source, encoding="utf-8")
-    assert source == path.read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", SOURCES)
+def test_source_is_the_stored_one(name: str) -> None:
+    check_stored(triton.source(kernel_of(*SOURCES[name])), STORED / f"{name}.txt")
 
 
 class Shrinking(Optimizer):

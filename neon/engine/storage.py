@@ -25,6 +25,11 @@ class Storage:
     states: str | tuple[tuple[str, str], ...] | None = None
     split: bool = False
 
+    @property
+    def in_blocks(self) -> bool:
+        """Whether some states are to be in blocks of 8 bits."""
+        return "int8" in ([self.states] if isinstance(self.states, str) else dict(self.states or ()).values())
+
     def splits(self, param: Tensor) -> bool:
         """Whether a weight has its low bits beside it: of those formats that lose them, bfloat16."""
         return self.split and param.dtype == torch.bfloat16
@@ -46,7 +51,7 @@ class Storage:
                     f"weight. Received: {form!r}."
                 )
         taken = [name for name in program.states if scale_name(name) in program.states]
-        if taken and "int8" in str(self.states):
+        if taken and self.in_blocks:
             raise ValueError(
                 f"The rule {program.name} has a state {scale_name(taken[0])!r}, as the scales of {taken[0]!r} in 8 "
                 "bits are called. Choose another name, or state_dtype='bfloat16'."
@@ -54,7 +59,7 @@ class Storage:
 
     def check_signs(self, program: Program, given: Callable[[], Sequence[Any]]) -> None:
         """Refuse negative numbers of a rule where they may turn a state negative that has no bit for a sign."""
-        if "int8" not in str(self.states) or not never_negative(program):
+        if not self.in_blocks or not never_negative(program):
             return
         own = signature(program.rule).keywords
         for (name, _), value in zip(program.places, given(), strict=True):

@@ -30,6 +30,6 @@ def in_place_of(pairs: Iterable[tuple[Tensor, Tensor]]) -> Iterator[None]:
             param.detach().copy_(weight)
 
 
-def refuse_step() -> None:
+def refuse_while_averaged() -> None:
     """Refuse a step, or another `averaged`, that would take averages for the weights."""
     raise RuntimeError("The averages stand in the place of the weights: leave averaged() before you go on.")

@@ -20,7 +20,7 @@ from neon.engine.plan import Plan
 from neon.engine.settings import Item, Settings
 from neon.engine.storage import complete
 from neon.optimizers.assignment import Match, assign
-from neon.optimizers.averages import in_place_of, refuse_step
+from neon.optimizers.averages import in_place_of, refuse_while_averaged
 from neon.optimizers.param_list import Entry
 from neon.optimizers.schedules import rate
 from neon.optimizers.sites import Site, layer_sites
@@ -60,7 +60,7 @@ class LayerStepper:
         """Update every parameter once; what is refused leaves all of them as they were."""
         non_negative("epoch", epoch)
         if self._averaged:
-            refuse_step()
+            refuse_while_averaged()
         with self._lock:
             assigned = self._assign(layer_list)
             gradients = [(i, s, m) for i, (s, m) in enumerate(assigned) if m.optimizer and _gradient(s) is not None]
@@ -74,7 +74,7 @@ class LayerStepper:
     def averaged(self, layer_list: Any) -> Iterator[None]:
         """Have the layers compute with the averages of their weights."""
         if self._averaged:
-            refuse_step()
+            refuse_while_averaged()
         entries = [(site.entry, match.optimizer) for site, match in self._assign(layer_list) if not _by_hand(match)]
         try:
             with in_place_of(pair for entry, leaf in entries if entry and leaf for pair in _averages(entry, leaf)):

@@ -61,7 +61,7 @@ _TORCHS: dict[str, Callable[[str, Any], Any]] = {
     "centered": flag,
     "decoupled_weight_decay": flag,
     "capturable": flag,
-    "differentiable": lambda name, value: _unserved(name, value),
+    "differentiable": lambda name, value: _not_differentiable(name, value),
 }
 # Constructors keep neon's documented words; groups have torch's.
 _CONSTRUCTOR_WORDS = {
@@ -124,7 +124,7 @@ def _betas(name: str, value: Any) -> None:
         _check(f"{name}[{place}]", item, beta)
 
 
-def _unserved(name: str, value: Any) -> None:
+def _not_differentiable(name: str, value: Any) -> None:
     if value:
         raise ValueError(
             f"{name}={value!r} asks for steps that can be differentiated through; neon has none. Leave it out, or use "

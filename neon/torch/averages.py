@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from neon.engine.options import AVERAGE
-from neon.optimizers.averages import in_place_of, refuse_step
+from neon.optimizers.averages import in_place_of, refuse_while_averaged
 from neon.torch.checkpoint import named_parameters
 from neon.torch.overrides import overrides_of
 from neon.torch.sharding import is_sharded, local
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def averages_in_place(optimizer: AttachedOptimizer, module: nn.Module | None) -> Iterator[None]:
     """Within the context the parameters have the values of their averages, and steps are refused."""
     if optimizer.averages_in_place:
-        refuse_step()
+        refuse_while_averaged()
     pairs = [*_averaged(optimizer)]
     if module is None and any(is_sharded(param) for param, _ in pairs):
         raise ValueError("Of distributed parameters the model may hold copies: give it, as in averaged(model).")

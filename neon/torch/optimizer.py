@@ -19,7 +19,7 @@ from neon.engine.options import GUARD
 from neon.engine.settings import Reach, Settings
 from neon.engine.uncompiled import uncompiled
 from neon.optimizers.assignment import Match, table
-from neon.optimizers.averages import refuse_step
+from neon.optimizers.averages import refuse_while_averaged
 from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.schedules import Schedule, is_constant, rate
 from neon.optimizers.sites import Site
@@ -284,7 +284,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
 
     def _step(self, closure: Callable[[], Any] | None = None) -> Any:
         if self.averages_in_place:
-            refuse_step()
+            refuse_while_averaged()
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -321,7 +321,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         """Groups and states, as torch's own optimizers give them."""
         self._stepper.close(self)
         packed = _untraced(torch.optim.Optimizer.state_dict)(self)
-        states = {key: mapped(lambda value: value, state) for key, state in packed["state"].items()}
+        states = {key: mapped(lambda value: value, state) for key, state in packed["state"].items()}  # plain dicts
         return packed | {"state": states}
 
     @uncompiled
