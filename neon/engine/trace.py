@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
 from neon.engine import options
-from neon.engine.graph import Node, const, load, scalar, walk
+from neon.engine.graph import Node, load, scalar, walk
+from neon.engine.symbols import Symbol, node_of
 
 Rule = Callable[..., Any]
 
@@ -82,7 +84,7 @@ def _symbol(name: str, value: Any) -> Any:
         return value
     if isinstance(value, (tuple, list)):
         return tuple(_symbol(f"{name}[{i}]", item) for i, item in enumerate(value))
-    return scalar(name)
+    return Symbol(scalar(name))
 
 
 def fixed(value: Any) -> Any:
@@ -110,8 +112,8 @@ def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) ->
     loads = {tensor: load(tensor) for tensor in ("w", "g", *form.states)}
     gradient = options.before(loads["w"], loads["g"], chosen)
     symbols = {key: _symbol(key, value) for key, value in arguments.items()}
-    states = [loads[state] for state in form.states]
-    result = rule(loads["w"], gradient, *states, **symbols)
+    states = [Symbol(loads[state]) for state in form.states]
+    result = rule(Symbol(loads["w"]), Symbol(gradient), *states, **symbols)
     results = result if isinstance(result, tuple) else (result,)
     if len(results) != 1 + len(form.states):
         raise TypeError(
@@ -120,11 +122,13 @@ def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) ->
         )
     outputs = {}
     for tensor, value in zip(("w", *form.states), results, strict=True):
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            value = const(value)
-        if not isinstance(value, Node) or value.kind != "float":
-            raise TypeError(f"The rule {name} must return an expression for {tensor!r}; it returned {value!r}.")
-        outputs[tensor] = value
+        node = node_of(value)
+        if node is None:
+            raise TypeError(
+                f"The rule {name} must return an expression for {tensor!r}; it returned {reprlib.repr(value)}, a "
+                f"{type(value).__name__}. Of a condition write where(condition, 1.0, 0.0)."
+            )
+        outputs[tensor] = node
     outputs["w"] = options.after(outputs["w"], chosen)
     kept: dict[str, float | None] = {**form.states}
     if chosen.weight_average:

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from neon.engine import graph
 from neon.engine.backends.eager import TORCH
-from neon.engine.graph import Node
+from neon.engine.graph import sum_of_squares
 from neon.engine.options import ALONE
 from neon.engine.scalars import HOST
+from neon.engine.symbols import Symbol, operation
 
 __all__ = [
     "clip", "equal", "exp", "log", "maximum", "minimum", "norm", "power_of_two", "sign", "sqrt", "where",
@@ -21,8 +21,8 @@ Value = Any
 
 
 def _apply(op: str, *args: Value) -> Value:
-    if any(isinstance(a, Node) for a in args):
-        return graph.apply(op, *args)
+    if any(isinstance(a, Symbol) for a in args):
+        return operation(op, *args)
     like = next((a for a in args if isinstance(a, torch.Tensor) and a.is_floating_point()), None)
     if like is None:
         return float(HOST[op](*args))
@@ -65,12 +65,14 @@ def clip(x: Value, low: Value, high: Value) -> Value:
 
 
 def equal(a: Value, b: Value) -> Value:
-    """Whether a = b (`==` compares symbols themselves)."""
+    """Whether a = b, as `a == b`."""
     return _apply("equal", a, b)
 
 
 def where(condition: Value, a: Value, b: Value) -> Value:
     """a where the condition holds, else b."""
+    if isinstance(condition, bool):
+        return a if condition else b
     return _apply("where", condition, a, b)
 
 
@@ -81,8 +83,8 @@ def power_of_two(x: Value) -> Value:
 
 def norm(x: Value) -> Value:
     """‖x‖₂ over the whole tensor, accumulated in float64 in a fixed order."""
-    if isinstance(x, Node):
-        return graph.apply("sqrt", graph.sum_of_squares(x, ALONE))
+    if isinstance(x, Symbol):
+        return operation("sqrt", Symbol(sum_of_squares(x.node, ALONE)))
     if isinstance(x, torch.Tensor):
         return torch.linalg.vector_norm(x, dtype=torch.float64).to(x.dtype)
     return abs(float(x))

@@ -104,9 +104,10 @@ class Eager:
             for column, reduction in enumerate(stage.reductions):
                 partials = _sum_of_squares(values[reduction.args[0]])
                 batch.passes[level].partials[batch.chunks_of(position), column] = partials.cpu().numpy()
-            # All values exist before the first is stored: a rule may swap its tensors.
-            for name, node in stage.stores.items():
-                _store(tensors[name], values[node])
+            # All values exist before the first is stored: a rule may swap its tensors. A load may be the tensor itself.
+            stored = {n: values[r].clone() if r.op == "load" else values[r] for n, r in stage.stores.items()}
+            for name, value in stored.items():
+                _store(tensors[name], value)
 
 
 def _execute(
