@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -15,6 +16,7 @@ from neon.engine import codecs, graph
 from neon.engine.blocks import BLOCK_CODECS, scale_name
 from neon.engine.graph import LOADS, REDUCTION, Node, walk
 from neon.engine.random import dither_bits, random_bits
+from neon.engine.scalars import HostProgram
 from neon.engine.trace import Program
 from neon.engine.verify import verify
 
@@ -75,6 +77,11 @@ class Stage:
     scalars: tuple[Node, ...]
     sweeps: tuple[Sweep, ...]
 
+    @cached_property
+    def host(self) -> HostProgram:
+        """What computes its numbers."""
+        return HostProgram(self.scalars)
+
     @property
     def roots(self) -> tuple[Node, ...]:
         """What the pass computes for each element."""
@@ -101,13 +108,14 @@ class Stage:
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """A program lowered to formats: its tensors in order, its stages."""
+    """A program lowered to formats: its tensors in order, its stages, and what backends have made of it."""
 
     program: Program
     formats: Formats
     tensors: dict[str, torch.dtype]
     stages: tuple[Stage, ...]
     guard: Node | None = None
+    executables: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
     def random(self) -> bool:
@@ -126,8 +134,13 @@ class Kernel:
         return "_".join((self.program.name.strip("<>"), *kinds))
 
 
-@lru_cache(maxsize=1024)
 def lower(program: Program, formats: Formats) -> Kernel:
+    """The kernel of a program in these formats, made once."""
+    found = program.kernels.get(formats)
+    return found if found is not None else program.kernels.setdefault(formats, _lower(program, formats))
+
+
+def _lower(program: Program, formats: Formats) -> Kernel:
     """Put the codecs at the edges of a program and split it into stages."""
     elements = {"w": formats.w, "g": formats.g, **dict(zip(program.states, formats.states, strict=True))}
     decoded = {graph.load(name): _decode(name, dtype) for name, dtype in elements.items()}

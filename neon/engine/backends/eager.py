@@ -43,6 +43,16 @@ def _sqrt(x: Tensor) -> Tensor:
         return torch.from_numpy(np.asarray(np.sqrt(x.numpy())))
 
 
+def _rounded_once(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A function that is not correctly rounded, of float32 by way of float64: so devices hardly ever differ."""
+
+    def of_float32(*arguments: Tensor) -> Tensor:
+        wide = arguments[0].dtype == torch.float64 or arguments[0].device.type == "mps"  # which has no float64
+        return function(*arguments) if wide else function(*(x.double() for x in arguments)).float()
+
+    return of_float32
+
+
 def _block_peak(bits: Tensor) -> Tensor:
     """For each element the largest word of its block, as the float32 of these bits."""
     blocks = torch.nn.functional.pad(bits, (0, -bits.numel() % BLOCK)).view(-1, BLOCK)
@@ -59,13 +69,13 @@ TORCH: dict[str, Callable[..., Tensor]] = {
     "sub": torch.sub,
     "mul": torch.mul,
     "div": torch.div,
-    "pow": torch.pow,
+    "pow": _rounded_once(torch.pow),
     "neg": torch.neg,
     "abs": torch.abs,
     "sign": lambda x: torch.where(x.isnan(), x, torch.sign(x)),
     "sqrt": _sqrt,
-    "exp": torch.exp,
-    "log": torch.log,
+    "exp": _rounded_once(torch.exp),
+    "log": _rounded_once(torch.log),
     "minimum": torch.minimum,
     "maximum": torch.maximum,
     "power_of_two": _power_of_two,

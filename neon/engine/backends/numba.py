@@ -18,19 +18,20 @@ from neon.engine.printer import assignments, inline, listing
 if TYPE_CHECKING:
     from neon.engine.batch import Batch
 
-# How each operation is written. `real` is the type of arithmetic, `word` is np.uint32.
+# How each operation is written. `real` is the type of arithmetic, `word` is np.uint32. What is not correctly rounded is
+# computed in float64, so that of float32 devices hardly ever differ.
 SOURCE: dict[str, str] = {
     "add": "({} + {})",
     "sub": "({} - {})",
     "mul": "({} * {})",
     "div": "({} / {})",
-    "pow": "({} ** {})",
+    "pow": "real(np.float64({}) ** np.float64({}))",
     "neg": "(-{})",
     "abs": "abs({})",
     "sign": "sign({})",
     "sqrt": "math.sqrt({})",
-    "exp": "math.exp({})",
-    "log": "math.log({})",
+    "exp": "real(math.exp(np.float64({})))",
+    "log": "real(math.log(np.float64({})))",
     "minimum": "minimum({}, {})",
     "maximum": "maximum({}, {})",
     "power_of_two": "power_of_two({})",
