@@ -48,7 +48,7 @@ def _rounded_once(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     def of_float32(*arguments: Tensor) -> Tensor:
         wide = arguments[0].dtype == torch.float64 or arguments[0].device.type == "mps"  # which has no float64
-        return function(*arguments) if wide else function(*(x.double() for x in arguments)).float()
+        return function(*arguments) if wide else function(*(x.double() for x in arguments)).to(arguments[0].dtype)
 
     return of_float32
 
@@ -159,9 +159,11 @@ def _leaf(
         case "load_block":
             return _of_blocks(tensors[node.label], n)
         case "index":
-            return (torch.arange(n, device=device) + batch.offset_of(position)) & _WORD
+            return (torch.arange(n, dtype=torch.int64, device=device) + batch.offset_of(position)) & _WORD
         case "index_high":
-            return (torch.arange(n, device=device) // CHUNK * CHUNK + batch.offset_of(position)) >> 32
+            return (
+                torch.arange(n, dtype=torch.int64, device=device) // CHUNK * CHUNK + batch.offset_of(position)
+            ) >> 32
         case "tensor_key":
             word: Any = batch.key_of(position)
         case _:
