@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-
 import torch
 
 from neon.compare.errors import UsageError
@@ -55,7 +53,7 @@ def _describe(key: str, optimizer: Optimizer, norms: tuple[Optimizer, ...], dtyp
         (
             f"═══ {title} ═══",
             "─── equation ───",
-            inspect.getdoc(program.rule) or f"({program.name} has no docstring)",
+            program.documentation or f"({program.name} has no docstring)",
             f"─── graph, {kernel.name} ───",
             graph,
             f"─── source, {path_of(kernel.name, source)} ───",

@@ -9,12 +9,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import numba.core.compiler
 import pytest
 import torch
 
-from neon.engine import backends, machine_code, use_backend
+from neon.engine import machine_code, trace, use_backend
 from neon.optimizers import RMSProp
 
 Listing = dict[str, tuple[int, int]]
@@ -36,7 +37,7 @@ def right() -> list[torch.Tensor]:
 
 def again(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
     """As a new process would: nothing is remembered, all comes from the cache."""
-    monkeypatch.setattr(backends, "_prepared", {})
+    monkeypatch.setattr(trace, "_made", WeakKeyDictionary())
     return result()
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import lru_cache, reduce
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -46,22 +49,98 @@ def picks(w: Any, g: Any, *, lr: Any = 0.1) -> Any:
     return where(equal(g, 0.5), w, w - lr * g)
 
 
-@pytest.mark.parametrize("rule", [warms_up, bounded, chained, still, picks])
+def compares(w: Any, g: Any, *, lr: Any = 0.1) -> Any:
+    return where(g == 0.5, w, w - lr * g * (w != g))
+
+
+def counts(w: Any, g: Any, *, lr: Any = 0.1) -> Any:
+    """numpy's numbers on either side, and a condition as a number."""
+    return np.float64(0.5) * w - np.float32(0.25) * g * (np.int64(0) < g) + (g - np.int64(1)) * lr
+
+
+def powers(w: Any, g: Any, *, lr: Any = 0.1) -> Any:
+    size = 1.0 + abs(g)
+    return w - lr * (size**-2 + size**0.5 + size**1.5 + size**-1 + size**2.5 + size**3 + size**-4 + size**1)
+
+
+@pytest.mark.parametrize("rule", [warms_up, bounded, chained, still, picks, compares, counts, powers])
 def test_it_runs_alike_on_every_backend(rule: Any) -> None:
     assert torch.equal(stepped(rule, "eager"), stepped(rule, "numba"))
+
+
+@pytest.mark.parametrize("rule", [bounded, chained, picks, compares, counts, powers])
+def test_it_is_the_same_function_of_tensors(rule: Any) -> None:
+    w, g = torch.linspace(-1, 1, 7, dtype=torch.float64), torch.linspace(2, -1, 7, dtype=torch.float64)
+    torch.testing.assert_close(stepped(rule, "numba", steps=1).double(), rule(w, g), rtol=1e-5, atol=1e-6)
+
+
+@lru_cache
+def cached(x: Any) -> Any:
+    return x
+
+
+# What a rule writes that would be decided once, when it is traced, or that it cannot have; and what it is told.
+REFUSED: dict[str, tuple[Callable[[Any, Any, Any], Any], str]] = {
+    "a branch on ==": (lambda w, g, step: g if step == 1 else w, r"cannot branch on .*step == 1.*where\(condition"),
+    "a branch on !=": (lambda w, g, step: g if step != 1 else w, r"cannot branch on .*where\(condition"),
+    "a branch on <": (lambda w, g, step: g if g < w else w, r"cannot branch on .*maximum\(a, b\)"),
+    "in": (lambda w, g, step: g if step in (1, 2) else w, "cannot branch on"),
+    "not": (lambda w, g, step: g if not step else w, "cannot branch on"),
+    "and": (lambda w, g, step: where(g > 0 and w > 0, g, w), "cannot branch on"),
+    "&": (lambda w, g, step: where((g > 0) & (w > 0), g, w), "cannot combine by"),
+    "~": (lambda w, g, step: where(~(g > 0), g, w), "cannot combine by"),
+    "max": (lambda w, g, step: max(w, g), r"maximum\(a, b\)"),
+    "a set": (lambda w, g, step: {w, g}, "cannot hash"),
+    "a key": (lambda w, g, step: {1: g}[step], "cannot hash"),
+    "a cached function": (lambda w, g, step: cached(g), "cannot hash"),
+    "a method": (lambda w, g, step: g.sqrt(), r"no \.sqrt\. Write sqrt\(x\)"),
+    "abs": (lambda w, g, step: g.abs(), r"Write abs\(x\)"),
+    "in place": (lambda w, g, step: g.clamp_(0, 1), r"Write clip\(x, low, high\)"),
+    "a shape": (lambda w, g, step: g * g.shape[0], r"no \.shape\. Write operators"),
+    "%": (lambda w, g, step: g * (step % 2), "give it as a hyper-parameter"),
+    "//": (lambda w, g, step: g * (step // 2), "give it as a hyper-parameter"),
+    "@": (lambda w, g, step: g @ w, "cannot multiply matrices"),
+    "an index": (lambda w, g, step: g[0], "cannot take elements"),
+    "an element set": (lambda w, g, step: g.__setitem__(0, 1), "cannot take elements"),
+    "iteration": (lambda w, g, step: sum(g), "cannot take elements"),
+    "len": (lambda w, g, step: g / len(g), r"cannot take elements .*norm\(x\)"),
+    "contains": (lambda w, g, step: g * (0.0 in g), "cannot look into"),
+    "int": (lambda w, g, step: g * int(step), "cannot turn into a number"),
+    "range": (lambda w, g, step: reduce(lambda a, _: a * g, range(step), g), "cannot turn into a number"),
+    "round": (lambda w, g, step: round(g), "cannot turn into a number"),
+    "math": (lambda w, g, step: math.sqrt(g), "cannot turn into a number .*neon.optimizers.functions"),
+    "numpy": (lambda w, g, step: np.sqrt(g), r"numpy\.sqrt .*Write sqrt\(x\)"),
+    "numpy.where": (lambda w, g, step: np.where(g > 0, g, w), r"numpy\.where .*Write where\(condition, a, b\)"),
+    "an array": (lambda w, g, step: np.ones(3) * g, "Received: a ndarray"),
+    "as an array": (lambda w, g, step: np.asarray(g), "cannot make an array"),
+    "torch": (lambda w, g, step: torch.sqrt(g), r"torch\.sqrt .*Write sqrt\(x\)"),
+    "torch.where": (lambda w, g, step: torch.where(g > 0, g, w), r"Write where\(condition, a, b\)"),
+    "a tensor": (lambda w, g, step: g * torch.tensor(2.0), "Received: a Tensor"),
+    "a tensor first": (lambda w, g, step: torch.tensor(2.0) * g, "Received: a Tensor"),
+    "no condition": (lambda w, g, step: where(g, g, w), "where needs a condition"),
+    "None": (lambda w, g, step: where(step == None, g, w), "Received: a NoneType"),  # noqa: E711
+    "a string": (lambda w, g, step: g + "x", "Received: a str"),
+    "a condition returned": (lambda w, g, step: g > 0, r"must return an expression for 'w'.*where\(condition"),
+    "an array returned": (lambda w, g, step: np.ones(10_000), "must return an expression for 'w'.*a ndarray"),
+    "a long expression": (lambda w, g, step: reduce(lambda a, _: a * a + a, range(60), g).sqrt(), r"Write sqrt\(x\)"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_is_refused_says_what_to_write(what: str) -> None:
+    made, message = REFUSED[what]
+
+    def rule(w: Any, g: Any, *, lr: Any = 0.1, step: Any) -> Any:
+        return made(w, g, step)
+
+    with pytest.raises((TypeError, AttributeError), match=message) as error:
+        stepped(rule, "numba")
+    assert len(str(error.value)) < 500
 
 
 def test_a_condition_on_the_step_is_met() -> None:
     moved = torch.linspace(-1, 1, 7) - stepped(warms_up, "numba", steps=2)
     torch.testing.assert_close(moved, 0.15 * torch.linspace(2, -1, 7))
-
-
-def test_equality_of_symbols_is_no_condition() -> None:
-    def rule(w: Any, g: Any, *, lr: Any = 0.1) -> Any:
-        return where(g == 0, w, w - lr * g)
-
-    with pytest.raises(TypeError, match=r"where needs a condition.*equal\(a, b\)"):
-        stepped(rule, "numba")
 
 
 @pytest.mark.parametrize("name", ["batch_size", "schedule", "wdecay", "updates", "frozen"])

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pytest
 import rule_cases
@@ -28,7 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 import neon.engine
 import neon.torch
-from neon.engine import backends, device, plan, use_backend
+from neon.engine import backends, device, plan, trace, use_backend
 from neon.engine.backends import triton
 from neon.engine.batch import Batch
 from neon.engine.device import DeviceBatch
@@ -178,8 +179,8 @@ def new(*sizes: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> list[
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_rule_with_every_operation(dtype: torch.dtype) -> None:
     eager, gpu = (trained(backend, new(70, 2500, dtype=dtype), Everything()) for backend in ("eager", "triton"))
-    # torch's powers, exponentials and logarithms are themselves off by a unit, and add up over the steps.
-    assert max(map(ulps, gpu, eager)) <= (16.0 if dtype == torch.float64 else 4.0)
+    # Of float64 torch's powers, exponentials and logarithms are themselves off by a unit, and add up over the steps.
+    assert max(map(ulps, gpu, eager)) <= (16.0 if dtype == torch.float64 else 0.0)
 
 
 def mixed(dtypes: list[torch.dtype]) -> list[Tensor]:
@@ -662,7 +663,7 @@ def test_source_is_a_file_to_read_where_there_is_a_folder(tmp_path: Path, monkey
     (tmp_path / "taken").write_text("a file, not a folder")
     for place, files in (("cache", 1), ("taken", 0)):
         monkeypatch.setenv("NEON_CACHE_DIR", str(tmp_path / place))
-        monkeypatch.setattr(backends, "_prepared", {})
+        monkeypatch.setattr(trace, "_made", WeakKeyDictionary())
         [param] = trained("triton", new(300), Shrinking(), steps=1)[:1]
         [expected] = trained("eager", new(300), Shrinking(), steps=1)[:1]
         assert torch.equal(param, expected)

@@ -23,7 +23,6 @@ from neon.engine.graph import REDUCTION, Node, scalar
 from neon.engine.kernel import CHUNK, Kernel, Stage
 from neon.engine.layout import flat, is_dense, like_layout, same_layout
 from neon.engine.options import ALONE, GUARD, PREVIOUS
-from neon.engine.scalars import host_program
 from neon.engine.settings import Item, Settings
 from neon.engine.trace import PER_STEP
 
@@ -45,7 +44,7 @@ class Pass:
 
     def __init__(self, batch: Batch, stage: Stage) -> None:
         real = np.float64 if batch.kernel.formats.compute == torch.float64 else np.float32
-        self.host = host_program(stage.scalars)
+        self.host = stage.host
         self.steady = not any(node.label in PER_STEP or node.op == REDUCTION for node in self.host.inputs)
         self.scalars = np.empty((len(batch.row_groups), len(stage.scalars)), real)
         self.partials = np.empty((len(batch.chunks), len(stage.reductions)))

@@ -5,17 +5,20 @@ Backends print or execute kernels; nothing here depends on which.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import torch
 
 from neon.engine import codecs, graph
 from neon.engine.blocks import BLOCK_CODECS, scale_name
-from neon.engine.graph import REDUCTION, Node, walk
+from neon.engine.graph import LOADS, REDUCTION, Node, walk
 from neon.engine.random import dither_bits, random_bits
+from neon.engine.scalars import HostProgram
 from neon.engine.trace import Program
+from neon.engine.verify import verify
 
 # Elements that one reduction partial, and one unit of work for a thread, cover.
 CHUNK = 65536
@@ -47,20 +50,52 @@ class Formats:
 
 
 @dataclass(frozen=True, eq=False)
+class Sweep:
+    """One loop over elements: of each it reads `loads`, computes `values` and then writes `stores`.
+
+    Where states are in blocks, the loop is over a block: what it reads for the whole block is read before its first
+    sweep, a later sweep is `given` the values of the earlier ones and their peaks, and `of_block` is written after it.
+    """
+
+    loads: tuple[Node, ...]
+    values: tuple[Node, ...] = ()
+    stores: dict[str, Node] = field(default_factory=dict)
+    of_block: dict[str, Node] = field(default_factory=dict)
+    given: tuple[Node, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
 class Stage:
     """One pass over memory: reductions whose results the next stage needs, or the final stores.
 
-    `scalars` are the host's numbers that the pass reads, in the order of their columns.
+    `scalars` are the host's numbers that the pass reads, in the order of their columns. `sweeps` are its loops where
+    elements are worked on one by one; where many are worked on at once, all values are computed before the first store.
     """
 
     reductions: tuple[Node, ...]
     stores: dict[str, Node]
     scalars: tuple[Node, ...]
+    sweeps: tuple[Sweep, ...]
+
+    @cached_property
+    def host(self) -> HostProgram:
+        """What computes its numbers."""
+        return HostProgram(self.scalars)
 
     @property
     def roots(self) -> tuple[Node, ...]:
         """What the pass computes for each element."""
         return (*(r.args[0] for r in self.reductions), *self.stores.values())
+
+    @property
+    def loads(self) -> tuple[Node, ...]:
+        """What the pass reads from tensors."""
+        return _loads(self.roots)
+
+    @property
+    def peaks(self) -> tuple[Node, ...]:
+        """The largest values of blocks, on which what is stored depends."""
+        return _peaks(self.stores.values())
 
     def outputs(self) -> dict[str, Node]:
         """What results from the pass, by name."""
@@ -68,23 +103,29 @@ class Stage:
 
     def body(self) -> list[Node]:
         """What is computed for each element, in order: nodes that vary, and conditions on numbers."""
-        return [n for n in walk(self.roots, into_reductions=False) if n.varies or n.kind == "bool"]
+        return _body(self.roots)
 
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """A program lowered to formats: its tensors in order, its stages."""
+    """A program lowered to formats: its tensors in order, its stages, and what backends have made of it."""
 
     program: Program
     formats: Formats
     tensors: dict[str, torch.dtype]
     stages: tuple[Stage, ...]
     guard: Node | None = None
+    executables: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
     def random(self) -> bool:
         """Whether it draws random bits, for which it has to know the step."""
         return any(node.op == "step_word" for node in walk(self.stages[-1].roots))
+
+    @property
+    def scales(self) -> tuple[str, ...]:
+        """The tensors with one number for each block of a state."""
+        return (*_scales(self.program, self.formats),)
 
     @property
     def name(self) -> str:
@@ -93,8 +134,13 @@ class Kernel:
         return "_".join((self.program.name.strip("<>"), *kinds))
 
 
-@lru_cache(maxsize=1024)
 def lower(program: Program, formats: Formats) -> Kernel:
+    """The kernel of a program in these formats, made once."""
+    found = program.kernels.get(formats)
+    return found if found is not None else program.kernels.setdefault(formats, _lower(program, formats))
+
+
+def _lower(program: Program, formats: Formats) -> Kernel:
     """Put the codecs at the edges of a program and split it into stages."""
     elements = {"w": formats.w, "g": formats.g, **dict(zip(program.states, formats.states, strict=True))}
     decoded = {graph.load(name): _decode(name, dtype) for name, dtype in elements.items()}
@@ -106,14 +152,21 @@ def lower(program: Program, formats: Formats) -> Kernel:
         stores |= _encode(name, value, elements[name], formats, [*elements].index(name) - 1)
     tensors = elements | companions(program, formats)
     guard = None if program.guard is None else _replace([program.guard], decoded)[0]
-    return Kernel(program, formats, tensors, _stages(stores, guard), guard)
+    stages = _stages(stores, guard, _scales(program, formats))
+    kernel = Kernel(program, formats, tensors, stages, guard)
+    verify(kernel)
+    return kernel
 
 
 def companions(program: Program, formats: Formats) -> dict[str, torch.dtype]:
     """The tensors beside the weight, the gradient and the states that the formats need."""
-    blocks = zip(program.states, formats.states, strict=True)
-    scales = {scale_name(name): torch.float32 for name, dtype in blocks if dtype in BLOCK_CODECS}
-    return scales | ({codecs.LOW_BITS: torch.bfloat16} if formats.split else {})
+    low_bits = {codecs.LOW_BITS: torch.bfloat16} if formats.split else {}
+    return dict.fromkeys(_scales(program, formats), torch.float32) | low_bits
+
+
+def _scales(program: Program, formats: Formats) -> list[str]:
+    states = zip(program.states, formats.states, strict=True)
+    return [scale_name(name) for name, dtype in states if dtype in BLOCK_CODECS]
 
 
 def _decode(name: str, dtype: torch.dtype) -> Node:
@@ -144,20 +197,53 @@ def _replace(roots: Sequence[Node], mapping: dict[Node, Node]) -> list[Node]:
     return [new[root] for root in roots]
 
 
-def _stages(stores: dict[str, Node], guard: Node | None) -> tuple[Stage, ...]:
+def _stages(stores: dict[str, Node], guard: Node | None, scales: Collection[str]) -> tuple[Stage, ...]:
     """Reductions of the same depth share a pass; the stores are the last one."""
     depth: dict[Node, int] = {}
     for node in walk([*([] if guard is None else [guard]), *stores.values()]):
         depth[node] = max((depth[a] for a in node.args), default=0) + (node.op == REDUCTION)
     levels = sorted({depth[n] for n in depth if n.op == REDUCTION})
-    stages = [_stage(tuple(n for n in depth if n.op == REDUCTION and depth[n] == level), {}) for level in levels]
-    return (*stages, _stage((), stores))
+    passes = [tuple(n for n in depth if n.op == REDUCTION and depth[n] == level) for level in levels]
+    reducing = [
+        Stage(reductions, {}, _numbers(arguments), tuple(Sweep(_loads([a]), (a,)) for a in arguments))
+        for reductions in passes
+        for arguments in [[reduction.args[0] for reduction in reductions]]
+    ]
+    return (*reducing, Stage((), stores, _numbers(stores.values()), _sweeps(stores, scales)))
 
 
-def _stage(reductions: tuple[Node, ...], stores: dict[str, Node]) -> Stage:
-    stage = Stage(reductions, stores, ())
-    scalars: dict[Node, None] = {}
-    for node in stage.body():
-        scalars |= {a: None for a in node.args if not a.varies and a.kind == "float" and a.op != "const"}
-    scalars |= {root: None for root in stage.roots if not root.varies and root.op != "const"}
-    return Stage(reductions, stores, tuple(scalars))
+def _sweeps(stores: dict[str, Node], scales: Collection[str]) -> tuple[Sweep, ...]:
+    """What does not depend on a block's peaks first, with the values that have these peaks; then the rest."""
+    peaks = _peaks(stores.values())
+    if not peaks:
+        return (Sweep(_loads(stores.values()), (), stores),)
+    values = tuple(dict.fromkeys(peak.args[0] for peak in peaks))
+    late = {name: root for name, root in stores.items() if _peaks([root])}
+    early = {name: root for name, root in stores.items() if name not in late}
+    given = (*values, *peaks)
+    codes = {name: root for name, root in late.items() if name not in scales}
+    of_block = {name: root for name, root in late.items() if name in scales}
+    first = Sweep(_loads([*early.values(), *values]), values, early)
+    return (first, Sweep(_loads(late.values(), given), (), codes, of_block, given))
+
+
+def _body(roots: Iterable[Node]) -> list[Node]:
+    return [n for n in walk(roots, into_reductions=False) if n.varies or n.kind == "bool"]
+
+
+def _loads(roots: Iterable[Node], given: Collection[Node] = ()) -> tuple[Node, ...]:
+    below = walk(roots, into_reductions=False, given=given)
+    return tuple(n for n in below if n.op in LOADS and n not in given)
+
+
+def _peaks(roots: Iterable[Node]) -> tuple[Node, ...]:
+    return tuple(n for n in walk(roots, into_reductions=False) if n.op == "block_peak")
+
+
+def _numbers(roots: Collection[Node]) -> tuple[Node, ...]:
+    """The host's numbers that these values are computed from."""
+    numbers: dict[Node, None] = {}
+    for node in _body(roots):
+        numbers |= {a: None for a in node.args if not a.varies and a.kind == "float" and a.op != "const"}
+    numbers |= {root: None for root in roots if not root.varies and root.op != "const"}
+    return tuple(numbers)

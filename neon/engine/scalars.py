@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -125,12 +124,6 @@ class HostProgram:
             for node in self._nodes:
                 values[node] = HOST[node.op](*[values[a] for a in node.args])
             return [values[root] for root in self._roots]
-
-
-@lru_cache(maxsize=1024)
-def host_program(roots: tuple[Node, ...]) -> HostProgram:
-    """The program that computes these nodes, made once."""
-    return HostProgram(roots)
 
 
 def _write(node: Node, operands: list[str]) -> str:

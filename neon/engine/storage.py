@@ -12,7 +12,7 @@ from torch import Tensor
 from neon.engine.blocks import BLOCK, BLOCK_CODECS, scale_name
 from neon.engine.options import AVERAGE
 from neon.engine.signs import never_negative
-from neon.engine.trace import Program, signature
+from neon.engine.trace import Program
 
 # Below so many elements a state is float32 whatever was asked for: there is nothing to save.
 SMALL = 4096
@@ -61,9 +61,8 @@ class Storage:
         """Refuse negative numbers of a rule where they may turn a state negative that has no bit for a sign."""
         if not self.in_blocks or not never_negative(program):
             return
-        own = signature(program.rule).keywords
         for (name, _), value in zip(program.places, given(), strict=True):
-            if name in own and isinstance(value, (int, float)) and value < 0:
+            if name in program.keywords and isinstance(value, (int, float)) and value < 0:
                 raise ValueError(
                     f"{name} must be at least 0 where states are in 8 bits: of states that look as if they could not "
                     f"be negative, no sign is kept. Received: {name}={value!r}. Use state_dtype='bfloat16'."
@@ -114,7 +113,8 @@ def new_state(value: float | None, dtype: torch.dtype, param: Tensor) -> tuple[T
         return torch.full_like(param, value, dtype=dtype, requires_grad=False), None
     code = (codec.largest_code | (0x80 if codec.signed and value < 0 else 0)) if value else 0
     stored = torch.full_like(param, code, dtype=torch.uint8, requires_grad=False).view(dtype)
-    scales = torch.full(scale_shape(param.shape), abs(value) / codec.largest, device=param.device)
+    largest = abs(value) / codec.largest
+    scales = torch.full(scale_shape(param.shape), largest, dtype=torch.float32, device=param.device)
     return stored, scales
 
 

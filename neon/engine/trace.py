@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+import reprlib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from neon.engine import options
-from neon.engine.graph import Node, const, load, scalar, walk
+from neon.engine.graph import Node, load, scalar, walk
+from neon.engine.symbols import Symbol, node_of
 
 Rule = Callable[..., Any]
 
@@ -32,9 +35,24 @@ class Signature:
     keywords: dict[str, Any]  # name -> default, or inspect.Parameter.empty
 
 
-@lru_cache(maxsize=1024)
+# What has been made for each rule, for as long as it is there: nothing of it may hold the rule.
+_made: WeakKeyDictionary[Any, dict[Any, Any]] = WeakKeyDictionary()
+
+
+def _made_for(rule: Rule) -> dict[Any, Any]:
+    """What has been made for a rule so far; a method is made anew each time, what it is bound to is not."""
+    if inspect.ismethod(rule):
+        return _made.setdefault(rule.__self__, {}).setdefault(rule.__func__, {})
+    return _made.setdefault(rule, {})
+
+
 def signature(rule: Rule) -> Signature:
-    """Read a rule's signature; `TypeError` where it is not `rule(w, g, *states, *, keywords)`."""
+    """A rule's signature; `TypeError` where it is not `rule(w, g, *states, *, keywords)`."""
+    made = _made_for(rule)
+    return made.get(signature) or made.setdefault(signature, _read_signature(rule))
+
+
+def _read_signature(rule: Rule) -> Signature:
     parameters = list(inspect.signature(rule).parameters.values())
     positional = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     keywords = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
@@ -59,15 +77,18 @@ class Program:
 
     `states` maps each state to the number that it starts at, None for one that starts as the weight; `outputs`
     maps `w` and the states to their new values; what the rule leaves alone is not in it.
-    `guard` is a sum that is finite for a tensor where its gradient is, or None where nobody asks.
+    `guard` is a sum that is finite for a tensor where its gradient is, or None where nobody asks. `keywords` and
+    `documentation` are the rule's own; `kernels` are those that have been made of the program, by their formats.
     """
 
     name: str
-    rule: Rule
+    keywords: Collection[str]
+    documentation: str | None
     states: dict[str, float | None]
     outputs: dict[str, Node]
     numbers: tuple[str, ...]
     guard: Node | None = None
+    kernels: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
     def places(self) -> list[tuple[str, int | None]]:
@@ -82,7 +103,7 @@ def _symbol(name: str, value: Any) -> Any:
         return value
     if isinstance(value, (tuple, list)):
         return tuple(_symbol(f"{name}[{i}]", item) for i, item in enumerate(value))
-    return scalar(name)
+    return Symbol(scalar(name))
 
 
 def fixed(value: Any) -> Any:
@@ -92,16 +113,14 @@ def fixed(value: Any) -> Any:
     return tuple(map(fixed, value)) if isinstance(value, (tuple, list)) else ...
 
 
-_programs: dict[tuple[Any, ...], Program] = {}
-
-
 def trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) -> Program:
     """The program of a rule under these options; traced once for each set of fixed arguments."""
     names = signature(rule).keywords
     arguments = {name: value for name, value in arguments.items() if name in names}
-    key = (rule, tuple(arguments), fixed([*arguments.values()]), chosen)
-    found = _programs.get(key)
-    return found if found is not None else _programs.setdefault(key, _trace(rule, arguments, chosen))
+    key = (tuple(arguments), fixed([*arguments.values()]), chosen)
+    made = _made_for(rule)
+    found = made.get(key)
+    return found if found is not None else made.setdefault(key, _trace(rule, arguments, chosen))
 
 
 def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) -> Program:
@@ -110,8 +129,8 @@ def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) ->
     loads = {tensor: load(tensor) for tensor in ("w", "g", *form.states)}
     gradient = options.before(loads["w"], loads["g"], chosen)
     symbols = {key: _symbol(key, value) for key, value in arguments.items()}
-    states = [loads[state] for state in form.states]
-    result = rule(loads["w"], gradient, *states, **symbols)
+    states = [Symbol(loads[state]) for state in form.states]
+    result = rule(Symbol(loads["w"]), Symbol(gradient), *states, **symbols)
     results = result if isinstance(result, tuple) else (result,)
     if len(results) != 1 + len(form.states):
         raise TypeError(
@@ -120,11 +139,13 @@ def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) ->
         )
     outputs = {}
     for tensor, value in zip(("w", *form.states), results, strict=True):
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            value = const(value)
-        if not isinstance(value, Node) or value.kind != "float":
-            raise TypeError(f"The rule {name} must return an expression for {tensor!r}; it returned {value!r}.")
-        outputs[tensor] = value
+        node = node_of(value)
+        if node is None:
+            raise TypeError(
+                f"The rule {name} must return an expression for {tensor!r}; it returned {reprlib.repr(value)}, a "
+                f"{type(value).__name__}. Of a condition write where(condition, 1.0, 0.0)."
+            )
+        outputs[tensor] = node
     outputs["w"] = options.after(outputs["w"], chosen)
     kept: dict[str, float | None] = {**form.states}
     if chosen.weight_average:
@@ -135,4 +156,4 @@ def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) ->
     guard = options.guard(loads["g"], chosen)
     roots = [*outputs.values(), *([] if guard is None else [guard])]
     numbers = {n.label: None for n in walk(roots) if n.op == "scalar"}
-    return Program(name, rule, kept, outputs, tuple(numbers), guard)
+    return Program(name, [*form.keywords], inspect.getdoc(rule), kept, outputs, tuple(numbers), guard)

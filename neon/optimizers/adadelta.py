@@ -21,9 +21,9 @@ def adadelta(w, g, square_avg, acc_delta, *, lr, rho, eps):  # type: ignore[no-u
     >>> round(w, 8), round(square_avg, 8), round(acc_delta, 8)
     (0.64235915, 0.205, 0.1027907)
     """
-    square_avg = rho * square_avg + (1 - rho) * (g * g)
+    square_avg = rho * square_avg + (1 - rho) * g * g
     delta = sqrt((acc_delta + eps) / (square_avg + eps)) * g
-    acc_delta = rho * acc_delta + (1 - rho) * (delta * delta)
+    acc_delta = rho * acc_delta + (1 - rho) * delta * delta
     w = w - lr * delta
     return w, square_avg, acc_delta
 

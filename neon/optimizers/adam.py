@@ -13,7 +13,7 @@ def _adam_delta(g, exp_avg, exp_avg_sq, lr, betas, eps, step):  # type: ignore[n
     """What Adam subtracts from w, and the new averages; the corrections fold into two numbers for all elements."""
     beta1, beta2 = betas
     exp_avg = beta1 * exp_avg + (1 - beta1) * g
-    exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * (g * g)
+    exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * g * g  # in this order: g² alone overflows from 1.8e19 on
     step_size = lr / (1 - beta1**step)
     correction = 1 / sqrt(1 - beta2**step)
     return step_size * exp_avg / (sqrt(exp_avg_sq) * correction + eps), exp_avg, exp_avg_sq

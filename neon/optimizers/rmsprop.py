@@ -20,7 +20,7 @@ def rmsprop(w, g, square_avg, *, lr, alpha, eps):  # type: ignore[no-untyped-def
     >>> round(w, 8), round(square_avg, 8)
     (0.89444371, 0.205)
     """
-    square_avg = alpha * square_avg + (1 - alpha) * (g * g)
+    square_avg = alpha * square_avg + (1 - alpha) * g * g
     w = w - lr * g / (sqrt(square_avg + eps) + eps)
     return w, square_avg
 

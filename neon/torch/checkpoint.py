@@ -186,7 +186,7 @@ class _Taking:
         for flag, neutral in _NEUTRAL.items():
             if flag not in self._own and self._saved.get(flag, neutral) != neutral:
                 yield f"{self._label}: saved with {flag}={self._saved[flag]!r}, which {self._rule} does not have"
-        apart = "weight_decay" in signature(self._settings.program.rule).keywords
+        apart = "weight_decay" in self._settings.program.keywords
         if (
             self.group["weight_decay"]
             and "decoupled_weight_decay" not in self._own
@@ -225,7 +225,7 @@ class _Taking:
         varies = leaf.select_rule is not Optimizer.select_rule
         found = {key for key in state if key not in _BESIDE}
         missing = [key for key, start in program.states.items() if start is not None and key not in state]
-        if "step" not in state and not found <= _UNCOUNTED and "step" in signature(program.rule).keywords:
+        if "step" not in state and not found <= _UNCOUNTED and "step" in program.keywords:
             missing.append("step")
         if not found <= known:
             kept = ", ".join(program.states) or "none"

@@ -55,7 +55,7 @@ def amsgrad(  # type: ignore[no-untyped-def]
     if not decoupled_weight_decay:
         g = g + weight_decay * w
     exp_avg = beta1 * exp_avg + (1 - beta1) * g
-    exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * (g * g)
+    exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * g * g
     max_exp_avg_sq = maximum(max_exp_avg_sq, exp_avg_sq)
     step_size = lr / (1 - beta1**step)
     correction = 1 / sqrt(1 - beta2**step)
@@ -75,7 +75,7 @@ def rmsprop(w, g, square_avg, *, lr, alpha, eps):  # type: ignore[no-untyped-def
     >>> round(w, 8), round(square_avg, 8)
     (0.89195479, 0.205)
     """
-    square_avg = alpha * square_avg + (1 - alpha) * (g * g)
+    square_avg = alpha * square_avg + (1 - alpha) * g * g
     return w - lr * g / (sqrt(square_avg) + eps), square_avg
 
 
@@ -90,7 +90,7 @@ def rmsprop_momentum(w, g, square_avg, momentum_buffer, *, lr, alpha, eps, momen
     >>> round(w, 8), round(momentum_buffer, 8)
     (0.91195479, 0.88045207)
     """
-    square_avg = alpha * square_avg + (1 - alpha) * (g * g)
+    square_avg = alpha * square_avg + (1 - alpha) * g * g
     momentum_buffer = momentum * momentum_buffer + g / (sqrt(square_avg) + eps)
     return w - lr * momentum_buffer, square_avg, momentum_buffer
 
@@ -108,7 +108,7 @@ def rmsprop_centered(w, g, square_avg, grad_avg, *, lr, alpha, eps):  # type: ig
     >>> round(w, 8), round(grad_avg, 8)
     (0.85294118, -0.31)
     """
-    square_avg = alpha * square_avg + (1 - alpha) * (g * g)
+    square_avg = alpha * square_avg + (1 - alpha) * g * g
     grad_avg = alpha * grad_avg + (1 - alpha) * g
     return w - lr * g / (sqrt(square_avg - grad_avg * grad_avg) + eps), square_avg, grad_avg
 
@@ -128,7 +128,7 @@ def rmsprop_centered_momentum(  # type: ignore[no-untyped-def]
     >>> round(w, 8), round(momentum_buffer, 8)
     (0.88294118, 1.17058824)
     """
-    square_avg = alpha * square_avg + (1 - alpha) * (g * g)
+    square_avg = alpha * square_avg + (1 - alpha) * g * g
     grad_avg = alpha * grad_avg + (1 - alpha) * g
     momentum_buffer = momentum * momentum_buffer + g / (sqrt(square_avg - grad_avg * grad_avg) + eps)
     return w - lr * momentum_buffer, square_avg, grad_avg, momentum_buffer
@@ -150,7 +150,7 @@ def adagrad(w, g, sum, *, lr, lr_decay, eps, step):  # type: ignore[no-untyped-d
     return w - lr / (1 + (step - 1) * lr_decay) * g / (sqrt(sum) + eps), sum
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=32)  # what is made for a rule is kept as long as the rule
 def adagrad_from(start: float) -> Rule:
     """Adagrad whose sum starts at a value other than 0."""
 

@@ -28,7 +28,7 @@ class Executable(Protocol):
 
 
 _forced: str | None = None
-_prepared: dict[tuple[str, Kernel], Executable] = {}
+_prepared = 0
 
 
 @contextmanager
@@ -73,15 +73,17 @@ def _interprets() -> bool:
 
 
 def prepare(kernel: Kernel, device: str) -> Any:
-    """The executable form of a kernel on a device; made once in a process."""
+    """The executable form of a kernel on a device; made once."""
+    global _prepared
     name = serving(device)
     with threads.compiling:
-        if (name, kernel) not in _prepared:
+        if name not in kernel.executables:
             backend = importlib.import_module(f"{__name__}.{name}")
-            _prepared[name, kernel] = backend.prepare(kernel)
-        return _prepared[name, kernel]
+            kernel.executables[name] = backend.prepare(kernel)
+            _prepared += 1
+        return kernel.executables[name]
 
 
 def compilations() -> int:
     """How many kernels this process has made ready so far."""
-    return len(_prepared)
+    return _prepared

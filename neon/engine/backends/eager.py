@@ -43,6 +43,16 @@ def _sqrt(x: Tensor) -> Tensor:
         return torch.from_numpy(np.asarray(np.sqrt(x.numpy())))
 
 
+def _rounded_once(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A function that is not correctly rounded, of float32 by way of float64: so devices hardly ever differ."""
+
+    def of_float32(*arguments: Tensor) -> Tensor:
+        wide = arguments[0].dtype == torch.float64 or arguments[0].device.type == "mps"  # which has no float64
+        return function(*arguments) if wide else function(*(x.double() for x in arguments)).to(arguments[0].dtype)
+
+    return of_float32
+
+
 def _block_peak(bits: Tensor) -> Tensor:
     """For each element the largest word of its block, as the float32 of these bits."""
     blocks = torch.nn.functional.pad(bits, (0, -bits.numel() % BLOCK)).view(-1, BLOCK)
@@ -59,13 +69,13 @@ TORCH: dict[str, Callable[..., Tensor]] = {
     "sub": torch.sub,
     "mul": torch.mul,
     "div": torch.div,
-    "pow": torch.pow,
+    "pow": _rounded_once(torch.pow),
     "neg": torch.neg,
     "abs": torch.abs,
     "sign": lambda x: torch.where(x.isnan(), x, torch.sign(x)),
     "sqrt": _sqrt,
-    "exp": torch.exp,
-    "log": torch.log,
+    "exp": _rounded_once(torch.exp),
+    "log": _rounded_once(torch.log),
     "minimum": torch.minimum,
     "maximum": torch.maximum,
     "power_of_two": _power_of_two,
@@ -104,9 +114,10 @@ class Eager:
             for column, reduction in enumerate(stage.reductions):
                 partials = _sum_of_squares(values[reduction.args[0]])
                 batch.passes[level].partials[batch.chunks_of(position), column] = partials.cpu().numpy()
-            # All values exist before the first is stored: a rule may swap its tensors.
-            for name, node in stage.stores.items():
-                _store(tensors[name], values[node])
+            # All values exist before the first is stored: a rule may swap its tensors. A load may be the tensor itself.
+            stored = {n: values[r].clone() if r.op == "load" else values[r] for n, r in stage.stores.items()}
+            for name, value in stored.items():
+                _store(tensors[name], value)
 
 
 def _execute(
@@ -148,9 +159,11 @@ def _leaf(
         case "load_block":
             return _of_blocks(tensors[node.label], n)
         case "index":
-            return (torch.arange(n, device=device) + batch.offset_of(position)) & _WORD
+            return (torch.arange(n, dtype=torch.int64, device=device) + batch.offset_of(position)) & _WORD
         case "index_high":
-            return (torch.arange(n, device=device) // CHUNK * CHUNK + batch.offset_of(position)) >> 32
+            return (
+                torch.arange(n, dtype=torch.int64, device=device) // CHUNK * CHUNK + batch.offset_of(position)
+            ) >> 32
         case "tensor_key":
             word: Any = batch.key_of(position)
         case _:

@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from textwrap import indent
 from typing import TYPE_CHECKING
 
 import torch
 
 from neon.engine import cache, machine_code, threads
-from neon.engine.blocks import BLOCK, scale_name
-from neon.engine.graph import Node, walk
-from neon.engine.kernel import LANES, ROWS, Kernel, Stage
+from neon.engine.blocks import BLOCK
+from neon.engine.graph import Node
+from neon.engine.kernel import LANES, ROWS, Kernel, Stage, Sweep
 from neon.engine.printer import assignments, inline, listing
 
 if TYPE_CHECKING:
     from neon.engine.batch import Batch
 
-# How each operation is written. `real` is the type of arithmetic, `word` is np.uint32.
+# How each operation is written. `real` is the type of arithmetic, `word` is np.uint32. What is not correctly rounded is
+# computed in float64, so that of float32 devices hardly ever differ.
 SOURCE: dict[str, str] = {
     "add": "({} + {})",
     "sub": "({} - {})",
     "mul": "({} * {})",
     "div": "({} / {})",
-    "pow": "({} ** {})",
+    "pow": "real(np.float64({}) ** np.float64({}))",
     "neg": "(-{})",
     "abs": "abs({})",
     "sign": "sign({})",
     "sqrt": "math.sqrt({})",
-    "exp": "math.exp({})",
-    "log": "math.log({})",
+    "exp": "real(math.exp(np.float64({})))",
+    "log": "real(math.log(np.float64({})))",
     "minimum": "minimum({}, {})",
     "maximum": "maximum({}, {})",
     "power_of_two": "power_of_two({})",
@@ -104,11 +105,11 @@ _BLOCK_UPDATE = """\
         for block in range(0, count, {block}):
             end = min(count, block + {block})
 {scales}
+{sweeps}"""
+
+_SWEEP = """\
             for i in range(block, end):
-{values}
-            for i in range(block, end):
-{codes}
-{stores}"""
+{body}"""
 
 # The order of summation is fixed, so that it gives the same bits everywhere: in float64, each lane's rows of
 # a block, the blocks of the chunk, the lanes pairwise. A loop over whole rows keeps the lanes in registers.
@@ -159,10 +160,7 @@ def _stage(kernel: Kernel, number: int) -> str:
         prologue.append(f"number = pointer(at[4] + row * {scalars * size}, real)")
     prologue += [f"{name} = number[{i}]  # {inline(node)}" for i, (node, name) in enumerate(given.items())]
     if not stage.reductions:
-        prologue += _arrays(kernel, stage.roots, [*stage.stores], "start")
-        prologue += [
-            f"{name}_at = pointer(address[{place}] + start // {BLOCK} * 4, real)" for name, place in _scales(kernel)
-        ]
+        prologue += _arrays(kernel, stage.loads, [*stage.stores], "start")
     loops = _reductions(kernel, stage, given) if stage.reductions else _update(kernel, stage, given)
     return _STAGE.format(
         number=number,
@@ -173,44 +171,39 @@ def _stage(kernel: Kernel, number: int) -> str:
     )
 
 
-def _arrays(kernel: Kernel, roots: Iterable[Node], stored: list[str], first: str) -> list[str]:
+def _arrays(kernel: Kernel, loads: Sequence[Node], stored: list[str], first: str) -> list[str]:
     """The memory of the tensors that are read or written, from an element on."""
-    used = {n.label for n in walk(roots, into_reductions=False) if n.op.startswith("load")} | set(stored)
-    return [
-        f"{name}_at = pointer(address[{place}] + {first} * {dtype.itemsize}, {MEMORY[dtype]})"
-        for place, (name, dtype) in enumerate(kernel.tensors.items())
-        if name in used and (name, place) not in _scales(kernel)
-    ]
-
-
-def _scales(kernel: Kernel) -> list[tuple[str, int]]:
-    """The tensors with a value for each block, and their places."""
-    names = {scale_name(state) for state in kernel.program.states}
-    return [(name, place) for place, name in enumerate(kernel.tensors) if name in names]
-
-
-def _peaks(stage: Stage) -> list[Node]:
-    return [n for n in walk(stage.stores.values(), into_reductions=False) if n.op == "block_peak"]
+    used = {node.label for node in loads} | set(stored)
+    lines = []
+    for place, (name, dtype) in enumerate(kernel.tensors.items()):
+        if name in used:
+            element = f"{first} // {BLOCK}" if name in kernel.scales else first
+            lines.append(f"{name}_at = pointer(address[{place}] + {element} * {dtype.itemsize}, {MEMORY[dtype]})")
+    return lines
 
 
 def _locals(stage: Stage) -> str:
     """Memory on the stack that a stage needs."""
     if stage.reductions:
         return f"    lanes, totals = local({LANES}, np.float64), local({LANES}, np.float64)\n"
-    return "".join(f"    value{k} = local({BLOCK}, real)\n" for k in range(len(_peaks(stage))))
+    kept = stage.sweeps[0].values
+    return "".join(f"    value{k} = local({BLOCK}, real)\n" for k in range(len(kept)))
 
 
 def _reductions(kernel: Kernel, stage: Stage, given: dict[Node, str]) -> str:
     loops = []
-    for column, reduction in enumerate(stage.reductions):
-        lines, (value,) = _body(reduction.args, given)
+    for column, sweep in enumerate(stage.sweeps):
+        lines, (value,) = _body(sweep, given)
+        arrays = {}
+        for first in ("row", "(end - rest)"):  # a row lies within a block of states, and what remains is none
+            arrays[first] = [*_arrays(kernel, sweep.loads, [], first), *_of_blocks(sweep.loads, "0")]
         loops.append(
             _REDUCTION.format(
                 lanes=LANES,
                 block=ROWS * LANES,
-                row_arrays=indent("\n".join(_arrays(kernel, reduction.args, [], "row")), " " * 16),
+                row_arrays=indent("\n".join(arrays["row"]), " " * 16),
                 row_body=indent("\n".join(lines), " " * 20),
-                rest_arrays=indent("\n".join(_arrays(kernel, reduction.args, [], "(end - rest)")), " " * 12),
+                rest_arrays=indent("\n".join(arrays["(end - rest)"]), " " * 12),
                 rest_body=indent("\n".join(lines), " " * 16),
                 value=value,
                 reductions=len(stage.reductions),
@@ -221,62 +214,67 @@ def _reductions(kernel: Kernel, stage: Stage, given: dict[Node, str]) -> str:
 
 
 def _update(kernel: Kernel, stage: Stage, given: dict[Node, str]) -> str:
-    if _scales(kernel):
-        return _block_update(kernel, stage, given)
-    lines, formulas = _body(stage.stores.values(), given)
+    of_blocks = _of_blocks(stage.loads, f"block // {BLOCK}")
+    if stage.peaks or of_blocks:
+        return _block_update(kernel, stage, given, of_blocks)
+    lines, formulas = _body(stage.sweeps[0], given)
     # Every value is computed before the first is stored: a rule may swap its tensors.
     lines += [f"{name}_out = {text}" for name, text in zip(stage.stores, formulas, strict=True)]
-    for name in stage.stores:
-        memory = MEMORY[kernel.tensors[name]]
-        lines.append(f"{name}_at[i] = {memory}({name}_out)")
+    lines += [_store(kernel, name, f"{name}_out") for name in stage.stores]
     return _UPDATE.format(body=indent("\n".join(lines or ["pass"]), " " * 12))
 
 
-def _block_update(kernel: Kernel, stage: Stage, given: dict[Node, str]) -> str:
-    peaks = _peaks(stage)
-    values = {peak.args[0]: f"value{k}[i - block]" for k, peak in enumerate(peaks)}
-    late = {name: root for name, root in stage.stores.items() if any(n in peaks for n in walk([root]))}
-    early = {name: root for name, root in stage.stores.items() if name not in late}
-    lines, formulas = _body([*early.values(), *values], given)
-    outputs, computed = formulas[: len(early)], formulas[len(early) :]
-    lines += [f"{name}_out = {text}" for name, text in zip(early, outputs, strict=True)]
-    for k, (peak, text) in enumerate(zip(peaks, computed, strict=True)):
-        magnitude = f"abs(new{k})" if peak.label == "signed" else f"new{k}"
-        lines += [f"new{k} = {text}", f"bits{k} = bits({magnitude})"]
-        lines += [f"peak{k} = select(peak{k} < bits{k}, bits{k}, peak{k})", f"value{k}[i - block] = new{k}"]
-    lines += [f"{name}_at[i] = {MEMORY[kernel.tensors[name]]}({name}_out)" for name in early]
-    known = given | values | {peak: f"from_bits(peak{k})" for k, peak in enumerate(peaks)}
-    scales = [name for name, _ in _scales(kernel)]
-    codes = {name: root for name, root in late.items() if name not in scales}
-    late_lines, late_formulas = _body(codes.values(), known)
-    late_lines += [
-        f"{name}_at[i] = {MEMORY[kernel.tensors[name]]}({text})"
-        for name, text in zip(codes, late_formulas, strict=True)
-    ]
-    before = [f"{name}_in = {name}_at[block // {BLOCK}]" for name in scales]
-    after = [
-        f"{name}_at[block // {BLOCK}] = {_body([root], known)[1][0]}" for name, root in late.items() if name in scales
-    ]
+def _block_update(kernel: Kernel, stage: Stage, numbers: dict[Node, str], of_blocks: list[str]) -> str:
+    texts = {value: f"value{k}[i - block]" for k, value in enumerate(stage.sweeps[0].values)}
+    texts |= {peak: f"from_bits(peak{k})" for k, peak in enumerate(stage.peaks)}
+    sweeps = []
+    for sweep in stage.sweeps:
+        given = numbers | {node: texts[node] for node in sweep.given}
+        lines, formulas = _body(sweep, given)
+        stored, kept = formulas[: len(sweep.stores)], formulas[len(sweep.stores) :]
+        lines += [f"{name}_out = {text}" for name, text in zip(sweep.stores, stored, strict=True)]
+        lines += [f"new{k} = {text}" for k, text in enumerate(kept)]
+        for k, peak in enumerate(stage.peaks if sweep.values else ()):
+            new = f"new{sweep.values.index(peak.args[0])}"
+            lines.append(f"bits{k} = bits({f'abs({new})' if peak.label == 'signed' else new})")
+            lines.append(f"peak{k} = select(peak{k} < bits{k}, bits{k}, peak{k})")
+        lines += [f"value{k}[i - block] = new{k}" for k in range(len(kept))]
+        lines += [_store(kernel, name, f"{name}_out") for name in sweep.stores]
+        sweeps.append(_SWEEP.format(body=indent("\n".join(lines or ["pass"]), " " * 16)))
+        after = [
+            f"{name}_at[block // {BLOCK}] = {_formulas([root], given)[1][0]}" for name, root in sweep.of_block.items()
+        ]
+        sweeps += [indent("\n".join(after), " " * 12)] if after else []
+    peaks = [f"peak{k} = word(0)" for k in range(len(stage.peaks))]
     return _BLOCK_UPDATE.format(
-        block=BLOCK,
-        scales=indent("\n".join([*before, *(f"peak{k} = word(0)" for k in range(len(peaks)))]), " " * 12),
-        values=indent("\n".join(lines), " " * 16),
-        codes=indent("\n".join(late_lines or ["pass"]), " " * 16),
-        stores=indent("\n".join(after), " " * 12),
+        block=BLOCK, scales=indent("\n".join([*of_blocks, *peaks]), " " * 12), sweeps="\n".join(sweeps)
     )
 
 
-def _body(roots: Iterable[Node], given: dict[Node, str]) -> tuple[list[str], list[str]]:
-    """The statements for one element, and the expressions of the roots."""
-    roots = list(roots)
-    loads = {n: f"{n.label}_in" for n in walk(roots, into_reductions=False, given=given) if n.op.startswith("load")}
+def _of_blocks(loads: Iterable[Node], place: str) -> list[str]:
+    """The statements that read what is one number for a block."""
+    return [f"{n.label}_in = {n.label}_at[{place}]" for n in loads if n.op == "load_block"]
+
+
+def _store(kernel: Kernel, name: str, value: str) -> str:
+    return f"{name}_at[i] = {MEMORY[kernel.tensors[name]]}({value})"
+
+
+def _body(sweep: Sweep, given: dict[Node, str]) -> tuple[list[str], list[str]]:
+    """The statements for one element, and the expressions of what is stored and of the other values."""
+    loads = {node: f"{node.label}_in" for node in sweep.loads}
     lines = [
         f"{name} = {'word' if node.kind == 'uint' else 'real'}({node.label}_at[i])"
         for node, name in loads.items()
         if node.op != "load_block"
     ]
-    named, formulas = assignments(roots, _write, given | loads)
-    return [*lines, *(f"{name} = {text}" for name, text in named)], formulas
+    named, formulas = _formulas([*sweep.stores.values(), *sweep.values], given | loads)
+    return [*lines, *named], formulas
+
+
+def _formulas(roots: Iterable[Node], given: dict[Node, str]) -> tuple[list[str], list[str]]:
+    named, formulas = assignments(roots, _write, given)
+    return [f"{name} = {text}" for name, text in named], formulas
 
 
 def _write(node: Node, operands: list[str]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from neon.engine.blocks import BLOCK, scale_name
+from neon.engine.blocks import BLOCK
 from neon.engine.graph import Node, walk
 from neon.engine.kernel import CHUNK, LANES, ROWS, Kernel, Stage
 from neon.engine.printer import assignments, inline, listing
@@ -212,7 +212,7 @@ def _stage(kernel: Kernel, number: int) -> str:
     if stage.reductions:
         return _reductions(kernel, stage, given, form)
     passed.insert(0, "start")
-    blocks = bool(_scales(kernel))
+    blocks = bool(kernel.scales)
     return _STAGE.format(
         **form | {"arguments": ", ".join(passed)},
         parameters=", ".join(passed),
@@ -236,10 +236,9 @@ def _prologue(
         "count, row = tl.load(line + 2).to(tl.int32), tl.load(line + 3)",
         f"address = table + tensor * {size + 3}",
     ]
-    scales = _scales(kernel)
     for pointer in pointers:
         name = pointer.removesuffix("_at")
-        offset = f"begin // {BLOCK}" if name in scales else "begin"
+        offset = f"begin // {BLOCK}" if name in kernel.scales else "begin"
         memory = f"tl.pointer_type({MEMORY[kernel.tensors[name]]})"
         lines.append(f"{pointer} = tl.load(address + {tensors.index(name)}).to({memory}) + {offset}")
     lines.append("if ALIGNED:")
@@ -262,18 +261,12 @@ def _prologue(
 
 def _pointers(kernel: Kernel, stage: Stage) -> list[str]:
     """The tensors that a stage reads or writes."""
-    used = {n.label for n in walk(stage.roots, into_reductions=False) if n.op.startswith("load")} | {*stage.stores}
+    used = {node.label for node in stage.loads} | {*stage.stores}
     return [f"{name}_at" for name in kernel.tensors if name in used]
 
 
-def _scales(kernel: Kernel) -> list[str]:
-    """The tensors with a value for each block."""
-    names = {scale_name(state) for state in kernel.program.states}
-    return [name for name in kernel.tensors if name in names]
-
-
 def _update(kernel: Kernel, stage: Stage, given: dict[Node, str]) -> list[str]:
-    lines, formulas = _body(kernel, stage.stores.values(), given)
+    lines, formulas = _body(kernel, stage, given)
     # Every value is computed before the first is stored: a rule may swap its tensors.
     lines += [f"{name}_out = {text}" for name, text in zip(stage.stores, formulas, strict=True)]
     for name in stage.stores:
@@ -284,7 +277,7 @@ def _update(kernel: Kernel, stage: Stage, given: dict[Node, str]) -> list[str]:
 
 def _reductions(kernel: Kernel, stage: Stage, given: dict[Node, str], form: Mapping[str, Any]) -> str:
     count = len(stage.reductions)
-    lines, values = _body(kernel, [r.args[0] for r in stage.reductions], given)
+    lines, values = _body(kernel, stage, given)
     for column, value in enumerate(values):
         lines += [
             f"value{column} = tl.where(inside, {value}, 0.0).to(tl.float64)",
@@ -310,11 +303,10 @@ def _reductions(kernel: Kernel, stage: Stage, given: dict[Node, str], form: Mapp
     )
 
 
-def _body(kernel: Kernel, roots: Iterable[Node], given: dict[Node, str]) -> tuple[list[str], list[str]]:
-    """The statements for one tile, and the expressions of the roots."""
-    roots = list(roots)
+def _body(kernel: Kernel, stage: Stage, given: dict[Node, str]) -> tuple[list[str], list[str]]:
+    """The statements for one tile, and the expressions of the stage's values."""
     real = MEMORY[kernel.formats.compute]
-    loads = {n: f"{n.label}_in" for n in walk(roots, into_reductions=False, given=given) if n.op.startswith("load")}
+    loads = {node: f"{node.label}_in" for node in stage.loads}
     lines = []
     for node, name in loads.items():
         place, mask = _place(kernel, node.label)
@@ -322,13 +314,13 @@ def _body(kernel: Kernel, roots: Iterable[Node], given: dict[Node, str]) -> tupl
         if MEMORY[kernel.tensors[node.label]] in cast:
             cast = ""
         lines.append(f"{name} = tl.load({node.label}_at + {place}, mask={mask}){cast}")
-    named, formulas = assignments(roots, _writer(real), given | loads)
+    named, formulas = assignments(stage.roots, _writer(real), given | loads)
     return [*lines, *(f"{name} = {text}" for name, text in named)], formulas
 
 
 def _place(kernel: Kernel, name: str) -> tuple[str, str]:
     """Where the elements of a tile are, and which of them there are; scales have one for each block."""
-    return ("block", f"block * {BLOCK} < count") if name in _scales(kernel) else ("i", "inside")
+    return ("block", f"block * {BLOCK} < count") if name in kernel.scales else ("i", "inside")
 
 
 # Here a bare number takes the type of the other operand; elsewhere it is given one.
