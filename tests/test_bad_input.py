@@ -218,10 +218,14 @@ ERRORS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a rule that branches": (lambda: one_step(Branching()), TypeError, r"cannot branch on.*Use where"),
     "a rule that leaves the graph": (lambda: one_step(Foreign()), TypeError, r"cannot turn.*into a number.*sqrt"),
     "a rule that returns no expression": (lambda: one_step(Words()), TypeError, r"must return an expression for 'w'"),
-    "no rule at all": (lambda: one_step(Optimizer()), TypeError, "no rule"),
-    "no rule at all, in optimize": (lambda: Optimizer().optimize([Wrong(((w2, g2), []))], 0), TypeError, "no rule"),
+    "no rule at all": (lambda: one_step(Optimizer()), TypeError, "neither a rule nor an optimize"),
+    "no rule at all, in optimize": (
+        lambda: Optimizer().optimize([Wrong(((w2, g2), []))], 0),
+        TypeError,
+        "Optimizer has neither a rule nor an optimize",
+    ),
     # mappings
-    "no mapping": (lambda: MultiOptimizer(Adam()), TypeError, r"optimizer_mapping must be a dict.*Received: Adam"),
+    "no mapping": (lambda: MultiOptimizer(Adam()), TypeError, r"optimizer_mapping must be a dict.*Received: neon.Adam"),
     "an empty mapping": (lambda: MultiOptimizer({}), ValueError, "needs the key 'default'"),
     "no default": (lambda: MultiOptimizer({"Linear": Adam()}), ValueError, r"needs the key 'default'.*'Linear'"),
     "a key that is no string": (

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from neon.optimizers import Adam
+import neon.torch
+from neon.optimizers import Adam, AdamW, GradientDescentMomentum, MultiOptimizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -148,6 +149,7 @@ REFUSED: dict[str, tuple[Last, Gradient, type[Exception], str]] = {
         "gradient of parameter 'last' shares memory",
     ),
 }
+SHARING = ("a part of another", "another over the same memory", "columns of another")
 CASES = [(name, when) for name in REFUSED for when in ("first", "later") if when == "later" or "state" not in name]
 
 
@@ -169,7 +171,12 @@ def test_it_is_refused_by_name_and_nothing_is_changed(name: str, when: str) -> N
     make, gradient, error, message = REFUSED[name]
     good = [nn.Parameter(torch.full((3,), 2.0)) for _ in range(2)]
     last = make(good[0])
+    memory = last.data
+    if name in SHARING:  # only later: such parameters cannot be attached
+        last.data = memory.clone()
     optimizer = Adam(learning_rate=0.1).attach([("first", good[0]), ("second", good[1]), ("last", last)])
+    if name in SHARING:
+        last.data = memory
     for p in good:
         p.grad = torch.ones(3)
     for _ in range(3 if when == "later" else 0):  # the last one has no gradient yet
@@ -184,6 +191,78 @@ def test_it_is_refused_by_name_and_nothing_is_changed(name: str, when: str) -> N
     last.grad = None
     optimizer.step()  # and it goes on, with the right counts
     assert [int(optimizer.state[p]["step"]) for p in good] == [4 if when == "later" else 1] * 2
+
+
+# How two parameters over one memory may come to an optimizer.
+ENTRANCES: dict[str, Callable[[Any], Any]] = {
+    "module": lambda m: Adam().attach(m),
+    "module, in the backward pass": lambda m: Adam().attach(m, in_backward=True),
+    "mapping": lambda m: MultiOptimizer({"default": Adam(), "b": AdamW()}).attach(m),
+    "named parameters": lambda m: Adam().attach(m.named_parameters()),
+    "parameters": lambda m: Adam().attach(m.parameters()),
+    "groups": lambda m: Adam().attach([{"params": m.a.parameters()}, {"params": m.b.parameters()}]),
+    "drop-in": lambda m: neon.torch.AdamW(m.parameters()),
+    "add_param_group": lambda m: Adam().attach(m.a.parameters()).add_param_group({"params": m.b.parameters()}),
+    "add_layers": lambda m: Adam().attach(m.a).add_layers(m),
+}
+
+
+@pytest.mark.parametrize("name", SHARING)
+@pytest.mark.parametrize("entrance", ENTRANCES)
+def test_two_parameters_over_one_memory_are_refused_by_name(entrance: str, name: str) -> None:
+    model = nn.ModuleDict({"a": nn.ParameterDict(), "b": nn.ParameterDict()})
+    model.a["w"] = nn.Parameter(torch.ones(3))  # type: ignore[index, union-attr]
+    model.b["w"] = REFUSED[name][0](model.a["w"])  # type: ignore[index, union-attr]
+    named = entrance in ("module", "module, in the backward pass", "mapping", "named parameters", "add_layers")
+    names = "'a?.?w' and 'b.w'" if named else r"\"params\[0\] of 'default'\" and \"params\[[01]\] of 'default'\""
+    with pytest.raises(ValueError, match=f"Parameters {names} are two over one memory"):
+        ENTRANCES[entrance](model)
+
+
+@pytest.mark.parametrize("add", ["add_param_group", "add_layers"])
+def test_what_is_refused_when_it_is_added_leaves_no_trace(add: str) -> None:
+    model = nn.ModuleDict({"a": nn.Linear(2, 2)})
+    optimizer = Adam().attach(model)
+    model["b"] = nn.Linear(2, 2)
+    model["c"] = nn.Linear(2, 2)
+    model["c"].weight = nn.Parameter(model["a"].weight.data)
+    before = [list(map(id, group["params"])) for group in optimizer.param_groups]
+    group = {"params": [("b", model["b"].weight), ("c", model["c"].weight)]}
+    call = (lambda: optimizer.add_layers(model)) if add == "add_layers" else lambda: optimizer.add_param_group(group)
+    with pytest.raises(ValueError, match="two over one memory"):
+        call()
+    assert [list(map(id, group["params"])) for group in optimizer.param_groups] == before
+
+
+def test_a_frozen_parameter_may_look_at_the_memory_of_another() -> None:
+    model = nn.ModuleDict({"a": nn.Linear(2, 2, bias=False), "b": nn.Linear(2, 2, bias=False)})
+    model["b"].weight = nn.Parameter(model["a"].weight.data, requires_grad=False)
+    optimizer = GradientDescentMomentum(1.0, 0.0).attach(model)
+    before = model["b"].weight.clone()
+    model["a"].weight.grad = torch.ones(2, 2)
+    optimizer.step()
+    assert torch.equal(model["b"].weight, before - 1)
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+@pytest.mark.parametrize("kind", ["freed", "on no device", "empty", "one object"])
+def test_what_has_no_address_goes_by_object(kind: str) -> None:
+    model = nn.ModuleDict({name: nn.Linear(3, 0 if kind == "empty" else 3) for name in "abcdefgh"})
+    for p in model.parameters():
+        if kind == "freed":
+            p.untyped_storage().resize_(0)
+    if kind == "on no device":
+        model.to("meta")
+    elif kind == "one object":
+        model["h"].weight = model["a"].weight
+    names = [name for name, _ in model.named_parameters()]
+    assert len(names) == (15 if kind == "one object" else 16)
+    for optimizer in (
+        Adam().attach(model),
+        Adam().attach(model.named_parameters()),
+        MultiOptimizer({"default": Adam()}).attach(model),
+    ):
+        assert [name for group in optimizer.param_groups for name in group["param_names"]] == names
 
 
 TRANSFORMS: dict[str, Callable[[Callable[[Tensor], Tensor]], Any]] = {

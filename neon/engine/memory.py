@@ -34,24 +34,42 @@ def overlaps_itself(tensor: Tensor) -> bool:
     return False
 
 
+_Span = tuple[int, int, int, Tensor]  # the first byte of a tensor's elements, the one after the last, its place
+
+
+def sharing(tensors: Sequence[Tensor]) -> tuple[int, int] | None:
+    """The places of two tensors that have an element in common, the one that begins later first; None without any."""
+    return _sharing(_spans(tensors))
+
+
+def _spans(tensors: Sequence[Tensor]) -> list[_Span]:
+    spans = [(*_span(tensor), place, tensor) for place, tensor in enumerate(tensors) if tensor.numel()]
+    return sorted(spans, key=lambda span: span[:3])
+
+
+def _sharing(spans: Sequence[_Span]) -> tuple[int, int] | None:
+    reaching: list[_Span] = []  # those before that may meet the one at hand
+    for span in spans:
+        reaching = [earlier for earlier in reaching if earlier[1] > span[0]]
+        for *_, place, tensor in reaching:
+            if _share_elements(tensor, span[3]):
+                return span[2], place
+        reaching.append(span)
+    return None
+
+
 class Written:
     """The ranges of memory that a plan writes: parameters and states, none of which may overlap."""
 
     def __init__(self, items: Sequence[Item]) -> None:
-        spans: list[tuple[int, int, int, Tensor]] = []
-        for place, item in enumerate(items):
-            spans += [(*_span(t), place, t) for t in (item.param, *item.states, *item.companions) if t.numel()]
-        spans.sort(key=lambda span: span[:3])
-        reaching: list[tuple[int, int, int, Tensor]] = []  # those before that may meet the one at hand
-        for span in spans:
-            reaching = [earlier for earlier in reaching if earlier[1] > span[0]]
-            for *_, place, tensor in reaching:
-                if _share_elements(tensor, span[3]):
-                    raise ValueError(
-                        f"Parameter {items[span[2]].name!r} or a state of it shares memory with parameter "
-                        f"{items[place].name!r} or a state of that; give each its own tensor."
-                    )
-            reaching.append(span)
+        owned = [(item, tensor) for item in items for tensor in (item.param, *item.states, *item.companions)]
+        spans = _spans([tensor for _, tensor in owned])
+        if shared := _sharing(spans):
+            later, earlier = (owned[place][0].name for place in shared)
+            raise ValueError(
+                f"Parameter {later!r} or a state of it shares memory with parameter {earlier!r} or a state of that; "
+                "give each its own tensor."
+            )
         self._apart: set[tuple[int, ...]] = set()
         # What is not dense is written last of all, from a copy: a gradient may lie between its elements.
         dense = np.array([span[:2] for span in spans if is_dense(span[3])], np.int64).reshape(-1, 2)

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from re import fullmatch
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from torch import Tensor, strided
 from torch.nn.parameter import is_lazy
 
-from neon.optimizers.sites import Site
+from neon.messages import listed
+from neon.optimizers.sites import Site, by_parameter, one_site
 
 if TYPE_CHECKING:
     from neon.optimizers.multioptimizer import MultiOptimizer
@@ -73,13 +73,12 @@ def assign(optimizer: Optimizer, sites: Iterable[Site]) -> list[tuple[Site, Matc
     """Each parameter once, with its optimizer; layers without parameters are kept for the table.
 
     A parameter that several layers share goes by the strongest of their keys; a draw between
-    different optimizers raises `ValueError`.
+    different optimizers raises `ValueError`. In layer lists it has the sum of the gradients that they bring.
     """
-    found: dict[Any, list[tuple[Site, Match]]] = {}
-    for number, site in enumerate(sites):
-        key = ("none", number) if site.param is None else _identity(site.param)
-        found.setdefault(key, []).append((site, optimizer.match(site)))
-    return [(shared[0][0], _strongest(shared)) for shared in found.values()]
+    return [
+        (one_site(shared), _strongest([(site, optimizer.match(site)) for site in shared]))
+        for shared in by_parameter(sites)
+    ]
 
 
 def _strongest(shared: list[tuple[Site, Match]], depth: int = 0) -> Match:
@@ -91,20 +90,13 @@ def _strongest(shared: list[tuple[Site, Match]], depth: int = 0) -> Match:
     if len({match.path[depth][2] for _, match in shared}) == 1:
         return _strongest(shared, depth + 1)
     if any(match.optimizer is not shared[0][1].optimizer for _, match in shared):
-        keys = dict.fromkeys(match.key for _, match in shared)
+        keys = dict.fromkeys(repr(match.key) for _, match in shared)
         raise ValueError(
-            f"The parameter shared by {' and '.join(dict.fromkeys(site.label for site, _ in shared))} is given to "
-            f"different optimizers by the keys {' and '.join(map(repr, keys))}, which are equally strong. Add a key "
-            "with the name of one of the layers."
+            f"The parameter shared by {listed(dict.fromkeys(site.label for site, _ in shared))} is given to different "
+            f"optimizers by the keys {listed(keys, 80)}, which are equally strong. Add a key with the name of one of "
+            "the layers."
         )
     return shared[0][1]
-
-
-def _identity(param: Tensor) -> Any:
-    """What two views of one parameter have in common: their memory."""
-    if param.is_meta or is_lazy(param) or param.layout is not strided or param.numel() == 0:
-        return id(param)
-    return (param.data_ptr(), param.shape, param.dtype)
 
 
 def table(assigned: Iterable[tuple[Site, Match]], state_bytes: Mapping[int, int] | None = None) -> str:

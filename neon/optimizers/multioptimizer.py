@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
 from typing import Any
 
 from neon.arguments import clip_bound, optional_name
-from neon.optimizers.assignment import Match, assign, is_pattern, matching_keys, table
+from neon.messages import kind_of, listed, shortened
+from neon.optimizers.assignment import Match, assign, matching_keys, table
 from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.sites import Site, layer_sites
 
@@ -74,31 +74,6 @@ class MultiOptimizer(Optimizer):
         default = self.optimizer_mapping["default"]
         return f"default/{default.default_key}" if isinstance(default, MultiOptimizer) else "default"
 
-    def unmatched(self, sites: Iterable[Site]) -> list[str]:
-        """The keys, of nested mappings too, that fit no layer."""
-        sites = list(sites)
-        fits = [(site, [key for _, _, key in matching_keys(self.keys, site)]) for site in sites]
-        fitting = {key for _, keys in fits for key in keys}
-        missing = [key for key in self.keys if key not in fitting and key != "default"]
-        for key, value in self.optimizer_mapping.items():
-            if isinstance(value, MultiOptimizer):
-                missing += value.unmatched(site for site, keys in fits if keys[0] == key)
-        return missing
-
-    def explain_unmatched(self, missing: list[str], sites: Iterable[Site]) -> str:
-        """What is wrong with keys that fit nothing, and what there is instead."""
-        sites = list(sites)
-        names = list(dict.fromkeys(name for site in sites for name in site.names))
-        classes = list(dict.fromkeys(name for site in sites for name in site.classes))
-        close = [c for key in missing if not is_pattern(key) for c in get_close_matches(key, names + classes, 1)]
-        hint = f" Did you mean {', '.join(map(repr, close))}?" if close else ""
-        shown = ", ".join(names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")
-        return (
-            f"MultiOptimizer: no layer fits the key{'s' * (len(missing) > 1)} {', '.join(map(repr, missing))}.{hint} "
-            f"Names here: {shown or 'none'}. Classes here: {', '.join(classes) or 'none'}. "
-            "Correct the spelling or remove the key."
-        )
-
     def table(self, layer_list: Any) -> str:
         """Which optimizer each layer gets, as text, with counts of parameters."""
         sites = list(layer_sites(layer_list))
@@ -119,28 +94,30 @@ def _checked(mapping: Any) -> dict[str, Optimizer | None]:
     if not isinstance(mapping, Mapping):
         raise TypeError(
             "optimizer_mapping must be a dict from keys to optimizers, such as "
-            f'{{"default": Adam()}}. Received: {mapping!r}.'
+            f'{{"default": Adam()}}. Received: {kind_of(mapping)}.'
         )
     if "default" not in mapping:
         raise ValueError(
             "optimizer_mapping needs the key 'default', for layers that no other key fits. "
-            f"Received the keys: {', '.join(map(repr, mapping)) or 'none'}."
+            f"Received the keys: {listed(map(repr, mapping))}."
         )
     for key, value in mapping.items():
         if not isinstance(key, str):
-            raise TypeError(f"optimizer_mapping's keys must be strings. Received the key {key!r}.")
+            raise TypeError(f"optimizer_mapping's keys must be strings. Received the key {shortened(repr(key))}.")
         if "/" in key:
             raise ValueError(
-                f"optimizer_mapping's key {key!r} holds a slash, which separates nested keys. Leave it out."
+                f"optimizer_mapping's key {shortened(key)!r} holds a slash, which separates nested keys. Leave it out."
             )
         if key.startswith("re:"):
             try:
                 re.compile(key[3:])
             except re.error as error:
-                raise ValueError(f"optimizer_mapping's key {key!r} is not a regular expression: {error}.") from error
+                raise ValueError(
+                    f"optimizer_mapping's key {shortened(key)!r} is not a regular expression: {error}."
+                ) from error
         if value is not None and not isinstance(value, Optimizer):
             raise TypeError(
-                f"optimizer_mapping[{key!r}] must be an Optimizer, or None to leave those layers as they are. "
-                f"Received: {value!r}."
+                f"optimizer_mapping[{shortened(key)!r}] must be an Optimizer, or None to leave those layers as they "
+                f"are. Received: {kind_of(value)}."
             )
     return dict(mapping)

@@ -148,9 +148,11 @@ class Optimizer:
         """The rule for these hyper-parameters: one that needs fewer states where they allow it."""
         rule = type(self).rule
         if rule is None:
+            by_hand = type(self).optimize is not Optimizer.optimize
+            has = "an optimize() of its own and no rule" if by_hand else "neither a rule nor an optimize() of its own"
             raise TypeError(
-                f"{type(self).__name__} has an optimize() of its own and no rule; only a rule can be attached or "
-                "compiled. Give it one: a static method rule(w, g, *states, *, lr)."
+                f"{type(self).__name__} has {has}. Give it a rule, which can be attached and compiled: a static method "
+                "rule(w, g, *states, *, lr)."
             )
         return rule
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
+from collections.abc import Hashable
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils.weak import WeakTensorKeyDictionary
+
+from neon.engine.memory import address
+from neon.messages import kind_of, shortened
 
 Entry = tuple[tuple[Tensor, Tensor | None], list[Tensor]]
 
 # A torch parameter has no place for neon's list of states: it is kept beside it for as long as it lives.
 _records: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+# Tensors of other classes may stand for memory elsewhere.
+_PLAIN = (Tensor, nn.Parameter)
 
 
 def param_entry(parameter: Tensor) -> Entry:
@@ -26,7 +35,9 @@ def param_entry(parameter: Tensor) -> Entry:
         _records[parameter] = (None, states)
         return (parameter, None), states
     if alias is None or not _same_memory(alias, parameter):
+        attributes = {} if alias is None else vars(alias)  # the count of updates among them
         alias = parameter.detach()
+        vars(alias).update(attributes)
         _records[parameter] = (alias, states)
     return (alias, parameter.grad), states
 
@@ -35,16 +46,87 @@ def _same_memory(a: Tensor, b: Tensor) -> bool:
     return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride() and a.dtype == b.dtype
 
 
-def layer_entries(layer: Any) -> list[Entry]:
-    """The entries of one layer: what its `get_params()` returns, as a list of aliases that can be written."""
-    found = layer.get_params()
+# -- one parameter in several layers ---------------------------------------------------------------
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether its address says where its numbers are, as a DTensor's or a freed one's does not."""
+    return type(tensor) in _PLAIN and tensor.layout is torch.strided and address(tensor) != 0
+
+
+def memory(tensor: Tensor) -> Hashable:
+    """What views of one tensor have in common: the memory where that is known, else the object itself."""
+    if not is_plain(tensor) or tensor.numel() == 0:
+        return id(tensor)
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device
+
+
+def joined(entries: list[Entry]) -> Entry:
+    """One entry for all uses of one parameter, with the sum of the gradients that they bring; none is written to.
+
+    A gradient that several uses give is one gradient: each has added its part to it.
+    """
+    (param, _), states = entries[0]
+    grads = [*{memory(grad): grad for (_, grad), _ in entries if grad is not None}.values()]
+    used = next((found for _, found in entries if found), states)
+    return (param, _sum(param, grads) if grads else None), used
+
+
+def _sum(param: Tensor, grads: list[Tensor]) -> Tensor:
+    total = grads[0]
+    for grad in grads:
+        if grad.shape != param.shape or grad.device != param.device:
+            return grad  # what does not fit is refused, not spread over the parameter
+        if grad is not total:
+            with torch.no_grad():
+                total = total + grad
+    return total
+
+
+# -- what layers give ------------------------------------------------------------------------------
+
+
+def is_neons(layer: Any) -> bool:
+    """Whether it is one of neon's own layers. Their module is not imported for those who have none."""
+    module = sys.modules.get("neon.layers.layer")
+    return module is not None and isinstance(layer, module.Layer)
+
+
+def layer_entries(layer: Any) -> list[Entry] | None:
+    """The entries of one layer: what its `get_params()` returns, as a list of aliases that can be written.
+
+    None where there is no such method, or where a torch module calls something else by that name.
+    """
+    if not hasattr(layer, "get_params"):
+        return None
+    get_params: Any = layer.get_params
+    is_module = isinstance(layer, nn.Module) and not is_neons(layer)
+    try:
+        found = get_params()
+    except TypeError:
+        if is_module and _needs_arguments(get_params):
+            return None
+        raise
     entries = [found] if isinstance(found, tuple) else found
     if not isinstance(entries, list) or not all(map(_is_entry, entries)):
+        if is_module and not (isinstance(entries, list) and any(map(_resembles_entry, entries))):
+            return None
         raise TypeError(
-            f"get_params() of {type(layer).__name__} must return ((param, grad), states), with states a list, or "
-            f"a list of such tuples, empty without parameters. Received: {found!r}."
+            f"get_params() of {_described(layer)} must return ((param, grad), states), with states a list, or a list "
+            f"of such tuples, empty without parameters. Received: {kind_of(found)}."
+            + (" Of a numpy array, give torch.from_numpy(array): its memory is the same." if _has_array(found) else "")
         )
     return [((_writable(param), grad), states) for (param, grad), states in entries]
+
+
+def _needs_arguments(method: Any) -> bool:
+    try:
+        inspect.signature(method).bind()
+    except TypeError:
+        return True
+    except ValueError:  # it has no signature
+        return False
+    return False
 
 
 def _is_entry(entry: Any) -> bool:
@@ -52,6 +134,22 @@ def _is_entry(entry: Any) -> bool:
         case (Tensor(), Tensor() | None), list():
             return True
     return False
+
+
+def _resembles_entry(entry: Any) -> bool:
+    return isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], tuple)
+
+
+def _described(layer: Any) -> str:
+    name = getattr(layer, "name", None)
+    kind = shortened(type(layer).__name__)
+    return f"{kind} {shortened(name)!r}" if isinstance(name, str) else kind
+
+
+def _has_array(value: Any, depth: int = 3) -> bool:
+    if isinstance(value, (tuple, list)):
+        return depth > 0 and any(_has_array(item, depth - 1) for item in value)
+    return type(value).__module__ == "numpy"
 
 
 def _writable(param: Tensor) -> Tensor:

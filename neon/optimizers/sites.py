@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
 
-from neon.optimizers.param_list import Entry, layer_entries, param_entry
+from neon.messages import shortened
+from neon.optimizers.param_list import Entry, is_neons, joined, layer_entries, memory, param_entry
+from neon.optimizers.wrappers import bare_names, unwrapped
 
 # Classes that every layer has: keys on them would be a second "default".
 _NOT_CLASSES = {"object", "Module"}
@@ -18,7 +20,8 @@ _NOT_CLASSES = {"object", "Module"}
 class Site:
     """One parameter, or a layer without any (`param` and `entry` are None).
 
-    `names` and `classes` come nearest first: the parameter's own, its layer's, what contains the layer.
+    `names` and `classes` come nearest first: the parameter's own, its layer's, what contains the layer. The layer
+    itself is there in layer lists alone: what is attached holds no module.
     """
 
     label: str
@@ -27,30 +30,40 @@ class Site:
     classes: tuple[str, ...]
     param: Tensor | None = None
     entry: Entry | None = None
+    layer: Any = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
 class _Path:
-    """Where the walk is: names and classes gathered on the way, nearest first."""
+    """Where the walk is: names and classes gathered on the way, nearest first.
+
+    `qualified` is torch's name without what wrappers put into it, `wrapped` the same with it.
+    """
 
     label: str = ""
     qualified: str = ""
+    wrapped: str = ""
     names: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
 
-    def into(self, layer: Any, child: str) -> _Path:
+    def into(self, layer: Any, child: str, wrappers: list[str]) -> _Path:
         """The path one layer further in; `child` is torch's name for it, empty at the root."""
-        qualified = ".".join(filter(None, (self.qualified, child)))
+        qualified, wrapped = _dotted(self.qualified, child), _dotted(self.wrapped, child, *wrappers)
         given = getattr(layer, "name", None)
         own = given if isinstance(given, str) else None
         classes = tuple(c.__name__ for c in type(layer).__mro__ if c.__name__ not in _NOT_CLASSES)
         piece = own or (_described(layer) if hasattr(layer, "name") or not child else child)
-        return _Path(
-            ".".join(filter(None, (self.label, piece))),
-            qualified,
-            (*filter(None, dict.fromkeys((own, qualified))), *self.names),  # type: ignore[arg-type]
-            (*classes, *self.classes),
-        )
+        names = filter(None, dict.fromkeys((own, qualified, wrapped)))
+        return _Path(_dotted(self.label, piece), qualified, wrapped, (*names, *self.names), (*classes, *self.classes))
+
+    def names_of(self, parameter: str) -> tuple[str, ...]:
+        """The names of a parameter of the layer, its own first where it has one."""
+        own = (_dotted(self.qualified, parameter), _dotted(self.wrapped, parameter)) if parameter else ()
+        return (*dict.fromkeys(own), *self.names)
+
+
+def _dotted(*parts: str) -> str:
+    return ".".join(filter(None, parts))
 
 
 def _described(layer: Any) -> str:
@@ -59,23 +72,28 @@ def _described(layer: Any) -> str:
 
 
 def layer_sites(layers: Any) -> Iterator[Site]:
-    """Every parameter of layers, nested lists and containers, each with its entry."""
-    yield from _walk(layers, _Path(), _layer_parameters, top=True)
+    """Every parameter of layers, nested lists and containers, each with its entry and its layer."""
+    yield from _walk(layers, _Path(), as_layers=True, top=True)
 
 
 def module_sites(module: nn.Module) -> Iterator[Site]:
     """Every parameter of a torch module."""
-    yield from _walk(module, _Path(), _module_parameters, top=True)
+    yield from _walk(module, _Path(), as_layers=False, top=True)
 
 
 def named_sites(named: Iterable[tuple[str, Tensor]]) -> list[Site]:
     """Parameters of which only the qualified names are known; a name covers what lies below it."""
+    given = list(named)
     sites = []
-    for name, param in named:
-        parts = name.split(".")
-        names = tuple(".".join(parts[:end]) for end in range(len(parts), 0, -1))
-        sites.append(Site(name, "Parameter", names, _parameter_classes(parts[-1]), param))
+    for (name, param), unwrapped_name in zip(given, bare_names([name for name, _ in given]), strict=True):
+        names = dict.fromkeys((*_prefixes(name), *_prefixes(unwrapped_name)))
+        sites.append(Site(name, "Parameter", tuple(names), _parameter_classes(name.rpartition(".")[2]), param))
     return sites
+
+
+def _prefixes(name: str) -> Iterator[str]:
+    parts = name.split(".")
+    return (".".join(parts[:end]) for end in range(len(parts), 0, -1))
 
 
 def _parameter_classes(name: str) -> tuple[str, ...]:
@@ -83,58 +101,82 @@ def _parameter_classes(name: str) -> tuple[str, ...]:
     return ("Bias",) if name == "bias" else ()
 
 
-Parameters = Callable[[Any], list[tuple[str, Tensor, Entry | None]]]
-
-
-def _layer_parameters(layer: Any) -> list[tuple[str, Tensor, Entry | None]]:
-    if hasattr(layer, "get_params"):
-        return [("", entry[0][0], entry) for entry in layer_entries(layer)]
-    return [(n, p, param_entry(p)) for n, p, _ in _module_parameters(layer) if p.requires_grad]
-
-
-def _module_parameters(layer: nn.Module) -> list[tuple[str, Tensor, Entry | None]]:
-    recurse = hasattr(layer, "get_params")  # a layer of neon's is one thing, however it is built
-    return [(n, p, None) for n, p in layer.named_parameters(recurse=recurse, remove_duplicate=False)]
-
-
-def _walk(layer: Any, path: _Path, parameters: Parameters, child: str = "", top: bool = False) -> Iterator[Site]:
-    inner = layer if isinstance(layer, (list, tuple)) else getattr(layer, "layers", None)
-    if not isinstance(layer, nn.Module) and isinstance(inner, (list, tuple)):
-        inside = path if inner is layer else path.into(layer, "")
-        for sublayer in inner:
-            yield from _walk(sublayer, inside, parameters)
-        return
-    is_layer = hasattr(layer, "get_params")
-    if not is_layer and not isinstance(layer, nn.Module):
-        raise TypeError(f"A layer must have get_params() or be a torch.nn.Module. Received: {type(layer).__name__}.")
-    children = list(layer._modules.items()) if isinstance(layer, nn.Module) and not is_layer else []
-    inside = path.into(layer, child)
+def _walk(layer: Any, path: _Path, *, as_layers: bool, child: str = "", top: bool = False) -> Iterator[Site]:
+    wrappers: list[str] = []
+    if isinstance(layer, nn.Module):
+        layer, wrappers = unwrapped(layer)
+    else:
+        inner = layer if isinstance(layer, (list, tuple)) else getattr(layer, "layers", None)
+        if isinstance(inner, (list, tuple)):
+            inside = path if inner is layer else path.into(layer, "", [])
+            for sublayer in inner:
+                yield from _walk(sublayer, inside, as_layers=as_layers)
+            return
+    entries = layer_entries(layer) if as_layers else None
+    if entries is None and not isinstance(layer, nn.Module):
+        raise TypeError(
+            f"A layer must have get_params() or be a torch.nn.Module. Received: {shortened(type(layer).__name__)}."
+        )
+    is_one = entries is not None or is_neons(layer)  # a layer of neon's is one thing, however it is built
+    children = [] if is_one else list(layer._modules.items())  # pyright: ignore[reportAttributeAccessIssue]
+    inside = path.into(layer, child, wrappers)
     # The root has a class, but no name of its own before those of its parts.
-    here = _Path(classes=inside.classes) if top and children else inside
-    own = parameters(layer)
-    kind = type(layer).__name__
-    for name, param, entry in own:
-        names, classes = here.names, here.classes
-        if name:
-            names = (".".join(filter(None, (here.qualified, name))), *names)
-        if not is_layer:
-            classes = (*_parameter_classes(name), *classes)
-        yield Site(here.label or kind, kind, names, classes, param, entry)
+    here = _Path(wrapped=inside.wrapped, classes=inside.classes) if top and children else inside
+    kind, found = type(layer).__name__, False
+    for name, param, entry in _parameters(layer, entries, as_layers=as_layers, is_one=is_one):
+        found = True
+        classes = here.classes if is_one else (*_parameter_classes(name), *here.classes)
+        owner = layer if as_layers else None
+        yield Site(here.label or kind, kind, here.names_of(name), classes, param, entry, owner)
     for name, module in children:
         if module is not None:
-            yield from _walk(module, here, parameters, name)
-    if not own and not children:
+            yield from _walk(module, here, as_layers=as_layers, child=name)
+    if not found and not children:
         yield Site(here.label, kind, here.names, here.classes)
+
+
+def _parameters(
+    layer: Any, entries: list[Entry] | None, *, as_layers: bool, is_one: bool
+) -> Iterator[tuple[str, Tensor, Entry | None]]:
+    """The parameters of a layer, of torch's modules with their names; layer lists have those that are trained."""
+    if entries is not None:
+        yield from (("", entry[0][0], entry) for entry in entries)
+        return
+    for name, param in layer.named_parameters(recurse=is_one, remove_duplicate=False):
+        if not as_layers:
+            yield name, param, None
+        elif param.requires_grad:
+            yield name, param, param_entry(param)
+
+
+def by_parameter(sites: Iterable[Site]) -> list[list[Site]]:
+    """The sites of each parameter together, in the order of their first; a layer without parameters stands alone.
+
+    One parameter is one object. In layer lists, where `get_params()` may make a view at each call, it is one memory.
+    """
+    found: dict[Hashable, list[Site]] = {}
+    for number, site in enumerate(sites):
+        if site.param is None:
+            key: Hashable = ("none", number)
+        else:
+            key = id(site.param) if site.entry is None else memory(site.param)
+        found.setdefault(key, []).append(site)
+    return list(found.values())
+
+
+def one_site(shared: list[Site]) -> Site:
+    """The first of the sites of one parameter, with what all of them bring."""
+    first = shared[0]
+    if len(shared) == 1 or first.entry is None:
+        return first
+    return replace(first, entry=joined([site.entry for site in shared if site.entry is not None]))
 
 
 def get_param_list(layer_list: Any) -> list[tuple[tuple[Tensor, Tensor], list[Tensor]]]:
     """Flatten layers, nested lists and containers into a list of `((param, grad), states)`.
 
-    Parameters without a gradient are left out. Any `torch.nn.Module` is a layer too.
+    Parameters without a gradient are left out; one that several layers share comes once, with the sum of the
+    gradients that they bring. Any `torch.nn.Module` is a layer too.
     """
-    found = {}
-    for site in layer_sites(layer_list):
-        if site.entry is not None and site.entry[0][1] is not None:
-            (param, grad), states = site.entry
-            found[id(states)] = ((param, grad), states)
-    return list(found.values())
+    entries = [one_site(shared).entry for shared in by_parameter(layer_sites(layer_list))]
+    return [((param, grad), states) for (param, grad), states in filter(None, entries) if grad is not None]

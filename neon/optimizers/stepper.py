@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import threading
 import warnings
+import weakref
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -21,27 +22,36 @@ from neon.engine.settings import Item, Settings
 from neon.engine.storage import complete
 from neon.optimizers.assignment import Match, assign
 from neon.optimizers.averages import in_place_of, refuse_while_averaged
-from neon.optimizers.param_list import Entry
+from neon.optimizers.by_hand import is_by_hand, layers_of
+from neon.optimizers.multioptimizer import MultiOptimizer
+from neon.optimizers.param_list import Entry, is_plain, memory
 from neon.optimizers.schedules import rate
 from neon.optimizers.sites import Site, layer_sites
+from neon.optimizers.unmatched import explain_unmatched
 
 if TYPE_CHECKING:
     from neon.optimizers.optimizer import Optimizer
 
 
 def update_count(holder: Tensor) -> Tensor:
-    """The number of updates that a tensor has had, kept on it as an attribute: it goes where the tensor goes."""
-    return getattr(holder, "_neon_step", torch.tensor(0.0))
+    """The number of updates that a tensor has had, kept on it as an attribute: it goes where the tensor goes.
+
+    It is kept with the tensor's memory too, for layers whose `get_params()` makes a view at each call.
+    """
+    kept = _counts_of_memory(holder).get(memory(holder)) if is_plain(holder) else None
+    return getattr(holder, "_neon_step", torch.tensor(0.0)) if kept is None else kept
 
 
-class _Share:
-    """The part of a layer list that goes to one optimizer, as the layer list of an `optimize` of its own."""
+def keep_update_count(holder: Tensor, count: Tensor) -> None:
+    """Keep what `update_count` gives from now on."""
+    holder._neon_step = count  # type: ignore[attr-defined]
+    if is_plain(holder):
+        _counts_of_memory(holder)[memory(holder)] = count
 
-    def __init__(self, entries: list[Entry]) -> None:
-        self._entries = entries
 
-    def get_params(self) -> list[Entry]:
-        return self._entries
+def _counts_of_memory(tensor: Tensor) -> dict[Hashable, Tensor]:
+    """The counts of what lies in a tensor's memory. They go when it is freed: none is found by an address alone."""
+    return vars(tensor.untyped_storage()).setdefault("_neon_steps", {})
 
 
 class LayerStepper:
@@ -49,7 +59,8 @@ class LayerStepper:
 
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
-        self._plan: Plan | None = None
+        self._kept: list[Plan] = []  # the plan of the last step, as long as the layers live that it is for
+        self._layers: list[weakref.ref[Any]] = []
         self._keys: list[str] = []
         self._values: dict[str, dict[str, Any]] = defaultdict(dict)
         self._warned = False
@@ -63,9 +74,12 @@ class LayerStepper:
             refuse_while_averaged()
         with self._lock:
             assigned = self._assign(layer_list)
-            gradients = [(i, s, m) for i, (s, m) in enumerate(assigned) if m.optimizer and _gradient(s) is not None]
-            by_hand = [(site, match) for _, site, match in gradients if _by_hand(match)]
-            ours = [entry for entry in gradients if not _by_hand(entry[2])]
+            by_hand = [(site, match) for site, match in assigned if is_by_hand(match)]
+            ours = [
+                (index, site, match)
+                for index, (site, match) in enumerate(assigned)
+                if match.optimizer and _gradient(site) is not None and not is_by_hand(match)
+            ]
             totals = self._step(ours, self._squares(by_hand), epoch)
             self._step_by_hand(by_hand, totals, epoch)
             self._optimizer.updates += 1
@@ -75,7 +89,7 @@ class LayerStepper:
         """Have the layers compute with the averages of their weights."""
         if self._averaged:
             refuse_while_averaged()
-        entries = [(site.entry, match.optimizer) for site, match in self._assign(layer_list) if not _by_hand(match)]
+        entries = [(site.entry, match.optimizer) for site, match in self._assign(layer_list) if not is_by_hand(match)]
         try:
             with in_place_of(pair for entry, leaf in entries if entry and leaf for pair in _averages(entry, leaf)):
                 self._averaged = True
@@ -84,14 +98,12 @@ class LayerStepper:
             self._averaged = False
 
     def _assign(self, layer_list: Any) -> list[tuple[Site, Match]]:
-        from neon.optimizers.multioptimizer import MultiOptimizer
-
         sites = list(layer_sites(layer_list))
         if isinstance(self._optimizer, MultiOptimizer) and not self._warned:
-            missing = self._optimizer.unmatched(sites)
-            if missing:
+            problem = explain_unmatched(self._optimizer, sites)
+            if problem:
                 self._warned = True
-                warnings.warn(self._optimizer.explain_unmatched(missing, sites), UserWarning, stacklevel=4)
+                warnings.warn(problem, UserWarning, stacklevel=4)
         return [(site, match) for site, match in assign(self._optimizer, sites) if site.entry is not None]
 
     def _step(
@@ -104,15 +116,25 @@ class LayerStepper:
         grads = [grad for (_, grad), _ in entries if grad is not None]
         keys = [match.key for _, _, match in ours]
         states = [state for _, states in entries for state in states]
-        plan, self._plan = self._plan, None
+        plan = self._kept.pop() if self._kept else None
         alike = plan is not None and self._keys == keys and all(map(Settings.alike, plan.settings, settings.values()))
         if plan is None or not alike or not plan.describes(params, states) or not plan.holds(grads):
             plan = self._make_plan(ours, settings, grads)
             self._keys = keys
+            self._let_go_with([site.layer for _, site, _ in ours])
         plan.step(grads, elsewhere)
-        self._plan = plan
+        self._kept.append(plan)
         # Only what is updated by hand asks for the sums, which a device would have to be waited for.
         return {**elsewhere, **plan.totals} if elsewhere else {}
+
+    def _let_go_with(self, layers: Sequence[Any]) -> None:
+        """Let go of the plan, which holds parameters, once one of its layers is gone."""
+        kept = self._kept
+        self._layers = [
+            weakref.ref(layer, lambda _: kept.clear())
+            for layer in {id(layer): layer for layer in layers}.values()
+            if type(layer).__weakrefoffset__
+        ]
 
     def _settings(self, matches: Sequence[Match], epoch: int) -> dict[str, Settings]:
         """The numbers of this step for each optimizer in use, in dictionaries that the plan keeps reading."""
@@ -168,34 +190,35 @@ class LayerStepper:
             if not states:
                 states.extend(used)
         for (_, used), item, step in zip(created, items, plan.steps, strict=True):
-            (used[0] if used else item.param)._neon_step = step  # type: ignore[attr-defined]
+            keep_update_count(used[0] if used else item.param, step)
         return plan
 
     def _squares(self, by_hand: Sequence[tuple[Site, Match]]) -> dict[int, float]:
         """What gradients of hand-written optimizers add to the norms over everything."""
         squares: dict[int, float] = defaultdict(float)
         for site, match in by_hand:
-            for norm in match.norms:
-                mean = torch.linalg.vector_norm(_gradient(site), dtype=torch.float64).item() / self._optimizer.be.bsz
+            grad = _gradient(site)
+            for norm in match.norms if grad is not None else ():
+                mean = torch.linalg.vector_norm(grad, dtype=torch.float64).item() / self._optimizer.be.bsz
                 squares[id(norm)] += mean * mean
         return dict(squares)
 
     def _step_by_hand(self, by_hand: Sequence[tuple[Site, Match]], totals: Mapping[Any, float], epoch: int) -> None:
-        """Let each hand-written optimizer update its share, with gradients scaled by the norms over it."""
-        shares: dict[Optimizer, list[Entry]] = defaultdict(list)
+        """Let each hand-written optimizer update its layers, with gradients scaled by the norms over it."""
+        shares: dict[Optimizer, list[tuple[Any, Entry]]] = defaultdict(list)
         for site, match in by_hand:
             assert site.entry is not None
             assert match.optimizer is not None
             (param, grad), states = site.entry
             factor = 1.0
-            for norm in match.norms:
+            for norm in match.norms if grad is not None else ():
                 bound, size = norm.gradient_clip_norm, factor * math.sqrt(totals[id(norm)])
                 assert bound is not None
                 factor *= bound / size if not size <= bound else 1.0
-            assert grad is not None
-            shares[match.optimizer].append(((param, grad if factor == 1 else grad * factor), states))
-        for optimizer, entries in shares.items():
-            optimizer.optimize([_Share(entries)], epoch)
+            scaled = grad if grad is None or factor == 1 else grad * factor
+            shares[match.optimizer].append((site.layer, ((param, scaled), states)))
+        for optimizer, owned in shares.items():
+            optimizer.optimize(layers_of(owned), epoch)
 
 
 def _averages(entry: Entry, leaf: Optimizer) -> Iterator[tuple[Tensor, Tensor]]:
@@ -204,12 +227,6 @@ def _averages(entry: Entry, leaf: Optimizer) -> Iterator[tuple[Tensor, Tensor]]:
     names = [*leaf.settings(leaf.group()).program.states]
     if AVERAGE in names[: len(states)]:
         yield param, states[names.index(AVERAGE)]
-
-
-def _by_hand(match: Match) -> bool:
-    from neon.optimizers.optimizer import Optimizer
-
-    return match.optimizer is not None and type(match.optimizer).optimize is not Optimizer.optimize
 
 
 def _gradient(site: Site) -> Tensor | None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from neon.engine.options import AVERAGE
 from neon.engine.trace import signature
 from neon.optimizers.optimizer import Optimizer
+from neon.optimizers.wrappers import bare, bare_names
 from neon.torch.overrides import KEY, NONE, as_text, overrides_of
 from neon.torch.saved_states import wrong_beside, wrong_count, wrong_state
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 # Values of torch's rules that change their steps, each with what it is for a rule that knows nothing of it.
 _NEUTRAL = {"amsgrad": False, "centered": False, "nesterov": False, "lr_decay": 0, "momentum": 0, "dampening": 0}
-# What wrappers of torch's put into the names of parameters.
-_WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 # States that torch keeps without a count of the steps (SGD): they have had one at least.
 _UNCOUNTED = {"momentum_buffer"}
 # What a state has beside the states of its rule.
@@ -169,11 +168,11 @@ class _Taking:
         overrides = overrides_of(self.group)
         self.group[KEY] = NONE
         ours = dict(zip(_names(self.group), self.group.get("param_names", ()), strict=False))
-        lone = [name for name in overrides if _bare(name) not in ours and name not in ours]
+        lone = [name for name in overrides if bare(name) not in ours and name not in ours]
         if lone:
             yield f"{self._label}: values are set for layers that are not here: {_some(lone, ours)}"
         elif overrides:
-            self.group[KEY] = as_text({ours.get(_bare(n)) or ours[n]: own for n, own in overrides.items()})
+            self.group[KEY] = as_text({ours.get(bare(n)) or ours[n]: own for n, own in overrides.items()})
 
     def _foreign(self) -> Iterator[str]:
         """Values of torch's rules with which this rule's steps would be others."""
@@ -245,13 +244,8 @@ class _Taking:
 def _names(group: Mapping[str, Any]) -> list[str]:
     """The names of a group's parameters, without the wrappers around the model; none where they do not tell apart."""
     given = _given_names(group)
-    bare = list(map(_bare, given))
-    found = bare if len(set(bare)) == len(bare) else given
+    found = bare_names(given)
     return found if len(set(found)) == len(group["params"]) else []
-
-
-def _bare(name: str) -> str:
-    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
 def _given_names(group: Mapping[str, Any]) -> list[str]:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor, nn
 
 from neon.arguments import state_format
+from neon.messages import kind_of, listed, shortened
 from neon.optimizers.assignment import DEFAULT, Match, assign, matching_keys
 from neon.optimizers.sites import Site, module_sites, named_sites
+from neon.optimizers.unmatched import what_there_is
+from neon.optimizers.wrappers import bare_names
 from neon.torch.checkpoint import has_names, named_parameters
 from neon.torch.overrides import KEY, as_text, overrides_of
-from neon.torch.targets import site_name
+from neon.torch.targets import check_apart, site_name
 
 if TYPE_CHECKING:
     from neon.torch.optimizer import AttachedOptimizer
@@ -30,7 +32,7 @@ def check_name(optimizer: AttachedOptimizer, name: str) -> None:
     """Refuse what is no value of any group."""
     names = {key for group in optimizer.param_groups for key in group} - _NOT_FOR_LAYERS
     if name not in names:
-        raise ValueError(f"No parameter group has a value {name!r}. Their values: {', '.join(sorted(names))}.")
+        raise ValueError(f"No parameter group has a value {name!r}. Their values: {listed(sorted(names), 350)}.")
 
 
 def set_everywhere(optimizer: AttachedOptimizer, name: str, value: Any) -> None:
@@ -73,8 +75,10 @@ def override(
     fitting = _fitting(optimizer, layers)
     found = {p: names for p, names in fitting.items() if _goes_by(optimizer, optimizer.param_groups[p], name)}
     if not found:
-        keys = ", ".join(repr(optimizer.param_groups[place]["optimizer"]) for place in fitting)
-        raise ValueError(f"The layers that layers={layers!r} fits belong to {keys}, which has no value {name!r}.")
+        keys = listed(dict.fromkeys(repr(optimizer.param_groups[place]["optimizer"]) for place in fitting))
+        raise ValueError(
+            f"The layers that layers={shortened(layers)!r} fits belong to {keys}, which has no value {name!r}."
+        )
     changed: dict[int, dict[str, Values]] = {}
     for place, names in found.items():
         group = optimizer.param_groups[place]
@@ -98,7 +102,9 @@ def _goes_by(optimizer: AttachedOptimizer, group: Mapping[str, Any], name: str) 
 def _fitting(optimizer: AttachedOptimizer, layers: str) -> dict[int, list[str]]:
     """The names of the parameters that a name, pattern or class fits, by the place of their group."""
     if not isinstance(layers, str):
-        raise TypeError(f"layers must be a name, a pattern or a class, such as 'head.*'. Received: layers={layers!r}.")
+        raise TypeError(
+            f"layers must be a name, a pattern or a class, such as 'head.*'. Received: layers={kind_of(layers)}."
+        )
     known = {site_name(site): site for site, _ in optimizer.assigned if site.param is not None}
     found: dict[int, list[str]] = {}
     sites: list[Site] = []
@@ -115,16 +121,11 @@ def _fitting(optimizer: AttachedOptimizer, layers: str) -> dict[int, list[str]]:
 def _explain(layers: str, sites: list[Site]) -> str:
     if not sites:
         return (
-            f"layers={layers!r} fits nothing, for these parameters have no names: attach a module or its "
+            f"layers={shortened(layers)!r} fits nothing, for these parameters have no names: attach a module or its "
             "named_parameters()."
         )
-    names = list(dict.fromkeys(name for site in sites for name in (*site.names, *site.classes)))
-    close = get_close_matches(layers, names, 1)
-    shown = ", ".join(names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")
-    return (
-        f"layers={layers!r} fits no layer of this optimizer.{f' Did you mean {close[0]!r}?' if close else ''} "
-        f"Names and classes here: {shown}."
-    )
+    text = f"layers={shortened(layers)!r} fits no layer of this optimizer."
+    return f"{text}{what_there_is([layers], sites, len(text))}"
 
 
 def add_layers(optimizer: AttachedOptimizer, target: Any) -> None:
@@ -133,7 +134,7 @@ def add_layers(optimizer: AttachedOptimizer, target: Any) -> None:
         raise ValueError(
             "Nothing can be added to parameters that have no names: attach a module or its named_parameters()."
         )
-    sites = module_sites(target) if isinstance(target, nn.Module) else named_sites(target)
+    sites = list(module_sites(target)) if isinstance(target, nn.Module) else named_sites(target)
     held = {id(param) for group in optimizer.param_groups for param in group["params"]}
     new = [
         (site, match)
@@ -145,30 +146,51 @@ def add_layers(optimizer: AttachedOptimizer, target: Any) -> None:
     for site, _ in new:
         if site.param is not None and not site.param.is_leaf:
             raise ValueError(
-                f"Parameter {site_name(site)!r} is not a leaf of the graph: an optimizer cannot update it."
+                f"Parameter {shortened(site_name(site))!r} is not a leaf of the graph: an optimizer cannot update it."
             )
+    replaced = _replaced(optimizer, sites, new)
+    leaving = {id(old.param) for old in replaced.values()}
+    staying = [(n, p) for group in optimizer.param_groups for n, p in named_parameters(group) if id(p) not in leaving]
+    check_apart([*staying, *((site_name(site), site.param) for site, _ in new if site.param is not None)])
     for site, match in new:
-        _add(optimizer, site, match)
+        _add(optimizer, site, match, replaced.get(id(site.param)))
     optimizer.assigned += new
     optimizer.restart()
 
 
-def _add(optimizer: AttachedOptimizer, site: Site, match: Match) -> None:
-    name, param = site_name(site), site.param
-    replaced = [group for group in optimizer.param_groups if name in group["param_names"]]
+class _Old(NamedTuple):
+    """A parameter in whose place another comes."""
+
+    group: dict[str, Any]
+    name: str
+    param: Tensor
+
+
+def _replaced(optimizer: AttachedOptimizer, sites: list[Site], new: list[tuple[Site, Match]]) -> dict[int, _Old]:
+    """What stands under the names of new parameters, by the ids of these; wrappers around either do not matter."""
+    standing = [_Old(group, *named) for group in optimizer.param_groups for named in named_parameters(group)]
+    by_name = dict(zip(bare_names([old.name for old in standing]), standing, strict=True))
+    names = list(dict.fromkeys(site_name(site) for site in sites if site.param is not None))
+    bare = dict(zip(names, bare_names(names), strict=True))
+    found = ((site.param, by_name.get(bare[site_name(site)])) for site, _ in new)
+    return {id(param): old for param, old in found if old is not None}
+
+
+def _add(optimizer: AttachedOptimizer, site: Site, match: Match, old: _Old | None) -> None:
+    name, param = old.name if old else site_name(site), site.param
+    if old:  # a layer in the place of another
+        _remove(optimizer, old)
     of_key = [group for group in optimizer.param_groups if group["optimizer"] == match.key]
     if of_key:
         of_key[0]["params"].append(param)
         of_key[0]["param_names"].append(name)
     else:
         optimizer.add_param_group({"params": [(name, param)], "optimizer": match.key})
-    for group in replaced:  # a layer in the place of another, whose name comes first
-        _remove(optimizer, group, group["param_names"].index(name))
 
 
-def _remove(optimizer: AttachedOptimizer, group: dict[str, Any], place: int) -> None:
-    old: Tensor = group["params"].pop(place)
-    name = group["param_names"].pop(place)
-    group[KEY] = as_text({other: own for other, own in overrides_of(group).items() if other != name})
-    optimizer.state.pop(old, None)
-    optimizer.assigned = [entry for entry in optimizer.assigned if entry[0].param is not old]
+def _remove(optimizer: AttachedOptimizer, old: _Old) -> None:
+    group, place = old.group, [param is old.param for param in old.group["params"]].index(True)
+    del group["params"][place], group["param_names"][place]
+    group[KEY] = as_text({other: own for other, own in overrides_of(group).items() if other != old.name})
+    optimizer.state.pop(old.param, None)
+    optimizer.assigned = [entry for entry in optimizer.assigned if entry[0].param is not old.param]

@@ -18,6 +18,7 @@ from neon.engine.checks import check_capturable
 from neon.engine.options import GUARD
 from neon.engine.settings import Reach, Settings
 from neon.engine.uncompiled import uncompiled
+from neon.messages import listed, shortened
 from neon.optimizers.assignment import Match, table
 from neon.optimizers.averages import refuse_while_averaged
 from neon.optimizers.optimizer import Optimizer
@@ -32,7 +33,7 @@ from neon.torch.in_backward import BackwardStepper, refuse_replicas
 from neon.torch.refusals import check_group, check_leaf, check_options
 from neon.torch.sharding import Partition
 from neon.torch.stepper import GroupStepper
-from neon.torch.targets import target_groups
+from neon.torch.targets import check_added, check_groups, target_groups
 
 # Of an instance, what copies do not take along: hooks, which torch leaves out too, and what a GradScaler has put there.
 _NOT_KEPT = {"_stepper", "averages_in_place", "grad_scale", "found_inf"}
@@ -123,12 +124,14 @@ class AttachedOptimizer(torch.optim.Optimizer):
         )
         if in_backward:
             refuse_replicas(target)
-        self._stepper = self._new_stepper()
         groups, self.assigned = target_groups(description, target)
         defaults: dict[str, Any] = {}
         for leaf, _ in self._leaves.values():
             defaults = {**leaf.group(), **defaults}
         super().__init__(groups, defaults)
+        check_groups(self.param_groups)
+        self._stepper = self._new_stepper()
+        self._stepper.watch(self)
         if self.capturable:
             for device in {param.device for group in self.param_groups for param in group["params"]}:
                 check_capturable(device)
@@ -146,7 +149,8 @@ class AttachedOptimizer(torch.optim.Optimizer):
         key = param_group.setdefault("optimizer", self.description.default_key)
         if key not in self._leaves:
             raise ValueError(
-                f"param_group['optimizer'] must be one of {', '.join(map(repr, self._leaves))}. Received: {key!r}."
+                f"param_group['optimizer'] must be one of {listed(map(repr, self._leaves))}. Received: "
+                f"{shortened(repr(key))}."
             )
         check_names(param_group)
         leaf, norms = self._leaves[key]
@@ -166,7 +170,9 @@ class AttachedOptimizer(torch.optim.Optimizer):
         self.settings(param_group)  # refuses values by name
         _untraced(torch.optim.Optimizer.add_param_group)(self, param_group)
         self.apply_schedule(self.param_groups[-1])
-        self._stepper.watch(self)
+        if "_stepper" in vars(self):  # when all groups of the constructor are there
+            check_added(self.param_groups)
+            self._stepper.watch(self)
 
     @uncompiled
     def set_epoch(self, epoch: int) -> None:

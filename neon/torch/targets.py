@@ -8,10 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neon.engine.memory import sharing
+from neon.messages import listed, shortened
 from neon.optimizers.assignment import Match, assign
 from neon.optimizers.multioptimizer import MultiOptimizer
 from neon.optimizers.optimizer import Optimizer
+from neon.optimizers.param_list import is_plain
 from neon.optimizers.sites import Site, module_sites, named_sites
+from neon.optimizers.unmatched import explain_unmatched
+from neon.torch.checkpoint import named_parameters
 
 Assigned = list[tuple[Site, Match]]
 
@@ -40,9 +45,9 @@ def target_groups(description: Optimizer, target: Any) -> tuple[Any, Assigned]:
     missing = [key for key in description.leaves() if key not in used and key.rsplit("/", 1)[-1] != "default"]
     if missing:
         raise ValueError(
-            f"MultiOptimizer: no group has the key{'s' * (len(missing) > 1)} {', '.join(map(repr, missing))}. "
+            f"MultiOptimizer: no group has the key{'s' * (len(missing) > 1)} {listed(map(repr, missing), 80)}. "
             'Parameters without names cannot be matched: give each group its key, {"params": [...], "optimizer": '
-            f"{missing[0]!r}}}, or attach a module or its named_parameters()."
+            f"{shortened(missing[0])!r}}}, or attach a module or its named_parameters()."
         )
     return given, []
 
@@ -50,9 +55,9 @@ def target_groups(description: Optimizer, target: Any) -> tuple[Any, Assigned]:
 def _site_groups(description: Optimizer, sites: list[Site]) -> tuple[list[dict[str, Any]], Assigned]:
     """One group for each key in use, in the order of the mapping."""
     if isinstance(description, MultiOptimizer):
-        missing = description.unmatched(sites)
-        if missing:
-            raise ValueError(description.explain_unmatched(missing, sites))
+        problem = explain_unmatched(description, sites)
+        if problem:
+            raise ValueError(problem)
     assigned = assign(description, sites)
     groups: dict[str, list[tuple[str, Tensor]]] = {key: [] for key in description.leaves()}
     for site, match in assigned:
@@ -65,6 +70,35 @@ def _site_groups(description: Optimizer, sites: list[Site]) -> tuple[list[dict[s
             "least one key an optimizer."
         )
     return found, assigned
+
+
+def check_apart(named: Iterable[tuple[str, Tensor]]) -> None:
+    """Refuse two parameters over one memory, of which each would be updated: what is one parameter is one object.
+
+    Memory is asked of plain tensors alone: the address of a DTensor, of a freed or an empty tensor says nothing.
+    """
+    trained = [(name, param) for name, param in named if param.requires_grad and is_plain(param)]
+    shared = sharing([param for _, param in trained])
+    if shared:
+        first, second = (shortened(trained[at][0], 100) for at in sorted(shared))
+        raise ValueError(
+            f"Parameters {first!r} and {second!r} are two over one memory: each would be updated by its own gradient. "
+            "Give both layers the same Parameter (b.weight = a.weight, without .data), or each a clone of its own."
+        )
+
+
+def check_groups(groups: Iterable[Mapping[str, Any]]) -> None:
+    """The same of the parameters of groups."""
+    check_apart(named for group in groups for named in named_parameters(group))
+
+
+def check_added(groups: list[dict[str, Any]]) -> None:
+    """The same after a group has been added, which is taken away again where it is refused."""
+    try:
+        check_groups(groups)
+    except ValueError:
+        groups.pop()
+        raise
 
 
 def site_name(site: Site) -> str:
