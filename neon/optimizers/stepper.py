@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 def update_count(holder: Tensor) -> Tensor:
     """The number of updates that a tensor has had, kept on it as an attribute: it goes where the tensor goes."""
-    return getattr(holder, "_neon_step", torch.tensor(0.0))
+    return getattr(holder, "_neon_step", torch.tensor(0.0, dtype=torch.float64, device="cpu"))
 
 
 class _Share:
@@ -167,7 +167,7 @@ class LayerStepper:
         for states, used in created:
             if not states:
                 states.extend(used)
-        for (_, used), item, step in zip(created, items, plan.steps, strict=True):
+        for (_, used), item, step in zip(created, items, plan.counts.exact_tensors(), strict=True):
             (used[0] if used else item.param)._neon_step = step  # type: ignore[attr-defined]
         return plan
 

@@ -20,7 +20,7 @@ from neon.torch.described import (
     RMSpropRule,
     SGDRule,
 )
-from neon.torch.stepper import make_item, put_states
+from neon.torch.states import make_item, put_states
 
 
 class SGD(DropIn):
@@ -221,7 +221,7 @@ class Adagrad(DropIn):
         for group in self.param_groups:
             settings = self.settings(group)
             for name, param in named_parameters(group):
-                item, _ = make_item(name, param, 0, 0, settings, self.state, None)
+                item = make_item(name, param, 0, 0, settings, self.state, None)
                 put_states(self.state, param, item, item.step, settings, set())
                 for tensor in (*item.states, *item.companions):
                     tensor.share_memory_()

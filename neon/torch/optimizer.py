@@ -25,7 +25,7 @@ from neon.optimizers.schedules import Schedule, is_constant, rate
 from neon.optimizers.sites import Site
 from neon.optimizers.values import check_names
 from neon.torch import layers as by_layer
-from neon.torch import overrides
+from neon.torch import exact_steps, overrides
 from neon.torch.averages import averages_in_place
 from neon.torch.checkpoint import mapped, named_parameters, taken_up
 from neon.torch.in_backward import BackwardStepper, refuse_replicas
@@ -123,12 +123,13 @@ class AttachedOptimizer(torch.optim.Optimizer):
         )
         if in_backward:
             refuse_replicas(target)
-        self._stepper = self._new_stepper()
         groups, self.assigned = target_groups(description, target)
         defaults: dict[str, Any] = {}
         for leaf, _ in self._leaves.values():
             defaults = {**leaf.group(), **defaults}
         super().__init__(groups, defaults)
+        self._stepper = self._new_stepper()
+        self._stepper.watch(self)
         if self.capturable:
             for device in {param.device for group in self.param_groups for param in group["params"]}:
                 check_capturable(device)
@@ -153,6 +154,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         for name, value in leaf.group().items():
             param_group.setdefault(name, value)
         param_group.setdefault(overrides.KEY, overrides.NONE)
+        param_group.setdefault(exact_steps.KEY, exact_steps.NONE)
         if self._previous_norm is not None:
             param_group.setdefault("gradient_clip_previous_norm", self._previous_norm)
             param_group.setdefault("previous_norm", 0.0)  # from the start: distributed checkpoints load what is there
@@ -166,7 +168,8 @@ class AttachedOptimizer(torch.optim.Optimizer):
         self.settings(param_group)  # refuses values by name
         _untraced(torch.optim.Optimizer.add_param_group)(self, param_group)
         self.apply_schedule(self.param_groups[-1])
-        self._stepper.watch(self)
+        if "_stepper" in vars(self):  # when all groups of the constructor are there
+            self._stepper.added(self)
 
     @uncompiled
     def set_epoch(self, epoch: int) -> None:
@@ -190,11 +193,14 @@ class AttachedOptimizer(torch.optim.Optimizer):
         """
         schedule = self.schedule_of(group)
         if not is_constant(schedule):
-            lr = rate(schedule, group["scheduled_lr"], group["epoch"], group["updates"])
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(lr)
-            elif lr != group["lr"]:
-                group["lr"] = lr
+            self.write_rate(group, rate(schedule, group["scheduled_lr"], group["epoch"], group["updates"]))
+
+    def write_rate(self, group: dict[str, Any], lr: float) -> None:
+        """Set the learning rate of a group, of a tensor the number in it."""
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        elif lr != group["lr"]:
+            group["lr"] = lr
 
     def settings(self, group: Mapping[str, Any], *, unscale: bool = False) -> Settings:
         """What the engine needs for the tensors of a group; values that no rule can run with are refused by name."""
@@ -320,6 +326,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """Groups and states, as torch's own optimizers give them."""
         self._stepper.close(self)
+        self._stepper.settle(self)
         packed = _untraced(torch.optim.Optimizer.state_dict)(self)
         states = {key: mapped(lambda value: value, state) for key, state in packed["state"].items()}  # plain dicts
         return packed | {"state": states}
@@ -340,6 +347,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but hooks, as torch has it, and what belongs to the memory at hand."""
+        self._stepper.settle(self)
         own = {name: value for name, value in vars(self).items() if not (name in _NOT_KEPT or isroutine(value))}
         return own | super().__getstate__()
 

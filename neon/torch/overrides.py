@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 KEY = "overrides"
@@ -16,16 +17,28 @@ NONE = "{}"
 
 def overrides_of(group: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The values of a group's layers, by parameter name; raises `ValueError` for what is no such text."""
-    try:
-        found = json.loads(group.get(KEY, NONE))
-    except (TypeError, json.JSONDecodeError):
-        found = None
-    if not isinstance(found, dict) or not all(isinstance(own, dict) for own in found.values()):
+    return {name: {**own} for name, own in read(group).items()}
+
+
+def read(group: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """The same, not to be written to: a text that has been read before is not read again."""
+    text = group.get(KEY, NONE)
+    found = _parsed(text) if isinstance(text, str) else None
+    if found is None:
         raise ValueError(
-            f"A group's {KEY} must be a JSON object of objects, by parameter name. Received: {group[KEY]!r}. Use set() "
-            "and freeze() of the optimizer to write them."
+            f"A group's {KEY} must be a JSON object of objects, by parameter name. Received: {repr(text)[:80]}. Use "
+            "set() and freeze() of the optimizer to write them."
         )
     return found
+
+
+@lru_cache(maxsize=64)
+def _parsed(text: str) -> Mapping[str, Mapping[str, Any]] | None:
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    return found if isinstance(found, dict) and all(isinstance(own, dict) for own in found.values()) else None
 
 
 def as_text(overrides: Mapping[str, Mapping[str, Any]]) -> str:

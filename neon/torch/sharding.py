@@ -56,6 +56,12 @@ def is_sharded(tensor: Any) -> bool:
     return module is not None and isinstance(tensor, module.DTensor)
 
 
+def is_abstract(param: Any) -> bool:
+    """Whether a parameter has a shape and no values: on meta, or fake, as memory is estimated with."""
+    fakes = sys.modules.get("torch._subclasses.fake_tensor")
+    return param.device.type == "meta" or (fakes is not None and isinstance(local(param), fakes.FakeTensor))
+
+
 def local(tensor: Any) -> Any:
     """The part of a tensor that this process holds."""
     with torch.no_grad():
