@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import _signal  # pyright: ignore[reportMissingImports]
 import signal
 from types import FrameType, TracebackType
 from typing import Any
-
-import _signal
 
 
 class Uninterrupted:

@@ -150,9 +150,10 @@ def _guards(tensors: Sequence[Tensor]) -> Any:
 @lru_cache(maxsize=1)
 def _guards_work() -> bool:
     """Whether torch has them, and they tell apart what has to be told apart."""
-    known, others = torch.zeros(2), (torch.zeros(3), torch.zeros(2).double(), torch.zeros(4)[::2], None)
+    zeros = partial(torch.zeros, dtype=torch.float32, device="cpu")
+    known, others = zeros(2), (zeros(3), zeros(2).double(), zeros(4)[::2], None)
     try:
         guards = _guards([known])
-        return guards.check(torch.ones(2)) and not any(guards.check(other) for other in others)
+        return guards.check(zeros(2) + 1) and not any(guards.check(other) for other in others)
     except (AttributeError, TypeError):
         return False

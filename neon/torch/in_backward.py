@@ -20,9 +20,10 @@ from neon.engine.watch import same_objects
 from neon.optimizers.averages import refuse_while_averaged
 from neon.torch.checkpoint import named_parameters
 from neon.torch.exact_steps import exact_steps, keys_of
+from neon.torch.overrides import Rows
 from neon.torch.sharding import Reaches, is_abstract, local, local_gradients
 from neon.torch.states import make_item, put_states, still_has
-from neon.torch.stepper import GroupStepper, Rows, is_not_zero, may_be_rehearsal
+from neon.torch.stepper import GroupStepper, is_not_zero, may_be_rehearsal
 
 if TYPE_CHECKING:
     from neon.torch.optimizer import AttachedOptimizer
@@ -189,9 +190,9 @@ class BackwardStepper(GroupStepper):
             return
         clipping = [g for g in optimizer.param_groups if g.get("gradient_clip_previous_norm") is not None]
         squares = [plan.totals.get(PREVIOUS, 0.0) for plan in self._made] if clipping else []
-        names = [plan.items[0].name for plan, square in zip(self._made, squares, strict=False) if not math.isfinite(square)]
+        wrong = [plan for plan, square in zip(self._made, squares, strict=False) if not math.isfinite(square)]
         with Uninterrupted():
-            for group in () if names else clipping:
+            for group in () if wrong else clipping:
                 group["previous_norm"] = math.sqrt(sum(squares))
             for group in optimizer.param_groups:
                 if "updates" in group:
@@ -199,10 +200,10 @@ class BackwardStepper(GroupStepper):
                     optimizer.apply_schedule(group)
             self._done.clear()
             self._made.clear()
-        if names:
+        if wrong:
             warnings.warn(
-                f"The gradient of parameter {names[0]!r} is not finite, and so is the norm of this step, by which the "
-                "next would have been clipped. It is clipped by the last norm that was finite.",
+                f"The gradient of parameter {wrong[0].items[0].name!r} is not finite, and so is the norm of this step, by "
+                "which the next would have been clipped. It is clipped by the last norm that was finite.",
                 RuntimeWarning,
                 stacklevel=2,
             )

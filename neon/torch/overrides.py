@@ -7,6 +7,7 @@ keys that it finds) takes a string whole.
 from __future__ import annotations
 
 import json
+from collections import ChainMap
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -44,3 +45,27 @@ def _parsed(text: str) -> Mapping[str, Mapping[str, Any]] | None:
 def as_text(overrides: Mapping[str, Mapping[str, Any]]) -> str:
     """What a group keeps of the values of its layers."""
     return json.dumps({name: own for name, own in overrides.items() if own})
+
+
+class Rows:
+    """The values that parameters go by: their group's, and over them what was set for some layers of it.
+
+    `listed` has the place of the group and the values, which are read anew at each step, for each row.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        self.listed: list[tuple[int, Mapping[str, Any]]] = []
+        self._groups = groups
+        self._overrides = list(map(read, groups))
+        self._found: dict[tuple[int, str], int] = {}
+
+    def of(self, place: int, name: str) -> int | None:
+        """The row of a parameter; None where it is frozen."""
+        group = self._groups[place]
+        own = self._overrides[place].get(name, {})
+        if own.get("frozen"):
+            return None
+        row = self._found.setdefault((place, repr(own)), len(self.listed))
+        if row == len(self.listed):
+            self.listed.append((place, ChainMap({**own}, group) if own else group))
+        return row

@@ -106,7 +106,7 @@ def sharded_like(param: Any, part: Tensor) -> Tensor:
     shape, stride = param.shape, param.stride()
     if part.shape != local(param).shape:
         shape = torch.Size(scale_shape(shape))
-        stride = torch.empty(shape, device="meta").stride()
+        stride = torch.empty(shape, dtype=part.dtype, device="meta").stride()
     return type(param.data).from_local(
         part, param.device_mesh, param.placements, run_check=False, shape=shape, stride=stride
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import ChainMap
 from collections.abc import Mapping
 from functools import partial
 from itertools import chain
@@ -16,9 +15,9 @@ from neon.engine.interrupts import Uninterrupted
 from neon.engine.plan import NotFiniteError, Plan
 from neon.engine.settings import Item
 from neon.engine.watch import same_objects
-from neon.torch import overrides
 from neon.torch.checkpoint import named_parameters
 from neon.torch.exact_steps import exact_steps, keys_of, write_down
+from neon.torch.overrides import KEY, Rows
 from neon.torch.sharding import Reaches, is_abstract, is_sharded, local, local_gradients
 from neon.torch.states import make_item, put_states, still_has
 from neon.torch.watched import Watched
@@ -163,7 +162,7 @@ class GroupStepper:
     def _groups_stand(self, optimizer: AttachedOptimizer, plan: Plan, changed: set[int]) -> bool:
         """Whether groups that were written to, by their ids, keep their parameters and what the values mean."""
         return all(
-            group["params"] is params and group.get(overrides.KEY) == own
+            group["params"] is params and group.get(KEY) == own
             for group, params, own in zip(self._groups, self._lists, self._overrides, strict=True)
             if id(group) in changed
         ) and all(
@@ -220,7 +219,7 @@ class GroupStepper:
         self._places = [place for place, _ in rows.listed]
         self._groups = [*groups]
         self._lists = [group["params"] for group in groups]
-        self._overrides = [group.get(overrides.KEY) for group in groups]
+        self._overrides = [group.get(KEY) for group in groups]
         planned = {id(param) for _, param in made}
         self._without = [param for *_, param in updated if id(param) not in planned]
         return Plan(
@@ -243,30 +242,6 @@ class GroupStepper:
         for item, param in abstract:
             put_states(states, param, item, item.step, plan.settings[item.group], changes)
         self._waiting, self._counted = None, plan
-
-
-class Rows:
-    """The values that parameters go by: their group's, and over them what was set for some layers of it.
-
-    `listed` has the place of the group and the values, which are read anew at each step, for each row.
-    """
-
-    def __init__(self, groups: list[dict[str, Any]]) -> None:
-        self.listed: list[tuple[int, Mapping[str, Any]]] = []
-        self._groups = groups
-        self._overrides = list(map(overrides.read, groups))
-        self._found: dict[tuple[int, str], int] = {}
-
-    def of(self, place: int, name: str) -> int | None:
-        """The row of a parameter; None where it is frozen."""
-        group = self._groups[place]
-        own = self._overrides[place].get(name, {})
-        if own.get("frozen"):
-            return None
-        row = self._found.setdefault((place, repr(own)), len(self.listed))
-        if row == len(self.listed):
-            self.listed.append((place, ChainMap({**own}, group) if own else group))
-        return row
 
 
 def _check_once(members: list[tuple[int, str, Tensor]]) -> None:
