@@ -202,8 +202,8 @@ class BackwardStepper(GroupStepper):
             self._made.clear()
         if wrong:
             warnings.warn(
-                f"The gradient of parameter {wrong[0].items[0].name!r} is not finite, and so is the norm of this step, by "
-                "which the next would have been clipped. It is clipped by the last norm that was finite.",
+                f"The gradient of parameter {wrong[0].items[0].name!r} is not finite, and neither is the norm of this "
+                "step, by which the next would have been clipped: it is clipped by the last norm that was finite.",
                 RuntimeWarning,
                 stacklevel=2,
             )
