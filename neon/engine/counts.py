@@ -61,7 +61,9 @@ class Counts:
         """Whether nobody else has written to them since the last step."""
         if self.on_device:
             return self._vector._version == self._expected
-        return self._shown.tobytes() == self._expected and all(own == self._shown[i] for i, own in self._shared)
+        if self._shared and any(own != self._shown[place] for place, own in self._shared):
+            return False
+        return self._shown.tobytes() == self._expected
 
     def _expect(self) -> None:
         self._expected = self._vector._version if self.on_device else self._shown.tobytes()
@@ -93,13 +95,18 @@ class Counts:
         if self.on_device:
             self._counting.add_(self._increment_there)
             self._vector.copy_(self._counting)
+            self._expect()
         else:
-            np.add(self._exact, self._increment, out=self._exact)
-            ours = [own == self._shown[place] for place, own in self._shared_counted]
+            np.add(self._exact, self._increment, self._exact)
+            if self._shared_counted:
+                self._count_shared()
             self._shown[...] = self._exact
-            for (place, own), alone in zip(self._shared_counted, ours, strict=True):
-                own[...] = self._shown[place] if alone else own + 1  # another process may have counted meanwhile
-        self._expect()
+            self._expected = self._shown.tobytes()
+
+    def _count_shared(self) -> None:
+        """Count where processes share the counts: another may have counted meanwhile."""
+        for place, own in self._shared_counted:
+            own[...] = self._exact[place] if own == self._shown[place] else own + 1
 
 
 def _is_shared(step: Tensor) -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from neon.arguments import non_negative
 from neon.engine.checks import check_parameter
+from neon.engine.interrupts import Uninterrupted
 from neon.engine.options import AVERAGE
 from neon.engine.plan import Plan
 from neon.engine.settings import Item, Settings
@@ -55,6 +56,7 @@ class LayerStepper:
         self._warned = False
         self._averaged = False
         self._lock = threading.Lock()
+        self._uninterrupted = Uninterrupted()
 
     def step(self, layer_list: Any, epoch: int) -> None:
         """Update every parameter once; what is refused leaves all of them as they were."""
@@ -109,7 +111,8 @@ class LayerStepper:
         if plan is None or not alike or not plan.describes(params, states) or not plan.holds(grads):
             plan = self._make_plan(ours, settings, grads)
             self._keys = keys
-        plan.step(grads, elsewhere)
+        with self._uninterrupted:
+            plan.step(grads, elsewhere)
         self._plan = plan
         # Only what is updated by hand asks for the sums, which a device would have to be waited for.
         return {**elsewhere, **plan.totals} if elsewhere else {}

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor, nn
 
-from neon.engine.interrupts import Uninterrupted
 from neon.engine.options import PREVIOUS
 from neon.engine.plan import Plan
 from neon.engine.settings import Settings
@@ -175,7 +174,7 @@ class BackwardStepper(GroupStepper):
                 self._let_go(param)
                 return
             own = _Own(Plan([item], grads, [settings]), group, {})
-        with Uninterrupted():
+        with self._uninterrupted:
             if not rehearsal:
                 own.plan.step(grads, brought={"previous_norm": group.get("previous_norm", 0.0)})
                 self._made.append(own.plan)
@@ -191,7 +190,7 @@ class BackwardStepper(GroupStepper):
         clipping = [g for g in optimizer.param_groups if g.get("gradient_clip_previous_norm") is not None]
         squares = [plan.totals.get(PREVIOUS, 0.0) for plan in self._made] if clipping else []
         wrong = [plan for plan, square in zip(self._made, squares, strict=False) if not math.isfinite(square)]
-        with Uninterrupted():
+        with self._uninterrupted:
             for group in () if wrong else clipping:
                 group["previous_norm"] = math.sqrt(sum(squares))
             for group in optimizer.param_groups:

@@ -42,6 +42,7 @@ class GroupStepper:
         self._plan: Plan | None = None
         self._counted: Plan | None = None  # the plan that has counted last, even if it is not gone by any more
         self._lock = threading.Lock()
+        self._uninterrupted = Uninterrupted()
         self._changed_groups: set[int] = set()
         self._changed_states: set[int] = set()
         self._groups: list[dict[str, Any]] = []
@@ -123,7 +124,7 @@ class GroupStepper:
             plan, reread = self._make_plan(optimizer), True
             grads = self._gradients()
         try:
-            with Uninterrupted():
+            with self._uninterrupted:
                 plan.step(grads, reread=reread, brought=brought)
                 self._put_in_place(optimizer, plan)
                 for group in self._scheduled:
