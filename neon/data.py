@@ -70,14 +70,14 @@ class ArrayIterator:
     def next_order(self) -> Tensor:
         samples = len(self.inputs)
         if not self.shuffle:
-            return torch.arange(samples)
+            return torch.arange(samples, device="cpu")
         order = np.random.default_rng([self.seed, self.passes]).permutation(samples)
         self.passes += 1
         return torch.from_numpy(order)
 
 
 def as_samples(argument: str, values: ArrayLike | Tensor) -> Tensor:
-    tensor = values if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
+    tensor = values if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values), device="cpu")
     if tensor.ndim == 0 or len(tensor) == 0:
         raise ValueError(
             f"ArrayIterator's {argument} must hold samples in its first dimension. "

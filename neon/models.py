@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -103,7 +104,7 @@ class Model(Sequential):
         """One pass over the dataset. Returns the mean cost."""
         if isinstance(optimizer, torch.optim.Optimizer) and hasattr(optimizer, "set_epoch"):
             optimizer.set_epoch(self.epoch)  # type: ignore[attr-defined]
-        total, samples = torch.zeros(()), 0
+        total, samples = torch.zeros((), dtype=torch.float32, device="cpu"), 0
         for inputs, targets in self.batches(dataset):
             costs = self.per_sample(cost, inputs, targets)
             self.zero_grad()
@@ -168,7 +169,7 @@ class Model(Sequential):
 
     def batches(self, dataset: Dataset) -> Iterator[tuple[Tensor, Tensor]]:
         """The minibatches on the model's device, floating-point ones in its dtype."""
-        like = next(self.parameters(), torch.empty(0))
+        like = next(self.parameters(), torch.empty(0, dtype=torch.float32, device="cpu"))
         batch = None
         for batch in dataset:
             if not isinstance(batch, (tuple, list)) or len(batch) != 2:
@@ -221,7 +222,7 @@ class Model(Sequential):
 
 
 def place(values: Any, like: Tensor) -> Tensor:
-    tensor = torch.as_tensor(values)
+    tensor = values if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values), device="cpu")
     return tensor.to(like.device, like.dtype if tensor.is_floating_point() else tensor.dtype)
 
 

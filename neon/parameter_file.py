@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from neon.layers.layer import InferringLayer, Shape
+from neon.whole_files import write_atomically
 
 __all__ = ["differences", "known_params", "moved", "read_saved", "write_whole"]
 
@@ -33,16 +33,7 @@ def write_whole(contents: dict[str, Any], path: Path) -> None:
     """Write beside `path`, then move the finished file over it: whatever happens, `path` holds
     either the previous file or the new one.
     """
-    path = path.resolve()  # a link stays a link
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.unfinished")
-    try:
-        with open(unfinished, "xb") as file:
-            torch.save(contents, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_atomically(path.resolve(), lambda file: torch.save(contents, file))  # a link stays a link
 
 
 def read_saved(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -20,8 +20,8 @@ from torch import nn
 
 from neon.compare import Comparison, Result, Settings, Task, parse_optimizer
 from neon.compare.report import result_table
-from neon.compare.store import write_atomically
 from neon.torch.optimizer import AttachedOptimizer
+from neon.whole_files import write_atomically
 
 MULTI = 'MultiOptimizer({"default": Adam(), "Linear": GradientDescentMomentum(0.05, 0.9)})'
 

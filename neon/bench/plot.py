@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from neon.bench.result import Report, Result
 from neon.bench.shapes import SHAPES
 from neon.compare.plot import GREY, INK
-from neon.compare.store import write_atomically
+from neon.whole_files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -59,7 +59,7 @@ def digits() -> Task:
 
 
 def _every_nth_of_each_class(labels: Tensor, n: int) -> Tensor:
-    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    chosen = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
     for label in labels.unique():
         members = (labels == label).nonzero().flatten()
         chosen[members[n - 1 :: n]] = True

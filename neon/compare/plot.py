@@ -12,7 +12,7 @@ import numpy as np
 from neon.compare.errors import MissingExtraError
 from neon.compare.labels import percent
 from neon.compare.result import Result
-from neon.compare.store import write_atomically
+from neon.whole_files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -46,5 +46,5 @@ def seeded(seed: int, *place: str | int) -> Iterator[None]:
 
 def batch_order(samples: int, seed: int, epoch: int) -> torch.Tensor:
     """The permutation of the training samples in an epoch; the same for every optimizer."""
-    generator = torch.Generator().manual_seed(derived_seed(seed, "batches", epoch))
-    return torch.randperm(samples, generator=generator)
+    generator = torch.Generator("cpu").manual_seed(derived_seed(seed, "batches", epoch))
+    return torch.randperm(samples, generator=generator, device="cpu")

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
 import tempfile
 import warnings
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
 from neon.compare.errors import OutputError
 from neon.compare.imports import one_line
 from neon.compare.result import Result
+from neon.whole_files import clear_unfinished, write_atomically
 
 FORMAT = 1
 
@@ -120,7 +119,7 @@ class RunStore:
 
 
 def require_writable(directory: Path) -> None:
-    """Make the directory if it is absent.
+    """Make the directory if it is absent, and clear it of what a killed process has left unfinished.
 
     Raises:
         OutputError: it cannot be made or written to.
@@ -129,6 +128,7 @@ def require_writable(directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):
             pass
+        clear_unfinished(directory)
     except OSError as error:
         raise OutputError(
             f"cannot write to the output directory {directory}: {one_line(error)}. Give another one with --output."
@@ -139,17 +139,3 @@ def write_json(path: Path, value: object) -> None:
     """Write JSON that is either wholly there or not there."""
     text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False)
     write_atomically(path, lambda file: file.write(text.encode("utf-8")))
-
-
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write through a temporary file beside `path` that then takes its name."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:  # KeyboardInterrupt too: leave no litter behind
-        temporary.unlink(missing_ok=True)
-        raise

@@ -97,7 +97,7 @@ class Batch:
 
     # -- when the members that take part have changed ----------------------------------------------
 
-    def select(self, present: npt.NDArray[np.bool_], steps: npt.NDArray[np.float32]) -> bool:
+    def select(self, present: npt.NDArray[np.bool_], steps: npt.NDArray[np.float64]) -> bool:
         """Have the members take part that are present, as a mask over the plan; whether there are any."""
         chosen = np.flatnonzero(present[self._positions])
         if not len(chosen):
@@ -123,13 +123,14 @@ class Batch:
     def _make_passes(self) -> Sequence[Any]:
         return [Pass(self, stage) for stage in self.kernel.stages]
 
-    def _make_rows(self, groups: npt.NDArray[np.int64], steps: npt.NDArray[np.float32]) -> None:
+    def _make_rows(self, groups: npt.NDArray[np.int64], steps: npt.NDArray[np.float64]) -> None:
         """Tensors with the same group and step count share a row, unless each has a norm of its own."""
-        keys = np.arange(len(groups)) if self._alone else (groups << 32) + steps.astype(np.int64)
+        _, ranks = np.unique(steps, return_inverse=True)
+        keys = np.arange(len(groups)) if self._alone else groups * len(steps) + ranks
         _, first, rows = np.unique(keys, return_index=True, return_inverse=True)
         self.row_of, self.first_of_row = rows, first.tolist()
         self.row_groups = groups[first].tolist()
-        self._row_steps = column((steps[first].astype(np.float64) + 1).tolist())
+        self._row_steps = column((steps[first] + 1).tolist())
 
     def _make_chunks(self, sizes: npt.NDArray[np.int64]) -> None:
         counts = -(-sizes // CHUNK)

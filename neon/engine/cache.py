@@ -21,7 +21,9 @@ from typing import Any
 
 from neon.engine import machine_code, threads
 from neon.engine.machine_code import Code
+from neon.whole_files import clear_unfinished
 
+_UNFINISHED = ".tmp"
 _SEAL = hashlib.sha256().digest_size
 
 
@@ -53,6 +55,8 @@ def load(name: str, source: str, stages: int) -> Code:
                 code = machine_code.link(image, stages)
         if code is None:
             image, code = machine_code.compiled(source, path, stages)
+            with suppress(OSError):
+                clear_unfinished(folder(), f"*/*{_UNFINISHED}")  # of processes that were killed
         if image is not None:
             _keep({path: source.encode(), path.with_suffix(".o"): image + _seal(key, image)})
         return code
@@ -122,7 +126,7 @@ def _read(path: Path) -> bytes | None:
 
 def _put(path: Path, contents: bytes) -> None:
     """Put a file in place in one move, so that another process sees all of it or nothing."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=_UNFINISHED)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(contents)

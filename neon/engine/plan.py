@@ -37,7 +37,7 @@ class NotFiniteError(ArithmeticError):
 class Plan:
     """Everything that a step needs and that does not change from step to step.
 
-    `steps[i]` is a view that counts the updates of item i; all of them are one vector, so that one
+    `steps[i]` shows the number of updates of item i; all of them are one vector, so that one
     addition counts them all. `shared` lists, for processes that hold other parameters than this one, the
     sums that all of them take part in, whether or not they hold something that counts in them.
     """
@@ -63,11 +63,11 @@ class Plan:
         self._backend = forced()
         self.params = [item.param for item in items]
         self._states = [state for item in items for state in item.states]
-        self._counts = counts = Counts(items, capturable)
+        self.counts = counts = Counts(items, capturable)
         self.steps = counts.each
         self._totals: dict[Hashable, float] = {}
         companions = [companion for item in items for companion in item.companions]
-        self._watch = Watch([*self.params, *self._states, *companions, counts.vector, *self.steps])
+        self._watch = Watch([*self.params, *self._states, *companions, *self.steps])
         # Of a gradient that is not there yet, the most likely type.
         self._grad_dtypes = [p.dtype if g is None else g.dtype for p, g in zip(self.params, grads, strict=True)]
         self._launches = self._make_batches()
@@ -91,8 +91,8 @@ class Plan:
 
     def _kind_of_batch(self, device: torch.device) -> Any:
         if serving(device.type) == "triton":
-            return partial(DeviceBatch, capturable=self._counts.on_device)
-        if self._counts.on_device:
+            return partial(DeviceBatch, capturable=self.counts.on_device)
+        if self.counts.on_device:
             check_capturable(device)
         return Batch
 
@@ -102,12 +102,12 @@ class Plan:
 
     def holds(self, grads: Sequence[Tensor | None]) -> bool:
         """Whether its tensors are still what and where they were, and it can take these gradients for them."""
-        return (
-            self._watch.unchanged()
-            and self._counts.stand()
-            and self._backend == forced()
-            and (self._are_like_before(grads) or self._fits(grads))
-        )
+        if not self._watch.unchanged() or self._backend != forced():
+            return False
+        if not self.counts.stand():
+            self.counts.reread()
+            self._alike = self._present = None
+        return self._are_like_before(grads) or self._fits(grads)
 
     def _are_like_before(self, grads: Sequence[Tensor | None]) -> bool:
         """Whether the same parameters have gradients as in the last step, of the same kinds."""
@@ -149,7 +149,7 @@ class Plan:
             batch.inspect(given)
 
     def _select(self, present: list[bool]) -> None:
-        mask, steps = np.array(present, bool), self._counts.read()
+        mask, steps = np.array(present, bool), self.counts.read()
         self._batches = [batch for batch in self._launches if batch.select(mask, steps)]
         stages = [len(batch.kernel.stages) for batch in self._batches]
         self._reducing_levels = max(*stages, 2 if any(self._shared.values()) else 1, 1) - 1
@@ -158,7 +158,7 @@ class Plan:
         self._on_device = [self._device_sums(level) for level in range(self._reducing_levels)]
         self._present, self._absent = present, [not there for there in present]
         self._all = all(present)
-        self._counts.select(mask)
+        self.counts.select(mask)
         self._updated = self._given(self.params)
 
     def _device_sums(self, level: int) -> DeviceSums | None:
@@ -210,7 +210,7 @@ class Plan:
             batch.finish()
         # The kernels wrote through addresses: tell autograd, so that the use of a stale value is caught.
         torch.autograd.graph.increment_version(self._updated)
-        self._counts.add_one()
+        self.counts.add_one()
 
     def _launch(self, elsewhere: Mapping[int, float]) -> None:
         """Run all stages, those with reductions level by level, for their sums reach over launches."""
@@ -262,7 +262,7 @@ class Plan:
     def captured(self) -> list[Any]:
         """What a graph that this step went into works on besides its tensors, and needs at each replay."""
         batches = [batch for batch in self._batches if isinstance(batch, DeviceBatch) and batch.capturing]
-        return [(batch.passes, batch.captured, self._on_device) for batch in batches]
+        return [(batch.passes, batch.captured, self._on_device, self.counts) for batch in batches]
 
     @property
     def totals(self) -> Mapping[Hashable, float]:

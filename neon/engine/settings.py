@@ -71,6 +71,7 @@ WHOLE = Shard()
 class Item:
     """One parameter with what its update needs; `step` is a 0-dim tensor that counts its updates.
 
+    `count` is their exact number where one is known: it is believed if `step`, perhaps a float32, is its rounding.
     `reach` is given where other processes hold more of the parameter, or of the parameters beside it;
     `shard` says which part of the parameter this is. `companions` are tensors that the formats of weight and
     states need beside these, in the order of the kernel.
@@ -85,3 +86,4 @@ class Item:
     reach: Reach | None = None
     shard: Shard = WHOLE
     companions: Sequence[Tensor] = ()
+    count: float | None = None

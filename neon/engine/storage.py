@@ -113,8 +113,7 @@ def new_state(value: float | None, dtype: torch.dtype, param: Tensor) -> tuple[T
         return torch.full_like(param, value, dtype=dtype, requires_grad=False), None
     code = (codec.largest_code | (0x80 if codec.signed and value < 0 else 0)) if value else 0
     stored = torch.full_like(param, code, dtype=torch.uint8, requires_grad=False).view(dtype)
-    largest = abs(value) / codec.largest
-    scales = torch.full(scale_shape(param.shape), largest, dtype=torch.float32, device=param.device)
+    scales = torch.full(scale_shape(param.shape), abs(value) / codec.largest, dtype=torch.float32, device=param.device)
     return stored, scales
 
 

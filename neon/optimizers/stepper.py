@@ -16,6 +16,7 @@ from torch import Tensor
 
 from neon.arguments import non_negative
 from neon.engine.checks import check_parameter
+from neon.engine.interrupts import Uninterrupted
 from neon.engine.options import AVERAGE
 from neon.engine.plan import Plan
 from neon.engine.settings import Item, Settings
@@ -39,7 +40,7 @@ def update_count(holder: Tensor) -> Tensor:
     It is kept with the tensor's memory too, for layers whose `get_params()` makes a view at each call.
     """
     kept = _counts_of_memory(holder).get(memory(holder)) if is_plain(holder) else None
-    return getattr(holder, "_neon_step", torch.tensor(0.0)) if kept is None else kept
+    return getattr(holder, "_neon_step", torch.tensor(0.0, dtype=torch.float64, device="cpu")) if kept is None else kept
 
 
 def keep_update_count(holder: Tensor, count: Tensor) -> None:
@@ -66,6 +67,7 @@ class LayerStepper:
         self._warned = False
         self._averaged = False
         self._lock = threading.Lock()
+        self._uninterrupted = Uninterrupted()
 
     def step(self, layer_list: Any, epoch: int) -> None:
         """Update every parameter once; what is refused leaves all of them as they were."""
@@ -122,7 +124,8 @@ class LayerStepper:
             plan = self._make_plan(ours, settings, grads)
             self._keys = keys
             self._let_go_with([site.layer for _, site, _ in ours])
-        plan.step(grads, elsewhere)
+        with self._uninterrupted:
+            plan.step(grads, elsewhere)
         self._kept.append(plan)
         # Only what is updated by hand asks for the sums, which a device would have to be waited for.
         return {**elsewhere, **plan.totals} if elsewhere else {}
@@ -189,7 +192,7 @@ class LayerStepper:
         for states, used in created:
             if not states:
                 states.extend(used)
-        for (_, used), item, step in zip(created, items, plan.steps, strict=True):
+        for (_, used), item, step in zip(created, items, plan.counts.exact_tensors(), strict=True):
             keep_update_count(used[0] if used else item.param, step)
         return plan
 

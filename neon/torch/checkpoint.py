@@ -15,6 +15,7 @@ from neon.engine.options import AVERAGE
 from neon.engine.trace import signature
 from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.wrappers import bare, bare_names
+from neon.torch import exact_steps
 from neon.torch.overrides import KEY, NONE, as_text, overrides_of
 from neon.torch.saved_states import wrong_beside, wrong_count, wrong_state
 
@@ -57,7 +58,7 @@ def taken_up(optimizer: AttachedOptimizer, state_dict: Any) -> dict[str, Any]:
     saved_groups, saved_states = _parts(state_dict)
     _refuse(_other_groups(optimizer.param_groups, saved_groups))
     differences: list[str] = []
-    groups: list[dict[str, Any]] = []
+    takings: list[_Taking] = []
     states: defaultdict[Any, Any] = defaultdict(dict)
     for place, (group, saved) in enumerate(zip(optimizer.param_groups, saved_groups, strict=True)):
         taking = _Taking(optimizer, f"group {place} ({group['optimizer']!r})", group, saved)
@@ -67,7 +68,7 @@ def taken_up(optimizer: AttachedOptimizer, state_dict: Any) -> dict[str, Any]:
             if kept and taking.fits:
                 differences += taking.state(name, param, kept)
                 states[param] = kept
-        groups.append(taking.group)
+        takings.append(taking)
     listed = {number for saved in saved_groups for number in saved["params"]}
     for key, state in saved_states.items():
         if key not in listed and isinstance(key, int):
@@ -75,12 +76,14 @@ def taken_up(optimizer: AttachedOptimizer, state_dict: Any) -> dict[str, Any]:
         elif key not in listed:  # not a parameter's: as torch does
             states[key] = copy.deepcopy(state)
     _refuse(differences)
+    for taking, saved in zip(takings, saved_groups, strict=True):
+        taking.group[exact_steps.KEY] = exact_steps.taken_up(taking.group, saved, taking.numbers, saved_states)
     for param, state in states.items():
         if isinstance(param, Tensor):
-            step = torch.tensor(float(state.get("step", 1)), dtype=torch.float32)
+            step = torch.tensor(float(state.get("step", 1)), dtype=torch.float32, device="cpu")
             own = {key: value for key, value in state.items() if key != "step"}
             states[param] = {"step": step, **mapped(lambda t, at=param.device: t.detach().to(at, copy=True), own)}
-    return {"state": states, "param_groups": groups}
+    return {"state": states, "param_groups": [taking.group for taking in takings]}
 
 
 def mapped(change: Callable[[Any], Any], value: Any) -> Any:

@@ -120,6 +120,12 @@ class GraphOptions(Options, total=False):
     capturable: bool
 
 
+class DecoupledOptions(Options, total=False):
+    """The same, of a class whose default values have one more than its arguments are."""
+
+    decoupled_weight_decay: bool
+
+
 class DropIn(AttachedOptimizer):
     """A class of torch.optim by its name, with neon's steps.
 

@@ -13,6 +13,7 @@ from neon.torch.described import (
     AdadeltaRule,
     AdagradRule,
     AdamRule,
+    DecoupledOptions,
     DropIn,
     GraphOptions,
     LionRule,
@@ -20,7 +21,7 @@ from neon.torch.described import (
     RMSpropRule,
     SGDRule,
 )
-from neon.torch.stepper import make_item, put_states
+from neon.torch.states import make_item, put_states
 
 
 class SGD(DropIn):
@@ -134,11 +135,14 @@ class AdamW(Adam):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[DecoupledOptions],
     ) -> None:
+        if not options.pop("decoupled_weight_decay", True):  # one of `defaults`, by which others rebuild an optimizer
+            raise ValueError("AdamW has decoupled_weight_decay=True. Received: False. Use Adam.")
+        others: Any = options
         super().__init__(
             params, lr, betas, eps, weight_decay, amsgrad, foreach=foreach, maximize=maximize, capturable=capturable,
-            differentiable=differentiable, fused=fused, decoupled_weight_decay=True, **options,
+            differentiable=differentiable, fused=fused, decoupled_weight_decay=True, **others,
         )  # fmt: skip
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -221,7 +225,7 @@ class Adagrad(DropIn):
         for group in self.param_groups:
             settings = self.settings(group)
             for name, param in named_parameters(group):
-                item, _ = make_item(name, param, 0, 0, settings, self.state, None)
+                item = make_item(name, param, 0, 0, settings, self.state, None)
                 put_states(self.state, param, item, item.step, settings, set())
                 for tensor in (*item.states, *item.companions):
                     tensor.share_memory_()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import threading
+import warnings
 import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,11 +14,15 @@ from torch import Tensor, nn
 
 from neon.engine.options import PREVIOUS
 from neon.engine.plan import Plan
+from neon.engine.settings import Settings
 from neon.engine.watch import same_objects
 from neon.optimizers.averages import refuse_while_averaged
 from neon.torch.checkpoint import named_parameters
-from neon.torch.sharding import Reaches, local, local_gradients
-from neon.torch.stepper import GroupStepper, Rows, is_not_zero, make_item, may_be_rehearsal, put_states, still_has
+from neon.torch.exact_steps import exact_steps, keys_of
+from neon.torch.overrides import Rows
+from neon.torch.sharding import Reaches, is_abstract, local, local_gradients
+from neon.torch.states import make_item, put_states, still_has
+from neon.torch.stepper import GroupStepper, is_not_zero, may_be_rehearsal
 
 if TYPE_CHECKING:
     from neon.torch.optimizer import AttachedOptimizer
@@ -46,11 +51,17 @@ def _listed(optimizer: AttachedOptimizer) -> list[Any]:
     return [param for group in optimizer.param_groups for param in (*group["params"], None)]
 
 
+def _remove(hooks: list[Any]) -> None:
+    while hooks:
+        hooks.pop().remove()
+
+
 class _Member(NamedTuple):
-    """Where a parameter stands among all: its group, its name, its number."""
+    """Where a parameter stands among all: its group, its name, what its count goes by, its number."""
 
     place: int
     name: str
+    key: str
     order: int
 
 
@@ -70,25 +81,38 @@ class BackwardStepper(GroupStepper):
         self._arriving = threading.RLock()  # a backward pass may run in several threads
         self._hooks: list[Any] = []
         self._own: dict[int, _Own] = {}
+        self._members: dict[int, _Member] = {}
+        self._listed: list[Any] = []
         self._done: set[int] = set()
         self._stands = True  # whether the parameters are those that have hooks
         self._made: list[Plan] = []  # with whose sums a device need not be waited for until all gradients are there
+        weakref.finalize(self, _remove, self._hooks).atexit = False  # parameters outlive an optimizer
 
     def watch(self, optimizer: AttachedOptimizer) -> None:
         super().watch(optimizer)
         self._own.clear()
         self.release()
-        members = [
-            (place, *named) for place, group in enumerate(optimizer.param_groups) for named in named_parameters(group)
-        ]
-        self._listed = _listed(optimizer)
-        self._members = {id(param): _Member(place, name, order) for order, (place, name, param) in enumerate(members)}
-        arrived = partial(_arrived, weakref.ref(optimizer))
-        self._hooks = [p.register_post_accumulate_grad_hook(arrived) for *_, p in members if p.requires_grad]
+        for place in range(len(optimizer.param_groups)):
+            self._add_hooks(optimizer, place)
+
+    def added(self, optimizer: AttachedOptimizer) -> None:
+        self._add_hooks(optimizer, len(optimizer.param_groups) - 1)
+
+    def _add_hooks(self, optimizer: AttachedOptimizer, place: int) -> None:
+        group, arrived = optimizer.param_groups[place], partial(_arrived, weakref.ref(optimizer))
+        for (name, param), key in zip(named_parameters(group), keys_of(group), strict=True):
+            self._members[id(param)] = _Member(place, name, key, len(self._members))
+            if param.requires_grad:
+                self._hooks.append(param.register_post_accumulate_grad_hook(arrived))
+        self._listed += [*group["params"], None]
 
     def release(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
+        _remove(self._hooks)
+        self._members.clear()
+        self._listed.clear()
+
+    def _exact_counts(self) -> dict[int, float]:
+        return {param: own.plan.counts.read().item() for param, own in self._own.items()}
 
     def step(self, optimizer: AttachedOptimizer) -> None:
         """Close the step; gradients that did not come from a backward pass are taken now."""
@@ -120,50 +144,78 @@ class BackwardStepper(GroupStepper):
                 return  # there are other parameters now: `step` takes their gradients, and has hooks put on them
             member = self._members[id(param)]
             group = optimizer.param_groups[member.place]
-            rows = Rows(optimizer.param_groups)
-            if rows.of(member.place, member.name) is not None:
-                own = self._planned(optimizer, param, member, rows)
-                if rehearsal:
-                    return
-                own.plan.step(
-                    local_gradients([param], [param.grad]),
-                    brought={"previous_norm": group.get("previous_norm", 0.0)},
-                )
-                self._made.append(own.plan)
-            self._done.add(id(param))
-            param.grad = None
+            rows = Rows([group])
+            if rows.of(0, member.name) is None:  # frozen
+                self._let_go(param)
+            else:
+                self._update(optimizer, param, member, group, optimizer.settings(rows.listed[0][1]), rehearsal)
 
-    def _planned(self, optimizer: AttachedOptimizer, param: Any, member: _Member, rows: Rows) -> _Own:
-        """The plan of a parameter for its gradient, made anew where it does not hold."""
-        settings = optimizer.settings(rows.listed[0][1])
-        grads = local_gradients([param], [param.grad])
-        own, state = self._own.get(id(param)), optimizer.state.get(param, {})
-        if (
-            own is None
-            or own.group is not optimizer.param_groups[member.place]
-            or not own.plan.settings[0].alike(settings)
-            or not still_has(state, own.slots)
-            or own.plan.params[0] is not local(param)
-            or not own.plan.holds(grads)
-        ):
+    def _let_go(self, param: Tensor) -> None:
+        self._done.add(id(param))
+        param.grad = None
+
+    def _update(
+        self,
+        optimizer: AttachedOptimizer,
+        param: Any,
+        member: _Member,
+        group: dict[str, Any],
+        settings: Settings,
+        rehearsal: bool,
+    ) -> None:
+        """Update a parameter, with its plan where that holds; only then are states that are new put in place."""
+        grads, item, own = local_gradients([param], [param.grad]), None, self._own.get(id(param))
+        if own is None or not _holds(own, param, group, settings, optimizer.state.get(param, {}), grads):
             reach = Reaches(optimizer.partition).of(member.name, param)
-            item, _ = make_item(member.name, param, 0, member.order, settings, optimizer.state, reach)
-            plan = Plan([item], grads, [settings])
-            slots = put_states(optimizer.state, param, item, plan.steps[0], settings, self._changed_states)
-            own = self._own[id(param)] = _Own(plan, optimizer.param_groups[member.place], slots)
-        return own
+            count = own.plan.counts.read().item() if own else exact_steps(group).get(member.key)
+            item = make_item(member.name, param, 0, member.order, settings, optimizer.state, reach, count)
+            if is_abstract(param):
+                put_states(optimizer.state, param, item, item.step, settings, self._changed_states)
+                self._let_go(param)
+                return
+            own = _Own(Plan([item], grads, [settings]), group, {})
+        with self._uninterrupted:
+            if not rehearsal:
+                own.plan.step(grads, brought={"previous_norm": group.get("previous_norm", 0.0)})
+                self._made.append(own.plan)
+                self._let_go(param)
+            if item is not None:
+                slots = put_states(optimizer.state, param, item, own.plan.steps[0], settings, self._changed_states)
+                self._own[id(param)] = own._replace(slots=slots)
 
     def close(self, optimizer: AttachedOptimizer) -> None:
         """What follows when all gradients have arrived: the norm of the step is known, schedules move on."""
         if not self._done:
             return
-        clips = any(group.get("gradient_clip_previous_norm") is not None for group in optimizer.param_groups)
-        squares = sum(plan.totals.get(PREVIOUS, 0.0) for plan in self._made) if clips else 0.0
-        for group in optimizer.param_groups:
-            if group.get("gradient_clip_previous_norm") is not None:
-                group["previous_norm"] = math.sqrt(squares)
-            if "updates" in group:
-                group["updates"] += 1
-                optimizer.apply_schedule(group)
-        self._done.clear()
-        self._made.clear()
+        clipping = [g for g in optimizer.param_groups if g.get("gradient_clip_previous_norm") is not None]
+        squares = [plan.totals.get(PREVIOUS, 0.0) for plan in self._made] if clipping else []
+        wrong = [plan for plan, square in zip(self._made, squares, strict=False) if not math.isfinite(square)]
+        with self._uninterrupted:
+            for group in () if wrong else clipping:
+                group["previous_norm"] = math.sqrt(sum(squares))
+            for group in optimizer.param_groups:
+                if "updates" in group:
+                    group["updates"] += 1
+                    optimizer.apply_schedule(group)
+            self._done.clear()
+            self._made.clear()
+        if wrong:
+            warnings.warn(
+                f"The gradient of parameter {wrong[0].items[0].name!r} is not finite, and neither is the norm of this "
+                "step, by which the next would have been clipped: it is clipped by the last norm that was finite.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+
+def _holds(
+    own: _Own, param: Any, group: dict[str, Any], settings: Settings, state: Any, grads: list[Tensor | None]
+) -> bool:
+    """Whether the plan of a parameter is still for this group, these settings and states, and takes its gradient."""
+    return (
+        own.group is group
+        and own.plan.settings[0].alike(settings)
+        and still_has(state, own.slots)
+        and own.plan.params[0] is local(param)
+        and own.plan.holds(grads)
+    )

@@ -14,6 +14,7 @@ from neon.optimizers.assignment import DEFAULT, Match, assign, matching_keys
 from neon.optimizers.sites import Site, module_sites, named_sites
 from neon.optimizers.unmatched import what_there_is
 from neon.optimizers.wrappers import bare_names
+from neon.torch import exact_steps
 from neon.torch.checkpoint import has_names, named_parameters
 from neon.torch.overrides import KEY, as_text, overrides_of
 from neon.torch.targets import check_apart, site_name
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 # What a group holds that is not for a layer to have another of.
 _NOT_FOR_LAYERS = {"params", "param_names", "optimizer", KEY, "epoch", "updates", "initial_lr", "scheduled_lr",
-                   "previous_norm"}  # fmt: skip
+                   "previous_norm", exact_steps.KEY}  # fmt: skip
 
 Values = dict[str, Any]
 

@@ -25,15 +25,16 @@ from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.schedules import Schedule, is_constant, rate
 from neon.optimizers.sites import Site
 from neon.optimizers.values import check_names
+from neon.torch import exact_steps, overrides
 from neon.torch import layers as by_layer
-from neon.torch import overrides
 from neon.torch.averages import averages_in_place
 from neon.torch.checkpoint import mapped, named_parameters, taken_up
 from neon.torch.in_backward import BackwardStepper, refuse_replicas
+from neon.torch.observed import is_asked_by_a_wrapper, observed
 from neon.torch.refusals import check_group, check_leaf, check_options
 from neon.torch.sharding import Partition
 from neon.torch.stepper import GroupStepper
-from neon.torch.targets import check_added, check_groups, target_groups
+from neon.torch.targets import check_added, check_groups, name_alike, target_groups
 
 # Of an instance, what copies do not take along: hooks, which torch leaves out too, and what a GradScaler has put there.
 _NOT_KEPT = {"_stepper", "averages_in_place", "grad_scale", "found_inf"}
@@ -49,6 +50,12 @@ def _tensors(state: Mapping[str, Any]) -> Iterator[Tensor]:
             yield from _tensors(value)
         elif isinstance(value, Tensor):
             yield value
+
+
+def _alone(value: Any) -> Any:
+    """A number that lies among others, as a count on a device does, in memory of its own; all else as it is."""
+    among = isinstance(value, Tensor) and value.dim() == 0 and value._base is not None
+    return value.clone() if among else value
 
 
 def _untraced(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,9 +94,17 @@ class AttachedOptimizer(torch.optim.Optimizer):
     """
 
     capturable = False
-    # torch.amp.GradScaler then leaves unscaling to `step`: it sets grad_scale and found_inf before.
-    _step_supports_amp_scaling = True
     averages_in_place = False  # whether averages stand where the weights belong
+
+    profile_hook_step = staticmethod(observed)  # type: ignore[assignment]
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Whether torch.amp.GradScaler can leave unscaling to `step`, for which it sets grad_scale and found_inf.
+
+        Not through a wrapper that hands on what it does not have: there they would be the wrapper's.
+        """
+        return not is_asked_by_a_wrapper()
 
     @uncompiled
     def __init__(
@@ -128,6 +143,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         defaults: dict[str, Any] = {}
         for leaf, _ in self._leaves.values():
             defaults = {**leaf.group(), **defaults}
+        del defaults["epoch"]  # no argument of any class; each group has its own
         super().__init__(groups, defaults)
         check_groups(self.param_groups)
         self._stepper = self._new_stepper()
@@ -142,7 +158,9 @@ class AttachedOptimizer(torch.optim.Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; `optimizer` names the key of a mapping that it belongs to (`"default"`).
 
-        The optimizer keeps a dict of its own: what is changed later is `param_groups[i]`, not the one given.
+        Parameters without names, beside others that have some, are called `group_1.0`, `group_1.1`, and so on, by
+        the places of group and parameter. The optimizer keeps a dict of its own: what is changed later is
+        `param_groups[i]`, not the one given.
         """
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group must be a dict. Received: {type(param_group).__name__}.")
@@ -157,6 +175,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         for name, value in leaf.group().items():
             param_group.setdefault(name, value)
         param_group.setdefault(overrides.KEY, overrides.NONE)
+        param_group.setdefault(exact_steps.KEY, exact_steps.NONE)
         if self._previous_norm is not None:
             param_group.setdefault("gradient_clip_previous_norm", self._previous_norm)
             param_group.setdefault("previous_norm", 0.0)  # from the start: distributed checkpoints load what is there
@@ -168,11 +187,12 @@ class AttachedOptimizer(torch.optim.Optimizer):
         if self.param_groups:  # a group that is added in mid-run is in the same epoch
             param_group["epoch"] = self.param_groups[0]["epoch"]
         self.settings(param_group)  # refuses values by name
+        name_alike(self.param_groups, param_group)
         _untraced(torch.optim.Optimizer.add_param_group)(self, param_group)
         self.apply_schedule(self.param_groups[-1])
         if "_stepper" in vars(self):  # when all groups of the constructor are there
             check_added(self.param_groups)
-            self._stepper.watch(self)
+            self._stepper.added(self)
 
     @uncompiled
     def set_epoch(self, epoch: int) -> None:
@@ -196,11 +216,14 @@ class AttachedOptimizer(torch.optim.Optimizer):
         """
         schedule = self.schedule_of(group)
         if not is_constant(schedule):
-            lr = rate(schedule, group["scheduled_lr"], group["epoch"], group["updates"])
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(lr)
-            elif lr != group["lr"]:
-                group["lr"] = lr
+            self.write_rate(group, rate(schedule, group["scheduled_lr"], group["epoch"], group["updates"]))
+
+    def write_rate(self, group: dict[str, Any], lr: float) -> None:
+        """Set the learning rate of a group, of a tensor the number in it."""
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        elif lr != group["lr"]:
+            group["lr"] = lr
 
     def settings(self, group: Mapping[str, Any], *, unscale: bool = False) -> Settings:
         """What the engine needs for the tensors of a group; values that no rule can run with are refused by name."""
@@ -317,7 +340,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         self.skipped_steps += 1
         self.last_nonfinite = name
 
-    _observed_step = torch.optim.Optimizer.profile_hook_step(_step)
+    _observed_step = observed(_step)
     zero_grad = _untraced(torch.optim.Optimizer.zero_grad)
 
     # -- state -------------------------------------------------------------------------------------
@@ -326,8 +349,9 @@ class AttachedOptimizer(torch.optim.Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """Groups and states, as torch's own optimizers give them."""
         self._stepper.close(self)
+        self._stepper.settle(self)
         packed = _untraced(torch.optim.Optimizer.state_dict)(self)
-        states = {key: mapped(lambda value: value, state) for key, state in packed["state"].items()}  # plain dicts
+        states = {key: mapped(_alone, state) for key, state in packed["state"].items()}  # plain dicts
         return packed | {"state": states}
 
     @uncompiled
@@ -346,6 +370,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but hooks, as torch has it, and what belongs to the memory at hand."""
+        self._stepper.settle(self)
         own = {name: value for name, value in vars(self).items() if not (name in _NOT_KEPT or isroutine(value))}
         return own | super().__getstate__()
 

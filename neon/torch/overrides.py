@@ -7,7 +7,9 @@ keys that it finds) takes a string whole.
 from __future__ import annotations
 
 import json
+from collections import ChainMap
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 KEY = "overrides"
@@ -16,18 +18,54 @@ NONE = "{}"
 
 def overrides_of(group: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The values of a group's layers, by parameter name; raises `ValueError` for what is no such text."""
-    try:
-        found = json.loads(group.get(KEY, NONE))
-    except (TypeError, json.JSONDecodeError):
-        found = None
-    if not isinstance(found, dict) or not all(isinstance(own, dict) for own in found.values()):
+    return {name: {**own} for name, own in read(group).items()}
+
+
+def read(group: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """The same, not to be written to: a text that has been read before is not read again."""
+    text = group.get(KEY, NONE)
+    found = _parsed(text) if isinstance(text, str) else None
+    if found is None:
         raise ValueError(
-            f"A group's {KEY} must be a JSON object of objects, by parameter name. Received: {group[KEY]!r}. Use set() "
-            "and freeze() of the optimizer to write them."
+            f"A group's {KEY} must be a JSON object of objects, by parameter name. Received: {repr(text)[:80]}. Use "
+            "set() and freeze() of the optimizer to write them."
         )
     return found
+
+
+@lru_cache(maxsize=64)
+def _parsed(text: str) -> Mapping[str, Mapping[str, Any]] | None:
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    return found if isinstance(found, dict) and all(isinstance(own, dict) for own in found.values()) else None
 
 
 def as_text(overrides: Mapping[str, Mapping[str, Any]]) -> str:
     """What a group keeps of the values of its layers."""
     return json.dumps({name: own for name, own in overrides.items() if own})
+
+
+class Rows:
+    """The values that parameters go by: their group's, and over them what was set for some layers of it.
+
+    `listed` has the place of the group and the values, which are read anew at each step, for each row.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        self.listed: list[tuple[int, Mapping[str, Any]]] = []
+        self._groups = groups
+        self._overrides = list(map(read, groups))
+        self._found: dict[tuple[int, str], int] = {}
+
+    def of(self, place: int, name: str) -> int | None:
+        """The row of a parameter; None where it is frozen."""
+        group = self._groups[place]
+        own = self._overrides[place].get(name, {})
+        if own.get("frozen"):
+            return None
+        row = self._found.setdefault((place, repr(own)), len(self.listed))
+        if row == len(self.listed):
+            self.listed.append((place, ChainMap({**own}, group) if own else group))
+        return row

@@ -56,6 +56,12 @@ def is_sharded(tensor: Any) -> bool:
     return module is not None and isinstance(tensor, module.DTensor)
 
 
+def is_abstract(param: Any) -> bool:
+    """Whether a parameter has a shape and no values: on meta, or fake, as memory is estimated with."""
+    fakes = sys.modules.get("torch._subclasses.fake_tensor")
+    return param.device.type == "meta" or (fakes is not None and isinstance(local(param), fakes.FakeTensor))
+
+
 def local(tensor: Any) -> Any:
     """The part of a tensor that this process holds."""
     with torch.no_grad():
@@ -100,7 +106,7 @@ def sharded_like(param: Any, part: Tensor) -> Tensor:
     shape, stride = param.shape, param.stride()
     if part.shape != local(param).shape:
         shape = torch.Size(scale_shape(shape))
-        stride = torch.empty(shape, device="meta").stride()
+        stride = torch.empty(shape, dtype=part.dtype, device="meta").stride()
     return type(param.data).from_local(
         part, param.device_mesh, param.placements, run_check=False, shape=shape, stride=stride
     )

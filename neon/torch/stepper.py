@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import ChainMap
 from collections.abc import Mapping
 from functools import partial
 from itertools import chain
@@ -12,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from neon.engine.blocks import BLOCK_CODECS
-from neon.engine.checks import check_parameter
+from neon.engine.interrupts import Uninterrupted
 from neon.engine.plan import NotFiniteError, Plan
-from neon.engine.settings import Item, Reach, Settings
-from neon.engine.storage import complete
+from neon.engine.settings import Item
 from neon.engine.watch import same_objects
-from neon.torch import overrides
 from neon.torch.checkpoint import named_parameters
-from neon.torch.sharding import Reaches, is_sharded, keeps_blocks, local, local_gradients, shard_of, sharded_like
+from neon.torch.exact_steps import exact_steps, keys_of, write_down
+from neon.torch.overrides import KEY, Rows
+from neon.torch.sharding import Reaches, is_abstract, is_sharded, local, local_gradients
+from neon.torch.states import make_item, put_states, still_has
 from neon.torch.watched import Watched
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
 # What a group holds besides values.
 _NOT_VALUES = ("params", "param_names")
+Members = list[tuple[Item, Any]]
 _IMMUTABLE = (int, float, bool, str, type(None))
 
 
@@ -40,16 +40,21 @@ class GroupStepper:
 
     def __init__(self) -> None:
         self._plan: Plan | None = None
+        self._counted: Plan | None = None  # the plan that has counted last, even if it is not gone by any more
         self._lock = threading.Lock()
+        self._uninterrupted = Uninterrupted()
         self._changed_groups: set[int] = set()
         self._changed_states: set[int] = set()
         self._groups: list[dict[str, Any]] = []
+        self._params: list[Any] = []
+        self._waiting: tuple[Members, Members] | None = None  # whose states are not in place: of a plan, and abstract
         self._unscales = False
         self._captured: list[Any] = []  # what graphs go by when they are replayed, whatever the plan is by then
 
     def watch(self, optimizer: AttachedOptimizer) -> None:
         """Have the groups and states of the optimizer tell when they are written to; the plan is made anew."""
         self._plan = None
+        self.settle(optimizer)
         optimizer.param_groups[:] = [Watched.of(group, self._changed_groups) for group in optimizer.param_groups]
         empty = partial(Watched, changes=self._changed_states)
         optimizer.state = states = Watched.of(optimizer.state, self._changed_states, empty)
@@ -57,6 +62,19 @@ class GroupStepper:
             if isinstance(state, dict):
                 states.write_quietly(param, Watched.of(state, self._changed_states))
         self._sort(optimizer)
+
+    def settle(self, optimizer: AttachedOptimizer) -> None:
+        """Have the groups say the counts of updates that `step`, a float32, does not hold."""
+        write_down(optimizer.param_groups, self._exact_counts())
+
+    def _exact_counts(self) -> dict[int, float]:
+        """The counts of updates by the ids of parameters."""
+        if self._counted is None:
+            return {}
+        return dict(zip(map(id, self._params), self._counted.counts.read().tolist(), strict=True))
+
+    def added(self, optimizer: AttachedOptimizer) -> None:
+        """Take note of a group that is new; the next step looks for such itself."""
 
     def release(self) -> None:
         """Let go of the parameters, which another stepper takes over."""
@@ -86,12 +104,14 @@ class GroupStepper:
                 if may_be_rehearsal(optimizer):
                     plan = self._make_plan(optimizer)
                     if not plan.anywhere(any(map(is_not_zero, self._gradients()))):
+                        self._put_in_place(optimizer, plan)
                         self._plan = plan
                         return
             self._plan = self._step(optimizer, plan, brought)
 
-    def _step(self, optimizer: AttachedOptimizer, plan: Plan | None, brought: Mapping[str, float]) -> Plan:
-        """One step with the plan, if it still holds, or another; returned is the one that it was made with."""
+    def _step(self, optimizer: AttachedOptimizer, plan: Plan | None, brought: Mapping[str, float]) -> Plan | None:
+        """One step with the plan, if it still holds, or another; returned is the one for the next step, if any."""
+        rates = [float(group["lr"]) for group in self._scheduled] if optimizer.skip_nonfinite else []
         for group in self._scheduled:
             optimizer.apply_schedule(group)
         grads: list[Any] = []
@@ -104,14 +124,18 @@ class GroupStepper:
             plan, reread = self._make_plan(optimizer), True
             grads = self._gradients()
         try:
-            plan.step(grads, reread=reread, brought=brought)
+            with self._uninterrupted:
+                plan.step(grads, reread=reread, brought=brought)
+                self._put_in_place(optimizer, plan)
+                for group in self._scheduled:
+                    group.write_quietly("updates", group["updates"] + 1)
         except NotFiniteError as error:
+            for group, lr in zip(self._scheduled, rates, strict=False):
+                optimizer.write_rate(group, lr)
             optimizer.skip(error.name)
-            return plan
+            return plan if self._waiting is None else None
         if optimizer.capturable:
             self._captured += plan.captured
-        for group in self._scheduled:
-            group.write_quietly("updates", group["updates"] + 1)
         return plan
 
     def _gradients(self) -> list[Any]:
@@ -139,7 +163,7 @@ class GroupStepper:
     def _groups_stand(self, optimizer: AttachedOptimizer, plan: Plan, changed: set[int]) -> bool:
         """Whether groups that were written to, by their ids, keep their parameters and what the values mean."""
         return all(
-            group["params"] is params and group.get(overrides.KEY) == own
+            group["params"] is params and group.get(KEY) == own
             for group, params, own in zip(self._groups, self._lists, self._overrides, strict=True)
             if id(group) in changed
         ) and all(
@@ -159,13 +183,14 @@ class GroupStepper:
     # -- a new plan --------------------------------------------------------------------------------
 
     def _make_plan(self, optimizer: AttachedOptimizer) -> Plan:
-        """A plan for what has a gradient or a state, and the states that are missing."""
+        """A plan for what has a gradient or a state; states that are missing are made, and not yet put in place."""
         self.watch(optimizer)
         self._changed_groups.clear()
         self._changed_states.clear()
         groups = optimizer.param_groups
         members = [(place, *named) for place, group in enumerate(groups) for named in named_parameters(group)]
         _check_once(members)
+        counts = [count for group in groups for count in map(exact_steps(group).get, keys_of(group))]
         rows = Rows(groups)
         updated = [
             (order, row, name, param)
@@ -175,110 +200,49 @@ class GroupStepper:
         settings = [optimizer.settings(values, unscale=self._unscales) for _, values in rows.listed]
         reaches = Reaches(optimizer.partition)
         made = [
-            make_item(name, param, row, order, settings[row], optimizer.state, reaches.of(name, param))
+            (
+                make_item(
+                    name, param, row, order, settings[row], optimizer.state, reaches.of(name, param), counts[order]
+                ),
+                param,
+            )
             for order, row, name, param in updated
             if param.grad is not None or "step" in optimizer.state.get(param, {})
         ]
-        items = [item for item, _ in made]
-        self._params = [param for _, param in made]
+        abstract = [(item, param) for item, param in made if is_abstract(param)]
+        items = [(item, param) for item, param in made if not is_abstract(param)]
+        self._waiting, self._counted = (items, abstract), None
+        self._params = [param for _, param in items]
         self._every = [param for *_, param in members]
         self._sharded = any(map(is_sharded, self._every))
-        plan = Plan(items, self._gradients(), settings, optimizer.shared_sums(), capturable=optimizer.capturable)
-        # Nothing was refused: only now are states put in place.
         self._states: Any = optimizer.state
-        self._slots = [
-            (param, put_states(self._states, param, item, step, settings[item.group], self._changed_states))
-            for (item, param), step in zip(made, plan.steps, strict=True)
-        ]
+        self._slots: list[tuple[Any, dict[str, Any]]] = []
         self._places = [place for place, _ in rows.listed]
         self._groups = [*groups]
         self._lists = [group["params"] for group in groups]
-        self._overrides = [group.get(overrides.KEY) for group in groups]
-        planned = set(map(id, self._params))
+        self._overrides = [group.get(KEY) for group in groups]
+        planned = {id(param) for _, param in made}
         self._without = [param for *_, param in updated if id(param) not in planned]
-        return plan
+        return Plan(
+            [item for item, _ in items],
+            self._gradients(),
+            settings,
+            optimizer.shared_sums(),
+            capturable=optimizer.capturable,
+        )
 
-
-class Rows:
-    """The values that parameters go by: their group's, and over them what was set for some layers of it.
-
-    `listed` has the place of the group and the values, which are read anew at each step, for each row.
-    """
-
-    def __init__(self, groups: list[dict[str, Any]]) -> None:
-        self.listed: list[tuple[int, Mapping[str, Any]]] = []
-        self._groups = groups
-        self._overrides = list(map(overrides.overrides_of, groups))
-        self._found: dict[tuple[int, str], int] = {}
-
-    def of(self, place: int, name: str) -> int | None:
-        """The row of a parameter; None where it is frozen."""
-        group = self._groups[place]
-        own = self._overrides[place].get(name, {})
-        if own.get("frozen"):
-            return None
-        row = self._found.setdefault((place, repr(own)), len(self.listed))
-        if row == len(self.listed):
-            self.listed.append((place, ChainMap(own, group) if own else group))
-        return row
-
-
-def make_item(
-    name: str, param: Any, row: int, order: int, settings: Settings, states: Mapping[Any, Any], reach: Reach | None
-) -> tuple[Item, Any]:
-    """A parameter with the states that it has, and new ones where it has none, as the engine takes it."""
-    kept, part = states.get(param, {}), local(param)
-    check_parameter(name, part)
-    settings.storage.check_weight(name, part)
-    size, blocks = param.numel(), keeps_blocks(param)
-    own, companions = complete(settings.storage, settings.program, part, _local_parts(kept), size=size, blocks=blocks)
-    step = kept.get("step", torch.tensor(0.0))
-    return Item(name, part, [*own.values()], step, row, order, reach, shard_of(param), companions), param
-
-
-def still_has(state: Any, slots: Mapping[str, Any]) -> bool:
-    """Whether a state has the tensors of a plan in their places, and says so when they are taken away."""
-    return isinstance(state, Watched) and all(
-        still_has(state.get(name), planned) if isinstance(planned, dict) else state.get(name) is planned
-        for name, planned in slots.items()
-    )
-
-
-def _local_parts(kept: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _local_parts(value) if isinstance(value, Mapping) else local(value) for key, value in kept.items()}
-
-
-def put_states(
-    states: Any, param: Any, item: Item, step: Tensor, settings: Settings, changes: set[int]
-) -> dict[str, Any]:
-    """Put the states of an item where torch keeps them; returns them by name.
-
-    What has not the parameter's shape, the scales of 8-bit states, goes into a dict. Scales and low bits that
-    belonged to another format are let go.
-    """
-    state = Watched.of(states.get(param, {}), changes)
-    scales = Watched.of(state.get("scales", {}), changes)
-    slots: dict[str, Any] = {"step": step}
-    beside = [*item.companions]
-    for name, part in zip(settings.program.states, item.states, strict=True):
-        slots[name] = state[name] if name in state else sharded_like(param, part)
-        if part.dtype in BLOCK_CODECS:
-            blocks = beside.pop(0)
-            slots.setdefault("scales", {})[name] = scales[name] if name in scales else sharded_like(param, blocks)
-        else:
-            dict.pop(scales, name, None)
-    if beside:
-        slots["low_bits"] = state["low_bits"] if "low_bits" in state else sharded_like(param, beside.pop(0))
-    else:
-        dict.pop(state, "low_bits", None)
-    for name, tensor in slots.items():
-        if name != "scales":
-            state.write_quietly(name, tensor)
-    for name, tensor in slots.get("scales", {}).items():
-        scales.write_quietly(name, tensor)
-        state.write_quietly("scales", scales)
-    states.write_quietly(param, state)
-    return slots
+    def _put_in_place(self, optimizer: AttachedOptimizer, plan: Plan) -> None:
+        """Put the states of a new plan in place: nothing was refused, and the step was not skipped."""
+        if self._waiting is None:
+            return
+        states, changes, (items, abstract) = optimizer.state, self._changed_states, self._waiting
+        self._slots = [
+            (param, put_states(states, param, item, step, plan.settings[item.group], changes))
+            for (item, param), step in zip(items, plan.steps, strict=True)
+        ]
+        for item, param in abstract:
+            put_states(states, param, item, item.step, plan.settings[item.group], changes)
+        self._waiting, self._counted = None, plan
 
 
 def _check_once(members: list[tuple[int, str, Tensor]]) -> None:

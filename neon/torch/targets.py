@@ -104,3 +104,14 @@ def check_added(groups: list[dict[str, Any]]) -> None:
 def site_name(site: Site) -> str:
     """The name that a group keeps for a parameter."""
     return site.names[0] if site.names else site.label
+
+
+def name_alike(groups: list[dict[str, Any]], group: dict[str, Any]) -> None:
+    """Give names to the parameters of a new group without, where other groups have some: torch wants all or none."""
+    if not groups or "param_names" not in groups[0] or "param_names" in group or "params" not in group:
+        return
+    params = group["params"]
+    if not isinstance(params, (set, str)):
+        group["params"] = params = [params] if isinstance(params, Tensor) else [*params]
+        if not any(isinstance(param, tuple) for param in params):
+            group["params"] = [(f"group_{len(groups)}.{place}", param) for place, param in enumerate(params)]

@@ -1,0 +1,40 @@
+"""What torch runs around a step, its hooks and its profiler, run once."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+_within = threading.local()
+
+
+def observed(step: Callable[..., Any]) -> Callable[..., Any]:
+    """A step with torch's hooks and profiler around it, unless they are around the step that calls it.
+
+    torch puts them around the step of each class that has one of its own; such a step calls that of its base.
+    """
+    around = torch.optim.Optimizer.profile_hook_step(step)
+
+    @functools.wraps(step)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        running: set[int] = vars(_within).setdefault("running", set())
+        if id(self) in running:
+            return step(self, *args, **kwargs)
+        running.add(id(self))
+        try:
+            return around(self, *args, **kwargs)
+        finally:
+            running.discard(id(self))
+
+    return call
+
+
+def is_asked_by_a_wrapper() -> bool:
+    """Whether an attribute of an optimizer is read for one of the same name of an object that wraps it."""
+    asker = sys._getframe(2).f_code.co_name
+    return asker in ("__getattr__", "__getattribute__", sys._getframe(1).f_code.co_name)
