@@ -77,7 +77,8 @@ def check_apart(named: Iterable[tuple[str, Tensor]]) -> None:
 
     Memory is asked of plain tensors alone: the address of a DTensor, of a freed or an empty tensor says nothing.
     """
-    trained = [(name, param) for name, param in named if param.requires_grad and is_plain(param)]
+    distinct = {id(param): (name, param) for name, param in named}  # one listed twice is refused when it is stepped
+    trained = [(name, param) for name, param in distinct.values() if param.requires_grad and is_plain(param)]
     shared = sharing([param for _, param in trained])
     if shared:
         first, second = (shortened(trained[at][0], 100) for at in sorted(shared))
