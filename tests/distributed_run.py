@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from distributed_table import CASES, name_of
 
+MODULES = ("distributed_cases", "distributed_saving", "distributed_low", "distributed_equal")
 WORLDS = (4, 2, 1)  # what is saved by four is taken up by two and by one
 LIMIT = 60  # seconds that a rank waits in one case, before it says where and ends
 
@@ -34,10 +35,7 @@ def said(world: int, rank: int) -> str:
 
 def attempt(case: tuple[Any, ...], world: int, rank: int) -> Any:
     """What a case gives, or its traceback; each has a process group of its own, so that one failure is one."""
-    import distributed_cases
-    import distributed_low
-    import distributed_saving
-
+    modules = [importlib.import_module(module) for module in MODULES]
     name, *arguments = case
     meeting = Path(f"{name_of(case)}-{world}.meeting").absolute()
     try:
@@ -45,7 +43,7 @@ def attempt(case: tuple[Any, ...], world: int, rank: int) -> Any:
             "gloo", init_method=f"file://{meeting}", rank=rank, world_size=world, timeout=timedelta(seconds=LIMIT)
         )
         torch.manual_seed(0)
-        return (vars(distributed_low) | vars(distributed_cases) | vars(distributed_saving))[name](*arguments)
+        return next(vars(module)[name] for module in modules if name in vars(module))(*arguments)
     except Exception:
         return {"error": traceback.format_exc()}
     finally:
@@ -79,7 +77,7 @@ def fork(cases: list[tuple[Any, ...]], world: int, rank: int) -> int:
 def main(words: str = "") -> None:
     """Run the ranks of one world after the other, up to one in which a rank has ended early."""
     # The last is imported by torch's first step.
-    for module in ("distributed_cases", "distributed_saving", "distributed_low", "torch._dynamo"):
+    for module in (*MODULES, "torch._dynamo"):
         importlib.import_module(module)
     torch.set_num_threads(1)
     cases = [case for case in CASES if name_of(case).startswith(words)]

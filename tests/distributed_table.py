@@ -1,4 +1,4 @@
-"""The cases of the distributed tests: a function of distributed_cases, _saving or _low, and its arguments.
+"""The cases of the distributed tests: a function of distributed_cases, _saving, _low or _equal, and its arguments.
 
 Apart from the functions, whose imports no other test should meet.
 """
@@ -55,8 +55,20 @@ BLOCKS_SAVED = [
     ("low_checkpoint", "hybrid", "int8", "sharded"),
     ("low_checkpoint", "data parallel", "int8, split", "sharded"),
 ]
-AGREED = [*CURVES, *SCALED, *LOW, *GIVEN, *ACROSS, *SAVED, *BLOCKS, *BLOCKS_SAVED]  # of which every rank gives the same
-CASES = [*AGREED, ("alike",), ("cut_blocks",), ("failing",)]
+EQUAL = [("equal_layers", way) for way in ("sharded", "hybrid", "tensor parallel")]
+ALONE = ("equal_layers", "alone")
+AGREED = [
+    *CURVES,
+    *SCALED,
+    *LOW,
+    *GIVEN,
+    *ACROSS,
+    *SAVED,
+    *BLOCKS,
+    *BLOCKS_SAVED,
+    *EQUAL,
+]  # of which every rank gives the same
+CASES = [*AGREED, ALONE, ("alike",), ("cut_blocks",), ("failing",)]
 
 
 def name_of(case: tuple[Any, ...]) -> str:

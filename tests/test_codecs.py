@@ -150,6 +150,22 @@ STREAMS = {"weights": random_bits(), **{f"stream {k}": dither_bits(k) for k in (
 DRAWS = 20_000
 
 
+def test_every_bit_of_a_seed_counts() -> None:
+    """And every bit of the number of a parameter."""
+    for base in (0, 1, 7, 2**31, 2**32 - 1, 2**63):
+        others = [(base ^ 1 << bit, 3) for bit in range(64)] + [(base, 3 ^ 1 << bit) for bit in range(32)]
+        keys = {tensor_key(seed, parameter) for seed, parameter in [(base, 3), *others]}
+        assert len(keys) == 1 + len(others)
+
+
+@pytest.mark.parametrize("shard", [0, 1])
+def test_keys_of_seeds_parameters_and_shards_are_unrelated(shard: int) -> None:
+    """Two are alike as rarely as chance makes them: of 40,000 words, once in five times."""
+    keys = {tensor_key(seed, parameter, shard) for seed in range(200) for parameter in range(200)}
+    assert len(keys) >= 40_000 - 2
+    assert len(keys & {tensor_key(seed, parameter, 2) for seed in range(200) for parameter in range(200)}) <= 3
+
+
 @pytest.mark.parametrize("bits", STREAMS.values(), ids=STREAMS)
 def test_from_step_to_step_the_bits_of_an_element_are_fair(bits: Node) -> None:
     words = drawn(0, 0, torch.arange(1, DRAWS + 1)[:, None], 32, bits)

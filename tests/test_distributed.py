@@ -20,9 +20,11 @@ from distributed_run import kept, said
 from distributed_table import (
     ACROSS,
     AGREED,
+    ALONE,
     BLOCKS,
     BLOCKS_SAVED,
     CURVES,
+    EQUAL,
     GIVEN,
     LOW,
     POISONED,
@@ -89,6 +91,20 @@ def test_training_is_that_of_one_process(folder: Path, case: Case, world: int) -
 
 def assert_close(found: Any, expected: Any) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("world", [1, *MANY])
+@pytest.mark.parametrize("case", EQUAL, ids=name_of)
+def test_every_one_of_many_equal_layers_is_trained(folder: Path, case: Case, world: int) -> None:
+    """By every rule, given a model, a mapping, named parameters or torch's arguments: with one process's weights."""
+    [alone] = results(folder, ALONE, 1)
+    found = results(folder, case, world)[0]
+    start = {name: value for name, value in alone.items() if name.startswith("start")}
+    assert len(alone) == 1 + 16 + (9 * 3 + 7) * 16
+    assert_close(found, alone)
+    for name, value in found.items():
+        if name != "losses" and name not in start:
+            assert not torch.equal(value, start[f"start: {name.split(': ')[1]}"]), name
 
 
 @pytest.mark.parametrize("case", LOW, ids=name_of)

@@ -59,7 +59,7 @@ def tensor_key(seed: int, parameter: int, shard: int = 0) -> int:
     """The word that tells one parameter's random bits from another's, and those of numbered shards."""
     first, multiply, second, multiply_again, third = _MIXERS[0]
     x = 0  # not the seed itself: twice the seed would forget its highest bit
-    for part in ((seed ^ (seed >> 32)) & 0xFFFFFFFF, parameter & 0xFFFFFFFF, *([shard] if shard else [])):
+    for part in (seed, *filter(None, [seed >> 32]), parameter, *filter(None, [shard])):
         x = (x + part + _GOLDEN) & 0xFFFFFFFF
         x = ((x ^ (x >> first)) * multiply) & 0xFFFFFFFF
         x = ((x ^ (x >> second)) * multiply_again) & 0xFFFFFFFF

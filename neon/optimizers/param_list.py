@@ -29,17 +29,23 @@ def param_entry(parameter: Tensor) -> Entry:
     The parameter comes as an alias without autograd history, so that `param[:] = ...` writes in
     place; `states` is the same list at every call.
     """
-    record = _records.get(parameter)
-    alias, states = (None, []) if record is None else record
-    if is_lazy(parameter):  # no memory yet: its layer has not seen a batch
-        _records[parameter] = (None, states)
-        return (parameter, None), states
-    if alias is None or not _same_memory(alias, parameter):
+    alias, states = _record(parameter)
+    return (parameter, None) if alias is None else (alias, parameter.grad), states
+
+
+def _record(parameter: Tensor) -> tuple[Tensor | None, list[Tensor]]:
+    """The alias of a parameter, None while it is lazy and has no memory, and its list of states."""
+    alias, states = _records.get(parameter, (None, []))
+    if is_lazy(parameter):  # its layer has not seen a batch
+        alias = None
+    elif alias is not None and _same_memory(alias, parameter):
+        return alias, states
+    else:
         attributes = {} if alias is None else vars(alias)  # the count of updates among them
         alias = parameter.detach()
         vars(alias).update(attributes)
-        _records[parameter] = (alias, states)
-    return (alias, parameter.grad), states
+    _records[parameter] = (alias, states)
+    return alias, states
 
 
 def _same_memory(a: Tensor, b: Tensor) -> bool:
@@ -108,9 +114,9 @@ def layer_entries(layer: Any) -> list[Entry] | None:
             return None
         raise
     entries = [found] if isinstance(found, tuple) else found
+    if is_module and not _is_in_neons_form(entries):
+        return None
     if not isinstance(entries, list) or not all(map(_is_entry, entries)):
-        if is_module and not (isinstance(entries, list) and any(map(_resembles_entry, entries))):
-            return None
         raise TypeError(
             f"get_params() of {_described(layer)} must return ((param, grad), states), with states a list, or a list "
             f"of such tuples, empty without parameters. Received: {kind_of(found)}."
@@ -136,8 +142,12 @@ def _is_entry(entry: Any) -> bool:
     return False
 
 
-def _resembles_entry(entry: Any) -> bool:
-    return isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], tuple)
+def _is_in_neons_form(entries: Any) -> bool:
+    """Whether it is meant for neon's optimizers, be it wrong: a list of ((...), ...), or an empty one."""
+    if not isinstance(entries, list):
+        return False
+    pairs = [entry for entry in entries if isinstance(entry, tuple) and len(entry) == 2]
+    return not entries or any(isinstance(pair, tuple) for pair, _ in pairs)
 
 
 def _described(layer: Any) -> str:
@@ -153,4 +163,5 @@ def _has_array(value: Any, depth: int = 3) -> bool:
 
 
 def _writable(param: Tensor) -> Tensor:
-    return param_entry(param)[0][0] if param.requires_grad and not is_lazy(param) else param
+    alias = _record(param)[0] if param.requires_grad else None
+    return param if alias is None else alias

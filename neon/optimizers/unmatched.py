@@ -73,7 +73,7 @@ def what_there_is(keys: Iterable[str], sites: Sequence[Site], used: int = 100) -
     classes = [*dict.fromkeys(name for site in sites for name in site.classes)]
     plain = [key for key in keys if not is_pattern(key)]
     close = [c for key in plain[:3] for c in get_close_matches(key, names + classes, 1) if c != key]
-    hint = f" Did you mean {', '.join(repr(shortened(c)) for c in close)}?" if close else ""
+    hint = f" Did you mean {', '.join(repr(shortened(c, 40)) for c in close[:2])}?" if close else ""
     kinds = listed(classes, 70)
     room = LONGEST - used - len(hint) - len(kinds) - 54
     return f"{hint} Names here: {listed(names, max(room, 20))}. Classes here: {kinds}."

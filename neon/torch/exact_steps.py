@@ -58,8 +58,10 @@ def write_down(groups: Sequence[dict[str, Any]], counts: Mapping[int, float]) ->
 
 def taken_up(group: Mapping[str, Any], saved: Mapping[str, Any], numbers: Sequence[Any], states: Any) -> str:
     """What a group says that takes up a saved one, whose `numbers` are in the order of its own parameters."""
-    names = saved["params"] if all(isinstance(n, str) for n in saved["params"]) else keys_of(saved)
-    key_of, known = dict(zip(saved["params"], names, strict=True)), exact_steps(saved)
+    known, keys = exact_steps(saved), keys_of(saved)
+    if not {*keys} & {*known}:  # torch.distributed.checkpoint has put names in the place of numbers, or ours are places
+        keys = [str(place) if str(place) in known else number for place, number in enumerate(saved["params"])]
+    key_of = dict(zip(saved["params"], keys, strict=True))
     counts = {}
     for key, number in zip(keys_of(group), numbers, strict=False):
         step = float((states.get(number) or {}).get("step", 0))

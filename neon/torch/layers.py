@@ -33,7 +33,9 @@ def check_name(optimizer: AttachedOptimizer, name: str) -> None:
     """Refuse what is no value of any group."""
     names = {key for group in optimizer.param_groups for key in group} - _NOT_FOR_LAYERS
     if name not in names:
-        raise ValueError(f"No parameter group has a value {name!r}. Their values: {listed(sorted(names), 350)}.")
+        raise ValueError(
+            f"No parameter group has a value {shortened(name)!r}. Their values: {listed(sorted(names), 350)}."
+        )
 
 
 def set_everywhere(optimizer: AttachedOptimizer, name: str, value: Any) -> None:
