@@ -19,23 +19,30 @@ from neon.engine.options import GUARD
 from neon.engine.settings import Reach, Settings
 from neon.engine.uncompiled import uncompiled
 from neon.optimizers.assignment import Match, table
-from neon.optimizers.averages import refuse_while_averaged
 from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.schedules import Schedule, is_constant, rate
 from neon.optimizers.sites import Site
 from neon.optimizers.values import check_names
 from neon.torch import layers as by_layer
 from neon.torch import overrides
-from neon.torch.averages import averages_in_place
-from neon.torch.checkpoint import mapped, named_parameters, taken_up
+from neon.torch.averages import (
+    Aside,
+    averages_in_place,
+    check_weights,
+    give_back,
+    loaded_aside,
+    with_trained_weights,
+)
+from neon.torch.checkpoint import check_held, named_parameters, taken_up
 from neon.torch.in_backward import BackwardStepper, refuse_replicas
 from neon.torch.refusals import check_group, check_leaf, check_options
 from neon.torch.sharding import Partition
 from neon.torch.stepper import GroupStepper
 from neon.torch.targets import target_groups
+from neon.torch.watched import Watched, plain
 
 # Of an instance, what copies do not take along: hooks, which torch leaves out too, and what a GradScaler has put there.
-_NOT_KEPT = {"_stepper", "averages_in_place", "grad_scale", "found_inf"}
+_NOT_KEPT = {"_stepper", "grad_scale", "found_inf"}
 _NOT_KEPT |= {f"_optimizer_{kind}_hooks" for kind in (
     "step_pre", "step_post", "state_dict_pre", "state_dict_post", "load_state_dict_pre", "load_state_dict_post",
 )}  # fmt: skip
@@ -88,7 +95,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
     capturable = False
     # torch.amp.GradScaler then leaves unscaling to `step`: it sets grad_scale and found_inf before.
     _step_supports_amp_scaling = True
-    averages_in_place = False  # whether averages stand where the weights belong
+    aside: Aside | None = None  # where averages stand, or stood in a checkpoint, in the place of weights: these
 
     @uncompiled
     def __init__(
@@ -283,8 +290,9 @@ class AttachedOptimizer(torch.optim.Optimizer):
     step.hooked = True  # type: ignore[attr-defined]  # so that torch does not wrap it: an unobserved step is quicker
 
     def _step(self, closure: Callable[[], Any] | None = None) -> Any:
-        if self.averages_in_place:
-            refuse_while_averaged()
+        if self.aside is not None:
+            check_weights(self)
+            self.aside = None
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -298,10 +306,12 @@ class AttachedOptimizer(torch.optim.Optimizer):
             with optimizer.averaged():
                 accuracy = evaluate(model)
 
-        The weights are kept aside, the averages rounded to nearest where they are wider. In checkpoints of the
-        optimizer nothing is changed; a model that is saved here has the averages. Parameters without an average
-        (frozen, or not updated yet) stay. `module` is the model, needed under `fully_shard` alone, where it may
-        hold whole weights of before. Raises `RuntimeError` where there is no average, and for a step in the context.
+        The weights are kept aside, the averages rounded to nearest where they are wider. A model that is saved here
+        has the averages; a checkpoint of the optimizer then has the weights too, and gives them back when it is
+        loaded, after the model. Parameters without an average (frozen, or not updated yet) stay. `module` is the
+        model, needed under `fully_shard` alone, where it may hold whole weights of before. Raises `RuntimeError`
+        where there is no average, for a step or a load of the optimizer's in the context, and at its end where
+        parameters were written to, as by loading the model: the weights of before are back then.
         """
         self._stepper.close(self)
         return averages_in_place(self, module)
@@ -318,23 +328,34 @@ class AttachedOptimizer(torch.optim.Optimizer):
 
     @uncompiled
     def state_dict(self) -> dict[str, Any]:
-        """Groups and states, as torch's own optimizers give them."""
+        """Groups and states, as torch's own optimizers give them; in `averaged` also the weights that are aside."""
+        averaged = self.aside is not None and self.aside.standing
+        if not averaged:
+            check_weights(self)
         self._stepper.close(self)
-        packed = _untraced(torch.optim.Optimizer.state_dict)(self)
-        states = {key: mapped(lambda value: value, state) for key, state in packed["state"].items()}  # plain dicts
-        return packed | {"state": states}
+        try:
+            packed = _untraced(torch.optim.Optimizer.state_dict)(self)
+        except KeyError:
+            check_held(self)
+            raise
+        states = {k: plain(state) if isinstance(state, Watched) else state for k, state in packed["state"].items()}
+        packed = packed | {"state": states}
+        return with_trained_weights(self, packed) if averaged else packed
 
     @uncompiled
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a saved state whole, by the names of parameters where known; `ValueError` where it does not fit.
 
-        Tensors are copies, in the precision and layout that they were saved in.
+        Tensors are copies, in the precision and layout that they were saved in. Raises `RuntimeError` in `averaged`.
         """
+        if self.aside is not None and self.aside.standing:
+            check_weights(self)
         state_dict = dict(state_dict) if isinstance(state_dict, dict) else state_dict  # hooks may write to it
         for hook in self._optimizer_load_state_dict_pre_hooks.values():
             replaced = hook(self, state_dict)
             state_dict = state_dict if replaced is None else replaced
-        self.__setstate__(taken_up(self, state_dict))
+        taken = taken_up(self, state_dict)
+        self.__setstate__({**taken, "aside": loaded_aside(taken["state"])})
         for hook in self._optimizer_load_state_dict_post_hooks.values():
             hook(self)
 
@@ -350,11 +371,14 @@ class AttachedOptimizer(torch.optim.Optimizer):
             self._stepper.release()
         self._stepper = self._new_stepper()
         self._stepper.watch(self)
+        if self.aside is not None and not self.aside.standing:
+            give_back(self, self.aside)
 
     def __repr__(self) -> str:
         sizes = {
             id(param): sum(tensor.numel() * tensor.element_size() for tensor in _tensors(state))
             for param, state in self.state.items()
+            if isinstance(state, Mapping)
         }
         known = {id(site.param) for site, _ in self.assigned}
         added = [

@@ -10,8 +10,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from neon.torch.messages import shown
+
 KEY = "overrides"
 NONE = "{}"
+# No parameter's name. In a checkpoint such an entry says that averages stood in the place of weights of the group.
+AVERAGED = ""
 
 
 def overrides_of(group: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -22,8 +26,8 @@ def overrides_of(group: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         found = None
     if not isinstance(found, dict) or not all(isinstance(own, dict) for own in found.values()):
         raise ValueError(
-            f"A group's {KEY} must be a JSON object of objects, by parameter name. Received: {group[KEY]!r}. Use set() "
-            "and freeze() of the optimizer to write them."
+            f"A group's {KEY} must be a JSON object of objects, by parameter name. Received: {shown(group[KEY])}. Use "
+            "set() and freeze() of the optimizer to write them."
         )
     return found
 

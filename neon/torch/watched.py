@@ -35,6 +35,11 @@ class Watched(defaultdict[Any, Any]):
         return (defaultdict, (dict, dict(self))) if self.default_factory else (dict, (dict(self),))
 
 
+def plain(values: Mapping[Any, Any]) -> dict[Any, Any]:
+    """The dict, and the dicts in it, as plain ones."""
+    return {key: plain(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+
+
 def _telling(method: Callable[..., Any]) -> Callable[..., Any]:
     def tell(self: Watched, *args: Any, **kwargs: Any) -> Any:
         try:
