@@ -290,7 +290,7 @@ class _Taking:
         if self._averaged and not any(TRAINED in states.get(param, ()) for param in self._own["params"]):
             yield (
                 f"{self._label}: saved within averaged(), and the trained weights are not here. For "
-                "torch.distributed.checkpoint take the dict to load into within averaged() too"
+                "torch.distributed.checkpoint take the dict to load into within averaged() too, not flat"
             )
 
 
