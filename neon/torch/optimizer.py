@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from inspect import isroutine
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from neon.arguments import clip_bound, flag, non_negative
 from neon.engine.checks import check_capturable
 from neon.engine.options import GUARD
 from neon.engine.settings import Reach, Settings
-from neon.engine.uncompiled import uncompiled
+from neon.engine.uncompiled import Method, uncompiled
 from neon.optimizers.assignment import Match, table
 from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.schedules import Schedule, is_constant, rate
@@ -66,6 +66,22 @@ def _untraced(method: Callable[..., Any]) -> Callable[..., Any]:
         return bare(*args, **kwargs)
 
     return uncompiled(call)
+
+
+def _on_itself(method: Method) -> Method:
+    """A method that works on the optimizer itself, also when called on a wrapper that imitates its class.
+
+    Lightning's does: what is written to it stays with it, and of what is read the class's own values hide the
+    optimizer's.
+    """
+
+    @functools.wraps(method)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        while "_stepper" not in vars(self):
+            self = self.optimizer
+        return method(self, *args, **kwargs)
+
+    return uncompiled(cast(Method, call))
 
 
 class AttachedOptimizer(torch.optim.Optimizer):
@@ -142,7 +158,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
 
     # -- parameter groups --------------------------------------------------------------------------
 
-    @uncompiled
+    @_on_itself
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; `optimizer` names the key of a mapping that it belongs to (`"default"`).
 
@@ -175,7 +191,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         self.apply_schedule(self.param_groups[-1])
         self._stepper.watch(self)
 
-    @uncompiled
+    @_on_itself
     def set_epoch(self, epoch: int) -> None:
         """Tell schedules that are counted in epochs, and rules that ask for it, the epoch, from 0.
 
@@ -222,7 +238,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
 
     # -- layers by name ----------------------------------------------------------------------------
 
-    @uncompiled
+    @_on_itself
     def set(self, name: str, value: Any, layers: str | None = None) -> None:
         """Set a value, such as `set("lr", 1e-4, layers="head.*")`, for some layers or, without `layers`, for all.
 
@@ -236,13 +252,13 @@ class AttachedOptimizer(torch.optim.Optimizer):
         else:
             by_layer.set_for_layers(self, layers, name, value)
 
-    @uncompiled
+    @_on_itself
     def unset(self, name: str, layers: str) -> None:
         """Let layers go by the value of their group again."""
         by_layer.check_name(self, name)
         by_layer.override(self, layers, lambda own: {k: v for k, v in own.items() if k != name})
 
-    @uncompiled
+    @_on_itself
     def freeze(self, layers: str) -> None:
         """Leave layers as they are, their states too, whatever gradients they have; no norm counts these.
 
@@ -250,12 +266,12 @@ class AttachedOptimizer(torch.optim.Optimizer):
         """
         by_layer.override(self, layers, lambda own: {**own, "frozen": True})
 
-    @uncompiled
+    @_on_itself
     def unfreeze(self, layers: str) -> None:
         """Update frozen layers again, from the states that they had."""
         by_layer.override(self, layers, lambda own: {k: v for k, v in own.items() if k != "frozen"})
 
-    @uncompiled
+    @_on_itself
     def add_layers(self, target: Any) -> None:
         """Take in the parameters of a module, or named parameters, that are new to this optimizer.
 
@@ -300,6 +316,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         self._stepper.step(self)
         return loss
 
+    @_on_itself
     def averaged(self, module: torch.nn.Module | None = None) -> AbstractContextManager[None]:
         """With `weight_average`: a context in which the model computes with the averages of its weights.
 
@@ -326,7 +343,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
 
     # -- state -------------------------------------------------------------------------------------
 
-    @uncompiled
+    @_on_itself
     def state_dict(self) -> dict[str, Any]:
         """Groups and states, as torch's own optimizers give them; in `averaged` also the weights that are aside."""
         averaged = self.aside is not None and self.aside.standing
@@ -342,7 +359,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         packed = packed | {"state": states}
         return with_trained_weights(self, packed) if averaged else packed
 
-    @uncompiled
+    @_on_itself
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a saved state whole, by the names of parameters where known; `ValueError` where it does not fit.
 
