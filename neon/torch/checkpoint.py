@@ -154,8 +154,8 @@ class _Taking:
     def __init__(self, optimizer: AttachedOptimizer, label: str, group: dict[str, Any], saved: dict[str, Any]) -> None:
         self._optimizer, self._label, self._own, self._saved = optimizer, label, group, saved
         values = {key: copy.deepcopy(value) for key, value in saved.items() if key not in ("params", "param_names")}
-        if isinstance(formats := values.get("state_dtype"), list):  # torch makes lists of tuples
-            values["state_dtype"] = tuple(map(tuple, formats))
+        for key in {key for key, value in group.items() if isinstance(value, tuple)} | {"state_dtype"}:
+            values |= {key: _tuples(values[key])} if key in values else {}  # torch makes lists of tuples
         self.group = {**group, **values}
         self.numbers: list[Any] = list(saved["params"])
         self._by_name = any(isinstance(number, str) for number in self.numbers)  # torch.distributed.checkpoint's
@@ -292,6 +292,10 @@ class _Taking:
                 f"{self._label}: saved within averaged(), and the trained weights are not here. For "
                 "torch.distributed.checkpoint take the dict to load into within averaged() too, not flat"
             )
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _names(group: Mapping[str, Any]) -> list[str]:
