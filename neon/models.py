@@ -16,6 +16,7 @@ from neon.callbacks import Callbacks
 from neon.layers.container import Sequential
 from neon.layers.cost import GeneralizedCost
 from neon.layers.layer import check_count
+from neon.optimizers.averages import refuse_while_averaged, stand_in_place
 from neon.optimizers.param_list import param_entry
 from neon.parameter_file import differences, known_params, moved, read_saved, write_whole
 from neon.transforms import Cost
@@ -201,6 +202,8 @@ class Model(Sequential):
         A torch optimizer's state is in its own `state_dict`. The file is complete or not there: a
         write that is interrupted leaves a previous file at `path` as it was.
         """
+        if stand_in_place(state for value in self.parameters() for state in param_entry(value)[1]):
+            refuse_while_averaged()
         params = known_params(self)
         states = {name: param_entry(value)[1] for name, value in self.named_parameters()}
         write_whole({"params": params, "states": states, "epoch": self.epoch}, Path(path))
@@ -211,6 +214,8 @@ class Model(Sequential):
         Raises ValueError if the file is not such a file or its parameters do not fit, and then
         changes nothing.
         """
+        if stand_in_place(state for value in self.parameters() for state in param_entry(value)[1]):
+            refuse_while_averaged()
         saved = read_saved(path)
         if found := list(differences(self, saved["params"])):
             raise ValueError(f"{path} does not fit this model: {'; '.join(found)}")

@@ -5,6 +5,7 @@ The gradients are given: every rank has the whole one, and the mean over 2 or 4 
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,7 @@ def low_states(way: str, form: str) -> Any:
     found: dict[str, Any] = {"strays": strays(model, opt), **everything(model, opt)}
     if form == "averaged":
         found["evaluated"] = evaluated(run, model, opt)
+        found["saved in between"] = saved_in_between(way, form, model, opt)
     return found
 
 
@@ -99,6 +101,16 @@ def evaluated(run: nn.Module, model: nn.Module, opt: AttachedOptimizer) -> Tenso
         with opt.averaged(model):
             between = run(0)
         return torch.stack([before, between, run(0)])
+
+
+def saved_in_between(way: str, form: str, model: nn.Module, opt: AttachedOptimizer) -> dict[str, Tensor]:
+    """What is resumed of what each rank saves while averages stand in the place of weights."""
+    with opt.averaged(model):
+        saved = copy.deepcopy((model.state_dict(), opt.state_dict()))
+    _, fresh, resumed = start(way, form)
+    fresh.load_state_dict(saved[0])
+    resumed.load_state_dict(saved[1])
+    return everything(fresh, resumed)
 
 
 def low_checkpoint(way: str, form: str, kind: str) -> Any:

@@ -15,6 +15,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from training_runs import OPTIMIZERS, Make, assert_same, batches, by_hand, contents, network, warm_up
 
+import neon.torch
+
 pytestmark = pytest.mark.usefixtures("one_thread", "alone")
 
 every_optimizer = pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
@@ -83,6 +85,27 @@ def test_resumed_run_equals_a_whole_one(make: Make, tmp_path: Path) -> None:
     whole = train(make, epochs=4)
     train(make, epochs=2, save=tmp_path)
     assert_same(train(make, epochs=2, load=tmp_path), whole)
+
+
+def test_a_state_that_is_saved_while_averages_stand_there_has_the_weights(tmp_path: Path) -> None:
+    def make(model: nn.Module) -> torch.optim.Optimizer:
+        return neon.torch.AdamW(model.parameters(), lr=0.02, weight_average=0.5)
+
+    accelerator = Accelerator(cpu=True)
+    plain = network()
+    made = make(plain)
+    model, optimizer, loader = accelerator.prepare(plain, made, batches())
+    for points, labels in loader:
+        accelerator.backward(cross_entropy(model(points), labels))
+        optimizer.step()
+        optimizer.zero_grad()
+    before = contents(plain, made)
+    with made.averaged():
+        accelerator.save_state(str(tmp_path))
+    for param in plain.parameters():
+        nn.init.zeros_(param)
+    accelerator.load_state(str(tmp_path))
+    torch.testing.assert_close(contents(plain, made), before, rtol=0, atol=0)
 
 
 @every_optimizer

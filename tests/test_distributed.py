@@ -222,6 +222,8 @@ def test_models_compute_with_averages_for_a_while(folder: Path, way: str, world:
     for found in results(folder, ("low_states", way, "averaged"), world):
         before, between, after = found["evaluated"].tolist()
         assert before == after != between
+        resumed = found["saved in between"]
+        assert_same(resumed, {name: found[name] for name in resumed})
 
 
 @pytest.mark.parametrize("world", MANY)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,10 @@ from lightning_fabric import Fabric
 from pytorch_lightning.callbacks import (
     EMAWeightAveraging,
     LearningRateMonitor,
+    ModelCheckpoint,
     StochasticWeightAveraging,
 )
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.plugins import MixedPrecision
 from torch import Tensor, nn
@@ -49,12 +53,12 @@ class Module(pl.LightningModule):
 
 
 def fit(
-    module: Module, directory: Path, checkpoint: Path | None = None, **options: Any
+    module: Module, directory: Path, checkpoint: Path | None = None, val_dataloaders: Any = None, **options: Any
 ) -> tuple[nn.Module, torch.optim.Optimizer]:
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     options = {"max_epochs": 2, "enable_checkpointing": False, **quiet, **options}
     trainer = pl.Trainer(accelerator="cpu", devices=1, default_root_dir=directory, **options)
-    trainer.fit(module, batches(), ckpt_path=checkpoint, weights_only=True if checkpoint else None)
+    trainer.fit(module, batches(), val_dataloaders, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
     return module.model, trainer.optimizers[0]
 
 
@@ -133,6 +137,52 @@ def test_resumed_run_equals_a_whole_one(make: Make, tmp_path: Path) -> None:
     fit(Module(scheduled(make)), tmp_path, max_epochs=1, enable_checkpointing=True)
     (checkpoint,) = tmp_path.rglob("*.ckpt")
     assert_same(fit(Module(scheduled(make)), tmp_path, checkpoint, max_epochs=3, enable_checkpointing=True), whole)
+
+
+class Averaged(Module):
+    """A validation with the averages of the weights: they stand there until the hook after ModelCheckpoint's."""
+
+    def on_validation_start(self) -> None:
+        self.stack = ExitStack()
+        if not self.trainer.sanity_checking:
+            self.stack.enter_context(self.optimizers().averaged())
+
+    def validation_step(self, batch: Any, number: int) -> None:
+        points, labels = batch
+        self.log("loss", cross_entropy(self.model(points), labels))
+
+    def on_validation_end(self) -> None:
+        self.stack.close()
+
+
+AVERAGING: dict[str, Make] = {
+    "attached": lambda model: Adam(learning_rate=0.02, weight_average=0.5).attach(model),
+    "drop-in class": lambda model: neon.torch.AdamW(model.parameters(), lr=0.02, weight_average=0.5),
+}
+
+
+@pytest.mark.parametrize("make", AVERAGING.values(), ids=AVERAGING)
+@pytest.mark.filterwarnings(
+    "ignore:Checkpoint directory .* exists and is not empty", "ignore:The 'val_dataloader' does not have many workers"
+)
+def test_a_checkpoint_that_is_saved_in_a_validation_of_averages(make: Make, tmp_path: Path) -> None:
+    """The best model in the file has the averages; the run that is resumed of it has the weights, to the bit."""
+
+    def run(epochs: int, file: Path | None = None) -> tuple[nn.Module, torch.optim.Optimizer]:
+        best = ModelCheckpoint(monitor="loss", save_top_k=-1, save_on_train_epoch_end=False)
+        return fit(
+            Averaged(scheduled(make)), tmp_path, file, max_epochs=epochs, callbacks=[best], val_dataloaders=batches(),
+            enable_checkpointing=True,
+        )  # fmt: skip
+
+    whole = run(3)
+    assert_same(whole, fit(Module(scheduled(make)), tmp_path, max_epochs=3))
+    file = next(tmp_path.rglob("epoch=1*.ckpt"))
+    saved = torch.load(file, weights_only=True)
+    [averages] = saved["optimizer_states"]
+    for number, weight in enumerate(saved["state_dict"].values()):
+        assert torch.equal(weight, averages["state"][number]["weight_average"])
+    assert_same(run(3, file), whole)
 
 
 # -- mixed precision -------------------------------------------------------------------------------
@@ -243,6 +293,31 @@ def test_manual_optimization(tmp_path: Path) -> None:
     )
     for found, param in zip(module.model.parameters(), expected.parameters(), strict=True):
         assert torch.equal(found, param)
+
+
+def test_methods_that_are_called_on_lightnings_wrapper_reach_the_optimizer() -> None:
+    model = network()
+    made = AVERAGING["attached"](model)
+    saved = copy.deepcopy(made.state_dict())
+    wrapper: Any = LightningOptimizer(made)
+    kept = set(vars(wrapper))
+    wrapper.set("lr", 0.5, layers="0")
+    wrapper.freeze("2")
+    model.append(nn.Linear(3, 3))
+    wrapper.add_layers(model)
+    wrapper.set_epoch(1)
+    for param in model.parameters():
+        param.grad = torch.ones_like(param)
+    made.step()
+    with wrapper.averaged(), pytest.raises(RuntimeError, match=r"leave averaged\(\)"):
+        made.step()
+    assert len(made.param_groups[0]["params"]) == 6
+    assert "3" in repr(made)
+    saved["param_groups"][0] |= {"params": list(range(6)), "lr": 0.25}
+    del saved["param_groups"][0]["param_names"]
+    wrapper.load_state_dict(saved)
+    assert (made.param_groups[0]["lr"], dict(made.state)) == (0.25, {})
+    assert set(vars(wrapper)) == kept
 
 
 @every_optimizer

@@ -63,10 +63,12 @@ def sentences() -> list[dict[str, torch.Tensor]]:
     return [{"input_ids": line, "labels": line.sum() % 3} for line in words]
 
 
-def trainer(network: nn.Module, directory: Path, options: dict[str, Any], **optimizer: Any) -> Trainer:
+def trainer(
+    network: nn.Module, directory: Path, options: dict[str, Any], kind: type[Trainer] = Trainer, **optimizer: Any
+) -> Trainer:
     given = {"max_steps": STEPS, "per_device_train_batch_size": 4, "logging_steps": 1, "save_strategy": "no", **options}
     args = TrainingArguments(output_dir=str(directory), use_cpu=True, report_to="none", disable_tqdm=True, **given)
-    made = Trainer(network, args, train_dataset=sentences(), **optimizer)
+    made = kind(network, args, train_dataset=sentences(), **optimizer)
     made.remove_callback(PrinterCallback)
     return made
 
@@ -96,6 +98,60 @@ def test_the_trainer_equals_a_loop(make: Make, precision: torch.dtype, tmp_path:
             scheduler.step()
             expected.zero_grad()
     assert_same((network, optimizer), (by_hand, expected))
+
+
+class Averaged(Trainer):
+    """Evaluates with the averages of the weights, and saves while they stand there."""
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        with self.optimizer.optimizer.averaged():  # in accelerate's wrapper
+            super()._maybe_log_save_evaluate(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda model: AdamW(learning_rate=0.01, weight_average=0.5).attach(model),
+        lambda model: neon.torch.AdamW(model.parameters(), lr=0.01, weight_average=0.5),
+    ],
+    ids=["attached", "drop-in class"],
+)
+def test_a_checkpoint_that_is_saved_in_an_evaluation_of_averages(make: Make, tmp_path: Path) -> None:
+    def run(options: dict[str, Any], checkpoint: Path | None = None) -> tuple[nn.Module, torch.optim.Optimizer]:
+        network = model()
+        optimizer = make(network)
+        given = {**EVERYTHING, "eval_strategy": "steps", "eval_steps": 3, "save_steps": 3, **options}
+        optimizers = (optimizer, schedule(optimizer))
+        made = trainer(network, tmp_path, given, Averaged, optimizers=optimizers, eval_dataset=sentences())
+        made.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+        return network, optimizer
+
+    whole = run({"save_strategy": "steps"})
+    saved = torch.load(tmp_path / "checkpoint-3" / "optimizer.pt", weights_only=True)
+    assert all("trained_weight" in state for state in saved["state"].values())
+    assert_same(run({}, tmp_path / "checkpoint-3"), whole)
+
+
+class Norms(nn.Module):
+    """Layers that normalise, under names that say so and under others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.layers = nn.ModuleList([nn.LayerNorm(4), nn.BatchNorm1d(4), nn.GroupNorm(2, 4), nn.RMSNorm(4)])
+        self.norm = nn.BatchNorm1d(4)
+        self.bias = nn.Parameter(torch.zeros(4))
+
+
+def test_what_trainer_leaves_without_decay(tmp_path: Path) -> None:
+    """As docs/pytorch.md says: LayerNorm by its class, everything else by its name."""
+    adamw = (neon.torch.AdamW, {"lr": 1e-3})
+    network = Norms()
+    made = trainer(network, tmp_path, {"weight_decay": 0.1}, optimizer_cls_and_kwargs=adamw).create_optimizer()
+    names = {id(param): name for name, param in network.named_parameters()}
+    decayed, left = ({names[id(param)] for param in group["params"]} for group in made.param_groups)
+    assert decayed == {"linear.weight", "layers.1.weight", "layers.2.weight", "layers.3.weight"}
+    assert {"layers.0.weight", "norm.weight", "bias"} <= left
 
 
 def losses(run: Trainer) -> list[float]:

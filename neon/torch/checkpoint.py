@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import ChainMap, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from difflib import get_close_matches
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,19 +15,22 @@ from neon.engine.trace import signature
 from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.wrappers import bare, bare_names
 from neon.torch import exact_steps
-from neon.torch.overrides import KEY, NONE, as_text, overrides_of
-from neon.torch.saved_states import wrong_beside, wrong_count, wrong_state
+from neon.torch.messages import and_more, refuse, shortened, shown, some
+from neon.torch.overrides import AVERAGED, KEY, NONE, as_text, overrides_of
+from neon.torch.saved_states import BESIDE, TRAINED, copied, wrong_beside, wrong_count, wrong_state
 
 if TYPE_CHECKING:
     from neon.torch.optimizer import AttachedOptimizer
 
-# Values of torch's rules that change their steps, each with what it is for a rule that knows nothing of it.
-_NEUTRAL = {"amsgrad": False, "centered": False, "nesterov": False, "lr_decay": 0, "momentum": 0, "dampening": 0}
+# Values of rules that change their steps, each with what it is for a rule that knows nothing of it, if there is such.
+_NEUTRAL = {
+    "amsgrad": False, "centered": False, "nesterov": False, "lr_decay": 0, "momentum": 0, "dampening": 0,
+    "initial_accumulator_value": 0, "weight_decay": 0, "betas": None, "eps": None, "alpha": None, "rho": None,
+}  # fmt: skip
+# Values that torch's classes did not have from the start: their older checkpoints lack them.
+_LATER = {"maximize", "foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay"}
 # States that torch keeps without a count of the steps (SGD): they have had one at least.
 _UNCOUNTED = {"momentum_buffer"}
-# What a state has beside the states of its rule.
-_BESIDE = {"step", "scales", "low_bits", AVERAGE}
-_SHOWN_LINES, _SHOWN_NAMES = 10, 3
 
 
 def named_parameters(group: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
@@ -37,8 +39,8 @@ def named_parameters(group: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
         return list(zip(group["param_names"], group["params"], strict=True))
     if own := overrides_of(group):
         raise ValueError(
-            f"The group of {group['optimizer']!r} has other parameters than those of its names, for some of which "
-            f"values are set: {_some(own)}. Call unset or unfreeze before parameters are replaced."
+            f"The group of {shown(group['optimizer'])} has other parameters than those of its names, for some of which "
+            f"values are set: {some(own)}. Call unset or unfreeze before parameters are replaced."
         )
     return [(f"params[{i}] of {group['optimizer']!r}", param) for i, param in enumerate(group["params"])]
 
@@ -48,60 +50,72 @@ def has_names(group: Mapping[str, Any]) -> bool:
     return "param_names" in group and len(group["param_names"]) == len(group["params"])
 
 
+def check_held(optimizer: AttachedOptimizer) -> None:
+    """Refuse a state whose parameter is in no group: nothing would know whose it is."""
+    held = {id(param) for group in optimizer.param_groups for param in group["params"]}
+    for key in optimizer.state:
+        if isinstance(key, Tensor) and id(key) not in held:
+            raise ValueError(
+                f"The optimizer has a state for a tensor of shape {tuple(key.shape)} that is in none of its groups. "
+                "Was a parameter replaced? Take it away, optimizer.state.pop(tensor), or give it to the new parameter."
+            ) from None
+
+
 def taken_up(optimizer: AttachedOptimizer, state_dict: Any) -> dict[str, Any]:
     """The groups and states that the optimizer has once it has taken up a checkpoint; it is not touched itself.
 
     Parameters are matched by name where both sides know names, else by place. Tensors are copies, on the
-    parameter's device, in the precision and layout that they were saved in. Raises `ValueError` with every
-    difference where the checkpoint does not fit.
+    parameter's device, in the precision and layout that they were saved in. Raises `ValueError` with
+    differences where the checkpoint does not fit.
     """
     saved_groups, saved_states = _parts(state_dict)
-    _refuse(_other_groups(optimizer.param_groups, saved_groups))
+    refuse(_other_groups(optimizer.param_groups, saved_groups))
     differences: list[str] = []
     takings: list[_Taking] = []
     states: defaultdict[Any, Any] = defaultdict(dict)
     for place, (group, saved) in enumerate(zip(optimizer.param_groups, saved_groups, strict=True)):
-        taking = _Taking(optimizer, f"group {place} ({group['optimizer']!r})", group, saved)
+        taking = _Taking(optimizer, f"group {place} ({shown(group['optimizer'], 40)})", group, saved)
         differences += taking.values()
         for number, (name, param) in zip(taking.numbers, named_parameters(group), strict=False):
             kept = {key: value for key, value in (saved_states.get(number) or {}).items() if value is not None}
             if kept and taking.fits:
-                differences += taking.state(name, param, kept)
+                differences += taking.state(shortened(name, 60), param, kept)
                 states[param] = kept
+        differences += taking.averages(states)
         takings.append(taking)
     listed = {number for saved in saved_groups for number in saved["params"]}
     for key, state in saved_states.items():
         if key not in listed and isinstance(key, int):
             differences.append(f"parameter {key} of the checkpoint has a state, but is in none of its groups")
         elif key not in listed:  # not a parameter's: as torch does
-            states[key] = copy.deepcopy(state)
-    _refuse(differences)
+            states[key] = state
+    differences += _none_made(optimizer, listed, saved_states)
+    refuse(differences)
     for taking, saved in zip(takings, saved_groups, strict=True):
         taking.group[exact_steps.KEY] = exact_steps.taken_up(taking.group, saved, taking.numbers, saved_states)
     for param, state in states.items():
         if isinstance(param, Tensor):
-            step = torch.tensor(float(state.get("step", 1)), dtype=torch.float32, device="cpu")
-            own = {key: value for key, value in state.items() if key != "step"}
-            states[param] = {"step": step, **mapped(lambda t, at=param.device: t.detach().to(at, copy=True), own)}
+            step = {
+                key: torch.tensor(float(state[key]), device="cpu", dtype=torch.float32)
+                for key in state.keys() & {"step"}
+            }
+            states[param] = {key: copied(value, param.device) for key, value in state.items()} | step
     return {"state": states, "param_groups": [taking.group for taking in takings]}
 
 
-def mapped(change: Callable[[Any], Any], value: Any) -> Any:
-    """The value changed; of a dict, a new one of what is in it, changed."""
-    if isinstance(value, Mapping):
-        return {key: mapped(change, item) for key, item in value.items()}
-    return change(value)
-
-
-def _refuse(differences: Iterable[str]) -> None:
-    lines = list(differences)
-    if lines:
-        more = [f"... and {len(lines) - _SHOWN_LINES} more"] if len(lines) > _SHOWN_LINES else []
-        raise ValueError(
-            "The checkpoint does not fit this optimizer. Nothing of it was loaded.\n"
-            + "".join(f"  {line}\n" for line in [*lines[:_SHOWN_LINES], *more])
-            + "Load it into an optimizer made as the one that saved it, over the same model; what has been renamed or "
-            "left out since can be put right by optimizer.register_load_state_dict_pre_hook(hook)."
+def _none_made(optimizer: AttachedOptimizer, listed: set[Any], states: Mapping[Any, Any]) -> Iterator[str]:
+    """A checkpoint without states, where torch.distributed.checkpoint had none to load into: beside gradients."""
+    params = [param for group in optimizer.param_groups for param in group["params"]]
+    if (
+        any(isinstance(key, str) for key in listed)
+        and not any(states.values())
+        and not any(optimizer.state.values())
+        and any(param.grad is not None for param in params)
+    ):
+        optimizer.state.clear()  # of the empty entries that torch left: beside them it makes no states the next time
+        yield (
+            "it has no states, and parameters here have gradients, beside which torch.distributed.checkpoint makes no "
+            "states to load into. Call zero_grad() before get_optimizer_state_dict"
         )
 
 
@@ -114,7 +128,7 @@ def _parts(state_dict: Any) -> tuple[list[dict[str, Any]], dict[Any, Any]]:
         inside = [k for k, v in state_dict.items() if isinstance(v, Mapping) and {"state", "param_groups"} <= {*v}]
         raise ValueError(
             f"The checkpoint has no {' and no '.join(map(repr, missing))}: it is not what state_dict() gave. Its keys: "
-            f"{_some(state_dict)}." + (f" Load its part {inside[0]!r}." if inside else "")
+            f"{some(state_dict)}." + (f" Load its part {shown(inside[0])}." if inside else "")
         )
     return state_dict["param_groups"], state_dict["state"]
 
@@ -129,9 +143,11 @@ def _other_groups(groups: list[dict[str, Any]], saved: list[dict[str, Any]]) -> 
     for place, group in enumerate(groups):
         key, ours = saved[place].get("optimizer", group["optimizer"]), set(_names(group))
         if key != group["optimizer"]:
-            yield f"group {place} belongs to {key!r} in the checkpoint, to {group['optimizer']!r} here"
+            there, here = (shown(name, 60) for name in (key, group["optimizer"]))
+            yield f"group {place} belongs to {there} in the checkpoint, to {here} here"
         elif ours and ours != theirs[place] and ours in theirs:
-            yield f"group {place} here ({group['optimizer']!r}) is group {theirs.index(ours)} in the checkpoint"
+            key = shown(group["optimizer"], 60)
+            yield f"group {place} here ({key}) is group {theirs.index(ours)} in the checkpoint"
 
 
 class _Taking:
@@ -140,10 +156,12 @@ class _Taking:
     def __init__(self, optimizer: AttachedOptimizer, label: str, group: dict[str, Any], saved: dict[str, Any]) -> None:
         self._optimizer, self._label, self._own, self._saved = optimizer, label, group, saved
         values = {key: copy.deepcopy(value) for key, value in saved.items() if key not in ("params", "param_names")}
-        if isinstance(formats := values.get("state_dtype"), list):  # torch makes lists of tuples
-            values["state_dtype"] = tuple(map(tuple, formats))
+        for key in {key for key, value in group.items() if isinstance(value, tuple)} | {"state_dtype"}:
+            values |= {key: _tuples(values[key])} if key in values else {}  # torch makes lists of tuples
         self.group = {**group, **values}
         self.numbers: list[Any] = list(saved["params"])
+        self._by_name = any(isinstance(number, str) for number in self.numbers)  # torch.distributed.checkpoint's
+        self._averaged = False
         self.fits = False
         if "param_names" in saved:
             self.group.setdefault("param_names", _given_names(saved))
@@ -151,6 +169,7 @@ class _Taking:
     def values(self) -> Iterator[str]:
         """What keeps the group from taking up the saved values and names."""
         yield from self._match()
+        yield from self._missing()
         try:
             yield from self._rename_overrides()
             self._settings = self._optimizer.settings(self.group)
@@ -169,18 +188,43 @@ class _Taking:
     def _rename_overrides(self) -> Iterator[str]:
         """Values set for layers go by the names that their parameters have here."""
         overrides = overrides_of(self.group)
+        self._averaged = AVERAGED in overrides
+        overrides.pop(AVERAGED, None)
         self.group[KEY] = NONE
         ours = dict(zip(_names(self.group), self.group.get("param_names", ()), strict=False))
         lone = [name for name in overrides if bare(name) not in ours and name not in ours]
         if lone:
-            yield f"{self._label}: values are set for layers that are not here: {_some(lone, ours)}"
+            yield f"{self._label}: values are set for layers that are not here: {some(lone, ours)}"
         elif overrides:
             self.group[KEY] = as_text({ours.get(bare(n)) or ours[n]: own for n, own in overrides.items()})
+
+    def _missing(self) -> Iterator[str]:
+        """Values of the rule that the checkpoint lacks, or has of another group: they would stay as they were made."""
+        leaf, _ = self._optimizer._leaves[self._own["optimizer"]]
+        lone = [
+            name
+            for name in dict.fromkeys([*leaf.hyperparameters(), "weight_decay"])
+            if name not in self._saved and name not in _LATER
+            and (_NEUTRAL.get(name) is None or self._own[name] != _NEUTRAL[name])
+        ]  # fmt: skip
+        if lone:
+            yield f"{self._label}: has no {', '.join(lone)} in the checkpoint" + (
+                ". Of other groups than those that were saved torch.distributed.checkpoint fills some: make the same"
+                if self._by_name
+                else ""
+            )
+        theirs = list(map(bare, self._saved.get("param_names", ())))
+        strange = [name for name in self.numbers if bare(name) not in theirs] if self._by_name and theirs else []
+        if strange and (len(strange) < len(self.numbers) or len(self.numbers) > len(theirs)):
+            yield (
+                f"{self._label}: its values are those of a group of the checkpoint without {some(strange)}: of several "
+                "groups torch.distributed.checkpoint makes one. Make the optimizer with the groups that were saved"
+            )
 
     def _foreign(self) -> Iterator[str]:
         """Values of torch's rules with which this rule's steps would be others."""
         own, saved = (group.get("state_dtype") for group in (self._own, self.group))
-        if isinstance(self.numbers[0], str) and own != saved:
+        if self._by_name and own != saved:
             yield (
                 f"{self._label}: saved with state_dtype={saved!r}, this optimizer has {own!r}: "
                 "torch.distributed.checkpoint loads into the states that there are. Make the optimizer with the same"
@@ -203,11 +247,11 @@ class _Taking:
         if ours and theirs and set(ours) == set(theirs):
             numbers = dict(zip(theirs, self.numbers, strict=True))
             self.numbers = [numbers[name] for name in ours]
-        elif ours and theirs and not isinstance(self.numbers[0], str):
+        elif ours and theirs and not self._by_name:
             for here, there, where in ((theirs, ours, "only in the checkpoint"), (ours, theirs, "only here")):
                 lone = [name for name in here if name not in set(there)]
                 if lone:
-                    yield f"{self._label}, {where}: {_some(lone, there)}"
+                    yield f"{self._label}, {where}: {some(lone, there)}"
         elif len(self.numbers) != len(self._own["params"]):
             here = len(self._own["params"])
             yield f"{self._label}, parameters: {len(self.numbers)} in the checkpoint, {here} here"
@@ -217,7 +261,7 @@ class _Taking:
         return self._settings.program.name
 
     def state(self, name: str, param: Tensor, state: dict[str, Any]) -> Iterator[str]:
-        """What keeps a parameter from taking up a saved state."""
+        """What keeps a parameter from taking up a saved state; what others keep there is theirs."""
         own = overrides_of(self.group).get(name)
         settings = self._optimizer.settings(ChainMap(own, self.group)) if own else self._settings
         program = settings.program
@@ -225,23 +269,35 @@ class _Taking:
         # What is kept may depend on values: a momentum that is switched off keeps its velocity.
         known = {*program.states, *(signature(leaf.rule).states if leaf.rule else ())}
         varies = leaf.select_rule is not Optimizer.select_rule
-        found = {key for key in state if key not in _BESIDE}
+        found = (known - {AVERAGE}) & state.keys()
         missing = [key for key, start in program.states.items() if start is not None and key not in state]
         if "step" not in state and not found <= _UNCOUNTED and "step" in program.keywords:
             missing.append("step")
-        if not found <= known:
-            kept = ", ".join(program.states) or "none"
-            yield f"{name}: holds the states {', '.join(state)} in the checkpoint; {self._rule} keeps {kept}"
-        elif missing and (found or not varies):
-            yield f"{name}: has no {' and no '.join(missing)} in the checkpoint, only {', '.join(state)}"
-        else:
-            yield from (f"{name}: {wrong}" for wrong in wrong_beside(state, param, settings.storage))
-            for key, value in state.items():
-                if key in ("scales", "low_bits"):
-                    continue
-                if wrong := wrong_count(value) if key == "step" else wrong_state(key, value, param, settings):
-                    yield f"{name}: {key} {wrong}"
-                    return  # the other states will be alike
+        if missing and (found or ("step" in state and not varies)):
+            yield f"{name}: has no {' and no '.join(missing)} in the checkpoint, only {', '.join(map(str, state))}"
+            return
+        if found:
+            state.setdefault("step", 1)
+        ours = {key: value for key, value in state.items() if key in known or key in BESIDE}
+        yield from (f"{name}: {wrong}" for wrong in wrong_beside(ours, param, settings.storage))
+        for key, value in ours.items():
+            if key in ("scales", "low_bits", TRAINED):
+                continue
+            if wrong := wrong_count(value) if key == "step" else wrong_state(key, value, param, settings):
+                yield f"{name}: {key} {wrong}"
+                return  # the other states will be alike
+
+    def averages(self, states: Mapping[Any, Mapping[str, Any]]) -> Iterator[str]:
+        """What is missing of a group that was saved while averages stood in the weights' place."""
+        if self._averaged and not any(TRAINED in states.get(param, ()) for param in self._own["params"]):
+            yield (
+                f"{self._label}: saved within averaged(), and the trained weights are not here. For "
+                "torch.distributed.checkpoint take the dict to load into within averaged() too, not flat"
+            )
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _names(group: Mapping[str, Any]) -> list[str]:
@@ -257,16 +313,6 @@ def _given_names(group: Mapping[str, Any]) -> list[str]:
     return list(params) if all(isinstance(p, str) for p in params) else list(group.get("param_names", ()))
 
 
-def _sizes(groups: Iterable[Mapping[str, Any]]) -> str:
-    return ", ".join(f"{group.get('optimizer', 'unnamed')!r} of {len(group['params'])}" for group in groups)
-
-
-def _some(names: Iterable[Any], others: Iterable[str] = ()) -> str:
-    """A few names and how many more; each with the nearest of the others."""
-    names, others = list(names), list(others)
-    shown = []
-    for name in names[:_SHOWN_NAMES]:
-        near = get_close_matches(name, others, 1) if isinstance(name, str) else []
-        shown.append(f"{name!r} (near {near[0]!r})" if near else repr(name))
-    more = len(names) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+def _sizes(groups: list[dict[str, Any]]) -> str:
+    few = [f"{shown(group.get('optimizer', 'unnamed'), 20)} of {len(group['params'])}" for group in groups[:3]]
+    return and_more(few, len(groups))

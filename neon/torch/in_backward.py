@@ -16,7 +16,7 @@ from neon.engine.options import PREVIOUS
 from neon.engine.plan import Plan
 from neon.engine.settings import Settings
 from neon.engine.watch import same_objects
-from neon.optimizers.averages import refuse_while_averaged
+from neon.torch.averages import check_weights
 from neon.torch.checkpoint import named_parameters
 from neon.torch.exact_steps import exact_steps, keys_of
 from neon.torch.overrides import Rows
@@ -133,8 +133,10 @@ class BackwardStepper(GroupStepper):
 
     def arrived(self, optimizer: AttachedOptimizer, param: Tensor, *, rehearsal: bool = False) -> None:
         """Update a parameter, whose gradient is there, and let the gradient go; in a rehearsal only make its states."""
-        if optimizer.averages_in_place:
-            refuse_while_averaged()
+        if optimizer.aside is not None:
+            grad, param.grad = param.grad, None  # what is refused does not wait for the next backward pass
+            check_weights(optimizer)
+            param.grad, optimizer.aside = grad, None
         with self._arriving:
             if id(param) in self._done:  # nobody has called step() since the last backward pass
                 self.close(optimizer)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from inspect import isroutine
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -17,27 +17,34 @@ from neon.arguments import clip_bound, flag, non_negative
 from neon.engine.checks import check_capturable
 from neon.engine.options import GUARD
 from neon.engine.settings import Reach, Settings
-from neon.engine.uncompiled import uncompiled
+from neon.engine.uncompiled import Method, uncompiled
 from neon.messages import listed, shortened
 from neon.optimizers.assignment import Match, table
-from neon.optimizers.averages import refuse_while_averaged
 from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.schedules import Schedule, is_constant, rate
 from neon.optimizers.sites import Site
 from neon.optimizers.values import check_names
 from neon.torch import exact_steps, overrides
 from neon.torch import layers as by_layer
-from neon.torch.averages import averages_in_place
-from neon.torch.checkpoint import mapped, named_parameters, taken_up
+from neon.torch.averages import (
+    Aside,
+    averages_in_place,
+    check_weights,
+    give_back,
+    loaded_aside,
+    with_trained_weights,
+)
+from neon.torch.checkpoint import check_held, named_parameters, taken_up
 from neon.torch.in_backward import BackwardStepper, refuse_replicas
 from neon.torch.observed import is_asked_by_a_wrapper, observed
 from neon.torch.refusals import check_group, check_leaf, check_options
 from neon.torch.sharding import Partition
 from neon.torch.stepper import GroupStepper
 from neon.torch.targets import check_added, check_groups, name_alike, target_groups
+from neon.torch.watched import Watched, plain
 
 # Of an instance, what copies do not take along: hooks, which torch leaves out too, and what a GradScaler has put there.
-_NOT_KEPT = {"_stepper", "averages_in_place", "grad_scale", "found_inf"}
+_NOT_KEPT = {"_stepper", "grad_scale", "found_inf"}
 _NOT_KEPT |= {f"_optimizer_{kind}_hooks" for kind in (
     "step_pre", "step_post", "state_dict_pre", "state_dict_post", "load_state_dict_pre", "load_state_dict_post",
 )}  # fmt: skip
@@ -52,12 +59,6 @@ def _tensors(state: Mapping[str, Any]) -> Iterator[Tensor]:
             yield value
 
 
-def _alone(value: Any) -> Any:
-    """A number that lies among others, as a count on a device does, in memory of its own; all else as it is."""
-    among = isinstance(value, Tensor) and value.dim() == 0 and value._base is not None
-    return value.clone() if among else value
-
-
 def _untraced(method: Callable[..., Any]) -> Callable[..., Any]:
     """A method of torch's without its guard against `torch.compile`, which takes a second to import."""
 
@@ -67,6 +68,22 @@ def _untraced(method: Callable[..., Any]) -> Callable[..., Any]:
         return bare(*args, **kwargs)
 
     return uncompiled(call)
+
+
+def _on_itself(method: Method) -> Method:
+    """A method that works on the optimizer itself, also when called on a wrapper that imitates its class.
+
+    Lightning's does: what is written to it stays with it, and of what is read the class's own values hide the
+    optimizer's.
+    """
+
+    @functools.wraps(method)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        while "_stepper" not in vars(self):
+            self = self.optimizer
+        return method(self, *args, **kwargs)
+
+    return uncompiled(cast(Method, call))
 
 
 class AttachedOptimizer(torch.optim.Optimizer):
@@ -94,7 +111,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
     """
 
     capturable = False
-    averages_in_place = False  # whether averages stand where the weights belong
+    aside: Aside | None = None  # where averages stand, or stood in a checkpoint, in the place of weights: these
 
     profile_hook_step = staticmethod(observed)  # type: ignore[assignment]
 
@@ -154,7 +171,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
 
     # -- parameter groups --------------------------------------------------------------------------
 
-    @uncompiled
+    @_on_itself
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; `optimizer` names the key of a mapping that it belongs to (`"default"`).
 
@@ -194,7 +211,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
             check_added(self.param_groups)
             self._stepper.added(self)
 
-    @uncompiled
+    @_on_itself
     def set_epoch(self, epoch: int) -> None:
         """Tell schedules that are counted in epochs, and rules that ask for it, the epoch, from 0.
 
@@ -244,7 +261,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
 
     # -- layers by name ----------------------------------------------------------------------------
 
-    @uncompiled
+    @_on_itself
     def set(self, name: str, value: Any, layers: str | None = None) -> None:
         """Set a value, such as `set("lr", 1e-4, layers="head.*")`, for some layers or, without `layers`, for all.
 
@@ -258,13 +275,13 @@ class AttachedOptimizer(torch.optim.Optimizer):
         else:
             by_layer.set_for_layers(self, layers, name, value)
 
-    @uncompiled
+    @_on_itself
     def unset(self, name: str, layers: str) -> None:
         """Let layers go by the value of their group again."""
         by_layer.check_name(self, name)
         by_layer.override(self, layers, lambda own: {k: v for k, v in own.items() if k != name})
 
-    @uncompiled
+    @_on_itself
     def freeze(self, layers: str) -> None:
         """Leave layers as they are, their states too, whatever gradients they have; no norm counts these.
 
@@ -272,12 +289,12 @@ class AttachedOptimizer(torch.optim.Optimizer):
         """
         by_layer.override(self, layers, lambda own: {**own, "frozen": True})
 
-    @uncompiled
+    @_on_itself
     def unfreeze(self, layers: str) -> None:
         """Update frozen layers again, from the states that they had."""
         by_layer.override(self, layers, lambda own: {k: v for k, v in own.items() if k != "frozen"})
 
-    @uncompiled
+    @_on_itself
     def add_layers(self, target: Any) -> None:
         """Take in the parameters of a module, or named parameters, that are new to this optimizer.
 
@@ -312,8 +329,9 @@ class AttachedOptimizer(torch.optim.Optimizer):
     step.hooked = True  # type: ignore[attr-defined]  # so that torch does not wrap it: an unobserved step is quicker
 
     def _step(self, closure: Callable[[], Any] | None = None) -> Any:
-        if self.averages_in_place:
-            refuse_while_averaged()
+        if self.aside is not None:
+            check_weights(self)
+            self.aside = None
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -321,16 +339,19 @@ class AttachedOptimizer(torch.optim.Optimizer):
         self._stepper.step(self)
         return loss
 
+    @_on_itself
     def averaged(self, module: torch.nn.Module | None = None) -> AbstractContextManager[None]:
         """With `weight_average`: a context in which the model computes with the averages of its weights.
 
             with optimizer.averaged():
                 accuracy = evaluate(model)
 
-        The weights are kept aside, the averages rounded to nearest where they are wider. In checkpoints of the
-        optimizer nothing is changed; a model that is saved here has the averages. Parameters without an average
-        (frozen, or not updated yet) stay. `module` is the model, needed under `fully_shard` alone, where it may
-        hold whole weights of before. Raises `RuntimeError` where there is no average, and for a step in the context.
+        The weights are kept aside, the averages rounded to nearest where they are wider. A model that is saved here
+        has the averages; a checkpoint of the optimizer then has the weights too, and gives them back when it is
+        loaded, after the model. Parameters without an average (frozen, or not updated yet) stay. `module` is the
+        model, needed under `fully_shard` alone, where it may hold whole weights of before. Raises `RuntimeError`
+        where there is no average, for a step or a load of the optimizer's in the context, and at its end where
+        parameters were written to, as by loading the model: the weights of before are back then.
         """
         self._stepper.close(self)
         return averages_in_place(self, module)
@@ -345,26 +366,37 @@ class AttachedOptimizer(torch.optim.Optimizer):
 
     # -- state -------------------------------------------------------------------------------------
 
-    @uncompiled
+    @_on_itself
     def state_dict(self) -> dict[str, Any]:
-        """Groups and states, as torch's own optimizers give them."""
+        """Groups and states, as torch's own optimizers give them; in `averaged` also the weights that are aside."""
+        averaged = self.aside is not None and self.aside.standing
+        if not averaged:
+            check_weights(self)
         self._stepper.close(self)
         self._stepper.settle(self)
-        packed = _untraced(torch.optim.Optimizer.state_dict)(self)
-        states = {key: mapped(_alone, state) for key, state in packed["state"].items()}  # plain dicts
-        return packed | {"state": states}
+        try:
+            packed = _untraced(torch.optim.Optimizer.state_dict)(self)
+        except KeyError:
+            check_held(self)
+            raise
+        states = {k: plain(state) if isinstance(state, Watched) else state for k, state in packed["state"].items()}
+        packed = packed | {"state": states}
+        return with_trained_weights(self, packed) if averaged else packed
 
-    @uncompiled
+    @_on_itself
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a saved state whole, by the names of parameters where known; `ValueError` where it does not fit.
 
-        Tensors are copies, in the precision and layout that they were saved in.
+        Tensors are copies, in the precision and layout that they were saved in. Raises `RuntimeError` in `averaged`.
         """
+        if self.aside is not None and self.aside.standing:
+            check_weights(self)
         state_dict = dict(state_dict) if isinstance(state_dict, dict) else state_dict  # hooks may write to it
         for hook in self._optimizer_load_state_dict_pre_hooks.values():
             replaced = hook(self, state_dict)
             state_dict = state_dict if replaced is None else replaced
-        self.__setstate__(taken_up(self, state_dict))
+        taken = taken_up(self, state_dict)
+        self.__setstate__({**taken, "aside": loaded_aside(taken["state"])})
         for hook in self._optimizer_load_state_dict_post_hooks.values():
             hook(self)
 
@@ -381,11 +413,14 @@ class AttachedOptimizer(torch.optim.Optimizer):
             self._stepper.release()
         self._stepper = self._new_stepper()
         self._stepper.watch(self)
+        if self.aside is not None and not self.aside.standing:
+            give_back(self, self.aside)
 
     def __repr__(self) -> str:
         sizes = {
             id(param): sum(tensor.numel() * tensor.element_size() for tensor in _tensors(state))
             for param, state in self.state.items()
+            if isinstance(state, Mapping)
         }
         known = {id(site.param) for site, _ in self.assigned}
         added = [

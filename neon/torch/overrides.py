@@ -12,8 +12,12 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from neon.torch.messages import shown
+
 KEY = "overrides"
 NONE = "{}"
+# No parameter's name. In a checkpoint such an entry says that averages stood in the place of weights of the group.
+AVERAGED = ""
 
 
 def overrides_of(group: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -27,7 +31,7 @@ def read(group: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
     found = _parsed(text) if isinstance(text, str) else None
     if found is None:
         raise ValueError(
-            f"A group's {KEY} must be a JSON object of objects, by parameter name. Received: {repr(text)[:80]}. Use "
+            f"A group's {KEY} must be a JSON object of objects, by parameter name. Received: {shown(text)}. Use "
             "set() and freeze() of the optimizer to write them."
         )
     return found

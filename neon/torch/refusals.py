@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from neon.optimizers.optimizer import Optimizer
+from neon.torch.messages import shortened, shown
 
 if TYPE_CHECKING:
     from neon.torch.optimizer import AttachedOptimizer
@@ -38,8 +39,8 @@ def check_leaf(key: str, leaf: Optimizer) -> None:
     """Refuse an optimizer that has no rule to make a step of."""
     if type(leaf).optimize is not Optimizer.optimize:
         raise TypeError(
-            f"{type(leaf).__name__} ({key}) has an optimize() of its own: it works on layer lists, by "
-            "optimize(layer_list, epoch). To attach it, write it as a rule: a static method "
+            f"{shortened(type(leaf).__name__)} ({shortened(key)}) has an optimize() of its own: it works on layer "
+            "lists, by optimize(layer_list, epoch). To attach it, write it as a rule: a static method "
             "rule(w, g, *states, *, lr)."
         )
 
@@ -49,8 +50,8 @@ def check_group(optimizer: AttachedOptimizer, group: Mapping[str, Any], norms: S
     if len(group.get("outer_clip_norms", ())) < len(norms):
         raise ValueError(
             f"outer_clip_norms must have {len(norms)} bounds, one for each MultiOptimizer around "
-            f"{group['optimizer']!r} that clips by norm. Received: "
-            f"outer_clip_norms={group.get('outer_clip_norms')!r}."
+            f"{shown(group['optimizer'])} that clips by norm. Received: "
+            f"outer_clip_norms={shown(group.get('outer_clip_norms'))}."
         )
     if optimizer.in_backward and (norms or group["gradient_clip_norm"] is not None):
         raise ValueError(

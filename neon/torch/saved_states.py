@@ -17,6 +17,20 @@ from neon.engine.signs import never_negative
 from neon.engine.storage import Storage, scale_shape
 from neon.torch.sharding import is_sharded, keeps_blocks, local
 
+# The weight of a parameter that had the values of its average when it was saved.
+TRAINED = "trained_weight"
+# What a state has beside the states of its rule.
+BESIDE = {"step", "scales", "low_bits", AVERAGE, TRAINED}
+
+
+def copied(value: Any, device: torch.device) -> Any:
+    """A copy of what a state holds, on a device, in the precision and layout that it has."""
+    if isinstance(value, Tensor):
+        return value.detach().to(device, copy=True)
+    if isinstance(value, Mapping):
+        return {key: copied(item, device) for key, item in value.items()}
+    return type(value)(copied(item, device) for item in value) if type(value) in (list, tuple) else value
+
 
 def wrong_count(value: Any) -> str | None:
     """What is wrong with the count of a parameter's steps."""
@@ -67,6 +81,8 @@ def wrong_beside(state: Mapping[str, Any], param: Tensor, storage: Storage) -> I
     lone = [key for key in scales if key not in blocks]
     if lone:
         yield f"there are scales of {', '.join(map(repr, lone))} in the checkpoint, which is no state of 8 bits there"
+    if TRAINED in state and (wrong := _wrong_tensor(state[TRAINED], param, param.shape, CODECS)):
+        yield f"{TRAINED} {wrong}"
     if "low_bits" in state and storage.split:  # without, they are left from another time, and let go in the next step
         if not storage.splits(param):
             yield (

@@ -59,7 +59,7 @@ class GroupStepper:
         empty = partial(Watched, changes=self._changed_states)
         optimizer.state = states = Watched.of(optimizer.state, self._changed_states, empty)
         for param, state in states.items():
-            if isinstance(state, dict):
+            if isinstance(param, Tensor) and isinstance(state, dict):
                 states.write_quietly(param, Watched.of(state, self._changed_states))
         self._sort(optimizer)
 

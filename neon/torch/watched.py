@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from torch import Tensor
+
 
 class Watched(defaultdict[Any, Any]):
     """A dict that puts its id into `changes` once it has been written to. Copies are plain dicts.
@@ -33,6 +35,17 @@ class Watched(defaultdict[Any, Any]):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return (defaultdict, (dict, dict(self))) if self.default_factory else (dict, (dict(self),))
+
+
+def plain(values: Mapping[Any, Any]) -> dict[Any, Any]:
+    """The dict, and the dicts in it, as plain ones, with tensors of which a checkpoint writes no more than they show."""
+    return {key: plain(value) if isinstance(value, Mapping) else _alone(value) for key, value in values.items()}
+
+
+def _alone(value: Any) -> Any:
+    """A number that lies among others, as a count on a device does, in memory of its own; all else as it is."""
+    among = isinstance(value, Tensor) and value.dim() == 0 and value._base is not None
+    return value.clone() if among else value
 
 
 def _telling(method: Callable[..., Any]) -> Callable[..., Any]:
