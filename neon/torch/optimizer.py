@@ -79,7 +79,7 @@ def _on_itself(method: Method) -> Method:
 
     @functools.wraps(method)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        while "_stepper" not in vars(self):
+        while "description" not in vars(self):
             self = self.optimizer
         return method(self, *args, **kwargs)
 

@@ -38,7 +38,7 @@ class Watched(defaultdict[Any, Any]):
 
 
 def plain(values: Mapping[Any, Any]) -> dict[Any, Any]:
-    """The dict, and the dicts in it, as plain ones, with tensors of which a checkpoint writes no more than they show."""
+    """The dict, and the dicts in it, as plain ones, of whose tensors a checkpoint writes no more than they show."""
     return {key: plain(value) if isinstance(value, Mapping) else _alone(value) for key, value in values.items()}
 
 
