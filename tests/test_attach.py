@@ -16,6 +16,7 @@ from neon.optimizers import (
     AdamW,
     GradientDescentMomentum,
     MultiOptimizer,
+    Optimizer,
     Schedule,
     ShiftAdaMax,
 )
@@ -197,6 +198,38 @@ def test_a_group_may_be_added_in_mid_run() -> None:
         opt.add_param_group({"params": [a]})
     with pytest.raises(TypeError, match=r"param_group must be a dict\. Received: list"):
         opt.add_param_group([a])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mapping", [False, True])
+def test_a_group_without_names_may_follow_groups_that_have_some(mapping: bool) -> None:
+    """As callbacks that unfreeze layers add them; copies, checkpoints and layers by name find the names it is given."""
+    head, backbone, more = (torch.nn.Linear(2, 2) for _ in range(3))
+
+    def made() -> AttachedOptimizer:
+        rule: Optimizer = MultiOptimizer({"default": sgd(1.0), "weight": sgd(0.5)}) if mapping else sgd(1.0)
+        opt = rule.attach(head)
+        opt.add_param_group({"params": list(backbone.parameters()), "lr": 0.25})
+        opt.add_param_group({"params": more.weight})
+        return opt
+
+    opt = made()
+    places = range(len(opt.param_groups) - 2, len(opt.param_groups))
+    assert [opt.param_groups[place]["param_names"] for place in places] == [
+        [f"group_{places[0]}.0", f"group_{places[0]}.1"],
+        [f"group_{places[1]}.0"],
+    ]
+    opt.set("lr", 0.5, layers=f"group_{places[0]}.1")
+    before = [p.detach().clone() for p in backbone.parameters()]
+    for p in backbone.parameters():
+        p.grad = torch.ones_like(p)
+    opt.step()
+    moved = [(b - p).mean().item() for b, p in zip(before, backbone.parameters(), strict=True)]
+    assert moved == pytest.approx([0.25, 0.5])
+    again = made()
+    again.load_state_dict(opt.state_dict())
+    assert again.param_groups[places[0]]["overrides"] == opt.param_groups[places[0]]["overrides"]
+    with pytest.raises(TypeError, match="ordered collections"):
+        opt.add_param_group({"params": set(more.parameters())})
 
 
 def test_a_group_added_later_is_in_the_same_epoch() -> None:

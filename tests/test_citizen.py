@@ -13,6 +13,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 import neon.optimizers
+import neon.torch
 from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, Optimizer, WarmupStableDecay
 from neon.torch import AttachedOptimizer
 
@@ -166,6 +167,50 @@ def test_every_hook_runs_once_with_torchs_arguments(name: str) -> None:
     optimizer.step()
     given = (optimizer, (optimizer,), {})
     assert seen == [(word, given) for word in ("global before", "before", "after", "global after")]
+
+
+class Stepping(neon.torch.Adam):
+    """A class of a user's with a step of its own, which torch puts hooks around."""
+
+    def step(self, closure: Any = None) -> Any:
+        return super().step(closure)
+
+
+class SteppingTwice(Stepping):
+    def step(self, closure: Any = None) -> Any:
+        super().step()
+        return super().step(closure)
+
+
+@pytest.mark.parametrize("kinds", [[Stepping], [SteppingTwice], [Stepping, SteppingTwice], [neon.torch.Adam, Stepping]])
+def test_hooks_run_once_around_a_step_that_calls_that_of_its_base(kinds: list[Any]) -> None:
+    for kind in kinds:
+        weight = nn.Parameter(torch.ones(2))
+        optimizer, seen = kind([weight]), []
+        optimizer.register_step_pre_hook(lambda *_, seen=seen: seen.append("before"))
+        optimizer.register_step_post_hook(lambda *_, seen=seen: seen.append("after"))
+        weight.grad = torch.ones(2)
+        for _ in range(2):
+            assert optimizer.step(lambda: 5) == 5
+        assert seen == ["before", "after"] * 2
+        assert optimizer.state[weight]["step"] == (4 if kind is SteppingTwice else 2)
+
+
+def test_hooks_run_around_the_step_of_a_base_that_is_called_directly() -> None:
+    weight = nn.Parameter(torch.ones(2))
+    optimizer, seen = Stepping([weight]), []
+    optimizer.register_step_pre_hook(lambda *_: seen.append("before"))
+    neon.torch.Adam.step(optimizer)
+    assert seen == ["before"]
+
+
+def test_a_step_within_a_hook_of_another_optimizer_has_its_own_hooks() -> None:
+    one, other = (Stepping([nn.Parameter(torch.ones(2))]) for _ in range(2))
+    seen: list[str] = []
+    one.register_step_pre_hook(lambda *_: other.step())
+    other.register_step_pre_hook(lambda *_: seen.append("other"))
+    one.step()
+    assert seen == ["other"]
 
 
 def test_a_hook_may_change_the_arguments() -> None:

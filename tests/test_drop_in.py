@@ -55,6 +55,22 @@ def assert_close(found: list[nn.Parameter], expected: list[nn.Parameter]) -> Non
         assert float((p - q).detach().abs().max()) <= BOUND * float(q.detach().abs().max())
 
 
+@pytest.mark.parametrize("name", [*SHARED, "Lion"])
+def test_it_is_rebuilt_from_its_defaults(name: str) -> None:
+    """As wrappers do that shard an optimizer or hand it to other processes."""
+    given = {"lr": 0.25, "weight_decay": 0.125, "maximize": True, "state_dtype": "bfloat16", "gradient_clip_value": 2.0}
+    optimizer = getattr(neon.torch, name)(parameters(), **given)
+    again = type(optimizer)(parameters(), **optimizer.defaults)
+    assert again.defaults == optimizer.defaults
+    values = [{k: v for k, v in o.param_groups[0].items() if k != "params"} for o in (optimizer, again)]
+    assert values[0] == values[1]
+
+
+def test_decay_of_adamw_is_decoupled() -> None:
+    with pytest.raises(ValueError, match=r"decoupled_weight_decay=True\. Received: False\. Use Adam\."):
+        AdamW(parameters(), decoupled_weight_decay=False)
+
+
 # -- arguments -------------------------------------------------------------------------------------
 
 

@@ -127,6 +127,28 @@ def test_clipping_by_the_norm_of_the_step_before(bound: float) -> None:
     torch.testing.assert_close([*model.parameters()], [*same.parameters()], rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+@pytest.mark.parametrize("first", [False, True])
+def test_a_norm_that_is_not_finite_is_named_and_not_clipped_by(wrong: float, first: bool) -> None:
+    p, other = (nn.Parameter(torch.zeros(2)) for _ in range(2))
+    optimizer: Any = sgd(1.0).attach([("p", p), ("other", other)], in_backward=True, gradient_clip_previous_norm=1.0)
+
+    def step(size: float) -> None:
+        (p.sum() + other.sum() * size).backward()
+        optimizer.step()
+
+    if not first:
+        step(1.0)
+    known = optimizer.param_groups[0]["previous_norm"]
+    with pytest.warns(RuntimeWarning, match="gradient of parameter 'other' is not finite"):
+        step(wrong)
+    assert optimizer.param_groups[0]["previous_norm"] == known == (0.0 if first else 2.0)
+    before = p.detach().clone()
+    step(1.0)
+    assert torch.equal(before - p, torch.full((2,), 1.0 / (math.sqrt(2.0) if first else 2.0)))
+    assert optimizer.param_groups[0]["previous_norm"] == 2.0
+
+
 def test_two_backward_passes_in_one_step_are_two_updates() -> None:
     """Gradients do not add up over passes: each is used as it arrives."""
     twice, apart = network(), network()
@@ -260,6 +282,38 @@ def test_model_and_optimizer_are_collected() -> None:
     del model, optimizer
     gc.collect()
     assert [ref() for ref in gone] == [None] * 3
+
+
+def test_hooks_go_with_the_optimizer() -> None:
+    """A model that lives on has none of an optimizer that was dropped, and the optimizer goes without a collector."""
+    model = network()
+
+    def hooks() -> int:
+        return sum(len(p._post_accumulate_grad_hooks or ()) for p in model.parameters())  # type: ignore[attr-defined]
+
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            optimizer: Any = Adam().attach(model, in_backward=True)
+            train(model, optimizer, range(1))
+            optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(2))]})
+            assert hooks() == 6
+            del optimizer
+            assert hooks() == 0
+        with pytest.raises(ValueError, match="previous_norm"):
+            Adam(gradient_clip_norm=1.0).attach(model, in_backward=True)
+        assert hooks() == 0
+    finally:
+        gc.enable()
+
+
+def test_a_parameter_of_a_new_group_is_updated_as_its_gradient_arrives() -> None:
+    p, q = (nn.Parameter(torch.zeros(2)) for _ in range(2))
+    optimizer: Any = sgd(1.0).attach([p], in_backward=True)
+    optimizer.add_param_group({"params": [q], "lr": 0.5})
+    (p + q).sum().backward()
+    assert (p.tolist(), q.tolist(), q.grad) == ([-1, -1], [-0.5, -0.5], None)
 
 
 def test_a_state_from_before_the_first_step() -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import neon.optimizers
+import neon.torch
 from neon.engine import use_backend
 from neon.optimizers import Adam, AdamW, GradientDescentMomentum, MultiOptimizer, Optimizer, WarmupCosine
 
@@ -84,11 +85,8 @@ class Run:
         return [t.detach().clone() for t in found]
 
     def groups(self) -> list[dict[str, Any]]:
-        """Copies of the groups' values, counts among them; a schedule sets the rate when a step begins."""
-        return [
-            {k: v for k, v in group.items() if k != "params" and (k != "lr" or "updates" not in group)}
-            for group in self.optimizer.param_groups
-        ]
+        """Copies of the groups' values, counts among them."""
+        return [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
 
 
 def assert_same(found: Run, expected: Run, tolerance: float = 0.0) -> None:
@@ -201,6 +199,60 @@ def test_a_scale_that_the_user_has_set() -> None:
     assert_same(run, expected)
 
 
+class ByGetattr:
+    """A wrapper that hands on what it does not have itself."""
+
+    def __init__(self, base: Any) -> None:
+        self.base = base
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.base, name)
+
+    def step(self, *args: Any) -> Any:
+        return self.base.step(*args)
+
+
+class ByProperty:
+    """A wrapper that lists what it hands on."""
+
+    def __init__(self, base: Any) -> None:
+        self.base, self.step, self.param_groups = base, base.step, base.param_groups
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        return self.base._step_supports_amp_scaling
+
+
+class ByBoth(ByGetattr):
+    """A wrapper through which attributes are set, too."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.base, name, value) if "base" in vars(self) else super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self.base, name)
+
+
+@pytest.mark.parametrize("unscale", [False, True])
+@pytest.mark.parametrize(
+    "wrapped", [ByGetattr, ByProperty, ByBoth, lambda base: ByGetattr(ByGetattr(base)), lambda base: base]
+)
+def test_gradients_are_unscaled_once_through_wrappers(wrapped: Any, unscale: bool) -> None:
+    for make in (neon.torch.SGD, lambda params, lr: GradientDescentMomentum(lr, 0.0).attach(params)):
+        weight = torch.nn.Parameter(torch.zeros(2))
+        optimizer, scaler = wrapped(make([weight], lr=1.0)), scaler_of(1024.0)
+        for expected in (-1.0, -1.0, -2.0):
+            weight.grad = None
+            scaler.scale(weight.sum()).backward()
+            if expected == -1.0 and weight[0] != 0:
+                weight.grad[0] = math.inf  # type: ignore[index]
+            if unscale:
+                scaler.unscale_(optimizer)
+            scaler.step(optimizer)
+            scaler.update()
+            assert weight.tolist() == [expected, expected]
+
+
 def test_a_closure_under_a_scaler_is_refused_by_torch() -> None:
     run = Run(Adam())
     with pytest.raises(RuntimeError, match="Closure use is not currently supported"):
@@ -263,12 +315,44 @@ def test_a_gradient_that_is_not_finite_changes_nothing(name: str, options: str, 
                     run.give(step, wrong=bad, where="b" if step else "c")
                     run.optimizer.step()
                     assert run.optimizer.last_nonfinite == ("b" if step else "c")
-                    if step:
-                        assert_same(run, expected)
+                    assert_same(run, expected)
             assert run.optimizer.skipped_steps == 2
             assert_same(run, expected)
             ends.append(run)
     torch.testing.assert_close(ends[0].tensors(), ends[1].tensors(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("form", ["module", "groups", "mapping", "drop-in"])
+def test_a_skipped_first_step_leaves_no_states(form: str) -> None:
+    """An average begins at the weights of the first step that is taken; a parameter that comes later, at its own."""
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False), torch.nn.Linear(2, 2, bias=False))
+    first, later = (layer.weight for layer in model)
+    rule = Adam(weight_average=0.5)
+    optimizer: Any = {
+        "module": lambda: rule.attach(model, skip_nonfinite=True),
+        "groups": lambda: rule.attach([{"params": [first]}, {"params": [later]}], skip_nonfinite=True),
+        "mapping": lambda: MultiOptimizer({"default": rule, "1": AdamW(weight_average=0.5)}).attach(
+            model, skip_nonfinite=True
+        ),
+        "drop-in": lambda: neon.torch.Adam(model.parameters(), weight_average=0.5, skip_nonfinite=True),
+    }[form]()
+
+    def step(param: torch.nn.Parameter, weight: float, gradient: float) -> None:
+        with torch.no_grad():
+            param.fill_(weight)
+        param.grad = torch.full_like(param, gradient)
+        optimizer.step()
+
+    step(first, 5.0, math.nan)
+    assert optimizer.state_dict()["state"] == {}
+    step(first, 0.0, 0.0)
+    assert optimizer.state[first]["weight_average"].tolist() == [[0.0, 0.0], [0.0, 0.0]]
+    step(later, 5.0, math.inf)
+    assert later not in optimizer.state
+    step(later, 1.0, 0.0)
+    assert optimizer.skipped_steps == 2
+    assert [optimizer.state[p]["step"].item() for p in (first, later)] == [2, 1]
+    assert optimizer.state[later]["weight_average"].unique().tolist() == [pytest.approx(1.0, abs=0.01)]
 
 
 def test_the_first_in_order_is_named() -> None:

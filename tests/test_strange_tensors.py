@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+import neon.torch
 from neon.optimizers import Adam, AdamW, GradientDescentMomentum, Optimizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -352,6 +355,35 @@ def test_an_element_that_is_not_finite_stays_alone(value: float, where: str) -> 
     rest = [0, 1, 3, 4, 5]
     assert distance(w[rest], reference[rest]) <= BOUND
     assert not torch.isfinite(w[2])
+
+
+@pytest.mark.parametrize("form", ["attached", "drop-in", "in_backward"])
+@pytest.mark.parametrize("where", ["meta", "fake"])
+def test_tensors_without_values_get_their_states(where: str, form: str) -> None:
+    """By which memory is estimated: as many states, of the same types, as a step of real tensors makes."""
+    sizes = []
+    for how in (where, "cpu"):
+        with FakeTensorMode() if how == "fake" else nullcontext():
+            device = "meta" if how == "meta" else "cpu"
+            model = torch.nn.Linear(128, 64, device=device)
+            optimizer: Any = {
+                "attached": lambda model=model: Adam(state_dtype="int8", weight_average=0.9).attach(model.parameters()),
+                "drop-in": lambda model=model: neon.torch.AdamW(model.parameters(), state_dtype="int8"),
+                "in_backward": lambda model=model: Adam().attach(model.parameters(), in_backward=True),
+            }[form]()
+            for _ in range(2):
+                model(torch.randn(2, 128, device=device)).sum().backward()
+                optimizer.step()
+            states = [state for _, state in sorted(optimizer.state_dict()["state"].items())]
+            sizes.append([[(key, describe(value)) for key, value in sorted(state.items())] for state in states])
+            assert all(state["exp_avg"].device.type == device for state in states)
+    assert sizes[0] == sizes[1]
+
+
+def describe(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.dtype, value.shape
+    return {key: describe(item) for key, item in value.items()}
 
 
 def test_lazy_parameters_are_trained_once_they_have_a_size() -> None:

@@ -22,7 +22,10 @@ _ALLOWED = ", ".join(str(dtype) for dtype in CODECS)
 def _check_memory(what: str, tensor: Tensor) -> None:
     """Refuse what has no memory that a kernel could address, or whose memory does not hold its values."""
     if tensor.numel() and address(tensor) == 0:
-        raise ValueError(f"{what} has no memory of its own (a {type(tensor).__name__}); give a plain dense tensor.")
+        raise ValueError(
+            f"{what} has no memory of its own (a {type(tensor).__name__}) on device {tensor.device}; give a plain "
+            "dense tensor."
+        )
     if tensor.is_neg():
         raise ValueError(f"{what} is a lazily negated view; call .resolve_neg() on it first.")
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import _signal  # pyright: ignore[reportMissingImports]
 import signal
 from types import FrameType
 from typing import Any
-
-import _signal  # pyright: ignore[reportMissingImports]
 
 # What the module `signal` does beside these would take longer than a step of small tensors may.
 _CTRL_C, _get, _set = int(signal.SIGINT), _signal.getsignal, _signal.signal

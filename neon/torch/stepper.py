@@ -209,8 +209,8 @@ class GroupStepper:
             for order, row, name, param in updated
             if param.grad is not None or "step" in optimizer.state.get(param, {})
         ]
-        abstract = [(item, param) for item, param in made if is_abstract(param)]
-        items = [(item, param) for item, param in made if not is_abstract(param)]
+        # With shapes alone, as memory is estimated by, states are made and that is all; beside others they are refused.
+        items, abstract = ([], made) if all(is_abstract(param) for _, param in made) else (made, [])
         self._waiting, self._counted = (items, abstract), None
         self._params = [param for _, param in items]
         self._every = [param for *_, param in members]

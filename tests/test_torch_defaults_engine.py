@@ -1,0 +1,71 @@
+"""torch's global defaults, of dtype and of device, reach nothing that the engine makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from rule_cases import RULES, make
+from test_storage import DTYPES, FORMATS, assert_same, options
+from torch import Tensor
+
+from neon.engine import use_backend, watch
+from neon.engine.plan import Plan
+from neon.engine.settings import Item
+from neon.engine.storage import complete
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+DEFAULTS = {"bfloat16": torch.bfloat16, "float64": torch.float64, "meta": torch.device("meta")}
+
+
+@contextmanager
+def default(name: str) -> Iterator[None]:
+    chosen, dtype = DEFAULTS[name], torch.get_default_dtype()
+    try:
+        if isinstance(chosen, torch.dtype):
+            torch.set_default_dtype(chosen)
+            yield
+        else:
+            with chosen:
+                yield
+    finally:
+        torch.set_default_dtype(dtype)
+
+
+def stepped(rule: str, form: str, dtype: torch.dtype) -> list[Tensor]:
+    """A parameter after two steps, with its states and all that stands beside them."""
+    numbers = {"dtype": torch.float32, "device": "cpu"}
+    param = torch.linspace(-1, 1, 4999, **numbers).to(dtype).requires_grad_()
+    grad = torch.linspace(2, -1, 4999, **numbers).to(dtype)
+    optimizer = make(rule, "all", **options(rule, form))
+    settings = optimizer.settings(optimizer.group())
+    states, companions = complete(settings.storage, settings.program, param, {})
+    item = Item("p", param, [*states.values()], torch.tensor(0.0, **numbers), 0, 0, companions=companions)
+    plan = Plan([item], [grad], [settings])
+    for _ in range(2):
+        assert plan.holds([grad])
+        plan.step([grad])
+    return [param.detach(), *item.states, *item.companions]
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+@pytest.mark.parametrize("backend", ["eager", "numba"])
+@pytest.mark.parametrize("rule", RULES)
+def test_no_default_reaches_a_step(rule: str, backend: str, name: str) -> None:
+    forms = FORMATS if backend == "eager" else ["int8", "split"]
+    for place, form in enumerate(forms):
+        dtype = torch.bfloat16 if form == "split" else DTYPES[place % len(DTYPES)]
+        with use_backend(backend):
+            expected = stepped(rule, form, dtype)
+            with default(name):
+                found = stepped(rule, form, dtype)
+        assert_same(found, expected)
+        assert {tensor.device.type for tensor in found} == {"cpu"}
+
+
+def test_no_default_reaches_the_watch() -> None:
+    with default("meta"):
+        assert watch._guards_work.__wrapped__()
