@@ -35,6 +35,7 @@ from neon.torch.averages import (
 )
 from neon.torch.checkpoint import check_held, named_parameters, taken_up
 from neon.torch.in_backward import BackwardStepper, refuse_replicas
+from neon.torch.messages import shown, some
 from neon.torch.refusals import check_group, check_leaf, check_options
 from neon.torch.sharding import Partition
 from neon.torch.stepper import GroupStepper
@@ -168,9 +169,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
             raise TypeError(f"param_group must be a dict. Received: {type(param_group).__name__}.")
         key = param_group.setdefault("optimizer", self.description.default_key)
         if key not in self._leaves:
-            raise ValueError(
-                f"param_group['optimizer'] must be one of {', '.join(map(repr, self._leaves))}. Received: {key!r}."
-            )
+            raise ValueError(f"param_group['optimizer'] must be one of {some(self._leaves)}. Received: {shown(key)}.")
         check_names(param_group)
         leaf, norms = self._leaves[key]
         for name, value in leaf.group().items():
