@@ -170,7 +170,8 @@ class Optimizer:
     def averaged(self, layer_list: Any) -> AbstractContextManager[None]:
         """With `weight_average`: a context in which the layers compute with the averages of their weights.
 
-        Raises `RuntimeError` where there are none, and for a step within the context.
+        Raises `RuntimeError` where there are none, for a step within the context, and at its end where parameters
+        were written to: the weights of before are back then.
         """
         return self._layer_stepper().averaged(layer_list)
 

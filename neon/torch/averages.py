@@ -102,7 +102,7 @@ def with_trained_weights(optimizer: AttachedOptimizer, packed: dict[str, Any]) -
     for group, saved in zip(optimizer.param_groups, packed["param_groups"], strict=False):
         own = {n: weights[p] for p, n in zip(group["params"], saved["params"], strict=True) if p in weights}
         states |= {number: {**states[number], TRAINED: weight} for number, weight in own.items()}
-        mark = {KEY: as_text({**overrides_of(saved), AVERAGED: {AVERAGED: True}})} if own else {}
+        mark = {KEY: as_text({**overrides_of(saved), AVERAGED: {"averaged": True}})} if own else {}
         groups.append(saved | mark)
     return packed | {"state": states, "param_groups": groups}
 

@@ -112,7 +112,8 @@ def _none_made(optimizer: AttachedOptimizer, listed: set[Any], states: Mapping[A
         and not any(optimizer.state.values())
         and any(param.grad is not None for param in params)
     ):
-        optimizer.state.clear()  # of the empty entries that torch left: beside them it makes no states the next time
+        for param in params:  # torch has left empty entries, beside which it would make no states the next time
+            optimizer.state.pop(param, None)
         yield (
             "it has no states, and parameters here have gradients, beside which torch.distributed.checkpoint makes no "
             "states to load into. Call zero_grad() before get_optimizer_state_dict"
