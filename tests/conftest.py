@@ -16,6 +16,10 @@ if not torch.cuda.is_available():
 collect_ignore = ["distributed_saving.py", "distributed_low.py", "distributed_equal.py"]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--random-rules", default="100", help="how many random rules to run, or FIRST:LAST of their seeds")
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Small tensors gain nothing from a team of threads, and wait for it where cores are few."""
