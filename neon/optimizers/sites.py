@@ -19,6 +19,7 @@ class Site:
     """One parameter, or a layer without any (`param` and `entry` are None).
 
     `names` and `classes` come nearest first: the parameter's own, its layer's, what contains the layer.
+    `own` is the parameter's name within its layer, where it has one.
     """
 
     label: str
@@ -27,6 +28,7 @@ class Site:
     classes: tuple[str, ...]
     param: Tensor | None = None
     entry: Entry | None = None
+    own: str = ""
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def _walk(layer: Any, path: _Path, parameters: Parameters, child: str = "", top:
             names = (".".join(filter(None, (here.qualified, name))), *names)
         if not is_layer:
             classes = (*_parameter_classes(name), *classes)
-        yield Site(here.label or kind, kind, names, classes, param, entry)
+        yield Site(here.label or kind, kind, names, classes, param, entry, name)
     for name, module in children:
         if module is not None:
             yield from _walk(module, here, parameters, name)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from neon.arguments import state_format
+from neon.engine.options import SCALE
 from neon.optimizers.assignment import DEFAULT, Match, assign, matching_keys
 from neon.optimizers.sites import Site, module_sites, named_sites
 from neon.torch.checkpoint import has_names, named_parameters
@@ -26,11 +27,18 @@ _NOT_FOR_LAYERS = {"params", "param_names", "optimizer", KEY, "epoch", "updates"
 Values = dict[str, Any]
 
 
-def check_name(optimizer: AttachedOptimizer, name: str) -> None:
-    """Refuse what is no value of any group."""
-    names = {key for group in optimizer.param_groups for key in group} - _NOT_FOR_LAYERS
+def key_of(optimizer: AttachedOptimizer, name: str) -> str:
+    """What groups call a value; `ValueError` for what is no value of any group."""
+    keys = {key for group in optimizer.param_groups for key in group} - _NOT_FOR_LAYERS
+    names = {_word(key): key for key in keys}
     if name not in names:
         raise ValueError(f"No parameter group has a value {name!r}. Their values: {', '.join(sorted(names))}.")
+    return names[name]
+
+
+def _word(key: str) -> str:
+    """What a value of a group is called by `set`."""
+    return "lr_scale" if key == SCALE else key
 
 
 def set_everywhere(optimizer: AttachedOptimizer, name: str, value: Any) -> None:
@@ -74,7 +82,9 @@ def override(
     found = {p: names for p, names in fitting.items() if _goes_by(optimizer, optimizer.param_groups[p], name)}
     if not found:
         keys = ", ".join(repr(optimizer.param_groups[place]["optimizer"]) for place in fitting)
-        raise ValueError(f"The layers that layers={layers!r} fits belong to {keys}, which has no value {name!r}.")
+        raise ValueError(
+            f"The layers that layers={layers!r} fits belong to {keys}, which has no value {_word(name)!r}."
+        )
     changed: dict[int, dict[str, Values]] = {}
     for place, names in found.items():
         group = optimizer.param_groups[place]
