@@ -145,9 +145,10 @@ def add_layers(optimizer: AttachedOptimizer, target: Any) -> None:
         )
     sites = module_sites(target) if isinstance(target, nn.Module) else named_sites(target)
     held = {id(param) for group in optimizer.param_groups for param in group["params"]}
+    assigned = assign(optimizer.description, sites)
     new = [
         (site, match)
-        for site, match in assign(optimizer.description, sites)
+        for site, match in assigned
         if site.param is not None and match.optimizer is not None and id(site.param) not in held
     ]
     if not new:
@@ -159,8 +160,16 @@ def add_layers(optimizer: AttachedOptimizer, target: Any) -> None:
             )
     for site, match in new:
         _add(optimizer, site, match)
-    optimizer.assigned += new
+    _list_again(optimizer, assigned, whole=isinstance(target, nn.Module))
     optimizer.restart()
+
+
+def _list_again(optimizer: AttachedOptimizer, assigned: list[tuple[Site, Match]], *, whole: bool) -> None:
+    """Note where all sites are assigned to, in the order of a model; what is known of a parameter stays."""
+    known = {id(site.param): (site, match) for site, match in optimizer.assigned if site.param is not None}
+    now = [known.pop(id(site.param), (site, match)) for site, match in assigned]
+    without = [] if whole else [entry for entry in optimizer.assigned if entry[0].param is None]
+    optimizer.assigned = [*known.values(), *without, *now]
 
 
 def _add(optimizer: AttachedOptimizer, site: Site, match: Match) -> None:
