@@ -121,7 +121,7 @@ def _walk(layer: Any, path: _Path, parameters: Parameters, child: str = "", top:
             names = (".".join(filter(None, (here.qualified, name))), *names)
         if not is_layer:
             classes = (*_parameter_classes(name), *classes)
-        yield Site(here.label or kind, kind, names, classes, param, entry, name)
+        yield Site(here.label or kind, kind, names, classes, param, entry, own=name)
     for name, module in children:
         if module is not None:
             yield from _walk(module, here, parameters, name)

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
@@ -189,6 +190,7 @@ def _joined(*parts: str) -> str:
     return ".".join(filter(None, parts))
 
 
+@lru_cache(maxsize=1024)
 def _numbered(part: str) -> tuple[str, int, str] | None:
     """A name as what stands before its last number, the number, and what stands behind."""
     found = re.fullmatch(r"(.*?)(0|[1-9][0-9]*)(\D*)", part)

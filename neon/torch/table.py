@@ -69,10 +69,10 @@ def _state_bytes(optimizer: AttachedOptimizer, param: Any) -> int:
 def _tensors(state: Mapping[str, Any]) -> Iterator[Tensor]:
     """The tensors of a state, those of the dicts in it too."""
     for value in state.values():
-        if isinstance(value, Mapping):
-            yield from _tensors(value)
-        elif isinstance(value, Tensor):
+        if isinstance(value, Tensor):
             yield value
+        elif isinstance(value, Mapping):
+            yield from _tensors(value)
 
 
 def groups_text(optimizer: AttachedOptimizer) -> str:
