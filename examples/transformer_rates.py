@@ -76,13 +76,16 @@ cosine = CosineAnnealingLR(optimizer, T_max=steps - WARMUP)
 scheduler = SequentialLR(optimizer, [warmup, cosine], milestones=[WARMUP])
 
 for epoch in range(EPOCHS):
+    losses = []
     for batch in torch.randperm(len(train_x)).split(BATCH):
         optimizer.zero_grad()
         loss = cross_entropy(model(train_x[batch]), train_y[batch])
         loss.backward()
         optimizer.step()
         scheduler.step()
-    print(f"epoch {epoch:2}   learning rate {optimizer.param_groups[0]['lr']:.5f}   loss {loss.item():.3f}")
+        losses.append(loss.item())
+    mean = sum(losses) / len(losses)
+    print(f"epoch {epoch:2}   learning rate {optimizer.param_groups[0]['lr']:.5f}   loss {mean:.3f}")
     if epoch == EPOCHS // 2:
         print(f"\n{optimizer}\n")
 
