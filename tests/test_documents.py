@@ -1,8 +1,10 @@
-"""The Python in README, guide and pages runs as printed, block after block."""
+"""The Python in README, guide and pages runs as printed, block after block, and prints what is shown below it."""
 
 from __future__ import annotations
 
 import re
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,11 @@ ROOT = Path(__file__).parent.parent
 def test_code_blocks_run(document: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / document).read_text(encoding="utf-8"), re.M | re.S)
+    text = (ROOT / document).read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", text, re.M | re.S)
     assert blocks
     names: dict[str, object] = {"__name__": "__main__"}
-    for number, block in enumerate(blocks):
-        exec(compile(block, f"{document}, block {number}", "exec"), names)
+    for number, (block, shown) in enumerate(blocks):
+        with redirect_stdout(StringIO()) as printed:
+            exec(compile(block, f"{document}, block {number}", "exec"), names)
+        assert printed.getvalue() == shown or not shown

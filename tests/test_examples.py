@@ -21,6 +21,7 @@ CASES = [
     ("text_rmsprop", "bits per character", 1.0, 2.6),
     ("custom_rule", "AdaBelief accuracy", 0.94, 1.0),
     ("torch_drop_in", "accuracy", 0.93, 1.0),
+    ("transformer_rates", "accuracy", 0.92, 1.0),
 ]
 SHORTER = {"text_rmsprop": ("--quick",)}
 

@@ -479,7 +479,10 @@ class Graph(TorchDispatchMode):
             operation()
 
 
-@pytest.mark.parametrize("option", [{}, {"gradient_clip_norm": 1.0}, {"stochastic_round": 10, "state_dtype": "int8"}])
+@pytest.mark.parametrize(
+    "option",
+    [{}, {"gradient_clip_norm": 1.0}, {"lr_scale": 0.3}, {"stochastic_round": 10, "state_dtype": "int8"}],
+)
 def test_captured_steps_follow_rate_count_and_gradients(
     option: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

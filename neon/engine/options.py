@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from neon.engine.graph import Node, apply, load, scalar, sum_of_squares
 
@@ -11,6 +12,8 @@ from neon.engine.graph import Node, apply, load, scalar, sum_of_squares
 ALONE, GUARD, PREVIOUS = "tensor", "guard", "previous"
 # The option by which weights are averaged, and the state that holds the average.
 AVERAGE = "weight_average"
+# What groups call `lr_scale`: where a group has that word, schedulers of other libraries multiply its `lr` themselves.
+SCALE = "rate_scale"
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Options:
     weight_decay: bool = False
     param_clip: bool = False
     weight_average: bool = False
+    rate_scale: bool = False
 
 
 def clip_scope(level: int) -> str:
@@ -77,6 +81,11 @@ def _previous_factor(g: Node) -> Node:
     own, previous = apply("sqrt", sum_of_squares(g, PREVIOUS)), scalar("previous_norm")
     norm = apply("where", previous > 0.0, previous, own)
     return apply("minimum", 1.0, scalar("gradient_clip_previous_norm") / norm)
+
+
+def rate(lr: Any, chosen: Options) -> Any:
+    """The learning rate that the rule sees: times its scale where there is one, on the host as all numbers are."""
+    return lr * scalar(SCALE) if chosen.rate_scale else lr
 
 
 def after(w: Node, chosen: Options) -> Node:

@@ -24,6 +24,7 @@ RESERVED = {
     "gradient_clip_value", "param_clip_value", "wdecay", "maximize", "seed", "optimizer", "params",
     "state_dtype", "master", "scales", "low_bits", "weight_average", "grad_scale", "previous_norm",
     "gradient_clip_previous_norm", "overrides", "frozen", "initial_lr", "param_names", "scheduled_lr", "updates",
+    "lr_scale", options.SCALE,
 }  # fmt: skip
 
 
@@ -129,6 +130,8 @@ def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) ->
     loads = {tensor: load(tensor) for tensor in ("w", "g", *form.states)}
     gradient = options.before(loads["w"], loads["g"], chosen)
     symbols = {key: _symbol(key, value) for key, value in arguments.items()}
+    if "lr" in symbols:
+        symbols["lr"] = options.rate(symbols["lr"], chosen)
     states = [Symbol(loads[state]) for state in form.states]
     result = rule(Symbol(loads["w"]), Symbol(gradient), *states, **symbols)
     results = result if isinstance(result, tuple) else (result,)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from re import fullmatch
 from typing import TYPE_CHECKING
-
-from torch.nn.parameter import is_lazy
 
 from neon.messages import listed
 from neon.optimizers.sites import Site, by_parameter, one_site
@@ -97,30 +95,3 @@ def _strongest(shared: list[tuple[Site, Match]], depth: int = 0) -> Match:
             "the layers."
         )
     return shared[0][1]
-
-
-def table(assigned: Iterable[tuple[Site, Match]], state_bytes: Mapping[int, int] | None = None) -> str:
-    """The assignment as text: layer, optimizer, number of parameters, bytes of state."""
-    rows: dict[tuple[str, str, str], list[int]] = {}
-    for site, match in assigned:
-        if site.param is None:
-            given = "None (no parameters)"
-        elif match.optimizer is None:
-            given = "None (frozen)"
-        else:
-            given = match.optimizer.name or type(match.optimizer).__name__
-        counts = rows.setdefault((site.label, site.kind, given), [0, 0])
-        if site.param is not None and not is_lazy(site.param):
-            counts[0] += site.param.numel()
-            counts[1] += (state_bytes or {}).get(id(site.param), 0)
-    lines = [("layer", "class", "optimizer", "parameters", "state bytes")]
-    lines += [(*row, f"{counts[0]:,}", f"{counts[1]:,}") for row, counts in rows.items()]
-    widths = [max(len(line[column]) for line in lines) for column in range(5)]
-    lines.insert(1, tuple("-" * width for width in widths))  # type: ignore[arg-type]
-    return "\n".join(_aligned(line, widths) for line in lines)
-
-
-def _aligned(line: tuple[str, ...], widths: list[int]) -> str:
-    left = [cell.ljust(width) for cell, width in zip(line[:3], widths, strict=False)]
-    right = [cell.rjust(width) for cell, width in zip(line[3:], widths[3:], strict=True)]
-    return "  ".join((*left, *right)).rstrip()

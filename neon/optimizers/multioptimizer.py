@@ -8,9 +8,10 @@ from typing import Any
 
 from neon.arguments import clip_bound, optional_name
 from neon.messages import kind_of, listed, shortened
-from neon.optimizers.assignment import Match, assign, matching_keys, table
+from neon.optimizers.assignment import Match, assign, matching_keys
 from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.sites import Site, layer_sites
+from neon.optimizers.table import NOTHING, Given, frozen, given, table
 
 
 class MultiOptimizer(Optimizer):
@@ -74,20 +75,34 @@ class MultiOptimizer(Optimizer):
         default = self.optimizer_mapping["default"]
         return f"default/{default.default_key}" if isinstance(default, MultiOptimizer) else "default"
 
-    def table(self, layer_list: Any) -> str:
-        """Which optimizer each layer gets, as text, with counts of parameters."""
-        sites = list(layer_sites(layer_list))
-        sizes = {
-            id(site.param): sum(state.numel() * state.element_size() for state in site.entry[1])
-            for site in sites
-            if site.entry is not None
-        }
-        return table(assign(self, sites), sizes)
+    def table(self, layer_list: Any, *, full: bool = False) -> str:
+        """Which optimizer each layer gets, as text, with the key, parameters, bytes of state, rate and decay.
+
+        Layers that are alike and numbered one after another are one row, unless `full`.
+        """
+        assigned = assign(self, layer_sites(layer_list))
+        found = {match.key: _given(match) for _, match in assigned}
+        rows = (
+            (site, NOTHING if site.param is None else found[match.key], _state_bytes(site)) for site, match in assigned
+        )
+        return table(rows, full=full)
 
     def __repr__(self) -> str:
         lines = [f"    {key!r}: {value!r}," for key, value in self.optimizer_mapping.items()]
         clip = "" if self.gradient_clip_norm is None else f", gradient_clip_norm={self.gradient_clip_norm}"
         return "MultiOptimizer({\n" + "\n".join(lines) + "\n}" + clip + ")"
+
+
+def _given(match: Match) -> Given:
+    leaf = match.optimizer
+    if leaf is None:
+        return frozen(match.key)
+    by_hand = type(leaf).optimize is not Optimizer.optimize  # what values it goes by is its own affair
+    return given(leaf, match.key, {} if by_hand else leaf.group())
+
+
+def _state_bytes(site: Site) -> int:
+    return sum(state.numel() * state.element_size() for state in site.entry[1]) if site.entry else 0
 
 
 def _checked(mapping: Any) -> dict[str, Optimizer | None]:

@@ -22,7 +22,7 @@ from neon.arguments import (
     state_format,
     whole_number,
 )
-from neon.engine.options import AVERAGE, Options
+from neon.engine.options import AVERAGE, SCALE, Options
 from neon.engine.settings import Settings
 from neon.engine.storage import Storage
 from neon.engine.trace import Rule, signature, trace
@@ -62,7 +62,8 @@ class Optimizer:
     (blocks of 256 numbers of 8 bits), or a dict of these by state; states of less than 4096 elements stay
     float32. `master="split"` keeps the 16 bits that a bfloat16 weight lacks beside it.
     `weight_average=β` keeps the average ā ← ā + (1−β)(θ' − ā) of the weights, which starts at them and which
-    `averaged` puts in their place.
+    `averaged` puts in their place. `lr_scale` multiplies the learning rate in the step, whatever a scheduler makes
+    of it; in a group it is `rate_scale`.
 
     A state starts at zero, or at the default of its argument: `def rule(w, g, size=0.1, *, lr)`.
     """
@@ -80,6 +81,7 @@ class Optimizer:
     state_dtype: Any = None
     master: str | None = None
     weight_average: float | None = None
+    lr_scale: float = 1.0
     seed: int = 0
     updates: int = 0  # how many times `optimize` has run: what schedules in steps go by
 
@@ -97,6 +99,7 @@ class Optimizer:
         state_dtype: Any = None,
         master: str | None = None,
         weight_average: float | None = None,
+        lr_scale: float = 1.0,
         seed: int = 0,
         **hyperparameters: Any,
     ) -> None:
@@ -112,8 +115,18 @@ class Optimizer:
         self.master = master_format("master", master)
         _check_split(master, stochastic_round)
         self.weight_average = average_decay("weight_average", weight_average)
+        self.lr_scale = self._scale(lr_scale)
         self.seed = whole_number("seed", seed)
         self._hyperparameters = self._checked(hyperparameters)
+
+    def _scale(self, lr_scale: Any) -> float:
+        rule = type(self).rule
+        if lr_scale != 1 and (rule is None or "lr" not in signature(rule).keywords):
+            raise ValueError(
+                f"{type(self).__name__} has no rule with an lr for lr_scale to multiply. Received: "
+                f"lr_scale={lr_scale!r}. Leave it out."
+            )
+        return non_negative("lr_scale", lr_scale)
 
     def _checked(self, given: dict[str, Any]) -> dict[str, Any]:
         """The rule's hyper-parameters: given, or its own defaults; unknown and missing ones are errors."""
@@ -208,9 +221,11 @@ class Optimizer:
 
     def group(self) -> dict[str, Any]:
         """A parameter group's values under torch's names: hyper-parameters and options."""
+        hyperparameters = self.hyperparameters()
         return {
             "weight_decay": self.wdecay,
-            **self.hyperparameters(),
+            **hyperparameters,
+            **({SCALE: self.lr_scale} if "lr" in hyperparameters else {}),
             "gradient_clip_norm": self.gradient_clip_norm,
             "gradient_clip_value": self.gradient_clip_value,
             "param_clip_value": self.param_clip_value,
@@ -253,12 +268,14 @@ class Optimizer:
             weight_decay="weight_decay" not in signature(rule).keywords,
             param_clip=values["param_clip_value"] is not None,
             weight_average=values["weight_average"] is not None,
+            rate_scale="lr" in signature(rule).keywords and _not_one(values.get(SCALE, 1.0)),
         )
         program = trace(rule, {**values, "step": 1}, options)
         rounding = values["stochastic_round"]
         width = None if rounding is False else 0 if rounding is True else rounding
         storage = Storage(state_format("state_dtype", values["state_dtype"]), values["master"] is not None)
-        storage.check_states(program, {AVERAGE, *(signature(type(self).rule).states if type(self).rule else ())})
+        widest = type(self).rule
+        storage.check_states(program, {AVERAGE, *(signature(widest).states if widest else ())})
         settings = Settings(program, values, (*outer, self), width, self.seed, storage)
         storage.check_signs(program, settings.given)
         return settings
@@ -280,14 +297,27 @@ class Optimizer:
 
     def __repr__(self) -> str:
         values = self.group()
-        unset = {"weight_decay": 0.0, "stochastic_round": False, "maximize": False, "epoch": values["epoch"]}
-        shown = {k: v for k, v in values.items() if v is not None and unset.get(k, ...) != v}
+        unset = {
+            "weight_decay": 0.0,
+            "stochastic_round": False,
+            "maximize": False,
+            "epoch": values["epoch"],
+            SCALE: 1.0,
+        }
+        shown = {
+            "lr_scale" if k == SCALE else k: v for k, v in values.items() if v is not None and unset.get(k, ...) != v
+        }
         if not is_constant(self.schedule):
             shown["schedule"] = self.schedule
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in shown.items())})"
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_stepper"}
+
+
+def _not_one(scale: Any) -> bool:
+    """Whether a rate is multiplied; by a tensor it is, which may become another number in silence."""
+    return isinstance(scale, Tensor) or scale != 1
 
 
 def _check_split(master: str | None, stochastic_round: bool | int) -> None:

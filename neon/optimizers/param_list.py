@@ -35,7 +35,8 @@ def param_entry(parameter: Tensor) -> Entry:
 
 def _record(parameter: Tensor) -> tuple[Tensor | None, list[Tensor]]:
     """The alias of a parameter, None while it is lazy and has no memory, and its list of states."""
-    alias, states = _records.get(parameter, (None, []))
+    record = _records.get(parameter)
+    alias, states = (None, []) if record is None else record
     if is_lazy(parameter):  # its layer has not seen a batch
         alias = None
     elif alias is not None and _same_memory(alias, parameter):

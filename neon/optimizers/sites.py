@@ -20,8 +20,9 @@ _NOT_CLASSES = {"object", "Module"}
 class Site:
     """One parameter, or a layer without any (`param` and `entry` are None).
 
-    `names` and `classes` come nearest first: the parameter's own, its layer's, what contains the layer. The layer
-    itself is there in layer lists alone: what is attached holds no module.
+    `names` and `classes` come nearest first: the parameter's own, its layer's, what contains the layer. `own` is the
+    parameter's name within its layer, where it has one. The layer itself is there in layer lists alone: what is
+    attached holds no module.
     """
 
     label: str
@@ -30,6 +31,7 @@ class Site:
     classes: tuple[str, ...]
     param: Tensor | None = None
     entry: Entry | None = None
+    own: str = ""
     layer: Any = field(default=None, repr=False, compare=False)
 
 
@@ -127,7 +129,7 @@ def _walk(layer: Any, path: _Path, *, as_layers: bool, child: str = "", top: boo
         found = True
         classes = here.classes if is_one else (*_parameter_classes(name), *here.classes)
         owner = layer if as_layers else None
-        yield Site(here.label or kind, kind, here.names_of(name), classes, param, entry, owner)
+        yield Site(here.label or kind, kind, here.names_of(name), classes, param, entry, name, owner)
     for name, module in children:
         if module is not None:
             yield from _walk(module, here, as_layers=as_layers, child=name)

@@ -21,6 +21,7 @@ from neon.arguments import (
     unit_interval,
     within,
 )  # fmt: skip
+from neon.engine.options import SCALE
 
 # What every rule takes, and the engine relies on.
 _OPTIONS: dict[str, Callable[[str, Any], Any]] = {
@@ -36,6 +37,7 @@ _OPTIONS: dict[str, Callable[[str, Any], Any]] = {
     "state_dtype": state_format,
     "master": master_format,
     "weight_average": average_decay,
+    SCALE: lambda _, value: non_negative("lr_scale", value),
     "epoch": non_negative,
 }
 # What the library's own rules mean by these names; a custom rule may mean something else.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
-import torch
 from torch.optim.optimizer import ParamsT
 
 from neon.engine.settings import Settings
@@ -17,7 +16,9 @@ from neon.optimizers.lion import lion
 from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.values import check_torch_values, check_values
 from neon.torch import rules
+from neon.torch.checkpoint import has_names
 from neon.torch.optimizer import AttachedOptimizer
+from neon.torch.table import groups_text
 
 
 class TorchRule(Optimizer):
@@ -102,6 +103,7 @@ class RuleOptions(TypedDict, total=False):
     state_dtype: Any
     master: str | None
     weight_average: float | None
+    lr_scale: float
     seed: int
 
 
@@ -153,6 +155,9 @@ class DropIn(AttachedOptimizer):
         if arguments.get("capturable"):
             given["capturable"] = True
         own = {option: given.pop(option) for option in RuleOptions.__annotations__ if option in given}
-        super().__init__(self.rule(**arguments, **own), params, **given)
+        super().__init__(self.rule(**arguments, **own, name=name), params, **given)
 
-    __repr__ = torch.optim.Optimizer.__repr__
+    def __repr__(self) -> str:
+        """Groups as torch prints them; where parameters have names, the table of layers below."""
+        named = any(map(has_names, self.param_groups))
+        return groups_text(self) + (f"\n{self.table()}" if named else "")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import Tensor, nn
 
 from neon.arguments import state_format
+from neon.engine.options import SCALE
 from neon.messages import kind_of, listed, shortened
 from neon.optimizers.assignment import DEFAULT, Match, assign, matching_keys
 from neon.optimizers.sites import Site, module_sites, named_sites
@@ -29,13 +30,20 @@ _NOT_FOR_LAYERS = {"params", "param_names", "optimizer", KEY, "epoch", "updates"
 Values = dict[str, Any]
 
 
-def check_name(optimizer: AttachedOptimizer, name: str) -> None:
-    """Refuse what is no value of any group."""
-    names = {key for group in optimizer.param_groups for key in group} - _NOT_FOR_LAYERS
+def key_of(optimizer: AttachedOptimizer, name: str) -> str:
+    """What groups call a value; `ValueError` for what is no value of any group."""
+    keys = {key for group in optimizer.param_groups for key in group} - _NOT_FOR_LAYERS
+    names = {_word(key): key for key in keys}
     if name not in names:
         raise ValueError(
             f"No parameter group has a value {shortened(name)!r}. Their values: {listed(sorted(names), 350)}."
         )
+    return names[name]
+
+
+def _word(key: str) -> str:
+    """What a value of a group is called by `set`."""
+    return "lr_scale" if key == SCALE else key
 
 
 def set_everywhere(optimizer: AttachedOptimizer, name: str, value: Any) -> None:
@@ -80,7 +88,7 @@ def override(
     if not found:
         keys = listed(dict.fromkeys(repr(optimizer.param_groups[place]["optimizer"]) for place in fitting))
         raise ValueError(
-            f"The layers that layers={shortened(layers)!r} fits belong to {keys}, which has no value {name!r}."
+            f"The layers that layers={shortened(layers)!r} fits belong to {keys}, which has no value {_word(name)!r}."
         )
     changed: dict[int, dict[str, Values]] = {}
     for place, names in found.items():
@@ -139,9 +147,10 @@ def add_layers(optimizer: AttachedOptimizer, target: Any) -> None:
         )
     sites = list(module_sites(target)) if isinstance(target, nn.Module) else named_sites(target)
     held = {id(param) for group in optimizer.param_groups for param in group["params"]}
+    assigned = assign(optimizer.description, sites)
     new = [
         (site, match)
-        for site, match in assign(optimizer.description, sites)
+        for site, match in assigned
         if site.param is not None and match.optimizer is not None and id(site.param) not in held
     ]
     if not new:
@@ -157,8 +166,16 @@ def add_layers(optimizer: AttachedOptimizer, target: Any) -> None:
     check_apart([*staying, *((site_name(site), site.param) for site, _ in new if site.param is not None)])
     for site, match in new:
         _add(optimizer, site, match, replaced.get(id(site.param)))
-    optimizer.assigned += new
+    _list_again(optimizer, assigned, whole=isinstance(target, nn.Module))
     optimizer.restart()
+
+
+def _list_again(optimizer: AttachedOptimizer, assigned: list[tuple[Site, Match]], *, whole: bool) -> None:
+    """Note where all sites are assigned to, in the order of a model; what is known of a parameter stays."""
+    known = {id(site.param): (site, match) for site, match in optimizer.assigned if site.param is not None}
+    now = [known.pop(id(site.param), (site, match)) for site, match in assigned]
+    without = [] if whole else [entry for entry in optimizer.assigned if entry[0].param is None]
+    optimizer.assigned = [*known.values(), *without, *now]
 
 
 class _Old(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from inspect import isroutine
 from typing import Any, cast
@@ -15,14 +15,13 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 
 from neon.arguments import clip_bound, flag, non_negative
 from neon.engine.checks import check_capturable
-from neon.engine.options import GUARD
+from neon.engine.options import GUARD, SCALE
 from neon.engine.settings import Reach, Settings
 from neon.engine.uncompiled import Method, uncompiled
 from neon.messages import listed, shortened
-from neon.optimizers.assignment import Match, table
 from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.schedules import Schedule, is_constant, rate
-from neon.optimizers.sites import Site
+from neon.optimizers.table import table
 from neon.optimizers.values import check_names
 from neon.torch import exact_steps, overrides
 from neon.torch import layers as by_layer
@@ -34,12 +33,13 @@ from neon.torch.averages import (
     loaded_aside,
     with_trained_weights,
 )
-from neon.torch.checkpoint import check_held, named_parameters, taken_up
+from neon.torch.checkpoint import check_held, taken_up
 from neon.torch.in_backward import BackwardStepper, refuse_replicas
 from neon.torch.observed import is_asked_by_a_wrapper, observed
-from neon.torch.refusals import check_group, check_leaf, check_options
+from neon.torch.refusals import check_group, check_leaf, check_options, check_scale
 from neon.torch.sharding import Partition
 from neon.torch.stepper import GroupStepper
+from neon.torch.table import rows_of
 from neon.torch.targets import check_added, check_groups, name_alike, target_groups
 from neon.torch.watched import Watched, plain
 
@@ -48,15 +48,6 @@ _NOT_KEPT = {"_stepper", "grad_scale", "found_inf"}
 _NOT_KEPT |= {f"_optimizer_{kind}_hooks" for kind in (
     "step_pre", "step_post", "state_dict_pre", "state_dict_post", "load_state_dict_pre", "load_state_dict_post",
 )}  # fmt: skip
-
-
-def _tensors(state: Mapping[str, Any]) -> Iterator[Tensor]:
-    """The tensors of a state, those of the dicts in it too."""
-    for value in state.values():
-        if isinstance(value, Mapping):
-            yield from _tensors(value)
-        elif isinstance(value, Tensor):
-            yield value
 
 
 def _untraced(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -161,6 +152,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         for leaf, _ in self._leaves.values():
             defaults = {**leaf.group(), **defaults}
         del defaults["epoch"]  # no argument of any class; each group has its own
+        defaults.pop(SCALE, None)  # torch would give it to groups whose rule has no rate
         super().__init__(groups, defaults)
         check_groups(self.param_groups)
         self._stepper = self._new_stepper()
@@ -189,6 +181,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
             )
         check_names(param_group)
         leaf, norms = self._leaves[key]
+        check_scale(key, leaf, param_group)
         for name, value in leaf.group().items():
             param_group.setdefault(name, value)
         param_group.setdefault(overrides.KEY, overrides.NONE)
@@ -267,19 +260,21 @@ class AttachedOptimizer(torch.optim.Optimizer):
 
         `layers` is a key as in a mapping: a name, a pattern, or a class. Layers keep what is set for them:
         a scheduler that writes the rate of their group does not reach them, and `unset` gives it back.
-        Kept in checkpoints. Raises `ValueError` for values, and layers, that there are not.
+        `lr_scale` multiplies the rate, also one that a scheduler writes: `set("lr_scale", 0.65, layers="blocks.0")`.
+        Kept in checkpoints; layers that are added later go by their group. Raises `ValueError` for values, and
+        layers, that there are not.
         """
-        by_layer.check_name(self, name)
+        key = by_layer.key_of(self, name)
         if layers is None:
-            by_layer.set_everywhere(self, name, value)
+            by_layer.set_everywhere(self, key, value)
         else:
-            by_layer.set_for_layers(self, layers, name, value)
+            by_layer.set_for_layers(self, layers, key, value)
 
     @_on_itself
     def unset(self, name: str, layers: str) -> None:
         """Let layers go by the value of their group again."""
-        by_layer.check_name(self, name)
-        by_layer.override(self, layers, lambda own: {k: v for k, v in own.items() if k != name})
+        key = by_layer.key_of(self, name)
+        by_layer.override(self, layers, lambda own: {k: v for k, v in own.items() if k != key})
 
     @_on_itself
     def freeze(self, layers: str) -> None:
@@ -416,17 +411,13 @@ class AttachedOptimizer(torch.optim.Optimizer):
         if self.aside is not None and not self.aside.standing:
             give_back(self, self.aside)
 
+    def table(self, *, full: bool = False) -> str:
+        """What each layer goes by, as text: optimizer, size, bytes of state, key, rate, decay, what is set for it.
+
+        The rate is the one that the layer steps by, times its `lr_scale`. Layers that are alike and numbered one
+        after another are one row, as in `print(optimizer)`, unless `full`.
+        """
+        return table(rows_of(self, full=full), full=full)
+
     def __repr__(self) -> str:
-        sizes = {
-            id(param): sum(tensor.numel() * tensor.element_size() for tensor in _tensors(state))
-            for param, state in self.state.items()
-            if isinstance(state, Mapping)
-        }
-        known = {id(site.param) for site, _ in self.assigned}
-        added = [
-            (Site(name, "Parameter", (), (), param), Match((), self._leaves[group["optimizer"]][0]))
-            for group in self.param_groups
-            for name, param in named_parameters(group)
-            if id(param) not in known
-        ]
-        return table([*self.assigned, *added], sizes)
+        return self.table()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from neon.engine.options import SCALE
 from neon.optimizers.optimizer import Optimizer
 from neon.torch.messages import shortened, shown
 
@@ -42,6 +43,15 @@ def check_leaf(key: str, leaf: Optimizer) -> None:
             f"{shortened(type(leaf).__name__)} ({shortened(key)}) has an optimize() of its own: it works on layer "
             "lists, by optimize(layer_list, epoch). To attach it, write it as a rule: a static method "
             "rule(w, g, *states, *, lr)."
+        )
+
+
+def check_scale(key: str, leaf: Optimizer, group: Mapping[str, Any]) -> None:
+    """Refuse a multiplier of a rate that there is not."""
+    if SCALE in group and SCALE not in leaf.group():
+        raise ValueError(
+            f"{type(leaf).__name__} ({key}) has no lr for {SCALE} to multiply. Received: {SCALE}={group[SCALE]!r}. "
+            "Leave it out."
         )
 
 
