@@ -16,6 +16,8 @@ import torch
 from torch.optim import lr_scheduler
 
 import neon.optimizers as neon_optim
+import neon.torch
+from neon.engine import use_backend
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -276,3 +278,35 @@ def test_one_cycle_moves_the_momentum_of_a_velocity_that_holds_the_rate() -> Non
         scheduler.step()
     assert len(seen) > STEPS // 2
     np.testing.assert_allclose(p.detach().numpy(), expected[0], rtol=1e-12)
+
+
+LARGE: dict[str, tuple[str, dict[str, Any]]] = {
+    "Adam": ("Adam", {"lr": 0.1}),
+    "AMSGrad": ("Adam", {"lr": 0.1, "amsgrad": True}),
+    "AdamW": ("AdamW", {"lr": 0.1}),
+    "RMSprop": ("RMSprop", {"lr": 0.1}),
+    "RMSprop with momentum": ("RMSprop", {"lr": 0.1, "momentum": 0.5}),
+    "Adadelta": ("Adadelta", {"rho": 0.999}),
+}
+
+
+@pytest.mark.parametrize("backend", ["eager", "numba"])
+@pytest.mark.parametrize("case", LARGE)
+def test_a_large_gradient_is_finite_where_it_is_torch_s(case: str, backend: str) -> None:
+    """In float32 the square of 1e20 is infinite; times one less the decay before that, it is not. Of 1e30 it is."""
+    name, values = LARGE[case]
+    ends = []
+    for library in (torch.optim, neon.torch):
+        weight = torch.nn.Parameter(torch.zeros(4))
+        with use_backend(backend):
+            optimizer = getattr(library, name)([weight], **values)
+            for gradient in ([1e20, -3e19, 1e30, 1.0], [1.0] * 4, [1.0] * 4):
+                weight.grad = torch.tensor(gradient)
+                optimizer.step()
+        state = optimizer.state[weight]
+        ends.append([weight.detach(), state["square_avg" if "square_avg" in state else "exp_avg_sq"]])
+    assert ends[0][1].isfinite().tolist() == [True, True, False, True]
+    # Adadelta's ratio under the root is then a denormal number, of few digits.
+    tolerance = 5e-3 if case == "Adadelta" else 1e-6
+    for ours, theirs in zip(ends[1], ends[0], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=1e-12, equal_nan=True)
