@@ -35,7 +35,8 @@ def param_entry(parameter: Tensor) -> Entry:
 
 def _record(parameter: Tensor) -> tuple[Tensor | None, list[Tensor]]:
     """The alias of a parameter, None while it is lazy and has no memory, and its list of states."""
-    alias, states = _records.get(parameter, (None, []))
+    record = _records.get(parameter)
+    alias, states = (None, []) if record is None else record
     if is_lazy(parameter):  # its layer has not seen a batch
         alias = None
     elif alias is not None and _same_memory(alias, parameter):
@@ -62,9 +63,9 @@ def is_plain(tensor: Tensor) -> bool:
 
 def memory(tensor: Tensor) -> Hashable:
     """What views of one tensor have in common: the memory where that is known, else the object itself."""
-    if not is_plain(tensor) or tensor.numel() == 0:
-        return id(tensor)
-    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device
+    if type(tensor) in _PLAIN and tensor.layout is torch.strided and (place := address(tensor)) and tensor.numel():
+        return place, tensor.shape, tensor.stride(), tensor.dtype, tensor.device
+    return id(tensor)
 
 
 def joined(entries: list[Entry]) -> Entry:
