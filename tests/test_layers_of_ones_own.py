@@ -334,3 +334,11 @@ def test_what_get_params_gives_is_named_by_type(given: Any, words: str, name: st
         assert "get_params() of Conv 'c" in str(caught.value)
         assert len(str(caught.value)) < 500
         assert "1." not in str(caught.value)
+
+
+def test_states_that_are_no_tensors_are_named_by_type() -> None:
+    layer = Layer(torch.ones(900), torch.ones(900))
+    layer.states = [np.ones(900)]  # type: ignore[list-item]
+    with pytest.raises(TypeError, match=r"must be a tensor\. Received: numpy\.ndarray") as caught:
+        RMSProp().optimize([layer], 0)
+    assert len(str(caught.value)) < 500

@@ -25,9 +25,18 @@ def checkpointed(net: nn.Sequential) -> nn.Module:
     return nn.Sequential(*(checkpoint_wrapper(layer) for layer in net))
 
 
+def distributed(net: nn.Module) -> nn.Module:
+    """DistributedDataParallel without the processes that its constructor wants."""
+    wrapped = object.__new__(nn.parallel.DistributedDataParallel)
+    nn.Module.__init__(wrapped)
+    wrapped.module = net
+    return wrapped
+
+
 WRAPPERS: dict[str, Callable[[Any], Any]] = {
     "compiled": lambda net: torch.compile(net, backend="eager"),
     "data parallel": nn.DataParallel,
+    "distributed data parallel": distributed,
     "checkpointed": checkpoint_wrapper,
     "layers checkpointed": checkpointed,
     "compiled, data parallel": lambda net: nn.DataParallel(torch.compile(net, backend="eager")),  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from neon.engine.blocks import BLOCK_CODECS
 from neon.engine.codecs import CODECS
 from neon.engine.memory import address, overlaps_itself
 from neon.engine.storage import scale_shape
+from neon.messages import kind_of
 
 if TYPE_CHECKING:
     from neon.engine.settings import Item
@@ -49,9 +50,7 @@ def check_states(item: Item) -> None:
     param = item.param
     for state in item.states:
         if not isinstance(state, Tensor):
-            raise TypeError(
-                f"A state of parameter {item.name!r} must be a tensor. Received: {state!r}, a {type(state).__name__}."
-            )
+            raise TypeError(f"A state of parameter {item.name!r} must be a tensor. Received: {kind_of(state)}.")
         if state.shape != param.shape or state.device != param.device or state.dtype not in {*CODECS, *BLOCK_CODECS}:
             raise ValueError(
                 f"A state of parameter {item.name!r} has shape {tuple(state.shape)}, dtype {state.dtype}, device "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
+from functools import lru_cache
 from typing import Any
 
 from neon.optimizers.assignment import Match
@@ -48,6 +49,7 @@ def _part(layer: Any, entries: list[Entry]) -> Any:
     return part
 
 
+@lru_cache(maxsize=64)
 def _part_of_class(kind: type) -> type:
     """A class of that name, below it, whose objects have what another object of the class has, but for `get_params`."""
 

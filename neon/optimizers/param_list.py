@@ -63,9 +63,9 @@ def is_plain(tensor: Tensor) -> bool:
 
 def memory(tensor: Tensor) -> Hashable:
     """What views of one tensor have in common: the memory where that is known, else the object itself."""
-    if not is_plain(tensor) or tensor.numel() == 0:
-        return id(tensor)
-    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device
+    if type(tensor) in _PLAIN and tensor.layout is torch.strided and (place := address(tensor)) and tensor.numel():
+        return place, tensor.shape, tensor.stride(), tensor.dtype, tensor.device
+    return id(tensor)
 
 
 def joined(entries: list[Entry]) -> Entry:
