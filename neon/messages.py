@@ -19,20 +19,25 @@ def listed(names: Iterable[str], room: int = 160) -> str:
     'layers.0, layers.1, ... (100 in all)'
     """
     names = [shortened(name) for name in names]
-    shown: list[str] = []
+    few: list[str] = []
     for name in names:
         room -= len(name) + 2
-        if shown and room < -2:
+        if few and room < -2:
             break
-        shown.append(name)
-    more = f", ... ({len(names)} in all)" if len(shown) < len(names) else ""
-    return (", ".join(shown) or "none") + more
+        few.append(name)
+    more = f", ... ({len(names)} in all)" if len(few) < len(names) else ""
+    return (", ".join(few) or "none") + more
 
 
 def shortened(text: str, most: int = _LONGEST_NAME) -> str:
     """The text, or its beginning and its end where it is longer than `most`."""
     half = (most - 3) // 2
     return text if len(text) <= most else f"{text[:half]}...{text[-half:]}"
+
+
+def shown(value: Any, most: int = 80) -> str:
+    """What `repr` gives, shortened."""
+    return shortened(repr(value), most)
 
 
 def kind_of(value: Any) -> str:

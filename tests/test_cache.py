@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from weakref import WeakKeyDictionary
@@ -84,6 +85,21 @@ def test_kernels_are_readable_files(cache: Path) -> None:
     for word in ("square_avg", "alpha", "eps", "lr", "sqrt"):
         assert word in text
     assert {path.suffix for path in cache.rglob("*") if path.is_file()} == {".py", ".o"}
+
+
+def test_what_killed_processes_have_left_is_cleared_when_a_kernel_is_compiled(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, written = (only(cache, ".py").with_name(f"tmp{name}.tmp") for name in ("old", "new"))
+    for path in (left, written):
+        path.write_bytes(b"half")
+    os.utime(left, (time.time() - 3600,) * 2)
+    assert_right(again(monkeypatch))
+    assert left.exists()
+    only(cache, ".o").unlink()
+    assert_right(again(monkeypatch))
+    assert not left.exists()
+    assert written.exists()  # somebody may be writing it
 
 
 def test_what_is_there_is_not_compiled_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

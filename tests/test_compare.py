@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -20,6 +21,7 @@ from torch import nn
 
 from neon.compare import Comparison, Result, Settings, Task, parse_optimizer
 from neon.compare.report import result_table
+from neon.compare.store import require_writable
 from neon.torch.optimizer import AttachedOptimizer
 from neon.whole_files import write_atomically
 
@@ -168,6 +170,20 @@ def test_a_failed_write_leaves_the_previous_file(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_atomically(path, fail)
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("kept.json", "before")]
+
+
+def test_what_a_killed_process_has_left_is_cleared(tmp_path: Path) -> None:
+    """When the same file is written again, or the folder is used again; not what somebody may still be writing."""
+    names = ("kept.json", "kept.json", "other.pt")
+    old, new, other = (tmp_path / f".{name}.{place}.unfinished" for place, name in enumerate(names))
+    for path in (old, new, other):
+        path.write_text("half")
+    for path in (old, other):
+        os.utime(path, (time.time() - 3600,) * 2)
+    write_atomically(tmp_path / "kept.json", lambda file: file.write(b"whole"))
+    assert {*tmp_path.iterdir()} == {tmp_path / "kept.json", new, other}
+    require_writable(tmp_path)
+    assert {*tmp_path.iterdir()} == {tmp_path / "kept.json", new}
 
 
 @pytest.mark.parametrize(

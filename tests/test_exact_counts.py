@@ -135,7 +135,7 @@ def frozen_for_a_while(run: Run, make: str) -> Run:
     return run
 
 
-DISTURBANCES = {
+DISTURBANCES: dict[str, Callable[..., Run]] = {
     "file": from_file,
     "distributed checkpoint": through_distributed_checkpoints,
     "flat distributed checkpoint": lambda run, make: through_distributed_checkpoints(run, make, flat=True),

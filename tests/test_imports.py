@@ -14,7 +14,7 @@ import neon
 ROOT = Path(neon.__file__).parent
 # From the bottom up; a room may import those above it in this list, and itself. What stands in one line is one floor.
 FLOORS = [
-    ["messages"],
+    ["messages", "whole_files"],
     ["arguments"],
     ["backends"],
     ["engine"],
@@ -117,7 +117,7 @@ def test_floors_of_several_rooms_have_no_circles() -> None:
 
 
 def test_the_bottom_imports_nothing_of_neon() -> None:
-    bottom = [item for item in all_imports() if item.file in ("messages.py", "__init__.py")]
+    bottom = [item for item in all_imports() if item.file in ("messages.py", "whole_files.py", "__init__.py")]
     assert bottom == []
 
 

@@ -20,6 +20,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import neon
+import neon.torch
 from neon.engine import threads
 from neon.optimizers import Optimizer
 
@@ -164,6 +165,84 @@ def test_training_in_the_workers_of_a_data_loader(method: str) -> None:
     expected = [[1, digest(adam(), seed)] for seed in range(2)]
     loader = DataLoader(Digests(), batch_size=None, num_workers=1, multiprocessing_context=method, timeout=60)
     assert list(loader) == expected
+
+
+# -- counts in shared memory -----------------------------------------------------------------------
+
+
+def three_steps(weight: nn.Parameter, optimizer: Any) -> None:
+    torch.set_num_threads(1)
+    for _ in range(3):
+        weight.grad = torch.ones(4)
+        optimizer.step()
+
+
+Shared = dict[str, Callable[[Any], Any]]
+SHARED: Shared = {
+    "Adagrad": lambda of: of.Adagrad,
+    "Adam": lambda of: of.Adam,
+    "RMSprop": lambda of: of.RMSprop,
+}
+
+
+def in_new_processes(number: int, method: str, *arguments: Any) -> None:
+    context = torch.multiprocessing.get_context(method)
+    for _ in range(number):
+        process = context.Process(target=three_steps, args=arguments)
+        process.start()
+        process.join(60)
+        assert process.exitcode == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "method"), [("Adagrad", "spawn"), *(pytest.param(name, "fork", marks=needs_fork) for name in SHARED)]
+)
+def test_processes_share_counts(name: str, method: str) -> None:
+    """One after the other, and the parent among them, by turns: what each counts the others go by."""
+    ends = []
+    for module in (torch.optim, neon.torch):
+        weight = nn.Parameter(torch.ones(4))
+        options = {"lr_decay": 1.0} if name == "Adagrad" else {}
+        optimizer: Any = SHARED[name](module)([weight], lr=0.1, **options)
+        three_steps(weight, optimizer)
+        weight.share_memory_()
+        for tensor in optimizer.state[weight].values():
+            tensor.share_memory_()
+        count = optimizer.state[weight]["step"]
+        in_new_processes(1, method, weight, optimizer)
+        three_steps(weight, optimizer)
+        in_new_processes(2, method, weight, optimizer)
+        three_steps(weight, optimizer)
+        assert optimizer.state[weight]["step"] is count
+        assert optimizer.state_dict()["state"][0]["step"] == count == 18
+        ends.append(weight.detach().clone())
+    torch.testing.assert_close(*ends)
+
+
+def test_a_spawned_process_goes_on_with_the_counts_it_is_given() -> None:
+    weight = nn.Parameter(torch.ones(4))
+    weight.share_memory_()
+    optimizer = neon.torch.Adagrad([weight], lr=0.1, lr_decay=1.0)
+    optimizer.share_memory()
+    in_new_processes(2, "spawn", weight, optimizer)
+    assert optimizer.state[weight]["step"] == 6
+
+
+@needs_fork
+def test_processes_count_at_the_same_time() -> None:
+    """None stands still or goes by another's number: an update may be lost, as torch's may."""
+    weight = nn.Parameter(torch.zeros(4))
+    weight.share_memory_()
+    optimizer = neon.torch.SGD([weight], lr=1.0)
+    optimizer.state[weight] = {"step": torch.zeros(()).share_memory_()}
+    context = torch.multiprocessing.get_context("fork")
+    running = [context.Process(target=three_steps, args=(weight, optimizer)) for _ in range(2)]
+    for process in running:
+        process.start()
+    for process in running:
+        process.join(60)
+        assert process.exitcode == 0
+    assert 3 <= optimizer.state[weight]["step"] <= 6
 
 
 # All is loaded and torch's team is formed, then threads are counted: a step on another team would start some.

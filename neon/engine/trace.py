@@ -130,8 +130,8 @@ def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) ->
     loads = {tensor: load(tensor) for tensor in ("w", "g", *form.states)}
     gradient = options.before(loads["w"], loads["g"], chosen)
     symbols = {key: _symbol(key, value) for key, value in arguments.items()}
-    if "lr" in symbols:
-        symbols["lr"] = options.rate(symbols["lr"], chosen)
+    if isinstance(lr := symbols.get("lr"), Symbol):
+        symbols["lr"] = Symbol(options.rate(lr.node, chosen))
     states = [Symbol(loads[state]) for state in form.states]
     result = rule(Symbol(loads["w"]), Symbol(gradient), *states, **symbols)
     results = result if isinstance(result, tuple) else (result,)

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from neon.engine.options import AVERAGE
 from neon.engine.trace import signature
+from neon.messages import shortened, shown
 from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.wrappers import bare, bare_names
 from neon.torch import exact_steps
-from neon.torch.messages import and_more, refuse, shortened, shown, some
+from neon.torch.differences import and_more, refuse, some
 from neon.torch.overrides import AVERAGED, KEY, NONE, as_text, overrides_of
 from neon.torch.saved_states import BESIDE, TRAINED, copied, wrong_beside, wrong_count, wrong_state
 

@@ -1,4 +1,4 @@
-"""What torch runs around a step, its hooks and its profiler, run once."""
+"""What torch does around a step, done once: its hooks, its profiler, its loss scales."""
 
 from __future__ import annotations
 
@@ -34,7 +34,11 @@ def observed(step: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def is_asked_by_a_wrapper() -> bool:
-    """Whether an attribute of an optimizer is read for one of the same name of an object that wraps it."""
-    asker = sys._getframe(2).f_code.co_name
-    return asker in ("__getattr__", "__getattribute__", sys._getframe(1).f_code.co_name)
+class UnlessWrapped:
+    """An attribute that is True, but False where a wrapper reads it for one of the same name of its own."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._askers = ("__getattr__", "__getattribute__", name)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> bool:
+        return sys._getframe(1).f_code.co_name not in self._askers

@@ -35,7 +35,7 @@ from neon.torch.averages import (
 )
 from neon.torch.checkpoint import check_held, taken_up
 from neon.torch.in_backward import BackwardStepper, refuse_replicas
-from neon.torch.observed import is_asked_by_a_wrapper, observed
+from neon.torch.observed import UnlessWrapped, observed
 from neon.torch.refusals import check_group, check_leaf, check_options, check_scale
 from neon.torch.sharding import Partition
 from neon.torch.stepper import GroupStepper
@@ -106,13 +106,9 @@ class AttachedOptimizer(torch.optim.Optimizer):
 
     profile_hook_step = staticmethod(observed)  # type: ignore[assignment]
 
-    @property
-    def _step_supports_amp_scaling(self) -> bool:
-        """Whether torch.amp.GradScaler can leave unscaling to `step`, for which it sets grad_scale and found_inf.
-
-        Not through a wrapper that hands on what it does not have: there they would be the wrapper's.
-        """
-        return not is_asked_by_a_wrapper()
+    # torch.amp.GradScaler then leaves unscaling to `step`: it sets grad_scale and found_inf before. Through a wrapper
+    # that hands on what it does not have, they would be set on the wrapper.
+    _step_supports_amp_scaling = UnlessWrapped()
 
     @uncompiled
     def __init__(

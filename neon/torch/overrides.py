@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from neon.torch.messages import shown
+from neon.messages import shown
 
 KEY = "overrides"
 NONE = "{}"

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from neon.engine.options import SCALE
+from neon.messages import shortened, shown
 from neon.optimizers.optimizer import Optimizer
-from neon.torch.messages import shortened, shown
 
 if TYPE_CHECKING:
     from neon.torch.optimizer import AttachedOptimizer

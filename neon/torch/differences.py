@@ -1,4 +1,4 @@
-"""Messages of bounded length, however many parameters and groups there are and however long their names."""
+"""Differences between a checkpoint and an optimizer, in few words however many there are."""
 
 from __future__ import annotations
 
@@ -6,19 +6,9 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
+from neon.messages import shortened, shown
+
 _LINES, _LINE, _NAME, _NAMES = 250, 190, 40, 3  # characters of all differences, of one, of a name; names shown
-
-
-def shortened(value: Any, width: int = 120) -> str:
-    """The value as text; of a long one the beginning and the end."""
-    text = str(value)
-    half = (width - 5) // 2
-    return text if len(text) <= width else f"{text[:half]} ... {text[-half:]}"
-
-
-def shown(value: Any, width: int = 80) -> str:
-    """What `repr` gives, shortened."""
-    return shortened(repr(value), width)
 
 
 def some(names: Iterable[Any], others: Iterable[str] = ()) -> str:
