@@ -155,7 +155,8 @@ class GroupStepper:
             return None
         if changed:
             self._sort(optimizer)
-        same = same_objects([*chain.from_iterable(self._lists)], self._every)
+        listed = self._lists[0] if len(self._lists) == 1 else [*chain.from_iterable(self._lists)]
+        same = same_objects(listed, self._every)
         if same and self._sharded:
             same = same_objects([*map(local, self._params)], plan.params)
         return bool(changed) if same else None
