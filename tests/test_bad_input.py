@@ -376,7 +376,7 @@ TENSORS: dict[str, tuple[Any, Any, list[Any], type[Exception], str]] = {
         ValueError,
         "state of.*last.*int32",
     ),
-    "states that are no tensors": (torch.ones(3), torch.ones(3), [0.0, 0.0], TypeError, "state of.*last.*float"),
+    "states that are no tensors": (torch.ones(3), torch.ones(3), [0.0, 0.0], TypeError, "state of.*last.*must be a tensor. Received: 0.0"),
     "one tensor as two states": (torch.ones(3), torch.ones(3), [torch.zeros(3)] * 2, ValueError, "state.*last"),
     "a gradient on no device": (torch.ones(3), torch.ones(3, device="meta"), [], ValueError, "last.*meta"),
 }

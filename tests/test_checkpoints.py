@@ -869,7 +869,7 @@ REFUSED: dict[str, Refusal] = {
     "a very long value": (
         changed("state", 0, step="1" * 5000),
         one,
-        r"w: step is '1{10,} \.\.\. .*must be a number of steps",
+        r"w: step is '1{10,}\.\.\.1+.*must be a number of steps",
     ),
     "a norm more": (
         lambda: mapped("default", "v", 1.0),
