@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
+from neon.arguments import plain, shown
 from neon.engine import options
 from neon.engine.graph import Node, const, load, scalar, walk
 
@@ -98,7 +99,7 @@ _programs: dict[tuple[Any, ...], Program] = {}
 def trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) -> Program:
     """The program of a rule under these options; traced once for each set of fixed arguments."""
     names = signature(rule).keywords
-    arguments = {name: value for name, value in arguments.items() if name in names}
+    arguments = {name: plain(value) for name, value in arguments.items() if name in names}
     key = (rule, tuple(arguments), fixed([*arguments.values()]), chosen)
     found = _programs.get(key)
     return found if found is not None else _programs.setdefault(key, _trace(rule, arguments, chosen))
@@ -123,7 +124,7 @@ def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) ->
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             value = const(value)
         if not isinstance(value, Node) or value.kind != "float":
-            raise TypeError(f"The rule {name} must return an expression for {tensor!r}; it returned {value!r}.")
+            raise TypeError(f"The rule {name} must return an expression for {tensor!r}; it returned {shown(value)}.")
         outputs[tensor] = value
     outputs["w"] = options.after(outputs["w"], chosen)
     kept: dict[str, float | None] = {**form.states}

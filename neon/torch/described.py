@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any, TypedDict
 
 import torch
+from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from neon.arguments import PARAMETER, listed, plain, received
 from neon.engine.settings import Settings
 from neon.engine.trace import Rule
 from neon.optimizers.adadelta import adadelta
@@ -15,7 +17,8 @@ from neon.optimizers.adam import adam, adamw
 from neon.optimizers.gradient_descent import gradient_descent
 from neon.optimizers.lion import lion
 from neon.optimizers.optimizer import Optimizer
-from neon.optimizers.values import check_torch_values, check_values
+from neon.optimizers.options import NamedOptions
+from neon.optimizers.values import check_torch_values, check_values, other_word
 from neon.torch import rules
 from neon.torch.optimizer import AttachedOptimizer
 
@@ -25,6 +28,9 @@ class TorchRule(Optimizer):
 
     `rule` is the one with the most states; `select_rule` gives the one that a group's values ask for.
     """
+
+    def __init__(self, *, state_dtype: Any = PARAMETER, **arguments: Any) -> None:
+        super().__init__(state_dtype=state_dtype, **arguments)
 
     def _checked(self, given: dict[str, Any]) -> dict[str, Any]:
         check_values(given, custom=True)
@@ -89,6 +95,14 @@ class LionRule(TorchRule):
     rule = staticmethod(lion)
 
 
+def two_betas(betas: Any) -> tuple[Any, Any]:
+    """β₁ and β₂ as a group keeps them."""
+    found = plain(betas)
+    if not isinstance(found, (tuple, list)) or len(found) != 2:
+        raise TypeError(f"betas must be two numbers, such as (0.9, 0.999). {received('betas', betas)}")
+    return tuple(beta.squeeze() if isinstance(beta, Tensor) else beta for beta in found)
+
+
 # -- the optimizer ---------------------------------------------------------------------------------
 
 
@@ -125,7 +139,9 @@ class DropIn(AttachedOptimizer):
 
     Arguments, defaults, formulas, states and the values of groups are torch's: checkpoints load both ways.
     `foreach` and `fused` choose among torch's implementations and are taken without effect. Further
-    keyword arguments are `Options`.
+    keyword arguments are `Options`. States take the memory of torch's: of parameters of 16 bits they are bfloat16,
+    rounded at random (of float16 too, in whose range a mean of squares would vanish), but of fewer than 4096
+    elements float32. `state_dtype="float32"` asks for more.
 
     Raises what torch's class raises for the same arguments, `ValueError` for `differentiable=True`, NaN,
     infinities, and `capturable=True` on devices whose steps no graph can hold, and `TypeError` for flags that
@@ -133,13 +149,16 @@ class DropIn(AttachedOptimizer):
     """
 
     rule: type[TorchRule]
+    __signature__ = NamedOptions(TorchRule)
 
     def __init__(self, params: ParamsT, arguments: dict[str, Any], options: Options) -> None:
         name = type(self).__name__
+        arguments = {argument: plain(value) for argument, value in arguments.items()}
         given: dict[str, Any] = dict(options)
         if unknown := [option for option in given if option not in GraphOptions.__annotations__]:
-            known = ", ".join(dict.fromkeys(["params", *arguments, *GraphOptions.__annotations__]))
-            raise TypeError(f"{name} has no argument {unknown[0]!r}. Its arguments: {known}.")
+            known = dict.fromkeys(["params", *arguments, *GraphOptions.__annotations__])
+            word = other_word(unknown[0], known)
+            raise TypeError(f"{name} has no argument {unknown[0]!r}.{word} Its arguments: {listed(known)}.")
         if arguments.get("fused"):
             for flag in ("differentiable", "foreach"):
                 if arguments[flag]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from neon.arguments import state_format
+from neon.arguments import plain, state_format
 from neon.optimizers.assignment import DEFAULT, Match, assign, matching_keys
 from neon.optimizers.sites import Site, module_sites, named_sites
 from neon.torch.checkpoint import has_names, named_parameters
@@ -35,6 +35,7 @@ def check_name(optimizer: AttachedOptimizer, name: str) -> None:
 
 def set_everywhere(optimizer: AttachedOptimizer, name: str, value: Any) -> None:
     """Set a value of every group that has it; of a rate with a schedule, the one that it starts from."""
+    value = plain(value)
     groups = [group for group in optimizer.param_groups if name in group]
     for group in groups:
         optimizer.settings(ChainMap({name: value}, group))  # refuses values by name, before any is set
@@ -58,7 +59,7 @@ def set_for_layers(optimizer: AttachedOptimizer, layers: str, name: str, value: 
 
 def _kept(value: Any) -> Any:
     """A value as layers keep it: with numbers in the place of tensors, whose changes nobody would notice."""
-    if isinstance(value, (tuple, list)):
+    if isinstance(value := plain(value), (tuple, list)):
         return tuple(map(_kept, value))
     return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from neon.arguments import clip_bound, flag, non_negative
+from neon.arguments import clip_bound, epoch_number, flag, plain
 from neon.engine.checks import check_capturable
 from neon.engine.options import GUARD
 from neon.engine.settings import Reach, Settings
@@ -29,7 +29,7 @@ from neon.torch import overrides
 from neon.torch.averages import averages_in_place
 from neon.torch.checkpoint import mapped, named_parameters, taken_up
 from neon.torch.in_backward import BackwardStepper, refuse_replicas
-from neon.torch.refusals import check_group, check_leaf, check_options
+from neon.torch.refusals import check_group, check_leaf, check_options, check_sizes
 from neon.torch.sharding import Partition
 from neon.torch.stepper import GroupStepper
 from neon.torch.targets import target_groups
@@ -143,6 +143,8 @@ class AttachedOptimizer(torch.optim.Optimizer):
         """
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group must be a dict. Received: {type(param_group).__name__}.")
+        for name, value in param_group.items():
+            param_group[name] = value if name in ("params", "param_names") else plain(value)
         key = param_group.setdefault("optimizer", self.description.default_key)
         if key not in self._leaves:
             raise ValueError(
@@ -166,15 +168,17 @@ class AttachedOptimizer(torch.optim.Optimizer):
         self.settings(param_group)  # refuses values by name
         _untraced(torch.optim.Optimizer.add_param_group)(self, param_group)
         self.apply_schedule(self.param_groups[-1])
+        if self.in_backward:
+            check_sizes(self.param_groups[-1]["params"], "in_backward=True")
         self._stepper.watch(self)
 
     @uncompiled
-    def set_epoch(self, epoch: int) -> None:
+    def set_epoch(self, epoch: float) -> None:
         """Tell schedules that are counted in epochs, and rules that ask for it, the epoch, from 0.
 
         The learning rate of a group without a schedule is left alone, to torch's schedulers.
         """
-        non_negative("epoch", epoch)
+        epoch = epoch_number(epoch)
         for group in self.param_groups:
             group["epoch"] = epoch
             self.apply_schedule(group)
@@ -318,11 +322,12 @@ class AttachedOptimizer(torch.optim.Optimizer):
 
     @uncompiled
     def state_dict(self) -> dict[str, Any]:
-        """Groups and states, as torch's own optimizers give them."""
+        """Groups and states, as torch's own optimizers give them; numpy's numbers in groups become Python's."""
         self._stepper.close(self)
         packed = _untraced(torch.optim.Optimizer.state_dict)(self)
         states = {key: mapped(lambda value: value, state) for key, state in packed["state"].items()}  # plain dicts
-        return packed | {"state": states}
+        groups = [{key: plain(value) for key, value in group.items()} for group in packed["param_groups"]]
+        return packed | {"state": states, "param_groups": groups}
 
     @uncompiled
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -334,6 +339,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         for hook in self._optimizer_load_state_dict_pre_hooks.values():
             replaced = hook(self, state_dict)
             state_dict = state_dict if replaced is None else replaced
+        check_sizes((param for group in self.param_groups for param in group["params"]), "load_state_dict")
         self.__setstate__(taken_up(self, state_dict))
         for hook in self._optimizer_load_state_dict_post_hooks.values():
             hook(self)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from neon.optimizers.optimizer import Optimizer
 
@@ -41,6 +44,15 @@ def check_leaf(key: str, leaf: Optimizer) -> None:
             f"{type(leaf).__name__} ({key}) has an optimize() of its own: it works on layer lists, by "
             "optimize(layer_list, epoch). To attach it, write it as a rule: a static method "
             "rule(w, g, *states, *, lr)."
+        )
+
+
+def check_sizes(params: Iterable[Tensor], what: str) -> None:
+    """Refuse parameters that learn their size in the first forward pass, for what needs to know it."""
+    if any(map(is_lazy, params)):
+        raise ValueError(
+            f"{what} needs the sizes of parameters, and some have none yet: their layers infer the number of inputs "
+            "from the first batch. Run one forward pass before."
         )
 
 
