@@ -45,7 +45,7 @@ class _Short(reprlib.Repr):
 
     def __init__(self) -> None:
         super().__init__()
-        self.maxstring = self.maxother = self.maxlong = 120
+        self.maxstring = self.maxother = self.maxlong = _LINE
         self.maxlevel = 3
 
     def repr1(self, x: Any, level: int) -> str:
@@ -55,14 +55,15 @@ class _Short(reprlib.Repr):
         return super().repr1(x, level)
 
 
-_ROOM = 300  # characters
+_ROOM, _LINE = 300, 120  # characters of a list of names, of a value
 _FEW = 4  # numbers in an array that is shown itself
 _short = _Short()
 
 
 def shown(value: Any) -> str:
     """The value as errors show it: in a line, however large it is."""
-    return _short.repr(value)
+    text = _short.repr(value)
+    return text if len(text) <= _LINE else f"{text[:_LINE]}..."
 
 
 def listed(names: Iterable[str]) -> str:
@@ -148,7 +149,7 @@ def whole_number(name: str, value: Any, least: int = 0) -> int:
     return found
 
 
-def epoch_number(value: Any) -> int | float:
+def epoch_number(value: Any) -> Any:
     """An epoch: a finite number ≥ 0, whole as it is given."""
     non_negative("epoch", value)
     return plain(value)

@@ -19,7 +19,7 @@ from torch.nn.utils import clip_grad_value_, get_total_norm
 
 import neon.torch
 from neon.torch import SGD, Adagrad, Adam, AdamW, AttachedOptimizer, Lion, RMSprop
-from neon.torch.described import Options
+from neon.torch.described import GraphOptions, Options
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -67,9 +67,11 @@ def test_all_of_them_are_exported() -> None:
 @pytest.mark.parametrize("name", SHARED)
 def test_arguments_are_torchs(name: str) -> None:
     ours = dict(inspect.signature(getattr(neon.torch, name)).parameters)
-    assert ours.pop("options").kind is inspect.Parameter.VAR_KEYWORD
     theirs = inspect.signature(getattr(torch.optim, name)).parameters
-    assert [*ours] == [*theirs]
+    more = [*ours][len(theirs) :]
+    assert [*ours] == [*theirs, *more]
+    assert all(ours[option].kind is inspect.Parameter.KEYWORD_ONLY for option in more)
+    assert {*GraphOptions.__annotations__} <= {*ours} | ({"capturable"} - {*theirs})
     for key, parameter in theirs.items():
         assert (ours[key].kind, ours[key].default) == (parameter.kind, parameter.default), key
 

@@ -30,7 +30,7 @@ from neon.engine.settings import Settings
 from neon.engine.storage import Storage
 from neon.engine.trace import Rule, signature, trace
 from neon.engine.uncompiled import uncompiled
-from neon.optimizers.options import NamedOptions
+from neon.optimizers.options import SUPPLIED, NamedOptions
 from neon.optimizers.schedules import Schedule, is_constant
 from neon.optimizers.values import check_values, other_word
 
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
     from neon.optimizers.assignment import Match, Site
     from neon.optimizers.stepper import LayerStepper
     from neon.torch.optimizer import AttachedOptimizer
-
-# What the engine supplies to a rule that asks for it.
-SUPPLIED = ("step", "epoch")
 
 
 class Optimizer:
@@ -125,7 +122,7 @@ class Optimizer:
         keywords = {k: v for k, v in signature(rule).keywords.items() if k not in SUPPLIED} if rule else {}
         # A class that states its hyper-parameters itself takes them as arguments of its own constructor.
         allowed = keywords if type(self).hyperparameters is Optimizer.hyperparameters else {}
-        given = {name: plain(value) for name, value in given.items()}
+        as_given, given = given, {name: plain(value) for name, value in given.items()}
         for name, value in given.items():
             if name not in allowed:
                 named = inspect.signature(type(self)).parameters.values()
@@ -135,7 +132,9 @@ class Optimizer:
             default = plain(allowed[name])
             is_number = isinstance(default, (int, float)) and not isinstance(default, bool)
             if is_number and not isinstance(value, (int, float)):
-                raise TypeError(f"{name} must be a number, as its default {default!r} is. {received(name, value)}")
+                raise TypeError(
+                    f"{name} must be a number, as its default {default!r} is. {received(name, as_given[name])}"
+                )
         check_values(given, custom=True)
         if self.wdecay and "weight_decay" in allowed:
             raise TypeError(f"The rule of {kind} has a weight_decay of its own: give that in place of wdecay.")

@@ -9,6 +9,8 @@ from typing_extensions import get_type_hints
 
 from neon.optimizers.schedules import Schedule
 
+# What the engine supplies to a rule that asks for it.
+SUPPLIED = ("step", "epoch")
 _Parameter = inspect.Parameter
 
 
@@ -89,8 +91,6 @@ class NamedOptions:
 
 def _hyperparameters(owner: Any) -> list[inspect.Parameter]:
     """The keyword arguments of a class's rule, but what the engine supplies; none where it is no rule."""
-    from neon.optimizers.optimizer import SUPPLIED
-
     try:
         rule = inspect.signature(owner.rule).parameters.values() if owner.rule else ()
     except (TypeError, ValueError):

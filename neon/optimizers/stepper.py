@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from neon.arguments import non_negative
+from neon.arguments import epoch_number
 from neon.engine.checks import check_parameter
 from neon.engine.options import AVERAGE
 from neon.engine.plan import Plan
@@ -22,7 +22,7 @@ from neon.engine.storage import complete
 from neon.optimizers.assignment import Match, assign
 from neon.optimizers.averages import in_place_of, refuse_while_averaged
 from neon.optimizers.param_list import Entry
-from neon.optimizers.schedules import rate
+from neon.optimizers.schedules import counts_steps, rate
 from neon.optimizers.sites import Site, layer_sites
 
 if TYPE_CHECKING:
@@ -32,6 +32,18 @@ if TYPE_CHECKING:
 def update_count(holder: Tensor) -> Tensor:
     """The number of updates that a tensor has had, kept on it as an attribute: it goes where the tensor goes."""
     return getattr(holder, "_neon_step", torch.tensor(0.0))
+
+
+def updates_of(entry: Entry) -> int:
+    """How often a parameter of a layer list has been updated."""
+    (param, _), states = entry
+    return int(update_count(states[0] if states else param))
+
+
+def set_updates(entry: Entry, count: int) -> None:
+    """Have a parameter's updates counted from `count` on."""
+    (param, _), states = entry
+    (states[0] if states else param)._neon_step = torch.tensor(float(count))  # type: ignore[attr-defined]
 
 
 class _Share:
@@ -58,7 +70,7 @@ class LayerStepper:
 
     def step(self, layer_list: Any, epoch: int) -> None:
         """Update every parameter once; what is refused leaves all of them as they were."""
-        non_negative("epoch", epoch)
+        epoch = epoch_number(epoch)
         if self._averaged:
             refuse_while_averaged()
         with self._lock:
@@ -68,7 +80,6 @@ class LayerStepper:
             ours = [entry for entry in gradients if not _by_hand(entry[2])]
             totals = self._step(ours, self._squares(by_hand), epoch)
             self._step_by_hand(by_hand, totals, epoch)
-            self._optimizer.updates += 1
 
     @contextmanager
     def averaged(self, layer_list: Any) -> Iterator[None]:
@@ -98,7 +109,7 @@ class LayerStepper:
         self, ours: Sequence[tuple[int, Site, Match]], elsewhere: dict[int, float], epoch: int
     ) -> Mapping[Any, float]:
         """Update what has a rule; the sums of squares of gradients, by the owner of each norm."""
-        settings = self._settings([match for _, _, match in ours], epoch)
+        settings = self._settings([match for _, _, match in ours], epoch, _updates(ours))
         entries = [site.entry for _, site, _ in ours if site.entry is not None]
         params = [param for (param, _), _ in entries]
         grads = [grad for (_, grad), _ in entries if grad is not None]
@@ -114,7 +125,7 @@ class LayerStepper:
         # Only what is updated by hand asks for the sums, which a device would have to be waited for.
         return {**elsewhere, **plan.totals} if elsewhere else {}
 
-    def _settings(self, matches: Sequence[Match], epoch: int) -> dict[str, Settings]:
+    def _settings(self, matches: Sequence[Match], epoch: int, updates: int) -> dict[str, Settings]:
         """The numbers of this step for each optimizer in use, in dictionaries that the plan keeps reading."""
         settings = {}
         for match in {match.key: match for match in matches}.values():
@@ -122,7 +133,7 @@ class LayerStepper:
             assert leaf is not None
             values = self._values[match.key]
             values.update(leaf.group())
-            values["lr"] = rate(leaf.schedule, values.get("lr", 0.0), epoch, self._optimizer.updates)
+            values["lr"] = rate(leaf.schedule, values.get("lr", 0.0), epoch, updates)
             values["epoch"] = epoch
             values["batch_size"] = self._optimizer.be.bsz
             values["outer_clip_norms"] = tuple(norm.gradient_clip_norm for norm in match.norms)
@@ -196,6 +207,13 @@ class LayerStepper:
             shares[match.optimizer].append(((param, grad if factor == 1 else grad * factor), states))
         for optimizer, entries in shares.items():
             optimizer.optimize([_Share(entries)], epoch)
+
+
+def _updates(ours: Sequence[tuple[int, Site, Match]]) -> int:
+    """How many steps there have been, by the layers, whoever made them; 0 where no schedule counts steps."""
+    if not any(match.optimizer and counts_steps(match.optimizer.schedule) for _, _, match in ours):
+        return 0
+    return max(updates_of(site.entry) for _, site, _ in ours if site.entry is not None)
 
 
 def _averages(entry: Entry, leaf: Optimizer) -> Iterator[tuple[Tensor, Tensor]]:

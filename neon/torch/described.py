@@ -100,7 +100,8 @@ def two_betas(betas: Any) -> tuple[Any, Any]:
     found = plain(betas)
     if not isinstance(found, (tuple, list)) or len(found) != 2:
         raise TypeError(f"betas must be two numbers, such as (0.9, 0.999). {received('betas', betas)}")
-    return tuple(beta.squeeze() if isinstance(beta, Tensor) else beta for beta in found)
+    one, other = (beta.squeeze() if isinstance(beta, Tensor) else beta for beta in found)
+    return one, other
 
 
 # -- the optimizer ---------------------------------------------------------------------------------

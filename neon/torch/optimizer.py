@@ -167,13 +167,17 @@ class AttachedOptimizer(torch.optim.Optimizer):
             param_group["epoch"] = self.param_groups[0]["epoch"]
         self.settings(param_group)  # refuses values by name
         _untraced(torch.optim.Optimizer.add_param_group)(self, param_group)
-        self.apply_schedule(self.param_groups[-1])
         if self.in_backward:
-            check_sizes(self.param_groups[-1]["params"], "in_backward=True")
+            try:
+                check_sizes(self.param_groups[-1]["params"], "in_backward=True")
+            except ValueError:
+                self.param_groups.pop()
+                raise
+        self.apply_schedule(self.param_groups[-1])
         self._stepper.watch(self)
 
     @uncompiled
-    def set_epoch(self, epoch: float) -> None:
+    def set_epoch(self, epoch: int) -> None:
         """Tell schedules that are counted in epochs, and rules that ask for it, the epoch, from 0.
 
         The learning rate of a group without a schedule is left alone, to torch's schedulers.
