@@ -195,7 +195,7 @@ def state_format(name: str, value: Any) -> str | tuple[tuple[str, str], ...] | N
 
 
 def _format(name: str, value: Any) -> str:
-    known, form = (PARAMETER, "float32", "bfloat16", "float16", "int8"), str(value).removeprefix("torch.")
+    known, form = ("float32", "bfloat16", "float16", "int8", PARAMETER), str(value).removeprefix("torch.")
     if form not in known:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, or None. {received(name, value)}")
     return form

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, TypedDict
 
 import torch
@@ -71,6 +72,13 @@ class RMSpropRule(TorchRule):
         if values["centered"]:
             return rules.rmsprop_centered_momentum if values["momentum"] > 0 else rules.rmsprop_centered
         return rules.rmsprop_momentum if values["momentum"] > 0 else rules.rmsprop
+
+    def settings(self, values: Mapping[str, Any], *args: Any, **flags: Any) -> Settings:
+        settings = super().settings(values, *args, **flags)
+        if values["centered"] and settings.storage.states == PARAMETER:
+            # √(v − m²) of v and m in 16 bits is NaN wherever gradients hardly vary.
+            settings.storage = replace(settings.storage, states=(("momentum_buffer", PARAMETER),))
+        return settings
 
 
 class AdagradRule(TorchRule):
@@ -141,8 +149,9 @@ class DropIn(AttachedOptimizer):
     Arguments, defaults, formulas, states and the values of groups are torch's: checkpoints load both ways.
     `foreach` and `fused` choose among torch's implementations and are taken without effect. Further
     keyword arguments are `Options`. States take the memory of torch's: of parameters of 16 bits they are bfloat16,
-    rounded at random (of float16 too, in whose range a mean of squares would vanish), but of fewer than 4096
-    elements float32. `state_dtype="float32"` asks for more.
+    rounded at random (of float16 too, in whose range a mean of squares would vanish). Float32 are those of fewer
+    than 4096 elements, and the averages of a centered RMSprop, whose difference would be NaN where gradients
+    hardly vary. `state_dtype="float32"` asks for more.
 
     Raises what torch's class raises for the same arguments, `ValueError` for `differentiable=True`, NaN,
     infinities, and `capturable=True` on devices whose steps no graph can hold, and `TypeError` for flags that
