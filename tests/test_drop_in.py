@@ -333,6 +333,21 @@ def test_more_memory_for_states_is_asked_for(asked: Any) -> None:
     assert opt.state[params[0]]["exp_avg"].dtype == torch.float32
 
 
+def test_a_split_weight_is_a_float32_weight() -> None:
+    """Its states are as exact as it is, and its steps those of float32."""
+    params = large(torch.bfloat16)
+    full = [nn.Parameter(params[0].detach().float())]
+    train(params, opt := AdamW(params, 0.01, master="split"), 0)
+    other = AdamW(full, 0.01)
+    for step in range(STEPS):
+        give(params, step)
+        full[0].grad = params[0].grad.float()  # type: ignore[union-attr]
+        opt.step()
+        other.step()
+    assert opt.state[params[0]]["exp_avg"].dtype == torch.float32
+    assert torch.equal(params[0], full[0].bfloat16())
+
+
 def test_states_of_few_elements_are_float32() -> None:
     params = parameters(torch.bfloat16)
     train(params, opt := Adam(params), 1)

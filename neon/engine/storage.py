@@ -96,7 +96,7 @@ class Storage:
         if param.dtype == torch.float64:
             return torch.float64
         if wanted == PARAMETER:  # float16 too: in its range a mean of squares would vanish
-            wanted = "bfloat16" if param.element_size() == 2 else None
+            wanted = "bfloat16" if param.element_size() == 2 and not self.splits(param) else None
         if wanted is None or (param.numel() if size is None else size) < SMALL or (wanted == "int8" and not blocks):
             return torch.float32
         if wanted == "int8":

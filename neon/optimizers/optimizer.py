@@ -60,10 +60,10 @@ class Optimizer:
     (weights into [−|k|, |k|]), `stochastic_round` (True: the width of the parameter's format; or a
     width in mantissa bits), `schedule` (the learning rate by epoch or step). `maximize` goes up the
     gradient instead of down. `state_dtype` is the format of states: a dtype of 32 or 16 bits, `"int8"`
-    (blocks of 256 numbers of 8 bits), `"parameter"` (bfloat16 for parameters of 16 bits, float32 for others), or
-    a dict of these by state; states of less than 4096 elements stay float32. `master="split"` keeps the 16 bits
-    that a bfloat16 weight lacks beside it. `weight_average=β` keeps the average ā ← ā + (1−β)(θ' − ā) of the
-    weights, which starts at them and which `averaged` puts in their place.
+    (blocks of 256 numbers of 8 bits), `"parameter"` (bfloat16 for parameters of 16 bits, float32 for others and
+    for split ones), or a dict of these by state; states of less than 4096 elements stay float32. `master="split"`
+    keeps the 16 bits that a bfloat16 weight lacks beside it. `weight_average=β` keeps the average
+    ā ← ā + (1−β)(θ' − ā) of the weights, which starts at them and which `averaged` puts in their place.
 
     A state starts at zero, or at the default of its argument: `def rule(w, g, size=0.1, *, lr)`.
     """

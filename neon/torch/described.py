@@ -150,8 +150,8 @@ class DropIn(AttachedOptimizer):
     `foreach` and `fused` choose among torch's implementations and are taken without effect. Further
     keyword arguments are `Options`. States take the memory of torch's: of parameters of 16 bits they are bfloat16,
     rounded at random (of float16 too, in whose range a mean of squares would vanish). Float32 are those of fewer
-    than 4096 elements, and the averages of a centered RMSprop, whose difference would be NaN where gradients
-    hardly vary. `state_dtype="float32"` asks for more.
+    than 4096 elements, of weights with `master="split"`, and the averages of a centered RMSprop, whose difference
+    would be NaN where gradients hardly vary. `state_dtype="float32"` asks for more.
 
     Raises what torch's class raises for the same arguments, `ValueError` for `differentiable=True`, NaN,
     infinities, and `capturable=True` on devices whose steps no graph can hold, and `TypeError` for flags that
