@@ -109,7 +109,7 @@ class LayerStepper:
         self, ours: Sequence[tuple[int, Site, Match]], elsewhere: dict[int, float], epoch: int
     ) -> Mapping[Any, float]:
         """Update what has a rule; the sums of squares of gradients, by the owner of each norm."""
-        settings = self._settings([match for _, _, match in ours], epoch, _updates(ours))
+        settings = self._settings(ours, epoch)
         entries = [site.entry for _, site, _ in ours if site.entry is not None]
         params = [param for (param, _), _ in entries]
         grads = [grad for (_, grad), _ in entries if grad is not None]
@@ -125,10 +125,11 @@ class LayerStepper:
         # Only what is updated by hand asks for the sums, which a device would have to be waited for.
         return {**elsewhere, **plan.totals} if elsewhere else {}
 
-    def _settings(self, matches: Sequence[Match], epoch: int, updates: int) -> dict[str, Settings]:
+    def _settings(self, ours: Sequence[tuple[int, Site, Match]], epoch: int) -> dict[str, Settings]:
         """The numbers of this step for each optimizer in use, in dictionaries that the plan keeps reading."""
-        settings = {}
-        for match in {match.key: match for match in matches}.values():
+        settings, in_use = {}, {match.key: match for _, _, match in ours}
+        updates = _updates(ours) if any(map(_counts_steps, in_use.values())) else 0
+        for match in in_use.values():
             leaf = match.optimizer
             assert leaf is not None
             values = self._values[match.key]
@@ -210,10 +211,12 @@ class LayerStepper:
 
 
 def _updates(ours: Sequence[tuple[int, Site, Match]]) -> int:
-    """How many steps there have been, by the layers, whoever made them; 0 where no schedule counts steps."""
-    if not any(match.optimizer and counts_steps(match.optimizer.schedule) for _, _, match in ours):
-        return 0
+    """How many steps there have been: what the layers count, whichever description updated them."""
     return max(updates_of(site.entry) for _, site, _ in ours if site.entry is not None)
+
+
+def _counts_steps(match: Match) -> bool:
+    return match.optimizer is not None and counts_steps(match.optimizer.schedule)
 
 
 def _averages(entry: Entry, leaf: Optimizer) -> Iterator[tuple[Tensor, Tensor]]:
