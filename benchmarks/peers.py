@@ -85,7 +85,7 @@ def neon() -> Library:
             "bfloat16": {"stochastic_round": True},
             "split": {"master": "split"},
             "8 bits": {"state_dtype": "int8"},
-            "lossless moments": {},
+            "lossless moments": {"state_dtype": "float32"},
             "flags": {"gradient_clip_norm": 1.0, "maximize": True, "amsgrad": True},
         },
         ways={

@@ -6,21 +6,55 @@ import math
 import numbers
 from typing import Any
 
+import numpy as np
+
+from neon.messages import received
+
+# The format of states that takes the size of the parameter.
+PARAMETER = "parameter"
+_PLAIN = (float, int, bool, str, type(None))
+
+
+def plain(value: Any) -> Any:
+    """numpy's numbers, and other kinds of real numbers, as Python's, in lists and tuples too; the rest as it is.
+
+    An array of one number without dimensions is that number, one with a single dimension a list.
+    """
+    if type(value) in _PLAIN:  # nearly always
+        return value
+    if isinstance(value, (tuple, list)):
+        items = [*map(plain, value)]
+        return value if all(map(_same, items, value)) else items if isinstance(value, list) else tuple(items)
+    if isinstance(value, np.ndarray):
+        return plain(value[()] if value.ndim == 0 else [*value]) if value.ndim < 2 else value
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    return str(value) if isinstance(value, str) else value
+
+
+def _same(one: Any, other: Any) -> bool:
+    return one is other
+
 
 def number(name: str, value: Any) -> float:
     """A real number, as a float; booleans are not numbers here."""
     if type(value) is float:  # nearly always; asking for a kind of number takes longer
         return value
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number. Received: {name}={value!r}.")
-    return float(value)
+    found = plain(value)
+    if isinstance(found, bool) or not isinstance(found, (int, float)):
+        raise TypeError(f"{name} must be a number. {received(name, value)}")
+    return float(found)
 
 
 def within(name: str, value: Any, low: float, high: float, allowed: str) -> float:
     """A finite number in [low, high]."""
     result = number(name, value)
     if not (low <= result <= high and math.isfinite(result)):
-        raise ValueError(f"{name} must be {allowed}. Received: {name}={value!r}.")
+        raise ValueError(f"{name} must be {allowed}. {received(name, value)}")
     return result
 
 
@@ -56,24 +90,32 @@ def clip_bound(name: str, value: Any, *, norm: bool = False) -> float | None:
     result = number(name, value)
     if math.isnan(result) or result == 0 or (norm and result < 0):
         allowed = "a number greater than 0" if norm else "a number other than 0"
-        raise ValueError(f"{name} must be None (no clipping) or {allowed}. Received: {name}={value!r}.")
+        raise ValueError(f"{name} must be None (no clipping) or {allowed}. {received(name, value)}")
     return result
 
 
 def flag(name: str, value: Any) -> bool:
     """True or False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False. Received: {name}={value!r}.")
-    return value
+    found = plain(value)
+    if not isinstance(found, bool):
+        raise TypeError(f"{name} must be True or False. {received(name, value)}")
+    return found
 
 
 def whole_number(name: str, value: Any, least: int = 0) -> int:
     """A whole number ≥ least."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be a whole number. Received: {name}={value!r}.")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}. Received: {name}={value!r}.")
-    return int(value)
+    found = plain(value)
+    if isinstance(found, bool) or not isinstance(found, int):
+        raise TypeError(f"{name} must be a whole number. {received(name, value)}")
+    if found < least:
+        raise ValueError(f"{name} must be at least {least}. {received(name, value)}")
+    return found
+
+
+def epoch_number(value: Any) -> Any:
+    """An epoch: a finite number ≥ 0, whole as it is given."""
+    non_negative("epoch", value)
+    return plain(value)
 
 
 def positive_integer(name: str, value: Any) -> int:
@@ -83,22 +125,26 @@ def positive_integer(name: str, value: Any) -> int:
 
 def rounding(name: str, value: Any) -> bool | int:
     """True or False, or a width in mantissa bits from 1 to 23."""
-    if isinstance(value, bool):
-        return value
-    if not isinstance(value, int):
+    found = plain(value)
+    if isinstance(found, bool):
+        return found
+    if not isinstance(found, int):
+        meant = "a learning rate, name it: learning_rate=..."
+        if not isinstance(found, float):
+            meant = "parameters, give them to attach(parameters) or to a class of neon.torch."
         raise TypeError(
-            f"{name} must be True, False or a width in mantissa bits. Received: {name}={value!r}. "
-            "If this was meant as a learning rate, name it: learning_rate=..."
+            f"{name} must be True, False or a width in mantissa bits. {received(name, value)} "
+            f"If this was meant as {meant}"
         )
-    if not 1 <= value <= 23:
-        raise ValueError(f"{name} must be True, False or a width of 1 to 23 mantissa bits. Received: {name}={value!r}.")
-    return value
+    if not 1 <= found <= 23:
+        raise ValueError(f"{name} must be True, False or a width of 1 to 23 mantissa bits. {received(name, value)}")
+    return found
 
 
 def optional_name(name: str, value: Any) -> str | None:
     """A string, or None."""
     if value is not None and not isinstance(value, str):
-        raise TypeError(f"{name} must be a string or None. Received: {name}={value!r}.")
+        raise TypeError(f"{name} must be a string or None. {received(name, value)}")
     return value
 
 
@@ -112,14 +158,14 @@ def state_format(name: str, value: Any) -> str | tuple[tuple[str, str], ...] | N
 
 
 def _format(name: str, value: Any) -> str:
-    known, form = ("float32", "bfloat16", "float16", "int8"), str(value).removeprefix("torch.")
+    known, form = ("float32", "bfloat16", "float16", "int8", PARAMETER), str(value).removeprefix("torch.")
     if form not in known:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, or None. Received: {name}={value!r}.")
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, or None. {received(name, value)}")
     return form
 
 
 def master_format(name: str, value: Any) -> str | None:
     """None, or "split"."""
     if value not in (None, "split"):
-        raise ValueError(f'{name} must be None or "split". Received: {name}={value!r}.')
+        raise ValueError(f'{name} must be None or "split". {received(name, value)}')
     return value

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from neon.arguments import positive_integer
+from neon.arguments import positive_integer, rounding, whole_number
+from neon.messages import received, shown
 
 __all__ = ["Backend", "gen_backend"]
 
@@ -39,9 +40,54 @@ class Backend:
 default = Backend()
 
 
-def gen_backend(batch_size: int = 1, rng_seed: int | None = None) -> Backend:
-    """Set the batch size that all optimizers divide summed gradients by, and torch's seed if given."""
-    default.bsz = batch_size
-    if rng_seed is not None:
-        torch.manual_seed(rng_seed)
+def gen_backend(
+    backend: str = "cpu",
+    batch_size: int = 1,
+    rng_seed: int | None = None,
+    datatype: Any = None,
+    stochastic_round: bool = False,
+    device_id: int = 0,
+) -> Backend:
+    """Set the batch size that all optimizers divide summed gradients by, and torch's seed if `rng_seed` is given.
+
+    The other arguments are those of programs of the documented framework, where one backend holds every tensor. Here
+    tensors are torch's: a model is on the device and in the dtype that it is moved to, and rounding is an option of
+    each optimizer. So these arguments change nothing, and other values than those that hold anyway are refused:
+    `backend` "cpu" or "mkl", `datatype` float32, `stochastic_round` False, `device_id` 0.
+
+    Raises `ValueError` or `TypeError` with what to write in their place.
+    """
+    if not isinstance(backend, str):
+        raise TypeError(f"backend must be a string. {received('backend', backend)} Name the others: batch_size=128.")
+    if backend not in ("cpu", "mkl"):
+        raise ValueError(
+            f"backend={shown(backend)} cannot be set here: layers are torch modules. Leave it out, and move the model: "
+            'model.to("cuda").'
+        )
+    if datatype is not None and _name_of(datatype) != "float32":
+        raise ValueError(
+            f"datatype={_name_of(datatype)} cannot be set here: the dtype is the model's. Leave it out, and convert "
+            "the model: model.to(torch.bfloat16)."
+        )
+    if rounding("stochastic_round", stochastic_round) is not False:
+        raise ValueError(
+            f"stochastic_round={stochastic_round!r} cannot be set here: it is an option of each optimizer. Leave it "
+            "out, and write Adam(stochastic_round=True)."
+        )
+    if whole_number("device_id", device_id) != 0:
+        raise ValueError(
+            f"device_id={device_id!r} cannot be set here: layers are torch modules. Leave it out, and move the model: "
+            f'model.to("cuda:{device_id}").'
+        )
+    size = positive_integer("batch_size", batch_size)
+    seed = None if rng_seed is None else whole_number("rng_seed", rng_seed)
+    default.bsz = size
+    if seed is not None:
+        torch.manual_seed(seed)
     return default
+
+
+def _name_of(datatype: Any) -> str:
+    """The name of a dtype of torch's or numpy's, or the text that it was given as."""
+    name = getattr(datatype, "__name__", None) or getattr(datatype, "name", None) or datatype
+    return str(name).removeprefix("torch.")[:40]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -30,12 +31,15 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def main(
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
     """Optimizers as equations, run as one pass over memory."""
+    from neon.terminal import spell_what_cannot_be_shown
+
+    spell_what_cannot_be_shown()
 
 
 @app.command()
@@ -134,11 +138,11 @@ def show(
     from neon.show import describe, find
 
     try:
-        typer.echo(describe(*find(optimizer, dtype), device))
+        print(describe(*find(optimizer, dtype), device))  # typer.echo writes UTF-8 where ASCII is asked for
     except UsageError as error:
         _stop(str(error), USAGE)
 
 
 def _stop(message: str, code: int) -> NoReturn:
-    typer.echo(message, err=True)
+    print(message, file=sys.stderr)
     raise typer.Exit(code)

@@ -9,6 +9,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from neon.arguments import plain
+from neon.messages import shown
+
 __all__ = ["ArrayIterator"]
 
 
@@ -41,8 +44,9 @@ class ArrayIterator:
         seed: int = 0,
         lshape: Sequence[int] | None = None,
     ) -> None:
+        batch_size = plain(batch_size)
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"ArrayIterator's batch_size must be an int, 1 or more. Received: {batch_size!r}")
+            raise ValueError(f"ArrayIterator's batch_size must be an int, 1 or more. Received: {shown(batch_size)}")
         self.inputs = as_samples("X", X)
         self.targets = self.inputs if y is None else as_samples("y", y)
         if len(self.inputs) != len(self.targets):

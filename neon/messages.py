@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import reprlib
 from collections.abc import Iterable
 from typing import Any
 
 # No message is longer than this, however large the model.
 LONGEST = 490
-_LONGEST_NAME = 60
+_LONGEST_NAME, _LONGEST_VALUE = 60, 120
+_FEW = 4  # numbers in an array that is shown itself
 
 
 def listed(names: Iterable[str], room: int = 160) -> str:
@@ -35,9 +38,32 @@ def shortened(text: str, most: int = _LONGEST_NAME) -> str:
     return text if len(text) <= most else f"{text[:half]}...{text[-half:]}"
 
 
-def shown(value: Any, most: int = 80) -> str:
-    """What `repr` gives, shortened."""
-    return shortened(repr(value), most)
+class _Short(reprlib.Repr):
+    """`repr` within a line; of arrays and tensors the type and the shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = _LONGEST_VALUE
+        self.maxlevel = 3
+
+    def repr1(self, x: Any, level: int) -> str:
+        shape = getattr(x, "shape", None)
+        if isinstance(shape, tuple) and not isinstance(x, type) and math.prod(shape) > _FEW:
+            return f"<{type(x).__name__} of shape {tuple(shape)}>"
+        return super().repr1(x, level)
+
+
+_short = _Short()
+
+
+def shown(value: Any, most: int = _LONGEST_VALUE) -> str:
+    """What `repr` gives, in a line, however large the value is."""
+    return shortened(_short.repr(value), most)
+
+
+def received(name: str, value: Any) -> str:
+    """What errors say of a value that was given."""
+    return f"Received: {name}={shown(value)}."
 
 
 def kind_of(value: Any) -> str:

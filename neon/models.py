@@ -18,6 +18,7 @@ from neon.layers.cost import GeneralizedCost
 from neon.layers.layer import check_count
 from neon.optimizers.averages import refuse_while_averaged, stand_in_place
 from neon.optimizers.param_list import param_entry
+from neon.optimizers.stepper import set_updates, updates_of
 from neon.parameter_file import differences, known_params, moved, read_saved, write_whole
 from neon.transforms import Cost
 
@@ -86,6 +87,7 @@ class Model(Sequential):
         check_cost(cost)
         check_optimizer(optimizer)
         watching = callbacks if isinstance(callbacks, Callbacks) else Callbacks(callbacks or [])
+        watching.cost = cost
         history: list[float] = []
         was_training = self.training
         self.train()
@@ -199,14 +201,17 @@ class Model(Sequential):
     def save_params(self, path: str | os.PathLike[str]) -> None:
         """Write parameters, buffers, `epoch` and neon's optimizer states to a file.
 
-        A torch optimizer's state is in its own `state_dict`. The file is complete or not there: a
-        write that is interrupted leaves a previous file at `path` as it was.
+        The counts of updates, which schedules in steps go by, are written with them. A torch optimizer's state is in
+        its own `state_dict`. The file is complete or not there: a write that is interrupted leaves a previous file
+        at `path` as it was.
         """
         if stand_in_place(state for value in self.parameters() for state in param_entry(value)[1]):
             refuse_while_averaged()
         params = known_params(self)
-        states = {name: param_entry(value)[1] for name, value in self.named_parameters()}
-        write_whole({"params": params, "states": states, "epoch": self.epoch}, Path(path))
+        entries = {name: param_entry(value) for name, value in self.named_parameters()}
+        states = {name: kept for name, (_, kept) in entries.items()}
+        updates = {name: updates_of(entry) for name, entry in entries.items()}
+        write_whole({"params": params, "states": states, "updates": updates, "epoch": self.epoch}, Path(path))
 
     def load_params(self, path: str | os.PathLike[str]) -> None:
         """Read what `save_params` wrote into a model of the same layers.
@@ -222,7 +227,10 @@ class Model(Sequential):
         self.load_state_dict(saved["params"])
         for name, parameter in self.named_parameters():
             states = saved["states"].get(name, [])
-            param_entry(parameter)[1][:] = [moved(state, parameter.device) for state in states]
+            entry = param_entry(parameter)
+            entry[1][:] = [moved(state, parameter.device) for state in states]
+            if name in saved.get("updates", {}):  # older files count the updates of states alone, on these
+                set_updates(entry, saved["updates"][name])
         self.epoch = saved["epoch"]
 
 

@@ -42,7 +42,7 @@ def read_saved(path: str | os.PathLike[str]) -> dict[str, Any]:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path} is not a file that Model.save_params wrote") from error
-    if not isinstance(saved, dict) or saved.keys() != {"params", "states", "epoch"}:
+    if not isinstance(saved, dict) or saved.keys() - {"updates"} != {"params", "states", "epoch"}:
         raise ValueError(f"{path} is not a file that Model.save_params wrote")
     return saved
 

@@ -11,11 +11,13 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import neon.optimizers
+import neon.torch
 from neon.backends import Backend, gen_backend
 from neon.optimizers import (
     Adam,
@@ -24,6 +26,7 @@ from neon.optimizers import (
     Optimizer,
     RMSProp,
     Schedule,
+    StepSchedule,
     get_param_list,
 )
 
@@ -67,22 +70,16 @@ ARGUMENTS: dict[str, dict[type[Exception], list[Any]]] = {
     "schedule": {TypeError: [0.1, "cosine", Schedule, [1, 2], lambda epoch: 0.1]},
     "name": {TypeError: [3, 0.1, ["adam"], True]},
     "seed": {TypeError: ["one", 1.5, None]},
+    "maximize": {TypeError: [1, 0, "yes", None]},
+    "state_dtype": {ValueError: ["half", 16, True]},
+    "master": {ValueError: ["float32", True, 32]},
+    "weight_average": {ValueError: [-0.1, 1, NAN], TypeError: ["0.9", True, [0.9]]},
 }
-OPTIONS = [
-    "wdecay",
-    "gradient_clip_norm",
-    "gradient_clip_value",
-    "param_clip_value",
-    "stochastic_round",
-    "schedule",
-    "name",
-    "seed",
-]
+OPTIONS = [name for name in inspect.signature(Optimizer.__init__).parameters if name not in ("self", "hyperparameters")]
 
 
 def arguments(rule: str) -> list[str]:
-    own = inspect.signature(getattr(neon.optimizers, rule)).parameters
-    return [name for name in ARGUMENTS if name in own or name in OPTIONS]
+    return list(inspect.signature(getattr(neon.optimizers, rule)).parameters)
 
 
 CONSTRUCTORS = [
@@ -105,8 +102,7 @@ def test_a_wrong_argument_is_named_with_its_value(rule: str, argument: str, valu
 
 def test_the_table_covers_every_argument() -> None:
     for rule in RULES:
-        missing = set(inspect.signature(getattr(neon.optimizers, rule)).parameters) - set(ARGUMENTS)
-        assert missing <= {"options"}
+        assert {*OPTIONS} <= {*arguments(rule)} <= {*ARGUMENTS}
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -117,6 +113,90 @@ def test_an_argument_that_does_not_exist_is_refused(rule: str, name: str) -> Non
     """Torch's names above all: they must not be swallowed."""
     with pytest.raises(TypeError, match=rf"{name}"):
         getattr(neon.optimizers, rule)(**RULES[rule], **{name: 0.5})
+
+
+# torch's name: what the constructors call it
+WORDS = {
+    "lr": ["learning_rate"],
+    "momentum": ["momentum_coef"],
+    "betas": ["beta_1", "beta_2"],
+    "eps": ["epsilon"],
+    "weight_decay": ["wdecay"],
+    "alpha": ["decay_rate"],
+    "rho": ["decay"],
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", WORDS)
+def test_the_refusal_says_what_the_argument_is_called_here(rule: str, name: str) -> None:
+    here = [word for word in WORDS[name] if word in arguments(rule)]
+    words = rf"\. Here it is called {' and '.join(here)}\. Its arguments: " if here else r"\. Its arguments: "
+    with pytest.raises(TypeError, match=f"^{rule} has no argument '{name}'{words}") as caught:
+        getattr(neon.optimizers, rule)(**RULES[rule], **{name: 0.5})
+    assert len(str(caught.value)) < 500
+
+
+DROP_INS = ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "Lion"]
+
+
+@pytest.mark.parametrize("rule", DROP_INS)
+@pytest.mark.parametrize("name", WORDS)
+def test_the_refusal_of_a_drop_in_says_what_the_argument_is_called_there(rule: str, name: str) -> None:
+    known = name in inspect.signature(getattr(neon.torch, rule)).parameters
+    words = rf"\. Here it is called {name}\. Its arguments: params, lr, " if known else r"\. Its arguments: "
+    for word in WORDS[name]:
+        with pytest.raises(TypeError, match=f"^{rule} has no argument '{word}'{words}") as caught:
+            getattr(neon.torch, rule)([nn.Parameter(torch.ones(2))], **{word: 0.5})
+        assert len(str(caught.value)) < 500
+
+
+def test_a_rule_of_ones_own_keeps_its_own_names() -> None:
+    assert Scaled(lr=0.5).group()["lr"] == 0.5
+    with pytest.raises(TypeError, match=r"^Scaled has no argument 'learning_rate'\. Here it is called lr\."):
+        Scaled(lr=0.5, learning_rate=0.1)
+
+
+LARGE = {
+    "tensor": torch.zeros(100, 100),
+    "array": np.zeros((100, 100)),
+    "row": np.zeros(1000),
+    "list": [0.5] * 1000,
+    "arrays": [np.zeros(1000)] * 100,
+    "dict": {str(number): np.zeros(1000) for number in range(100)},
+    "text": "0.5" * 1000,
+    "object": [nn.Linear(2, 2)] * 100,
+}
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_messages_stay_short_however_large_the_value_is(kind: str) -> None:
+    def returns(w: Any, g: Any, *, lr: Any = 0.1) -> Any:
+        return LARGE[kind]
+
+    attempts: list[Callable[[], Any]] = [
+        *(
+            lambda name=name: Adam(**{name: LARGE[kind]})
+            for name in arguments("Adam")
+            if name != "name" or kind != "text"
+        ),
+        *(lambda name=name: Scaled(**{"lr": 0.5, name: LARGE[kind]}) for name in ("lr", "power")),
+        lambda: one_step(type("Returns", (Optimizer,), {"rule": staticmethod(returns)})()),
+        lambda: group(lr=LARGE[kind]),
+        lambda: group(betas=LARGE[kind]),
+        lambda: Schedule(LARGE[kind], 0.5),
+        lambda: Schedule([1, 2], LARGE[kind]),
+        lambda: StepSchedule(LARGE[kind], 0.5),
+        lambda: gen_backend(batch_size=LARGE[kind]),
+        lambda: Adam().optimize([module()], LARGE[kind]),
+        lambda: Adam().attach(module()).set("lr", LARGE[kind]),
+        lambda: neon.torch.Adam([nn.Parameter(w2)], betas=LARGE[kind]),
+        lambda: neon.torch.Adam([nn.Parameter(w2)], lr=LARGE[kind]),
+    ]
+    for attempt in attempts:
+        with pytest.raises((TypeError, ValueError)) as caught:
+            attempt()
+        assert len(str(caught.value)) < 500
 
 
 class Scaled(Optimizer):
@@ -376,7 +456,13 @@ TENSORS: dict[str, tuple[Any, Any, list[Any], type[Exception], str]] = {
         ValueError,
         "state of.*last.*int32",
     ),
-    "states that are no tensors": (torch.ones(3), torch.ones(3), [0.0, 0.0], TypeError, "state of.*last.*must be a tensor. Received: 0.0"),
+    "states that are no tensors": (
+        torch.ones(3),
+        torch.ones(3),
+        [0.0, 0.0],
+        TypeError,
+        "state of.*last.*must be a tensor. Received: 0.0",
+    ),
     "one tensor as two states": (torch.ones(3), torch.ones(3), [torch.zeros(3)] * 2, ValueError, "state.*last"),
     "a gradient on no device": (torch.ones(3), torch.ones(3, device="meta"), [], ValueError, "last.*meta"),
 }

@@ -10,7 +10,7 @@ from plain_training import PlainDescent, random_batches, small_model
 
 from neon.callbacks import Callbacks, ProgressBar
 from neon.models import Model
-from neon.transforms import CrossEntropyMulti
+from neon.transforms import Accuracy, CrossEntropyMulti
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +40,56 @@ def test_callbacks_watch_and_stop() -> None:
     history = small_model().fit(random_batches(), CrossEntropyMulti(), PlainDescent(), 5, callbacks=callbacks)
     assert len(history) == 2
     assert first.seen == second.seen == [5, 0, 1, "end"]
+
+
+def test_an_eval_set_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    """As programs of the documented framework ask for it, with whatever their arguments are by default."""
+    model, batches, held_out, seen = small_model(), random_batches(), random_batches(), []
+
+    class Watch:
+        def on_evaluation(self, _model: Model, epoch: int, value: float) -> None:
+            assert not any(p.grad is None for p in _model.parameters())
+            seen.append((epoch, value))
+
+    given = {"eval_freq": 2, "serialize": 0, "history": 1, "save_path": None, "output_file": None, "model_file": None}
+    callbacks = Callbacks(model, eval_set=held_out, progress_bar=True, **given)
+    callbacks.callbacks.append(Watch())
+    model.fit(batches, cost=CrossEntropyMulti(), optimizer=PlainDescent(), num_epochs=4, callbacks=callbacks)
+    assert callbacks.eval_costs[-1] == model.eval(held_out, CrossEntropyMulti())
+    assert seen == [*zip([1, 3], callbacks.eval_costs, strict=True)]
+    assert f"evaluation {callbacks.eval_costs[-1]:.4g}" in capsys.readouterr().out
+    assert model.training
+
+
+def test_a_metric_of_ones_own_and_no_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    model, batches = small_model(), random_batches()
+    callbacks = Callbacks([], eval_set=batches, metric=Accuracy())
+    model.fit(batches, CrossEntropyMulti(), PlainDescent(), 2, callbacks=callbacks)
+    assert callbacks.eval_costs[-1] == model.eval(batches, Accuracy())
+    assert len(callbacks.eval_costs) == 2
+    assert [type(callback) for callback in Callbacks(model).callbacks] == [ProgressBar]
+    assert not Callbacks(model, progress_bar=False).callbacks
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ({"serialize": 1}, TypeError, r"takes no serialize: .*save_params\(path\) .*serialize=1"),
+        ({"output_file": "out.h5"}, TypeError, "takes no output_file: fit returns the costs"),
+        (
+            {"eval_sett": []},
+            TypeError,
+            "no argument 'eval_sett'. Its arguments: callbacks, eval_set, metric",
+        ),
+        ({"eval_set": [], "eval_freq": 0}, ValueError, "eval_freq must be at least 1"),
+        ({"metric": 3}, ValueError, "metric and eval_freq are of an eval_set"),
+        ({"progress_bar": "yes"}, TypeError, "progress_bar must be True or False"),
+    ],
+)
+def test_what_cannot_be_served_says_what_to_write(given: dict[str, Any], error: Any, words: str) -> None:
+    with pytest.raises(error, match=words):
+        Callbacks([], **given)
 
 
 def test_the_progress_bar_shows_epochs_and_cost(capsys: pytest.CaptureFixture[str]) -> None:

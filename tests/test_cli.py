@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -211,3 +213,45 @@ def test_a_plain_comparison_covers_every_rule_and_opens_no_window(
     }
     assert compared == exported
     assert {result["status"] for result in curves(in_folder / "neon-compare")} == {"finished"}
+
+
+# -- output without Unicode ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("charset", ["ascii", "latin-1", "cp1252"])
+def test_a_comparison_is_shown_in_what_the_terminal_has(in_folder: Path, charset: str) -> None:
+    task = (in_folder / "clouds.py").read_text().replace("two clouds", "zwei Wölkchen ☁, γ → ∞")
+    (in_folder / "clouds.py").write_text(task, encoding="utf-8")
+    settings = ["--task", "clouds:make", "--epochs", "1", "--optimizer", "Adam()"]
+    done = CliRunner(charset=charset).invoke(app, ["compare", *settings], catch_exceptions=False)
+    assert done.exit_code == 0
+    shown = done.stdout_bytes.decode(charset)
+    assert re.search(r"step\s", shown)
+    assert ("us" if charset == "ascii" else "µs") in shown
+    assert f"zwei {'Wolkchen' if charset == 'ascii' else 'Wölkchen'} ?, gamma -> inf" in shown
+    title = json.loads((in_folder / "neon-compare" / "results.json").read_text(encoding="utf-8"))["title"]
+    assert title.startswith("zwei Wölkchen ☁, γ → ∞")
+
+
+def test_results_are_there_when_the_table_cannot_be_printed(in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("the terminal is gone")
+
+    monkeypatch.setattr("neon.compare.command.result_table", fail)
+    assert isinstance(compare().exception, OSError)
+    assert len(curves(in_folder / "neon-compare")) == 2
+
+
+def test_a_rule_is_shown_in_ascii() -> None:
+    done = CliRunner(charset="ascii").invoke(app, ["show", "adam"], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "exp_avg    <- beta1*exp_avg + (1-beta1)*g" in done.stdout
+    assert "def " in done.stdout
+
+
+def test_a_command_prints_where_the_environment_asks_for_ascii(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(Path(neon.__file__).parents[1])}
+    command = "from neon.cli import app; app(['show', 'lion'])"
+    done = subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"sign(beta1*exp_avg + (1-beta1)*g)" in done.stdout

@@ -105,7 +105,7 @@ def test_the_default_optimizers_are_read(text: str) -> None:
         ("MultiOptimizer({**{}})", "must be a string or a number"),
         ("Adm()", r"unknown class 'Adm' in 'Adm\(\)'. Did you mean Adam\? Optimizers: .*Lion"),
         ("Optimizer()", "unknown class 'Optimizer'"),
-        ("Adam(lr=0.1)", r"Adam\(lr=0.1\): .*'lr'"),
+        ("Adam(lr=0.1)", r"Adam\(lr=0.1\): .*'lr'\. Here it is called learning_rate\. Adam takes stochastic_round, "),
         (
             "Schedule(interval=3)",
             "unexpected keyword argument 'interval'. Schedule takes step_config",

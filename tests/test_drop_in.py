@@ -19,7 +19,7 @@ from torch.nn.utils import clip_grad_value_, get_total_norm
 
 import neon.torch
 from neon.torch import SGD, Adagrad, Adam, AdamW, AttachedOptimizer, Lion, RMSprop
-from neon.torch.described import Options
+from neon.torch.described import GraphOptions, Options
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -83,9 +83,11 @@ def test_all_of_them_are_exported() -> None:
 @pytest.mark.parametrize("name", SHARED)
 def test_arguments_are_torchs(name: str) -> None:
     ours = dict(inspect.signature(getattr(neon.torch, name)).parameters)
-    assert ours.pop("options").kind is inspect.Parameter.VAR_KEYWORD
     theirs = inspect.signature(getattr(torch.optim, name)).parameters
-    assert [*ours] == [*theirs]
+    more = [*ours][len(theirs) :]
+    assert [*ours] == [*theirs, *more]
+    assert all(ours[option].kind is inspect.Parameter.KEYWORD_ONLY for option in more)
+    assert {*GraphOptions.__annotations__} <= {*ours} | ({"capturable"} - {*theirs})
     for key, parameter in theirs.items():
         assert (ours[key].kind, ours[key].default) == (parameter.kind, parameter.default), key
 
@@ -302,6 +304,146 @@ def test_updates_in_the_backward_pass(name: str, arguments: Case) -> None:
             opt.zero_grad()
         runs.append(params)
     assert all(map(torch.equal, *runs))
+
+
+# -- memory and precision of states ----------------------------------------------------------------
+
+SIZED: dict[str, tuple[str, Case]] = {
+    "SGD": ("SGD", {"momentum": 0.9}),
+    "Adam": ("Adam", {}),
+    "AMSGrad": ("AdamW", {"amsgrad": True}),
+    "RMSprop": ("RMSprop", {"momentum": 0.9}),
+    "Adagrad": ("Adagrad", {}),
+    "Adadelta": ("Adadelta", {}),
+}
+
+
+def large(dtype: torch.dtype, seed: int = 0) -> list[nn.Parameter]:
+    generator = torch.Generator().manual_seed(seed)
+    return [nn.Parameter(torch.randn(64, 96, generator=generator).to(dtype))]
+
+
+def kept_bytes(opt: Any) -> int:
+    return sum(value.nbytes for state in opt.state.values() for key, value in state.items() if key != "step")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("case", SIZED)
+def test_states_need_no_more_memory_than_torchs(case: str, dtype: torch.dtype) -> None:
+    name, arguments = SIZED[case]
+    runs = {}
+    for library in (neon.torch, torch.optim):
+        params = large(dtype)
+        train(params, opt := getattr(library, name)(params, **arguments), 2)
+        runs[library] = opt
+    assert kept_bytes(runs[neon.torch]) == kept_bytes(runs[torch.optim])
+    [state] = runs[neon.torch].state.values()
+    expected = torch.bfloat16 if dtype == torch.float16 else dtype
+    assert {value.dtype for key, value in state.items() if key != "step"} == {expected}
+
+
+@pytest.mark.parametrize("asked", ["float32", None])
+def test_more_memory_for_states_is_asked_for(asked: Any) -> None:
+    params = large(torch.bfloat16)
+    train(params, opt := Adam(params, state_dtype=asked), 1)
+    assert opt.state[params[0]]["exp_avg"].dtype == torch.float32
+
+
+def test_a_split_weight_is_a_float32_weight() -> None:
+    """Its states are as exact as it is, and its steps those of float32."""
+    params = large(torch.bfloat16)
+    full = [nn.Parameter(params[0].detach().float())]
+    train(params, opt := AdamW(params, 0.01, master="split"), 0)
+    other = AdamW(full, 0.01)
+    for step in range(STEPS):
+        give(params, step)
+        full[0].grad = params[0].grad.float()  # type: ignore[union-attr]
+        opt.step()
+        other.step()
+    assert opt.state[params[0]]["exp_avg"].dtype == torch.float32
+    assert torch.equal(params[0], full[0].bfloat16())
+
+
+def test_states_of_few_elements_are_float32() -> None:
+    params = parameters(torch.bfloat16)
+    train(params, opt := Adam(params), 1)
+    assert {value.dtype for state in opt.state.values() for value in state.values()} == {torch.float32}
+
+
+def test_a_mean_of_squares_in_16_bits_follows_gradients_that_shrink() -> None:
+    """Rounded to nearest, as torch has it, it stands still."""
+    found = {}
+    for library in (neon.torch, torch.optim):
+        params = large(torch.bfloat16)
+        opt = library.Adam(params, 0.0, betas=(0.9, 0.999))
+        for step in range(1200):
+            params[0].grad = torch.full_like(params[0], 1.0 if step < 200 else 0.125)
+            opt.step()
+        found[library] = float(opt.state[params[0]]["exp_avg_sq"].float().mean())
+    exact = 0.125**2 * (1 - 0.999**1000) + (1 - 0.999**200) * 0.999**1000
+    assert found[neon.torch] == pytest.approx(exact, rel=0.01)
+    assert found[torch.optim] > 1.5 * exact
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_centered_average_is_not_nan_where_gradients_hardly_vary(dtype: torch.dtype) -> None:
+    params = large(dtype)
+    opt = RMSprop(params, 1e-3, centered=True, momentum=0.5)
+    for step in range(40):
+        noise = torch.randn(64, 96, generator=torch.Generator().manual_seed(step))
+        params[0].grad = (1 + 0.05 * noise).to(dtype)
+        opt.step()
+    assert params[0].isfinite().all()
+    dtypes = {key: value.dtype for key, value in opt.state[params[0]].items()}
+    assert dtypes["square_avg"] == dtypes["grad_avg"] == torch.float32
+    assert dtypes["momentum_buffer"] == torch.bfloat16
+
+
+def saved(opt: Any) -> Any:
+    file = io.BytesIO()
+    torch.save(opt.state_dict(), file)
+    return torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("case", SIZED)
+def test_checkpoints_of_any_precision_load_as_they_are(case: str, dtype: torch.dtype) -> None:
+    name, arguments = SIZED[case]
+    makers: dict[str, Any] = {
+        "torch": lambda params: getattr(torch.optim, name)(params, **arguments),
+        "float32": lambda params: getattr(neon.torch, name)(params, **arguments, state_dtype="float32"),
+        "before": lambda params: getattr(neon.torch, name)(params, **arguments, state_dtype=None),
+        "default": lambda params: getattr(neon.torch, name)(params, **arguments),
+    }
+    for way, make in makers.items():
+        params = large(dtype)
+        train(params, opt := make(params), 2)
+        other = [nn.Parameter(params[0].detach().clone())]
+        resumed = getattr(neon.torch, name)(other, **arguments)
+        resumed.load_state_dict(saved(opt))
+        for key, value in opt.state[params[0]].items():
+            assert torch.equal(resumed.state[other[0]][key], value), way
+            assert resumed.state[other[0]][key].dtype == value.dtype, way
+        before = {key: value.dtype for key, value in resumed.state[other[0]].items()}
+        train(other, resumed, 2)
+        assert before | {"step": torch.float32} == {key: v.dtype for key, v in resumed.state[other[0]].items()}, way
+        if way != "torch":
+            train(params, opt, 2)
+            assert torch.equal(params[0], other[0]), way
+        back = getattr(torch.optim, name)(other, **arguments)
+        back.load_state_dict(saved(resumed))
+        train(other, back, 1)
+
+
+def test_a_group_says_what_its_states_are() -> None:
+    opt = Adam(large(torch.bfloat16))
+    assert opt.param_groups[0]["state_dtype"] == opt.defaults["state_dtype"] == "parameter"
+    opt.load_state_dict(saved(opt))
+    old = saved(opt)
+    old["param_groups"][0]["state_dtype"] = None  # before there was "parameter"
+    opt.load_state_dict(old)
+    train(opt.param_groups[0]["params"], opt, 1)
+    assert next(iter(opt.state.values()))["exp_avg"].dtype == torch.float32
 
 
 # -- groups ----------------------------------------------------------------------------------------

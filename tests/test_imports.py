@@ -22,7 +22,7 @@ FLOORS = [
     ["torch"],
     ["layers", "initializers", "transforms", "data", "callbacks", "parameter_file", "models"],
     ["compare", "bench"],
-    ["show"],
+    ["show", "terminal"],
     ["cli"],
 ]
 HEIGHT = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}

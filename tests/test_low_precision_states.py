@@ -54,6 +54,7 @@ FORMATS: dict[str, Callable[[nn.Module], AttachedOptimizer]] = {
         learning_rate=0.01, state_dtype={"exp_avg": "int8", "exp_avg_sq": "bfloat16"}, master="split"
     ).attach(model),
     "drop-in": lambda model: neon.torch.AdamW(model.named_parameters(), 0.01, state_dtype="int8"),
+    "drop-in as it is": lambda model: neon.torch.AdamW(model.named_parameters(), 0.01),
     "in the backward pass": lambda model: Adam(learning_rate=0.01, state_dtype="int8").attach(model, in_backward=True),
 }
 every_format = pytest.mark.parametrize("format", FORMATS)
@@ -215,6 +216,27 @@ def test_distributed_checkpoints_of_another_format_are_refused() -> None:
     other = Adam(learning_rate=0.01).attach(model)
     with pytest.raises(ValueError, match="saved with state_dtype='int8', this optimizer has None"):
         set_optimizer_state_dict(model, other, states)
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled, unavailable or uninitialized")
+def test_distributed_checkpoints_of_before_load_where_the_format_comes_to_the_same() -> None:
+    """Of float32 parameters "parameter" is what None is; of bfloat16 it is not, and that is said."""
+    model = net()
+    whole = neon.torch.AdamW([model.rows, model.odd], 0.01, state_dtype=None)
+    model.rows.grad, model.odd.grad = torch.ones_like(model.rows), torch.ones_like(model.odd)
+    whole.step()
+    model.requires_grad_(False)
+    for param in (model.rows, model.odd):
+        param.requires_grad_(True)
+        param.grad = None
+    states = get_optimizer_state_dict(model, whole)
+    other = neon.torch.AdamW([model.rows, model.odd], 0.01)
+    set_optimizer_state_dict(model, other, states)
+    assert torch.equal(other.state[model.rows]["exp_avg"], whole.state[model.rows]["exp_avg"])
+    model.requires_grad_(True)
+    states = get_optimizer_state_dict(model, neon.torch.AdamW(model.parameters(), 0.01, state_dtype=None))
+    with pytest.raises(ValueError, match="saved with state_dtype=None, this optimizer has 'parameter'"):
+        set_optimizer_state_dict(model, neon.torch.AdamW(model.parameters(), 0.01), states)
 
 
 @pytest.mark.parametrize("format", ["int8", "in the backward pass"])

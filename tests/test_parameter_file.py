@@ -17,7 +17,7 @@ from torch import Tensor
 from neon.initializers import GlorotUniform, Uniform
 from neon.layers import LSTM, Affine, Layer, Reshape, Sequential
 from neon.models import Model
-from neon.optimizers import Adam, Schedule
+from neon.optimizers import Adam, GradientDescentMomentum, Schedule, WarmupCosine
 from neon.optimizers.param_list import param_entry
 from neon.transforms import CrossEntropyMulti, Tanh
 
@@ -63,6 +63,43 @@ def test_training_resumes_as_if_it_had_not_stopped(tmp_path: Path) -> None:
     resumed.load_params(tmp_path / "model.params")
     resumed.fit(batches, CrossEntropyMulti(), adam(), num_epochs=2)
     assert resumed.epoch == 4
+    for one, other in zip(resumed.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_schedule_in_steps_goes_on_where_it_was(tmp_path: Path, momentum: float) -> None:
+    """Also of a rule without states; and a file that is older than the counts in it counts by its states."""
+    batches = random_batches()
+
+    def descent() -> GradientDescentMomentum:
+        return GradientDescentMomentum(0.5, momentum, schedule=WarmupCosine(4, 12, unit="steps"))
+
+    whole = small_model()
+    whole.fit(batches, CrossEntropyMulti(), descent(), num_epochs=2)
+    whole.save_params(tmp_path / "model.params")
+    older = torch.load(tmp_path / "model.params", weights_only=True)
+    assert {*older.pop("updates").values()} == {2 * len(batches)}
+    torch.save(older, tmp_path / "older.params")
+    used = descent()
+    whole.fit(batches, CrossEntropyMulti(), used, num_epochs=2)
+    for name in ("model.params", *(["older.params"] if momentum else [])):
+        resumed = small_model()
+        resumed.load_params(tmp_path / name)
+        resumed.fit(batches, CrossEntropyMulti(), used, num_epochs=2)  # the description has seen another model
+        for one, other in zip(resumed.parameters(), whole.parameters(), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_random_bits_of_a_rule_without_states_go_on_where_they_were(tmp_path: Path) -> None:
+    batches = random_batches()
+    rounded = GradientDescentMomentum(0.1, 0.0, stochastic_round=4)
+    whole, resumed = small_model(), small_model()
+    whole.fit(batches, CrossEntropyMulti(), rounded, num_epochs=1)
+    whole.save_params(tmp_path / "model.params")
+    resumed.load_params(tmp_path / "model.params")
+    for model in (whole, resumed):
+        model.fit(batches, CrossEntropyMulti(), rounded, num_epochs=1)
     for one, other in zip(resumed.parameters(), whole.parameters(), strict=True):
         assert torch.equal(one, other)
 

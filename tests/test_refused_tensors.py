@@ -311,3 +311,48 @@ def test_states_that_share_memory_are_refused() -> None:
         with pytest.raises(ValueError, match=r"'(first|last)' or a state of it shares memory with parameter"):
             optimizer.step()
         assert_kept(optimizer, params, before)
+
+
+# -- parameters that learn their size in the first forward pass ------------------------------------
+
+ENTRANCES: dict[str, Callable[..., Any]] = {
+    "attach": lambda params, **options: Adam().attach(params, **options),
+    "a group": lambda params, **options: Adam().attach([{"params": params}], **options),
+    "a mapping": lambda params, **options: MultiOptimizer({"default": Adam()}).attach([{"params": params}], **options),
+    "a drop-in class": neon.torch.AdamW,
+}
+
+
+@pytest.mark.parametrize("entrance", ENTRANCES)
+def test_lazy_parameters_are_updated_once_they_have_a_size(entrance: str) -> None:
+    """As torch's classes do: a parameter without a gradient is left alone, and stays the same object."""
+    layer = nn.LazyLinear(3)
+    opt = ENTRANCES[entrance]([*layer.parameters()])
+    opt.step()
+    layer(torch.ones(2, 4)).sum().backward()
+    before = layer.weight.detach().clone()
+    opt.step()
+    assert not torch.equal(layer.weight, before)
+
+
+@pytest.mark.parametrize("entrance", ENTRANCES)
+def test_what_needs_the_sizes_of_lazy_parameters_says_so(entrance: str) -> None:
+    make = ENTRANCES[entrance]
+    known = nn.Linear(4, 3)
+    saved = make([*known.parameters()]).state_dict()
+    opt = make([*nn.LazyLinear(3).parameters()])
+    with pytest.raises(ValueError, match=r"^load_state_dict needs the sizes of parameters.* Run one forward pass"):
+        opt.load_state_dict(saved)
+    with pytest.raises(ValueError, match=r"^in_backward=True needs the sizes of parameters"):
+        make([*nn.LazyLinear(3).parameters()], in_backward=True)
+    opt = make([*known.parameters()], in_backward=True)
+    with pytest.raises(ValueError, match=r"^in_backward=True needs the sizes of parameters"):
+        opt.add_param_group({"params": [*nn.LazyLinear(3).parameters()]})
+    assert len(opt.param_groups) == 1
+    known(torch.ones(2, 4)).sum().backward()
+    opt.step()
+
+
+def test_sums_of_lazy_parameters_cannot_be_shared() -> None:
+    with pytest.raises(ValueError, match=r"^share_memory\(\) needs the sizes of parameters"):
+        neon.torch.Adagrad(nn.LazyLinear(3).parameters()).share_memory()

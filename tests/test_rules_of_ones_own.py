@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from functools import lru_cache, reduce
@@ -14,6 +15,44 @@ import torch
 from neon.engine import use_backend
 from neon.optimizers import GradientDescentMomentum, MultiOptimizer, Optimizer, get_param_list
 from neon.optimizers.functions import equal, norm, where
+
+
+class Momentum(Optimizer):
+    @staticmethod
+    def rule(w: Any, g: Any, velocity: Any, *, lr: float = 0.01, momentum: float, step: Any) -> Any:
+        velocity = momentum * velocity - lr * g
+        return w + velocity, velocity
+
+
+def test_its_signature_has_its_hyper_parameters_and_the_options() -> None:
+    found = inspect.signature(Momentum).parameters
+    options = inspect.signature(Optimizer).parameters
+    assert [*found] == ["name", "lr", "momentum", *(name for name in options if name != "name")]
+    assert (found["lr"].default, found["lr"].annotation) == (0.01, "float")
+    assert found["momentum"].default is inspect.Parameter.empty
+    assert all(found[name] == option for name, option in options.items())
+    inspect.signature(Momentum).bind("mine", lr=0.1, momentum=0.9, gradient_clip_norm=1.0, schedule=None)
+    with pytest.raises(TypeError, match="'learning_rate'"):
+        inspect.signature(Momentum).bind(learning_rate=0.1, momentum=0.9)
+
+
+def test_the_signature_of_a_constructor_of_ones_own_is_that_constructors() -> None:
+    class Named(Momentum):
+        def __init__(self, rate: float, **others: Any) -> None:
+            super().__init__(lr=rate, momentum=0.9, **others)
+
+    class ByHand(Optimizer):
+        def __init__(self, rate: float = 0.1) -> None:
+            super().__init__()
+
+    class Unfit(Optimizer):
+        rule = staticmethod(lambda weight: weight)
+
+    assert [*inspect.signature(Named).parameters] == ["rate", "others"]
+    assert [*inspect.signature(ByHand).parameters] == ["rate"]
+    assert "gradient_clip_norm" in inspect.signature(Unfit).parameters
+    with pytest.raises(TypeError, match=r"^Named has no argument 'momentun'\. Its arguments: rate\.$"):
+        Named(0.1, momentun=0.5)
 
 
 def stepped(rule: Any, backend: str, steps: int = 3, **arguments: Any) -> torch.Tensor:

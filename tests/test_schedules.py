@@ -1,11 +1,15 @@
 """Schedules: every form, against numbers worked out by hand; a schedule remembers nothing."""
 
+# pyright: reportArgumentType=false
+# numpy's whole numbers are none of Python's to a type checker
+
 from __future__ import annotations
 
 import math
 import random
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -139,9 +143,21 @@ def test_a_schedule_is_a_function_of_the_epoch_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_rates_are_plain_floats(name: str) -> None:
+@pytest.mark.parametrize("of", [float, np.float64, np.float32, np.array, torch.tensor])
+@pytest.mark.parametrize("at", [int, float, np.int64, np.float32, np.array])
+def test_rates_are_plain_floats(name: str, of: Any, at: Any) -> None:
     schedule, rate, expected = TABLE[name]
-    assert all(type(schedule.get_learning_rate(rate, epoch)) is float for epoch in expected)
+    for epoch in expected:
+        found = schedule.get_learning_rate(of(rate), at(epoch))
+        assert type(found) is float
+        assert found == schedule.get_learning_rate(float(of(rate)), epoch)
+
+
+def test_arguments_may_be_numpys() -> None:
+    assert Schedule(np.array([2, 6]), np.float64(0.5)) == Schedule([2, 6], 0.5)
+    assert StepSchedule(np.array([2, 6]), np.array([0.6, 0.4])) == StepSchedule([2, 6], [0.6, 0.4])
+    assert WarmupCosine(np.int64(2), np.array(6)) == WarmupCosine(2, 6)
+    assert repr(PowerSchedule(np.int64(2), np.float32(0.5))) == "PowerSchedule(step_config=2, change=0.5)"
 
 
 def test_lists_are_copied() -> None:
@@ -168,6 +184,11 @@ BAD: dict[str, tuple[Any, tuple[Any, ...], Any, str]] = {
     "NaN factor": (Schedule, (2, math.nan), ValueError, "change"),
     "negative rate": (Schedule, ([2], [-1.0]), ValueError, "change"),
     "factor as text": (Schedule, (2, "half"), TypeError, "change"),
+    **{
+        f"StepSchedule of {given}": (StepSchedule, given, TypeError, words)
+        for given in ((2, 0.5), ([2], 0.5), (2, [0.5]), (2, np.float64(0.5)))
+        for words in [r"StepSchedule\(\[2\], \[0\.5\]\) sets .* PowerSchedule\(2, 0\.5\) multiplies"]
+    },
     "StepSchedule lengths": (StepSchedule, ([2, 6], [0.5]), ValueError, "change"),
     "PowerSchedule interval": (PowerSchedule, (0, 0.5), ValueError, "step_config"),
     "ExpSchedule decay": (ExpSchedule, (-0.1,), ValueError, "decay"),
@@ -233,6 +254,41 @@ def test_a_schedule_in_steps_counts_updates(how: str) -> None:
             opt.optimize(layers, epoch=0)
         moved.append(before - p.item())
     assert moved == pytest.approx([0.5, 1.0, 1.0, 1.0, 0.5, 0.0], rel=1e-12)
+
+
+RISING = WarmupStableDecay(2, 1, 2, unit="steps")  # 0.5, 1, 1, 1, 0.5, 0
+
+
+def test_steps_are_counted_by_the_layers_and_not_by_the_description() -> None:
+    described, again = (GradientDescentMomentum(1.0, 0.0, schedule=RISING) for _ in range(2))
+    one, other = (_Layer(torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))) for _ in range(2))
+    moved: dict[str, list[float]] = {"one": [], "other": []}
+
+    def step(opt: Any, name: str, layer: _Layer) -> None:
+        before = layer.parameter.item()
+        layer.parameter.grad = torch.ones_like(layer.parameter)
+        opt.optimize([layer], epoch=0)
+        moved[name].append(before - layer.parameter.item())
+
+    for _ in range(3):
+        step(described, "one", one)
+    for _ in range(2):  # another model begins anew, and a new description goes on
+        step(described, "other", other)
+        step(again, "one", one)
+    assert moved == {"one": [0.5, 1.0, 1.0, 1.0, 0.5], "other": [0.5, 1.0]}
+
+
+def test_steps_are_counted_with_new_and_resting_layers_beside() -> None:
+    opt = GradientDescentMomentum(1.0, 0.0, schedule=RISING)
+    old, new = (_Layer(torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))) for _ in range(2))
+    moved = []
+    for layers in ([old], [old], [old, new], [old, new], [old, new]):
+        for layer in layers:
+            layer.parameter.grad = torch.ones_like(layer.parameter)
+        before = new.parameter.item()
+        opt.optimize(layers, epoch=0)
+        moved.append(before - new.parameter.item())
+    assert moved == [0.0, 0.0, 1.0, 1.0, 0.5]
 
 
 def test_every_rule_takes_a_schedule() -> None:

@@ -75,7 +75,7 @@ def test_a_rule_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (["Adm"], "Did you mean Adam?"),
         (["adam", "--dtype", "int8"], "unknown dtype 'int8'. Choose one of float64, float32, bfloat16, float16."),
         (["adam", "--device", "tpu"], "unknown device 'tpu'. Choose one of cpu, cuda."),
-        (["Adam(lr=0.1)"], "Adam has no argument 'lr'. Its arguments: stochastic_round, learning_rate"),
+        (["Adam(lr=0.1)"], "unexpected keyword argument 'lr'. Here it is called learning_rate. Adam takes"),
     ],
 )
 def test_what_cannot_be_shown(arguments: list[str], message: str) -> None:

@@ -369,7 +369,9 @@ def test_small_states_stay_float32_and_those_of_float64_stay_float64() -> None:
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
-        ({}, 8.0),
+        ({"state_dtype": None}, 8.0),
+        ({"state_dtype": "parameter"}, 4.0),
+        ({"state_dtype": {"exp_avg": "parameter"}}, 6.0),
         ({"state_dtype": "bfloat16"}, 4.0),
         ({"state_dtype": torch.int8}, 2 + 8 / 256),
         ({"state_dtype": {"exp_avg": "bfloat16", "exp_avg_sq": "int8"}}, 3 + 4 / 256),

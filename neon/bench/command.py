@@ -78,7 +78,7 @@ class Request:
 
 
 def run_command(request: Request, console: Console) -> Report:
-    """Check everything, measure line by line, print the tables, write results and figure.
+    """Check everything, measure line by line, write results and figure, print the tables.
 
     Raises:
         UsageError: something in the request cannot be used; nothing was measured.
@@ -99,8 +99,9 @@ def run_command(request: Request, console: Console) -> Report:
     report = Report(device, results)
     name = machine.file_name(device) + f"-{request.threads}threads" * (request.threads is not None)
     name += "-part" * (not request.whole) + "-busy" * report.disturbed
+    written_to = save(report, request.output / f"{name}.json")
     show(report, console)
-    save(report, request.output / f"{name}.json", console)
+    console.print("Written: " + ", ".join(map(str, written_to)), markup=False, highlight=False, soft_wrap=True)
     return report
 
 
@@ -129,11 +130,12 @@ def show(report: Report, console: Console) -> None:
         console.print("[bold red]Something else used the processors meanwhile (*): not to be relied on.")
 
 
-def save(report: Report, path: Path, console: Console) -> None:
+def save(report: Report, path: Path) -> list[Path]:
+    """Write results and figure; returns the files."""
     written_to = [path, path.with_suffix(".svg")]
     write_json(path, report.as_json())
     save_figure(written_to[1], report)
-    console.print("Written: " + ", ".join(map(str, written_to)), markup=False, highlight=False, soft_wrap=True)
+    return written_to
 
 
 def _log(console: Console, number: str, result: Result) -> None:

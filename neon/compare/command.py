@@ -54,7 +54,7 @@ class InterruptedRunError(Exception):
 
 
 def run_command(request: Request, console: Console) -> list[Result]:
-    """Check everything, train with each optimizer, print the table and save the figure.
+    """Check everything, train with each optimizer, save results and figure, print the table.
 
     Raises:
         UsageError: something in the request cannot be used; nothing was trained.
@@ -87,8 +87,8 @@ def run_command(request: Request, console: Console) -> list[Result]:
 def _report(request: Request, task: str, results: list[Result], labels: list[str], console: Console) -> None:
     settings = request.settings
     title = f"{task}: {settings.epochs} epochs, batch size {settings.batch_size}, seed {settings.seed}"
-    console.print(result_table(results, request.target, title))
     written = [request.output / "results.json"]
     save_results(written[0], results, request.target, title)
     written += save_figure(request.output, results, labels, request.target, title)
+    console.print(result_table(results, request.target, title))
     console.print("Written: " + ", ".join(map(str, written)), markup=False, highlight=False, soft_wrap=True)

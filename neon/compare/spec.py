@@ -19,6 +19,7 @@ from neon import optimizers
 from neon.compare.errors import SpecError, UnknownReferenceError
 from neon.compare.imports import REFERENCE, one_line, resolve
 from neon.optimizers import Optimizer, Schedule
+from neon.optimizers.values import other_word
 
 MAX_LENGTH = 10_000
 EXAMPLE = "Adam(learning_rate=0.003)"
@@ -199,7 +200,9 @@ class _Reader:
         try:
             inspect.signature(cls).bind(*positional, **named)
         except TypeError as error:
-            raise SpecError(f"{spelled}: {error}. {_arguments_of(cls)}") from error
+            known = inspect.signature(cls).parameters
+            words = "".join(other_word(name, known) for name in named if name not in known)
+            raise SpecError(f"{spelled}: {error}.{words} {_arguments_of(cls)}") from error
         try:
             return cls(*positional, **named)
         except Exception as error:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neon.arguments import PARAMETER
 from neon.engine.blocks import BLOCK, BLOCK_CODECS, scale_name
 from neon.engine.options import AVERAGE
 from neon.engine.signs import never_negative
@@ -93,6 +94,8 @@ class Storage:
             wanted = dict(self.states or ()).get(state)
         if param.dtype == torch.float64:
             return torch.float64
+        if wanted == PARAMETER:  # float16 too: in its range a mean of squares would vanish
+            wanted = "bfloat16" if param.element_size() == 2 and not self.splits(param) else None
         if wanted is None or (param.numel() if size is None else size) < SMALL or (wanted == "int8" and not blocks):
             return torch.float32
         if wanted == "int8":

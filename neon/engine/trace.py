@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import inspect
-import reprlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from neon.arguments import plain
 from neon.engine import options
 from neon.engine.graph import Node, load, scalar, walk
 from neon.engine.symbols import Symbol, node_of
+from neon.messages import shown
 
 Rule = Callable[..., Any]
 
@@ -117,7 +118,7 @@ def fixed(value: Any) -> Any:
 def trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) -> Program:
     """The program of a rule under these options; traced once for each set of fixed arguments."""
     names = signature(rule).keywords
-    arguments = {name: value for name, value in arguments.items() if name in names}
+    arguments = {name: plain(value) for name, value in arguments.items() if name in names}
     key = (tuple(arguments), fixed([*arguments.values()]), chosen)
     made = _made_for(rule)
     found = made.get(key)
@@ -145,7 +146,7 @@ def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) ->
         node = node_of(value)
         if node is None:
             raise TypeError(
-                f"The rule {name} must return an expression for {tensor!r}; it returned {reprlib.repr(value)}, a "
+                f"The rule {name} must return an expression for {tensor!r}; it returned {shown(value)}, a "
                 f"{type(value).__name__}. Of a condition write where(condition, 1.0, 0.0)."
             )
         outputs[tensor] = node

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter, is_lazy
 
+from neon.arguments import plain
 from neon.initializers import Initializer
+from neon.messages import shown
 from neon.optimizers.param_list import Entry, param_entry
 
 __all__ = ["InferringLayer", "Layer"]
@@ -124,8 +126,9 @@ def check_init(layer: nn.Module, init: object, argument: str = "init") -> Initia
 
 
 def check_count(layer: nn.Module, argument: str, value: object, least: int = 1) -> int:
+    value = plain(value)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{type(layer).__name__}'s {argument} must be an int. Received: {value!r}")
+        raise TypeError(f"{type(layer).__name__}'s {argument} must be an int. Received: {shown(value)}")
     if value < least:
         raise ValueError(f"{type(layer).__name__}'s {argument} must be {least} or more. Received: {value!r}")
     return value

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from typing_extensions import Unpack
+
 from neon.arguments import non_negative, positive, unit_interval
 from neon.optimizers.functions import sqrt
 from neon.optimizers.optimizer import Optimizer
+from neon.optimizers.options import GradientClipOptions
 
 
 def adadelta(w, g, square_avg, acc_delta, *, lr, rho, eps):  # type: ignore[no-untyped-def]
@@ -48,7 +51,7 @@ class Adadelta(Optimizer):
         name: str | None = None,
         *,
         learning_rate: float = 1.0,
-        **options: Any,
+        **options: Unpack[GradientClipOptions],
     ) -> None:
         super().__init__(name, stochastic_round=stochastic_round, param_clip_value=param_clip_value, **options)
         self.decay = unit_interval("decay", decay)

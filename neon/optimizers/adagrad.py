@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from typing_extensions import Unpack
+
 from neon.arguments import non_negative, positive
 from neon.optimizers.functions import sqrt
 from neon.optimizers.optimizer import Optimizer
+from neon.optimizers.options import ScheduleDecayOptions
 
 
 def adagrad(w, g, sum, *, lr, eps):  # type: ignore[no-untyped-def]
@@ -44,7 +47,7 @@ class Adagrad(Optimizer):
         gradient_clip_value: float | None = None,
         param_clip_value: float | None = None,
         name: str | None = None,
-        **options: Any,
+        **options: Unpack[ScheduleDecayOptions],
     ) -> None:
         super().__init__(
             name,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from typing_extensions import Unpack
+
 from neon.arguments import beta, non_negative, positive
 from neon.optimizers.functions import sqrt
 from neon.optimizers.optimizer import Optimizer
+from neon.optimizers.options import ScheduleDecayOptions, ScheduleOptions
 
 
 def _adam_delta(g, exp_avg, exp_avg_sq, lr, betas, eps, step):  # type: ignore[no-untyped-def]
@@ -74,7 +77,7 @@ class Adam(Optimizer):
         gradient_clip_value: float | None = None,
         param_clip_value: float | None = None,
         name: str | None = "adam",
-        **options: Any,
+        **options: Unpack[ScheduleDecayOptions],
     ) -> None:
         super().__init__(
             name,
@@ -116,7 +119,7 @@ class AdamW(Adam):
         name: str | None = "adamw",
         *,
         wdecay: float = 0.01,
-        **options: Any,
+        **options: Unpack[ScheduleOptions],
     ) -> None:
         super().__init__(
             stochastic_round, learning_rate, beta_1, beta_2, epsilon,

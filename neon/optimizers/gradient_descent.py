@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from typing_extensions import Unpack
+
 from neon.arguments import flag, non_negative, unit_interval
 from neon.engine.trace import Rule
 from neon.optimizers.optimizer import Optimizer
+from neon.optimizers.options import StorageOptions
 from neon.optimizers.schedules import Schedule
 
 
@@ -65,7 +68,7 @@ class GradientDescentMomentum(Optimizer):
         name: str | None = None,
         schedule: Schedule | None = None,
         nesterov: bool = False,
-        **options: Any,
+        **options: Unpack[StorageOptions],
     ) -> None:
         super().__init__(
             name,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from typing_extensions import Unpack
+
 from neon.arguments import beta, non_negative
 from neon.optimizers.functions import sign
 from neon.optimizers.optimizer import Optimizer
+from neon.optimizers.options import ScheduleDecayOptions
 
 
 def lion(w, g, exp_avg, *, lr, betas, weight_decay):  # type: ignore[no-untyped-def]
@@ -47,7 +50,7 @@ class Lion(Optimizer):
         gradient_clip_value: float | None = None,
         param_clip_value: float | None = None,
         name: str | None = "lion",
-        **options: Any,
+        **options: Unpack[ScheduleDecayOptions],
     ) -> None:
         super().__init__(
             name,

@@ -18,6 +18,7 @@ from neon.arguments import (
     master_format,
     non_negative,
     optional_name,
+    plain,
     rounding,
     state_format,
     whole_number,
@@ -27,16 +28,15 @@ from neon.engine.settings import Settings
 from neon.engine.storage import Storage
 from neon.engine.trace import Rule, signature, trace
 from neon.engine.uncompiled import uncompiled
+from neon.messages import listed, received
+from neon.optimizers.options import SUPPLIED, NamedOptions
 from neon.optimizers.schedules import Schedule, is_constant
-from neon.optimizers.values import check_values
+from neon.optimizers.values import check_values, other_word
 
 if TYPE_CHECKING:
     from neon.optimizers.assignment import Match, Site
     from neon.optimizers.stepper import LayerStepper
     from neon.torch.optimizer import AttachedOptimizer
-
-# What the engine supplies to a rule that asks for it.
-SUPPLIED = ("step", "epoch")
 
 
 class Optimizer:
@@ -59,11 +59,11 @@ class Optimizer:
     (weights into [−|k|, |k|]), `stochastic_round` (True: the width of the parameter's format; or a
     width in mantissa bits), `schedule` (the learning rate by epoch or step). `maximize` goes up the
     gradient instead of down. `state_dtype` is the format of states: a dtype of 32 or 16 bits, `"int8"`
-    (blocks of 256 numbers of 8 bits), or a dict of these by state; states of less than 4096 elements stay
-    float32. `master="split"` keeps the 16 bits that a bfloat16 weight lacks beside it.
-    `weight_average=β` keeps the average ā ← ā + (1−β)(θ' − ā) of the weights, which starts at them and which
-    `averaged` puts in their place. `lr_scale` multiplies the learning rate in the step, whatever a scheduler makes
-    of it; in a group it is `rate_scale`.
+    (blocks of 256 numbers of 8 bits), `"parameter"` (bfloat16 for parameters of 16 bits, float32 for others and
+    for split ones), or a dict of these by state; states of less than 4096 elements stay float32. `master="split"`
+    keeps the 16 bits that a bfloat16 weight lacks beside it. `weight_average=β` keeps the average
+    ā ← ā + (1−β)(θ' − ā) of the weights, which starts at them and which `averaged` puts in their place. `lr_scale`
+    multiplies the learning rate in the step, whatever a scheduler makes of it; in a group it is `rate_scale`.
 
     A state starts at zero, or at the default of its argument: `def rule(w, g, size=0.1, *, lr)`.
     """
@@ -83,7 +83,7 @@ class Optimizer:
     weight_average: float | None = None
     lr_scale: float = 1.0
     seed: int = 0
-    updates: int = 0  # how many times `optimize` has run: what schedules in steps go by
+    __signature__ = NamedOptions()
 
     def __init__(
         self,
@@ -134,22 +134,26 @@ class Optimizer:
         keywords = {k: v for k, v in signature(rule).keywords.items() if k not in SUPPLIED} if rule else {}
         # A class that states its hyper-parameters itself takes them as arguments of its own constructor.
         allowed = keywords if type(self).hyperparameters is Optimizer.hyperparameters else {}
+        as_given, given = given, {name: plain(value) for name, value in given.items()}
         for name, value in given.items():
             if name not in allowed:
-                own = [*inspect.signature(type(self)).parameters, *inspect.signature(Optimizer).parameters, *allowed]
-                known = [name for name in dict.fromkeys(own) if name not in ("options", "hyperparameters")]
-                raise TypeError(f"{kind} has no argument {name!r}. Its arguments: {', '.join(known)}.")
-            default = allowed[name]
+                named = inspect.signature(type(self)).parameters.values()
+                known = [p.name for p in named if p.kind is not p.VAR_KEYWORD]
+                word = other_word(name, known)
+                raise TypeError(f"{kind} has no argument {name!r}.{word} Its arguments: {listed(known, 300)}.")
+            default = plain(allowed[name])
             is_number = isinstance(default, (int, float)) and not isinstance(default, bool)
             if is_number and not isinstance(value, (int, float)):
-                raise TypeError(f"{name} must be a number, as its default {default!r} is. Received: {name}={value!r}.")
+                raise TypeError(
+                    f"{name} must be a number, as its default {default!r} is. {received(name, as_given[name])}"
+                )
         check_values(given, custom=True)
         if self.wdecay and "weight_decay" in allowed:
             raise TypeError(f"The rule of {kind} has a weight_decay of its own: give that in place of wdecay.")
         missing = [k for k, v in allowed.items() if v is inspect.Parameter.empty and k not in given]
         if missing:
             raise TypeError(f"{kind} needs {', '.join(missing)}: {kind}({missing[0]}=...).")
-        return {name: given.get(name, default) for name, default in allowed.items()}
+        return {name: given.get(name, plain(default)) for name, default in allowed.items()}
 
     # -- what a subclass may override --------------------------------------------------------------
 
@@ -271,7 +275,7 @@ class Optimizer:
             rate_scale="lr" in signature(rule).keywords and _not_one(values.get(SCALE, 1.0)),
         )
         program = trace(rule, {**values, "step": 1}, options)
-        rounding = values["stochastic_round"]
+        rounding = plain(values["stochastic_round"])
         width = None if rounding is False else 0 if rounding is True else rounding
         storage = Storage(state_format("state_dtype", values["state_dtype"]), values["master"] is not None)
         widest = type(self).rule
@@ -332,5 +336,5 @@ def _schedule(schedule: Any) -> Schedule:
     if schedule is None:
         return Schedule()
     if isinstance(schedule, type) or not callable(getattr(schedule, "get_learning_rate", None)):
-        raise TypeError(f"schedule must have get_learning_rate(learning_rate, epoch). Received: schedule={schedule!r}.")
+        raise TypeError(f"schedule must have get_learning_rate(learning_rate, epoch). {received('schedule', schedule)}")
     return schedule

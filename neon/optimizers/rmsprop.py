@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from typing_extensions import Unpack
+
 from neon.arguments import non_negative, positive, unit_interval
 from neon.optimizers.functions import sqrt
 from neon.optimizers.optimizer import Optimizer
+from neon.optimizers.options import DecayOptions
 from neon.optimizers.schedules import Schedule
 
 
@@ -47,7 +50,7 @@ class RMSProp(Optimizer):
         param_clip_value: float | None = None,
         name: str | None = None,
         schedule: Schedule | None = None,
-        **options: Any,
+        **options: Unpack[DecayOptions],
     ) -> None:
         super().__init__(
             name,

@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
-from neon.arguments import non_negative, number, positive, positive_integer, unit_interval, whole_number
+from neon.arguments import non_negative, number, plain, positive, positive_integer, unit_interval, whole_number
+from neon.messages import received
 
 Unit = Literal["epochs", "steps"]
 
@@ -30,12 +31,12 @@ class Schedule:
     unit: Unit = "epochs"
 
     def __init__(self, step_config: int | Sequence[int] | None = None, change: float | Sequence[float] = 1.0) -> None:
-        self.step_config = step_config
-        self.change = change
+        self.step_config = step_config = plain(step_config)
+        self.change = change = plain(change)
         if step_config is None:
             if change != 1.0:
-                raise ValueError(f"change needs a step_config. Received: change={change!r}, step_config=None.")
-        elif isinstance(step_config, Sequence) and not isinstance(step_config, str):
+                raise ValueError(f"change needs a step_config. {received('change', change)}")
+        elif _is_list(step_config):
             self.step_config = _epochs("step_config", step_config)
             if isinstance(change, Sequence):
                 self.change = _rates("change", change, len(step_config))
@@ -46,7 +47,10 @@ class Schedule:
             self.change = non_negative("change", change)
 
     def get_learning_rate(self, learning_rate: float, epoch: float) -> float:
-        """The rate at `epoch`, counted from 0 in this schedule's `unit`."""
+        """The rate at `epoch`, counted from 0 in this schedule's `unit`; a Python float."""
+        return float(self._rate(float(learning_rate), plain(epoch)))
+
+    def _rate(self, learning_rate: float, epoch: float) -> float:
         config, change = self.step_config, self.change
         if config is None:
             return learning_rate
@@ -75,7 +79,7 @@ def is_constant(schedule: Any) -> bool:
 
 def rate(schedule: Any, learning_rate: float, epoch: float, updates: int) -> float:
     """The learning rate, by the epoch or the number of updates: what the schedule counts in."""
-    return schedule.get_learning_rate(learning_rate, updates if counts_steps(schedule) else epoch)
+    return plain(schedule.get_learning_rate(learning_rate, updates if counts_steps(schedule) else epoch))
 
 
 def counts_steps(schedule: Any) -> bool:
@@ -84,12 +88,21 @@ def counts_steps(schedule: Any) -> bool:
 
 
 class StepSchedule(Schedule):
-    """The rate is *set* to change[i] from epoch step_config[i] on."""
+    """The rate is *set* to change[i] from epoch step_config[i] on; to multiply it, there is `PowerSchedule`.
 
-    def __init__(self, step_config: int | Sequence[int], change: float | Sequence[float]) -> None:
-        epochs = step_config if isinstance(step_config, Sequence) else [step_config]
-        rates = change if isinstance(change, Sequence) else [change]
-        super().__init__(epochs, list(rates))
+    Raises `TypeError` for numbers in the place of lists, which look like torch's StepLR and mean something else.
+    """
+
+    def __init__(self, step_config: Sequence[int], change: Sequence[float]) -> None:
+        epochs, rates = plain(step_config), plain(change)
+        if not (_is_list(epochs) and _is_list(rates)):
+            raise TypeError(
+                "StepSchedule takes a list of epochs and a list of rates, which are set from these on. "
+                f"{received('step_config', step_config)} {received('change', change)} StepSchedule([2], [0.5]) sets "
+                "the rate to 0.5 from epoch 2; PowerSchedule(2, 0.5) multiplies it by 0.5 every 2 epochs, as torch's "
+                "StepLR does."
+            )
+        super().__init__(epochs, rates)
 
 
 class PowerSchedule(Schedule):
@@ -105,8 +118,7 @@ class ExpSchedule(Schedule):
     def __init__(self, decay: float) -> None:
         self.decay = non_negative("decay", decay)
 
-    def get_learning_rate(self, learning_rate: float, epoch: float) -> float:
-        """The rate at `epoch`."""
+    def _rate(self, learning_rate: float, epoch: float) -> float:
         return learning_rate / (1.0 + self.decay * epoch)
 
 
@@ -117,8 +129,7 @@ class PolySchedule(Schedule):
         self.total_epochs = positive_integer("total_epochs", total_epochs)
         self.power = positive("power", power)
 
-    def get_learning_rate(self, learning_rate: float, epoch: float) -> float:
-        """The rate at `epoch`."""
+    def _rate(self, learning_rate: float, epoch: float) -> float:
         return learning_rate * max(0.0, 1.0 - epoch / self.total_epochs) ** self.power
 
 
@@ -129,8 +140,7 @@ class ShiftSchedule(Schedule):
         self.interval = positive_integer("interval", interval)
         self.shift_size = positive_integer("shift_size", shift_size)
 
-    def get_learning_rate(self, learning_rate: float, epoch: float) -> float:
-        """The rate at `epoch`."""
+    def _rate(self, learning_rate: float, epoch: float) -> float:
         return learning_rate * 2.0 ** (-self.shift_size * (epoch // self.interval))
 
 
@@ -152,10 +162,11 @@ class WarmupCosine(Schedule):
         self.floor = unit_interval("floor", floor)
         self.unit = _unit(unit)
         if self.total <= self.warmup:
-            raise ValueError(f"total must be greater than warmup. Received: total={total!r}, warmup={warmup!r}.")
+            raise ValueError(
+                f"total must be greater than warmup. {received('total', total)} {received('warmup', warmup)}"
+            )
 
-    def get_learning_rate(self, learning_rate: float, epoch: float) -> float:
-        """The rate at `epoch`, counted in `unit`."""
+    def _rate(self, learning_rate: float, epoch: float) -> float:
         if epoch < self.warmup:
             return learning_rate * (epoch + 1) / self.warmup
         done = min(1.0, (epoch - self.warmup) / (self.total - self.warmup))
@@ -183,24 +194,27 @@ class WarmupStableDecay(Schedule):
         self.floor = unit_interval("floor", floor)
         self.unit = _unit(unit)
 
-    def get_learning_rate(self, learning_rate: float, epoch: float) -> float:
-        """The rate at `epoch`, counted in `unit`."""
+    def _rate(self, learning_rate: float, epoch: float) -> float:
         if epoch < self.warmup:
             return learning_rate * (epoch + 1) / self.warmup
         done = min(1.0, max(0.0, (epoch - self.warmup - self.stable) / self.decay))
         return learning_rate * (1 - (1 - self.floor) * done)
 
 
+def _is_list(value: Any) -> TypeGuard[Sequence[Any]]:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
 def _unit(value: Any) -> Unit:
     if value not in ("epochs", "steps"):
-        raise ValueError(f"unit must be 'epochs' or 'steps'. Received: unit={value!r}.")
+        raise ValueError(f"unit must be 'epochs' or 'steps'. {received('unit', value)}")
     return value
 
 
 def _epochs(name: str, values: Sequence[Any]) -> list[int]:
     epochs = [whole_number(name, value) for value in values]
     if not epochs or any(a >= b for a, b in pairwise(epochs)):
-        raise ValueError(f"{name} must list epochs in increasing order. Received: {name}={list(values)!r}.")
+        raise ValueError(f"{name} must list epochs in increasing order. {received(name, list(values))}")
     return epochs
 
 
@@ -208,6 +222,6 @@ def _rates(name: str, values: Sequence[Any], count: int) -> list[float]:
     rates = [non_negative(name, number(name, value)) for value in values]
     if len(rates) != count:
         raise ValueError(
-            f"{name} must hold one rate for each epoch of step_config ({count}). Received: {name}={list(values)!r}."
+            f"{name} must hold one rate for each epoch of step_config ({count}). {received(name, list(values))}"
         )
     return rates

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from typing_extensions import Unpack
+
 from neon.arguments import beta, non_negative, positive
 from neon.optimizers.functions import clip, maximum, power_of_two, sign
 from neon.optimizers.optimizer import Optimizer
+from neon.optimizers.options import ClipDecayOptions
 from neon.optimizers.schedules import Schedule
 
 
@@ -54,7 +57,7 @@ class ShiftAdaMax(Optimizer):
         epsilon: float = 1e-8,
         schedule: Schedule | None = None,
         name: str | None = "ShiftAdaMax",
-        **options: Any,
+        **options: Unpack[ClipDecayOptions],
     ) -> None:
         super().__init__(name, stochastic_round=stochastic_round, schedule=schedule, **options)
         self.learning_rate = non_negative("learning_rate", learning_rate)

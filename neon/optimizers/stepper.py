@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from neon.arguments import non_negative
+from neon.arguments import epoch_number
 from neon.engine.checks import check_parameter
 from neon.engine.interrupts import Uninterrupted
 from neon.engine.options import AVERAGE
@@ -26,7 +26,7 @@ from neon.optimizers.averages import in_place_of, refuse_while_averaged
 from neon.optimizers.by_hand import is_by_hand, layers_of
 from neon.optimizers.multioptimizer import MultiOptimizer
 from neon.optimizers.param_list import Entry, is_plain, memory
-from neon.optimizers.schedules import rate
+from neon.optimizers.schedules import counts_steps, rate
 from neon.optimizers.sites import Site, layer_sites
 from neon.optimizers.unmatched import explain_unmatched
 
@@ -50,6 +50,18 @@ def keep_update_count(holder: Tensor, count: Tensor) -> None:
         _counts_of_memory(holder)[memory(holder)] = count
 
 
+def updates_of(entry: Entry) -> int:
+    """How often a parameter of a layer list has been updated."""
+    (param, _), states = entry
+    return int(update_count(states[0] if states else param))
+
+
+def set_updates(entry: Entry, count: int) -> None:
+    """Have a parameter's updates counted from `count` on."""
+    (param, _), states = entry
+    keep_update_count(states[0] if states else param, torch.tensor(float(count), dtype=torch.float64, device="cpu"))
+
+
 def _counts_of_memory(tensor: Tensor) -> dict[Hashable, Tensor]:
     """The counts of what lies in a tensor's memory. They go when it is freed: none is found by an address alone."""
     return vars(tensor.untyped_storage()).setdefault("_neon_steps", {})
@@ -71,7 +83,7 @@ class LayerStepper:
 
     def step(self, layer_list: Any, epoch: int) -> None:
         """Update every parameter once; what is refused leaves all of them as they were."""
-        non_negative("epoch", epoch)
+        epoch = epoch_number(epoch)
         if self._averaged:
             refuse_while_averaged()
         with self._lock:
@@ -84,7 +96,6 @@ class LayerStepper:
             ]
             totals = self._step(ours, self._squares(by_hand), epoch)
             self._step_by_hand(by_hand, totals, epoch)
-            self._optimizer.updates += 1
 
     @contextmanager
     def averaged(self, layer_list: Any) -> Iterator[None]:
@@ -112,7 +123,7 @@ class LayerStepper:
         self, ours: Sequence[tuple[int, Site, Match]], elsewhere: dict[int, float], epoch: int
     ) -> Mapping[Any, float]:
         """Update what has a rule; the sums of squares of gradients, by the owner of each norm."""
-        settings = self._settings([match for _, _, match in ours], epoch)
+        settings = self._settings(ours, epoch)
         entries = [site.entry for _, site, _ in ours if site.entry is not None]
         params = [param for (param, _), _ in entries]
         grads = [grad for (_, grad), _ in entries if grad is not None]
@@ -139,15 +150,16 @@ class LayerStepper:
             if type(layer).__weakrefoffset__
         ]
 
-    def _settings(self, matches: Sequence[Match], epoch: int) -> dict[str, Settings]:
+    def _settings(self, ours: Sequence[tuple[int, Site, Match]], epoch: int) -> dict[str, Settings]:
         """The numbers of this step for each optimizer in use, in dictionaries that the plan keeps reading."""
-        settings = {}
-        for match in {match.key: match for match in matches}.values():
+        settings, in_use = {}, {match.key: match for _, _, match in ours}
+        updates = _updates(ours) if any(map(_counts_steps, in_use.values())) else 0
+        for match in in_use.values():
             leaf = match.optimizer
             assert leaf is not None
             values = self._values[match.key]
             values.update(leaf.group())
-            values["lr"] = rate(leaf.schedule, values.get("lr", 0.0), epoch, self._optimizer.updates)
+            values["lr"] = rate(leaf.schedule, values.get("lr", 0.0), epoch, updates)
             values["epoch"] = epoch
             values["batch_size"] = self._optimizer.be.bsz
             values["outer_clip_norms"] = tuple(norm.gradient_clip_norm for norm in match.norms)
@@ -222,6 +234,15 @@ class LayerStepper:
             shares[match.optimizer].append((site.layer, ((param, scaled), states)))
         for optimizer, owned in shares.items():
             optimizer.optimize(layers_of(owned), epoch)
+
+
+def _updates(ours: Sequence[tuple[int, Site, Match]]) -> int:
+    """How many steps there have been: what the layers count, whichever description updated them."""
+    return max(updates_of(site.entry) for _, site, _ in ours if site.entry is not None)
+
+
+def _counts_steps(match: Match) -> bool:
+    return match.optimizer is not None and counts_steps(match.optimizer.schedule)
 
 
 def _averages(entry: Entry, leaf: Optimizer) -> Iterator[tuple[Tensor, Tensor]]:

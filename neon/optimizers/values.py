@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -15,13 +15,15 @@ from neon.arguments import (
     flag,
     master_format,
     non_negative,
+    plain,
     positive,
     rounding,
     state_format,
     unit_interval,
     within,
-)  # fmt: skip
+)
 from neon.engine.options import SCALE
+from neon.messages import received
 
 # What every rule takes, and the engine relies on.
 _OPTIONS: dict[str, Callable[[str, Any], Any]] = {
@@ -65,7 +67,7 @@ _TORCHS: dict[str, Callable[[str, Any], Any]] = {
     "capturable": flag,
     "differentiable": lambda name, value: _not_differentiable(name, value),
 }
-# Constructors keep neon's documented words; groups have torch's.
+# Constructors keep neon's documented words; groups, and torch's classes, have torch's.
 _CONSTRUCTOR_WORDS = {
     "learning_rate": "lr",
     "momentum_coef": "momentum",
@@ -96,7 +98,7 @@ def check_torch_values(values: Mapping[str, Any]) -> None:
 def _check(name: str, value: Any, check: Callable[[str, Any], Any]) -> None:
     if isinstance(value, Tensor):
         if value.numel() != 1:
-            raise ValueError(f"{name} must be a number or a tensor of one element. Received: {name}={value!r}.")
+            raise ValueError(f"{name} must be a number or a tensor of one element. {received(name, value)}")
         if value.device.type != "cpu":
             return  # reading it would wait for the device
         value = value.item()
@@ -112,16 +114,26 @@ def check_names(group: Mapping[str, Any]) -> None:
             )
 
 
+def other_word(name: str, known: Collection[str]) -> str:
+    """A sentence on an argument that is not known: what it is called here if it has another name elsewhere."""
+    words = [neon for neon, torchs in _CONSTRUCTOR_WORDS.items() if torchs == name]
+    words += [_CONSTRUCTOR_WORDS[name]] if name in _CONSTRUCTOR_WORDS else []
+    here = [word for word in words if word in known]
+    return f" Here it is called {' and '.join(here)}." if here else ""
+
+
 def no_nan(name: str, value: Any) -> None:
     """Refuse NaN, in tuples too."""
-    for item in value if isinstance(value, (tuple, list)) else (value,):
+    found = plain(value)
+    for item in found if isinstance(found, (tuple, list)) else (found,):
         if isinstance(item, float) and math.isnan(item):
-            raise ValueError(f"{name} must not be NaN. Received: {name}={value!r}.")
+            raise ValueError(f"{name} must not be NaN. {received(name, value)}")
 
 
 def _betas(name: str, value: Any) -> None:
+    value = plain(value)
     if not isinstance(value, (tuple, list)) or len(value) != 2:
-        raise ValueError(f"{name} must be two numbers, such as (0.9, 0.999). Received: {name}={value!r}.")
+        raise ValueError(f"{name} must be two numbers, such as (0.9, 0.999). {received(name, value)}")
     for place, item in enumerate(value):
         _check(f"{name}[{place}]", item, beta)
 

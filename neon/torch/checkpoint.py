@@ -226,7 +226,7 @@ class _Taking:
     def _foreign(self) -> Iterator[str]:
         """Values of torch's rules with which this rule's steps would be others."""
         own, saved = (group.get("state_dtype") for group in (self._own, self.group))
-        if self._by_name and own != saved:
+        if self._by_name and own != saved and self._has_other_formats():
             yield (
                 f"{self._label}: saved with state_dtype={saved!r}, this optimizer has {own!r}: "
                 "torch.distributed.checkpoint loads into the states that there are. Make the optimizer with the same"
@@ -242,6 +242,16 @@ class _Taking:
         ):
             there, here = ("through", "apart from") if apart else ("apart from", "through")
             yield f"{self._label}: its weight decay went {there} the averages; that of {self._rule} goes {here} them"
+
+    def _has_other_formats(self) -> bool:
+        """Whether a state would be of another dtype by the group's own values than by those of the checkpoint."""
+        program, theirs = self._settings.program, self._settings.storage
+        ours = self._optimizer.settings(self._own).storage
+        return any(
+            ours.dtype_of(state, program, param, param.numel()) != theirs.dtype_of(state, program, param, param.numel())
+            for param in self._own["params"]
+            for state in program.states
+        )
 
     def _match(self) -> Iterator[str]:
         """Put the numbers in the order of the group's own parameters, if the names allow."""

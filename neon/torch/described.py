@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, TypedDict
 
+from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from neon.arguments import PARAMETER, plain
 from neon.engine.settings import Settings
 from neon.engine.trace import Rule
+from neon.messages import listed, received
 from neon.optimizers.adadelta import adadelta
 from neon.optimizers.adam import adam, adamw
 from neon.optimizers.gradient_descent import gradient_descent
 from neon.optimizers.lion import lion
 from neon.optimizers.optimizer import Optimizer
-from neon.optimizers.values import check_torch_values, check_values
+from neon.optimizers.options import NamedOptions
+from neon.optimizers.values import check_torch_values, check_values, other_word
 from neon.torch import rules
 from neon.torch.checkpoint import has_names
 from neon.torch.optimizer import AttachedOptimizer
@@ -26,6 +31,9 @@ class TorchRule(Optimizer):
 
     `rule` is the one with the most states; `select_rule` gives the one that a group's values ask for.
     """
+
+    def __init__(self, *, state_dtype: Any = PARAMETER, **arguments: Any) -> None:
+        super().__init__(state_dtype=state_dtype, **arguments)
 
     def _checked(self, given: dict[str, Any]) -> dict[str, Any]:
         check_values(given, custom=True)
@@ -67,6 +75,13 @@ class RMSpropRule(TorchRule):
             return rules.rmsprop_centered_momentum if values["momentum"] > 0 else rules.rmsprop_centered
         return rules.rmsprop_momentum if values["momentum"] > 0 else rules.rmsprop
 
+    def settings(self, values: Mapping[str, Any], *args: Any, **flags: Any) -> Settings:
+        settings = super().settings(values, *args, **flags)
+        if values["centered"] and settings.storage.states == PARAMETER:
+            # √(v − m²) of v and m in 16 bits is NaN wherever gradients hardly vary.
+            settings.storage = replace(settings.storage, states=(("momentum_buffer", PARAMETER),))
+        return settings
+
 
 class AdagradRule(TorchRule):
     """Adagrad, from the group's initial value of the sum."""
@@ -88,6 +103,15 @@ class LionRule(TorchRule):
     """Lion, which torch does not have."""
 
     rule = staticmethod(lion)
+
+
+def two_betas(betas: Any) -> tuple[Any, Any]:
+    """β₁ and β₂ as a group keeps them."""
+    found = plain(betas)
+    if not isinstance(found, (tuple, list)) or len(found) != 2:
+        raise TypeError(f"betas must be two numbers, such as (0.9, 0.999). {received('betas', betas)}")
+    one, other = (beta.squeeze() if isinstance(beta, Tensor) else beta for beta in found)
+    return one, other
 
 
 # -- the optimizer ---------------------------------------------------------------------------------
@@ -133,7 +157,10 @@ class DropIn(AttachedOptimizer):
 
     Arguments, defaults, formulas, states and the values of groups are torch's: checkpoints load both ways.
     `foreach` and `fused` choose among torch's implementations and are taken without effect. Further
-    keyword arguments are `Options`.
+    keyword arguments are `Options`. States take the memory of torch's: of parameters of 16 bits they are bfloat16,
+    rounded at random (of float16 too, in whose range a mean of squares would vanish). Float32 are those of fewer
+    than 4096 elements, of weights with `master="split"`, and the averages of a centered RMSprop, whose difference
+    would be NaN where gradients hardly vary. `state_dtype="float32"` asks for more.
 
     Raises what torch's class raises for the same arguments, `ValueError` for `differentiable=True`, NaN,
     infinities, and `capturable=True` on devices whose steps no graph can hold, and `TypeError` for flags that
@@ -141,13 +168,16 @@ class DropIn(AttachedOptimizer):
     """
 
     rule: type[TorchRule]
+    __signature__ = NamedOptions(TorchRule)
 
     def __init__(self, params: ParamsT, arguments: dict[str, Any], options: Options) -> None:
         name = type(self).__name__
+        arguments = {argument: plain(value) for argument, value in arguments.items()}
         given: dict[str, Any] = dict(options)
         if unknown := [option for option in given if option not in GraphOptions.__annotations__]:
-            known = ", ".join(dict.fromkeys(["params", *arguments, *GraphOptions.__annotations__]))
-            raise TypeError(f"{name} has no argument {unknown[0]!r}. Its arguments: {known}.")
+            known = dict.fromkeys(["params", *arguments, *GraphOptions.__annotations__])
+            word = other_word(unknown[0], known)
+            raise TypeError(f"{name} has no argument {unknown[0]!r}.{word} Its arguments: {listed(known, 300)}.")
         if arguments.get("fused"):
             for flag in ("differentiable", "foreach"):
                 if arguments[flag]:

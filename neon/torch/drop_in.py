@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 from typing_extensions import Unpack
 
+from neon.messages import received
 from neon.torch.checkpoint import named_parameters
 from neon.torch.described import (
     AdadeltaRule,
@@ -20,7 +21,9 @@ from neon.torch.described import (
     Options,
     RMSpropRule,
     SGDRule,
+    two_betas,
 )
+from neon.torch.refusals import check_sizes
 from neon.torch.states import make_item, put_states
 
 
@@ -99,16 +102,16 @@ class Adam(DropIn):
         decoupled_weight_decay: bool = False,
         **options: Unpack[Options],
     ) -> None:
+        betas = two_betas(betas)
         for name, value in (("lr", lr), ("betas", betas[0])):
             if isinstance(value, Tensor) and foreach and not capturable:
                 raise ValueError(f"{name} as a tensor does not go with foreach=True. Leave foreach out.")
         if not any(all(isinstance(beta, kind) for beta in betas) for kind in (float, Tensor)):
-            raise ValueError(f"betas must be two floats or two tensors. Received: betas={betas!r}.")
+            raise ValueError(f"betas must be two floats or two tensors. {received('betas', betas)}")
         arguments = {
-            "lr": lr, "betas": tuple(b.squeeze() if isinstance(b, Tensor) else b for b in betas), "eps": eps,
-            "weight_decay": weight_decay, "amsgrad": amsgrad, "maximize": maximize, "foreach": foreach,
-            "capturable": capturable, "differentiable": differentiable, "fused": fused,
-            "decoupled_weight_decay": decoupled_weight_decay,
+            "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad,
+            "maximize": maximize, "foreach": foreach, "capturable": capturable, "differentiable": differentiable,
+            "fused": fused, "decoupled_weight_decay": decoupled_weight_decay,
         }  # fmt: skip
         super().__init__(params, arguments, options)
 
@@ -223,6 +226,7 @@ class Adagrad(DropIn):
     def share_memory(self) -> None:
         """Put the sums into memory that processes share, for training by several processes without locks."""
         for group in self.param_groups:
+            check_sizes(group["params"], "share_memory()")
             settings = self.settings(group)
             for name, param in named_parameters(group):
                 item = make_item(name, param, 0, 0, settings, self.state, None)
@@ -291,5 +295,5 @@ class Lion(DropIn):
         maximize: bool = False,
         **options: Unpack[GraphOptions],
     ) -> None:
-        arguments = {"lr": lr, "betas": tuple(betas), "weight_decay": weight_decay, "maximize": maximize}
+        arguments = {"lr": lr, "betas": two_betas(betas), "weight_decay": weight_decay, "maximize": maximize}
         super().__init__(params, arguments, options)

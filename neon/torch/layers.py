@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor, nn
 
-from neon.arguments import state_format
+from neon.arguments import plain, state_format
 from neon.engine.options import SCALE
 from neon.messages import kind_of, listed, shortened
 from neon.optimizers.assignment import DEFAULT, Match, assign, matching_keys
@@ -48,6 +48,7 @@ def _word(key: str) -> str:
 
 def set_everywhere(optimizer: AttachedOptimizer, name: str, value: Any) -> None:
     """Set a value of every group that has it; of a rate with a schedule, the one that it starts from."""
+    value = plain(value)
     groups = [group for group in optimizer.param_groups if name in group]
     for group in groups:
         optimizer.settings(ChainMap({name: value}, group))  # refuses values by name, before any is set
@@ -71,7 +72,7 @@ def set_for_layers(optimizer: AttachedOptimizer, layers: str, name: str, value: 
 
 def _kept(value: Any) -> Any:
     """A value as layers keep it: with numbers in the place of tensors, whose changes nobody would notice."""
-    if isinstance(value, (tuple, list)):
+    if isinstance(value := plain(value), (tuple, list)):
         return tuple(map(_kept, value))
     return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
 

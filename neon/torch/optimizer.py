@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from neon.arguments import clip_bound, flag, non_negative
+from neon.arguments import clip_bound, epoch_number, flag, plain
 from neon.engine.checks import check_capturable
 from neon.engine.options import GUARD, SCALE
 from neon.engine.settings import Reach, Settings
@@ -36,12 +36,12 @@ from neon.torch.averages import (
 from neon.torch.checkpoint import check_held, taken_up
 from neon.torch.in_backward import BackwardStepper, refuse_replicas
 from neon.torch.observed import UnlessWrapped, observed
-from neon.torch.refusals import check_group, check_leaf, check_options, check_scale
+from neon.torch.refusals import check_group, check_leaf, check_options, check_scale, check_sizes
 from neon.torch.sharding import Partition
 from neon.torch.stepper import GroupStepper
 from neon.torch.table import rows_of
 from neon.torch.targets import check_added, check_groups, name_alike, target_groups
-from neon.torch.watched import Watched, plain
+from neon.torch.watched import Watched, unwatched
 
 # Of an instance, what copies do not take along: hooks, which torch leaves out too, and what a GradScaler has put there.
 _NOT_KEPT = {"_stepper", "grad_scale", "found_inf"}
@@ -169,6 +169,8 @@ class AttachedOptimizer(torch.optim.Optimizer):
         """
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group must be a dict. Received: {type(param_group).__name__}.")
+        for name, value in param_group.items():
+            param_group[name] = value if name in ("params", "param_names") else plain(value)
         key = param_group.setdefault("optimizer", self.description.default_key)
         if key not in self._leaves:
             raise ValueError(
@@ -195,6 +197,12 @@ class AttachedOptimizer(torch.optim.Optimizer):
         self.settings(param_group)  # refuses values by name
         name_alike(self.param_groups, param_group)
         _untraced(torch.optim.Optimizer.add_param_group)(self, param_group)
+        if self.in_backward:
+            try:
+                check_sizes(self.param_groups[-1]["params"], "in_backward=True")
+            except ValueError:
+                self.param_groups.pop()
+                raise
         self.apply_schedule(self.param_groups[-1])
         if "_stepper" in vars(self):  # when all groups of the constructor are there
             check_added(self.param_groups)
@@ -206,7 +214,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
 
         The learning rate of a group without a schedule is left alone, to torch's schedulers.
         """
-        non_negative("epoch", epoch)
+        epoch = epoch_number(epoch)
         for group in self.param_groups:
             group["epoch"] = epoch
             self.apply_schedule(group)
@@ -359,7 +367,10 @@ class AttachedOptimizer(torch.optim.Optimizer):
 
     @_on_itself
     def state_dict(self) -> dict[str, Any]:
-        """Groups and states, as torch's own optimizers give them; in `averaged` also the weights that are aside."""
+        """Groups and states, as torch's own optimizers give them; in `averaged` also the weights that are aside.
+
+        numpy's numbers in groups become Python's.
+        """
         averaged = self.aside is not None and self.aside.standing
         if not averaged:
             check_weights(self)
@@ -370,8 +381,9 @@ class AttachedOptimizer(torch.optim.Optimizer):
         except KeyError:
             check_held(self)
             raise
-        states = {k: plain(state) if isinstance(state, Watched) else state for k, state in packed["state"].items()}
-        packed = packed | {"state": states}
+        states = {k: unwatched(state) if isinstance(state, Watched) else state for k, state in packed["state"].items()}
+        groups = [{key: plain(value) for key, value in group.items()} for group in packed["param_groups"]]
+        packed = packed | {"state": states, "param_groups": groups}
         return with_trained_weights(self, packed) if averaged else packed
 
     @_on_itself
@@ -386,6 +398,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         for hook in self._optimizer_load_state_dict_pre_hooks.values():
             replaced = hook(self, state_dict)
             state_dict = state_dict if replaced is None else replaced
+        check_sizes((param for group in self.param_groups for param in group["params"]), "load_state_dict")
         taken = taken_up(self, state_dict)
         self.__setstate__({**taken, "aside": loaded_aside(taken["state"])})
         for hook in self._optimizer_load_state_dict_post_hooks.values():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from neon.engine.options import SCALE
 from neon.messages import shortened, shown
@@ -52,6 +55,15 @@ def check_scale(key: str, leaf: Optimizer, group: Mapping[str, Any]) -> None:
         raise ValueError(
             f"{type(leaf).__name__} ({key}) has no lr for {SCALE} to multiply. Received: {SCALE}={group[SCALE]!r}. "
             "Leave it out."
+        )
+
+
+def check_sizes(params: Iterable[Tensor], what: str) -> None:
+    """Refuse parameters that learn their size in the first forward pass, for what needs to know it."""
+    if any(map(is_lazy, params)):
+        raise ValueError(
+            f"{what} needs the sizes of parameters, and some have none yet: their layers infer the number of inputs "
+            "from the first batch. Run one forward pass before."
         )
 
 

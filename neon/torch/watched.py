@@ -37,9 +37,9 @@ class Watched(defaultdict[Any, Any]):
         return (defaultdict, (dict, dict(self))) if self.default_factory else (dict, (dict(self),))
 
 
-def plain(values: Mapping[Any, Any]) -> dict[Any, Any]:
+def unwatched(values: Mapping[Any, Any]) -> dict[Any, Any]:
     """The dict, and the dicts in it, as plain ones, of whose tensors a checkpoint writes no more than they show."""
-    return {key: plain(value) if isinstance(value, Mapping) else _alone(value) for key, value in values.items()}
+    return {key: unwatched(value) if isinstance(value, Mapping) else _alone(value) for key, value in values.items()}
 
 
 def _alone(value: Any) -> Any:

@@ -1,0 +1,98 @@
+"""The options that constructors take by `**options`: their names and types, for editors and `inspect.signature`."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, TypedDict, get_args
+
+from typing_extensions import get_type_hints
+
+from neon.optimizers.schedules import Schedule
+
+# What the engine supplies to a rule that asks for it.
+SUPPLIED = ("step", "epoch")
+_Parameter = inspect.Parameter
+
+
+class StorageOptions(TypedDict, total=False):
+    """What the constructor of no rule names by itself."""
+
+    maximize: bool
+    state_dtype: Any
+    master: str | None
+    weight_average: float | None
+    seed: int
+
+
+class DecayOptions(StorageOptions, total=False):
+    """The same, of rules whose documented constructor has no weight decay."""
+
+    wdecay: float
+
+
+class ScheduleOptions(StorageOptions, total=False):
+    """The same, of rules that have a weight decay and no schedule."""
+
+    schedule: Schedule | None
+
+
+class ScheduleDecayOptions(DecayOptions, ScheduleOptions, total=False):
+    """The same, of rules with neither."""
+
+
+class GradientClipOptions(ScheduleDecayOptions, total=False):
+    """The same, of rules that do not clip gradients either."""
+
+    gradient_clip_norm: float | None
+    gradient_clip_value: float | None
+
+
+class ClipDecayOptions(DecayOptions, total=False):
+    """The same, of rules with a schedule, and no decay or clipping."""
+
+    gradient_clip_norm: float | None
+    gradient_clip_value: float | None
+    param_clip_value: float | None
+
+
+class NamedOptions:
+    """A class's `__signature__`: that of its constructor, with what it takes by `**` under the names.
+
+    Of `**options: Unpack[SomeOptions]` these are the names in SomeOptions, with the defaults that a base class, or
+    one of `others`, has for them; of a rule of one's own, the keyword arguments of the rule.
+    """
+
+    def __init__(self, *others: type) -> None:
+        self._others = others
+
+    def __get__(self, instance: object, owner: type) -> inspect.Signature | None:
+        _, *named = inspect.signature(owner.__init__).parameters.values()
+        if not named or named[-1].kind is not _Parameter.VAR_KEYWORD:
+            return None  # nothing to add to what inspect finds itself
+        rest = named.pop()
+        if "Unpack" in str(rest.annotation):
+            named += self._options(owner, rest.name)
+        elif rest.name == "hyperparameters":
+            place = sum(p.kind is not _Parameter.KEYWORD_ONLY for p in named)
+            named[place:place] = _hyperparameters(owner)
+        else:
+            named.append(rest)
+        return inspect.Signature(named)
+
+    def _options(self, owner: type, name: str) -> list[inspect.Parameter]:
+        """The parameters that `**name: Unpack[SomeOptions]` stands for."""
+        [options] = get_args(get_type_hints(owner.__init__)[name])
+        known: dict[str, inspect.Parameter] = {}
+        for cls in (*owner.__mro__, *(base for other in self._others for base in other.__mro__)):
+            for key, parameter in inspect.signature(cls.__init__).parameters.items():
+                known.setdefault(key, parameter)
+        return [known[key].replace(kind=_Parameter.KEYWORD_ONLY) for key in get_type_hints(options)]
+
+
+def _hyperparameters(owner: Any) -> list[inspect.Parameter]:
+    """The keyword arguments of a class's rule, but what the engine supplies; none where it is no rule."""
+    try:
+        rule = inspect.signature(owner.rule).parameters.values() if owner.rule else ()
+    except (TypeError, ValueError):
+        return []
+    return [p for p in rule if p.kind is p.KEYWORD_ONLY and p.name not in SUPPLIED]

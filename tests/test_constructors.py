@@ -1,0 +1,65 @@
+"""Constructors as editors and programs see them: every option has its name, its type and its default."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, get_args
+
+import pytest
+from typing_extensions import get_type_hints
+
+import neon.torch
+from neon import optimizers
+from neon.optimizers import MultiOptimizer, Optimizer
+from neon.torch import AttachedOptimizer
+from neon.torch.described import RuleOptions
+
+RULES = {
+    name: cls
+    for name, cls in vars(optimizers).items()
+    if name in optimizers.__all__ and inspect.isclass(cls) and issubclass(cls, Optimizer) and cls is not MultiOptimizer
+}
+DROP_INS = {name: getattr(neon.torch, name) for name in neon.torch.__all__ if name != "AttachedOptimizer"}
+OPTIONS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(Optimizer.__init__).parameters.items()
+    if name not in ("self", "name", "hyperparameters")
+}
+ATTACHED = {
+    name: parameter.default
+    for name, parameter in inspect.signature(AttachedOptimizer.__init__).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+}
+
+
+def unpacked(cls: Any) -> set[str]:
+    """What a type checker takes for the keyword arguments of `**options`."""
+    hints = get_type_hints(cls.__init__)
+    return {*get_type_hints(get_args(hints["options"])[0])} if "options" in hints else set()
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_every_option_is_in_the_signature_of_a_rule(name: str) -> None:
+    found = inspect.signature(RULES[name]).parameters
+    assert {*OPTIONS} <= {*found}
+    assert all(p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in found.values())
+    for option, default in OPTIONS.items():
+        assert found[option].default == (0.01 if (name, option) == ("AdamW", "wdecay") else default)
+    if name != "Optimizer":
+        written = {*inspect.signature(RULES[name].__init__).parameters} - {"self", "options"}
+        assert {*found} == written | unpacked(RULES[name])
+        assert not written & unpacked(RULES[name])
+
+
+@pytest.mark.parametrize("name", DROP_INS)
+def test_every_option_is_in_the_signature_of_a_drop_in(name: str) -> None:
+    found = inspect.signature(DROP_INS[name]).parameters
+    options = {option: OPTIONS[option] for option in RuleOptions.__annotations__} | ATTACHED
+    for option, default in (options | {"state_dtype": "parameter"}).items():
+        assert found[option].default == default, option
+    written = {*inspect.signature(DROP_INS[name].__init__).parameters} - {"self", "options"}
+    assert {*found} == written | unpacked(DROP_INS[name])
+
+
+def test_what_every_option_is_for_is_written() -> None:
+    assert all(f"`{option}" in (Optimizer.__doc__ or "") for option in OPTIONS if option != "seed")
