@@ -33,7 +33,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "seed" in metafunc.fixturenames:
-        first, _, last = metafunc.config.getoption("random_rules").rpartition(":")
+        first, _, last = metafunc.config.getoption("random_rules", "100").rpartition(":")
         metafunc.parametrize("seed", range(int(first or 0), int(last)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ from torch import Tensor
 import neon.torch
 from neon.engine import storage, use_backend
 from neon.engine.blocks import BLOCK, BLOCK_CODECS, scale_name
+from neon.engine.options import Options
 from neon.engine.signs import never_negative
-from neon.engine.trace import signature
+from neon.engine.trace import signature, trace
 from neon.optimizers import Adam, MultiOptimizer, Optimizer
 from neon.optimizers.functions import maximum, norm, sqrt
 
@@ -190,6 +192,24 @@ def test_what_is_never_negative_needs_no_sign(rule: str) -> None:
     for name in states_of(rule):
         assert state[name].dtype == (torch.uint8 if name in NEVER_NEGATIVE[rule] else torch.int8)
         assert state[name].shape == param.shape
+
+
+@pytest.mark.parametrize(
+    ("new", "expected"),
+    [
+        (lambda s, g, lr: s + (1 - lr) * g * g, True),
+        (lambda s, g, lr: s + g**4 * abs(g) + g * lr * g, True),
+        (lambda s, g, lr: s + g**3, False),
+        (lambda s, g, lr: s + (norm(g) - norm(s)), False),  # a number, which the host computes, of either sign
+        (lambda s, g, lr: reduce(lambda x, _: x * x + x, range(60), g * g), True),
+        (lambda s, g, lr: reduce(lambda x, _: x * x + x, range(60), g), False),
+    ],
+)
+def test_the_sign_of_an_expression(new: Any, expected: bool) -> None:
+    def rule(w: Any, g: Any, s: Any, *, lr: Any) -> Any:
+        return w, new(s, g, lr)
+
+    assert ("s" in never_negative(trace(rule, {"lr": 0.1}, Options()))) == expected
 
 
 class OfItsOwn(Optimizer):

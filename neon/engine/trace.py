@@ -48,7 +48,7 @@ def _made_for(rule: Rule) -> dict[Any, Any]:
     return _made.setdefault(rule, {})
 
 
-def signature(rule: Rule) -> Signature:
+def signature(rule: Any) -> Signature:
     """A rule's signature; `TypeError` where it is not `rule(w, g, *states, *, keywords)`."""
     made = _made_for(rule)
     return made.get(signature) or made.setdefault(signature, _read_signature(rule))
