@@ -315,7 +315,7 @@ def test_states_that_share_memory_are_refused() -> None:
 
 # -- parameters that learn their size in the first forward pass ------------------------------------
 
-ENTRANCES: dict[str, Callable[..., Any]] = {
+UPDATERS: dict[str, Callable[..., Any]] = {
     "attach": lambda params, **options: Adam().attach(params, **options),
     "a group": lambda params, **options: Adam().attach([{"params": params}], **options),
     "a mapping": lambda params, **options: MultiOptimizer({"default": Adam()}).attach([{"params": params}], **options),
@@ -323,11 +323,11 @@ ENTRANCES: dict[str, Callable[..., Any]] = {
 }
 
 
-@pytest.mark.parametrize("entrance", ENTRANCES)
+@pytest.mark.parametrize("entrance", UPDATERS)
 def test_lazy_parameters_are_updated_once_they_have_a_size(entrance: str) -> None:
     """As torch's classes do: a parameter without a gradient is left alone, and stays the same object."""
     layer = nn.LazyLinear(3)
-    opt = ENTRANCES[entrance]([*layer.parameters()])
+    opt = UPDATERS[entrance]([*layer.parameters()])
     opt.step()
     layer(torch.ones(2, 4)).sum().backward()
     before = layer.weight.detach().clone()
@@ -335,9 +335,9 @@ def test_lazy_parameters_are_updated_once_they_have_a_size(entrance: str) -> Non
     assert not torch.equal(layer.weight, before)
 
 
-@pytest.mark.parametrize("entrance", ENTRANCES)
+@pytest.mark.parametrize("entrance", UPDATERS)
 def test_what_needs_the_sizes_of_lazy_parameters_says_so(entrance: str) -> None:
-    make = ENTRANCES[entrance]
+    make = UPDATERS[entrance]
     known = nn.Linear(4, 3)
     saved = make([*known.parameters()]).state_dict()
     opt = make([*nn.LazyLinear(3).parameters()])
