@@ -276,6 +276,7 @@ def test_steps_are_counted_by_the_layers_and_not_by_the_description() -> None:
         step(described, "other", other)
         step(again, "one", one)
     assert moved == {"one": [0.5, 1.0, 1.0, 1.0, 0.5], "other": [0.5, 1.0]}
+    assert (described.updates, again.updates, Adam().updates) == (2, 5, 0)  # of the layers that each updated last
 
 
 def test_steps_are_counted_with_new_and_resting_layers_beside() -> None:

@@ -184,6 +184,11 @@ class Optimizer:
         """
         self._layer_stepper().step(layer_list, epoch)
 
+    @property
+    def updates(self) -> int:
+        """How many updates the layers have had that `optimize` updated last: what schedules in steps go by."""
+        return self._layer_stepper().updates
+
     def averaged(self, layer_list: Any) -> AbstractContextManager[None]:
         """With `weight_average`: a context in which the layers compute with the averages of their weights.
 

@@ -97,6 +97,11 @@ class LayerStepper:
             totals = self._step(ours, self._squares(by_hand), epoch)
             self._step_by_hand(by_hand, totals, epoch)
 
+    @property
+    def updates(self) -> int:
+        """The number of updates that the layers of the last step have had; 0 where there was none."""
+        return max((int(plan.counts.read().max(initial=0)) for plan in self._kept), default=0)
+
     @contextmanager
     def averaged(self, layer_list: Any) -> Iterator[None]:
         """Have the layers compute with the averages of their weights."""
