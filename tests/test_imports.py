@@ -14,7 +14,7 @@ import neon
 ROOT = Path(neon.__file__).parent
 # From the bottom up; a room may import those above it in this list, and itself. What stands in one line is one floor.
 FLOORS = [
-    ["arguments"],
+    ["arguments", "whole_files"],
     ["backends"],
     ["engine"],
     ["optimizers"],
