@@ -76,7 +76,7 @@ def test_every_moment_of_an_epochs_end_can_be_interrupted(tmp_path: Path, monkey
             raise KeyboardInterrupt
         replace(source, target)
 
-    monkeypatch.setattr("neon.compare.store.os.replace", failing_replace)
+    monkeypatch.setattr("neon.whole_files.os.replace", failing_replace)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "parts", "Adam()")
     assert sorted(path.suffix for path in (tmp_path / "parts/runs").iterdir()) == [".json", ".pt"]
