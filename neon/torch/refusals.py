@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from neon.engine.options import SCALE
-from neon.messages import shortened, shown
+from neon.messages import received, shortened, shown
 from neon.optimizers.optimizer import Optimizer
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ def check_scale(key: str, leaf: Optimizer, group: Mapping[str, Any]) -> None:
     """Refuse a multiplier of a rate that there is not."""
     if SCALE in group and SCALE not in leaf.group():
         raise ValueError(
-            f"{type(leaf).__name__} ({key}) has no lr for {SCALE} to multiply. Received: {SCALE}={group[SCALE]!r}. "
-            "Leave it out."
+            f"{shortened(type(leaf).__name__)} ({shortened(key)}) has no lr for {SCALE} to multiply. "
+            f"{received(SCALE, group[SCALE])} Leave it out."
         )
 
 
