@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import re
 import sys
-import time
 from collections.abc import Callable
 from io import BytesIO, StringIO, TextIOWrapper
 from itertools import pairwise
@@ -365,26 +364,23 @@ def made_of(model: nn.Module, kind: str) -> Any:
 def test_a_model_of_8000_parameters_fits_on_a_screen_at_once(kind: str) -> None:
     model = Net(1333)
     assert len([*model.parameters()]) == 8001
-    opt = made_of(model, kind)
-    start = time.perf_counter()
-    text = repr(opt)
-    assert time.perf_counter() - start < 3.0  # a tenth of that where nothing else runs
+    text = repr(made_of(model, kind))
     assert len(text.splitlines()) < 40
     assert len(text) < 4000
     assert all(line == line.rstrip() and line.isprintable() for line in text.splitlines())
 
 
-def test_printing_takes_time_in_proportion_to_the_layers() -> None:
+def test_printing_takes_work_in_proportion_to_the_layers() -> None:
     """None of them alike."""
 
-    def shortest(count: int) -> float:
-        params = [(f"x{7 * i}.w", nn.Parameter(torch.ones(1))) for i in range(count)]
-        opt = Adam().attach(params)
-        times = []
-        for _ in range(5):
-            start = time.perf_counter()
+    def calls(count: int) -> int:
+        opt = Adam().attach([(f"x{7 * i}.w", nn.Parameter(torch.ones(1))) for i in range(count)])
+        events: list[str] = []
+        sys.setprofile(lambda frame, event, argument: events.append(event))
+        try:
             opt.table()
-            times.append(time.perf_counter() - start)
-        return min(times)
+        finally:
+            sys.setprofile(None)
+        return len(events)
 
-    assert shortest(4000) < 4 * 4 * shortest(1000)  # were it quadratic, 16 times
+    assert calls(1000) < 4.5 * calls(250)
