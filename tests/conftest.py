@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from neon.engine import backends
+
 # Where there is no GPU its kernels are run by Triton's interpreter. Triton asks when it is imported.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
@@ -18,6 +20,14 @@ collect_ignore = ["distributed_saving.py", "distributed_low.py", "distributed_eq
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--random-rules", default="100", help="how many random rules to run, or FIRST:LAST of their seeds")
+
+
+@pytest.fixture(autouse=True)
+def no_backend_left() -> Iterator[None]:
+    """A test that leaves a backend forced would have all that follow compare it with itself."""
+    yield
+    left, backends._forced = backends._forced, None
+    assert left is None
 
 
 @pytest.fixture(scope="module")

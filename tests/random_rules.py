@@ -217,7 +217,7 @@ def _gradient(x: Tensor, layout: str, how: str) -> Tensor:
     return _lay_out(x, layout)
 
 
-def run(case: Case, backend: str) -> Iterator[list[Tensor]]:
+def run(case: Case, backend: str) -> list[list[Tensor]]:
     """The tensors of a case after each step; where a block of codes has no value, its codes are zero."""
     generator = torch.Generator().manual_seed(case.seed)
     params = []
@@ -227,7 +227,7 @@ def run(case: Case, backend: str) -> Iterator[list[Tensor]]:
     kind = type("Random", (Optimizer,), {"rule": staticmethod(case.rule)})
     optimizer = kind(**case.numbers, **case.options)
     layer = PlainLayer(params)
-    before = optimizer.be.bsz
+    before, ends = optimizer.be.bsz, []
     optimizer.be.bsz = case.batch_size
     try:
         with use_backend(backend):
@@ -250,9 +250,11 @@ def run(case: Case, backend: str) -> Iterator[list[Tensor]]:
                 else:
                     attached.step()
                     kept = [_named(attached.state[param]) for param in params]
-                yield [t for param, others in zip(params, kept, strict=True) for t in (param.detach().clone(), *others)]
+                pairs = zip(params, kept, strict=True)
+                ends.append([t for param, others in pairs for t in (param.detach().clone(), *others)])
     finally:
         optimizer.be.bsz = before
+    return ends
 
 
 def _listed(states: list[Tensor], case: Case) -> Iterator[Tensor]:
