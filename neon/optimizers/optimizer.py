@@ -262,6 +262,7 @@ class Optimizer:
         check_values(values, custom=type(self).hyperparameters is Optimizer.hyperparameters)
         _check_split(values["master"], values["stochastic_round"])
         rule = self.select_rule(values)
+        keywords = signature(rule).keywords
         own_norm = values["gradient_clip_norm"] is not None
         options = Options(
             maximize=values["maximize"],
@@ -274,10 +275,10 @@ class Optimizer:
                 *(("gradient_clip_norm",) if own_norm else ()),
             ),
             clip_value=values["gradient_clip_value"] is not None,
-            weight_decay="weight_decay" not in signature(rule).keywords,
+            weight_decay="weight_decay" not in keywords,
             param_clip=values["param_clip_value"] is not None,
             weight_average=values["weight_average"] is not None,
-            rate_scale="lr" in signature(rule).keywords and _not_one(values.get(SCALE, 1.0)),
+            rate_scale="lr" in keywords and _not_one(values.get(SCALE, 1.0)),
         )
         program = trace(rule, {**values, "step": 1}, options)
         rounding = plain(values["stochastic_round"])
