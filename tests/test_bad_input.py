@@ -19,6 +19,7 @@ from torch import nn
 import neon.optimizers
 import neon.torch
 from neon.backends import Backend, gen_backend
+from neon.callbacks import Callbacks
 from neon.optimizers import (
     Adam,
     GradientDescentMomentum,
@@ -192,6 +193,9 @@ def test_messages_stay_short_however_large_the_value_is(kind: str) -> None:
         lambda: Adam().attach(module()).set("lr", LARGE[kind]),
         lambda: neon.torch.Adam([nn.Parameter(w2)], betas=LARGE[kind]),
         lambda: neon.torch.Adam([nn.Parameter(w2)], lr=LARGE[kind]),
+        lambda: Adam(**{"lr" * 1000: LARGE[kind]}),
+        lambda: neon.torch.Adam([nn.Parameter(w2)], **{"lr" * 1000: LARGE[kind]}),
+        lambda: Callbacks([], **{"lr" * 1000: LARGE[kind]}),
     ]
     for attempt in attempts:
         with pytest.raises((TypeError, ValueError)) as caught:
