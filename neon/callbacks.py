@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
 from neon.arguments import flag, positive_integer
-from neon.messages import received
+from neon.messages import received, shown
 
 __all__ = ["Callbacks", "ProgressBar"]
 
@@ -58,7 +58,7 @@ class Callbacks:
         for name, value in others.items():
             if name not in _ELSEWHERE:
                 known = [*inspect.signature(Callbacks).parameters][:-1]
-                raise TypeError(f"Callbacks has no argument {name!r}. Its arguments: {', '.join(known)}.")
+                raise TypeError(f"Callbacks has no argument {shown(name, 60)}. Its arguments: {', '.join(known)}.")
             if value:
                 raise TypeError(f"Callbacks takes no {name}: {_ELSEWHERE[name]}. {received(name, value)}")
         if eval_set is None and (metric is not None or eval_freq is not None):
@@ -99,8 +99,8 @@ class ProgressBar:
 
     def on_fit_begin(self, _model: Any, num_epochs: int) -> None:
         columns = ("epoch {task.completed:.0f}/{task.total:.0f}", "cost {task.fields[cost]}{task.fields[evaluated]}")
-        shown = [TextColumn(column) for column in columns]
-        self.progress = Progress(shown[0], BarColumn(), shown[1], TimeRemainingColumn())
+        texts = [TextColumn(column) for column in columns]
+        self.progress = Progress(texts[0], BarColumn(), texts[1], TimeRemainingColumn())
         self.task = self.progress.add_task("fit", total=num_epochs, cost="-", evaluated="")
         self.progress.start()
 

@@ -19,6 +19,7 @@ from torch import nn
 import neon.optimizers
 import neon.torch
 from neon.backends import Backend, gen_backend
+from neon.callbacks import Callbacks
 from neon.optimizers import (
     Adam,
     GradientDescentMomentum,
@@ -192,6 +193,9 @@ def test_messages_stay_short_however_large_the_value_is(kind: str) -> None:
         lambda: Adam().attach(module()).set("lr", LARGE[kind]),
         lambda: neon.torch.Adam([nn.Parameter(w2)], betas=LARGE[kind]),
         lambda: neon.torch.Adam([nn.Parameter(w2)], lr=LARGE[kind]),
+        lambda: Adam(**{"lr" * 1000: LARGE[kind]}),
+        lambda: neon.torch.Adam([nn.Parameter(w2)], **{"lr" * 1000: LARGE[kind]}),
+        lambda: Callbacks([], **{"lr" * 1000: LARGE[kind]}),
     ]
     for attempt in attempts:
         with pytest.raises((TypeError, ValueError)) as caught:
@@ -599,17 +603,20 @@ def test_a_state_that_does_not_fit_is_refused_whole() -> None:
     assert all(map(torch.equal, before, attached_tensors(opt)))
 
 
+@pytest.mark.parametrize("steps", [0, 1])
 @pytest.mark.parametrize("value", ["fast", None, [0.1, 0.2]])
-def test_a_number_spoiled_in_mid_run_is_refused_whole(value: Any) -> None:
+def test_a_number_that_is_spoiled_later_is_refused_whole(value: Any, steps: int) -> None:
     """The last group's: the others must not have moved when it is found out."""
     params = [nn.Parameter(torch.zeros(3)) for _ in range(2)]
     opt = GradientDescentMomentum(0.1, 0.9).attach([{"params": [p]} for p in params])
     for p in params:
         p.grad = torch.ones(3)
-    opt.step()
-    opt.param_groups[1]["lr"] = value
+    for _ in range(steps):
+        opt.step()
+    for group in opt.param_groups[steps:]:
+        group["lr"] = value
     before = attached_tensors(opt)
-    with pytest.raises((TypeError, ValueError), match="lr"):
+    with pytest.raises((TypeError, ValueError), match=r"lr(\[0\])? must be"):
         opt.step()
     assert all(map(torch.equal, before, attached_tensors(opt)))
 

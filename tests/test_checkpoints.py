@@ -594,6 +594,15 @@ def test_an_empty_group_is_saved_and_loaded(make: Any) -> None:
         opt.load_state_dict(smaller)
 
 
+def test_a_rate_that_groups_share_is_one_tensor_after_loading_as_in_torch() -> None:
+    for make in (torch.optim.Adam, neon.torch.Adam):
+        groups = [{"params": [nn.Parameter(torch.ones(2))]} for _ in range(2)]
+        opt = make(groups, lr=torch.tensor(0.5))
+        opt.load_state_dict(opt.state_dict())
+        opt.param_groups[0]["lr"].fill_(0.25)
+        assert [float(group["lr"]) for group in opt.param_groups] == [0.25, 0.25]
+
+
 def test_defaults_of_torch_reach_nothing_that_is_loaded() -> None:
     run, other = stepped(Adam(weight_average=0.9), w=(2,)), stepped(Adam(weight_average=0.9), w=(2,))
     saved = run.state_dict()

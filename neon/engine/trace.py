@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MethodType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -43,9 +44,10 @@ _made: WeakKeyDictionary[Any, dict[Any, Any]] = WeakKeyDictionary()
 
 def _made_for(rule: Rule) -> dict[Any, Any]:
     """What has been made for a rule so far; a method is made anew each time, what it is bound to is not."""
-    if inspect.ismethod(rule):
+    if isinstance(rule, MethodType):
         return _made.setdefault(rule.__self__, {}).setdefault(rule.__func__, {})
-    return _made.setdefault(rule, {})
+    found = _made.get(rule)  # quicker than setdefault
+    return _made.setdefault(rule, {}) if found is None else found
 
 
 def signature(rule: Any) -> Signature:
@@ -112,13 +114,16 @@ def fixed(value: Any) -> Any:
     """The part of a value that a program depends on: flags, strings, structure; of a number, only that it is one."""
     if value is None or isinstance(value, (bool, str)):
         return value
-    return tuple(map(fixed, value)) if isinstance(value, (tuple, list)) else ...
+    if isinstance(value, (tuple, list)):
+        return tuple(map(fixed, value))
+    found = value if type(value) in (float, int) else plain(value)
+    return ... if found is value else fixed(found)
 
 
 def trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) -> Program:
     """The program of a rule under these options; traced once for each set of fixed arguments."""
     names = signature(rule).keywords
-    arguments = {name: plain(value) for name, value in arguments.items() if name in names}
+    arguments = {name: value for name, value in arguments.items() if name in names}
     key = (tuple(arguments), fixed([*arguments.values()]), chosen)
     made = _made_for(rule)
     found = made.get(key)
@@ -130,7 +135,7 @@ def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) ->
     name = getattr(rule, "__name__", "rule")
     loads = {tensor: load(tensor) for tensor in ("w", "g", *form.states)}
     gradient = options.before(loads["w"], loads["g"], chosen)
-    symbols = {key: _symbol(key, value) for key, value in arguments.items()}
+    symbols = {key: _symbol(key, plain(value)) for key, value in arguments.items()}
     if isinstance(lr := symbols.get("lr"), Symbol):
         symbols["lr"] = Symbol(options.rate(lr.node, chosen))
     states = [Symbol(loads[state]) for state in form.states]

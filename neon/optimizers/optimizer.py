@@ -28,7 +28,7 @@ from neon.engine.settings import Settings
 from neon.engine.storage import Storage
 from neon.engine.trace import Rule, signature, trace
 from neon.engine.uncompiled import uncompiled
-from neon.messages import listed, received
+from neon.messages import listed, received, shown
 from neon.optimizers.options import SUPPLIED, NamedOptions
 from neon.optimizers.schedules import Schedule, is_constant
 from neon.optimizers.values import check_values, other_word
@@ -141,7 +141,7 @@ class Optimizer:
                 named = inspect.signature(type(self)).parameters.values()
                 known = [p.name for p in named if p.kind is not p.VAR_KEYWORD]
                 word = other_word(name, known)
-                raise TypeError(f"{kind} has no argument {name!r}.{word} Its arguments: {listed(known, 300)}.")
+                raise TypeError(f"{kind} has no argument {shown(name, 60)}.{word} Its arguments: {listed(known, 300)}.")
             default = plain(allowed[name])
             is_number = isinstance(default, (int, float)) and not isinstance(default, bool)
             if is_number and not isinstance(value, (int, float)):
@@ -263,6 +263,7 @@ class Optimizer:
         check_values(values, custom=type(self).hyperparameters is Optimizer.hyperparameters)
         _check_split(values["master"], values["stochastic_round"])
         rule = self.select_rule(values)
+        keywords = signature(rule).keywords
         own_norm = values["gradient_clip_norm"] is not None
         options = Options(
             maximize=values["maximize"],
@@ -275,10 +276,10 @@ class Optimizer:
                 *(("gradient_clip_norm",) if own_norm else ()),
             ),
             clip_value=values["gradient_clip_value"] is not None,
-            weight_decay="weight_decay" not in signature(rule).keywords,
+            weight_decay="weight_decay" not in keywords,
             param_clip=values["param_clip_value"] is not None,
             weight_average=values["weight_average"] is not None,
-            rate_scale="lr" in signature(rule).keywords and _not_one(values.get(SCALE, 1.0)),
+            rate_scale="lr" in keywords and _not_one(values.get(SCALE, 1.0)),
         )
         program = trace(rule, {**values, "step": 1}, options)
         rounding = plain(values["stochastic_round"])
@@ -314,12 +315,12 @@ class Optimizer:
             "epoch": values["epoch"],
             SCALE: 1.0,
         }
-        shown = {
+        present = {
             "lr_scale" if k == SCALE else k: v for k, v in values.items() if v is not None and unset.get(k, ...) != v
         }
         if not is_constant(self.schedule):
-            shown["schedule"] = self.schedule
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in shown.items())})"
+            present["schedule"] = self.schedule
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in present.items())})"
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_stepper"}

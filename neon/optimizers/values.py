@@ -50,6 +50,8 @@ _HYPERPARAMETERS: dict[str, Callable[[str, Any], Any]] = {
     "momentum": unit_interval,
     "betas": lambda name, value: _betas(name, value),
 }
+_OF_LIBRARY = _OPTIONS | _HYPERPARAMETERS
+_NEVER_NAN = {type(None), bool, int, str}
 # What torch.optim's classes allow for theirs, infinities aside; a tensor of one element stands for its number.
 _TORCHS: dict[str, Callable[[str, Any], Any]] = {
     "eps": non_negative,
@@ -82,10 +84,12 @@ _CONSTRUCTOR_WORDS = {
 
 def check_values(values: Mapping[str, Any], *, custom: bool) -> None:
     """Refuse, by name, values that a rule cannot run with; `custom` rules give their own names a meaning."""
-    checks = _OPTIONS if custom else _OPTIONS | _HYPERPARAMETERS
+    checks = _OPTIONS if custom else _OF_LIBRARY
     for name, value in values.items():
-        if name not in ("params", "param_names"):
-            _check(name, value, checks.get(name, no_nan))
+        if name in checks:
+            _check(name, value, checks[name])
+        elif type(value) not in _NEVER_NAN and name not in ("params", "param_names"):
+            _check(name, value, no_nan)
 
 
 def check_torch_values(values: Mapping[str, Any]) -> None:
@@ -131,7 +135,7 @@ def no_nan(name: str, value: Any) -> None:
 
 
 def _betas(name: str, value: Any) -> None:
-    value = plain(value)
+    value = value if isinstance(value, (tuple, list)) else plain(value)
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise ValueError(f"{name} must be two numbers, such as (0.9, 0.999). {received(name, value)}")
     for place, item in enumerate(value):

@@ -73,9 +73,10 @@ def taken_up(optimizer: AttachedOptimizer, state_dict: Any) -> dict[str, Any]:
     refuse(_other_groups(optimizer.param_groups, saved_groups))
     differences: list[str] = []
     takings: list[_Taking] = []
+    copies: dict[int, Any] = {}  # a tensor that is the rate of several groups is one again
     states: defaultdict[Any, Any] = defaultdict(dict)
     for place, (group, saved) in enumerate(zip(optimizer.param_groups, saved_groups, strict=True)):
-        taking = _Taking(optimizer, f"group {place} ({shown(group['optimizer'], 40)})", group, saved)
+        taking = _Taking(optimizer, f"group {place} ({shown(group['optimizer'], 40)})", group, saved, copies)
         differences += taking.values()
         for number, (name, param) in zip(taking.numbers, named_parameters(group), strict=False):
             kept = {key: value for key, value in (saved_states.get(number) or {}).items() if value is not None}
@@ -155,9 +156,16 @@ def _other_groups(groups: list[dict[str, Any]], saved: list[dict[str, Any]]) -> 
 class _Taking:
     """One group that is to take up a saved one: `group` as it will be, `numbers` the checkpoint's of its parameters."""
 
-    def __init__(self, optimizer: AttachedOptimizer, label: str, group: dict[str, Any], saved: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        optimizer: AttachedOptimizer,
+        label: str,
+        group: dict[str, Any],
+        saved: dict[str, Any],
+        copies: dict[int, Any],
+    ) -> None:
         self._optimizer, self._label, self._own, self._saved = optimizer, label, group, saved
-        values = {key: copy.deepcopy(value) for key, value in saved.items() if key not in ("params", "param_names")}
+        values = {k: copy.deepcopy(value, copies) for k, value in saved.items() if k not in ("params", "param_names")}
         for key in {key for key, value in group.items() if isinstance(value, tuple)} | {"state_dtype"}:
             values |= {key: _tuples(values[key])} if key in values else {}  # torch makes lists of tuples
         self.group = {**group, **values}

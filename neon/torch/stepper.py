@@ -278,7 +278,7 @@ def may_be_rehearsal(optimizer: AttachedOptimizer) -> bool:
     With zero gradients too, that is how torch.distributed.checkpoint has states made that it can load into:
     then states are made, and nothing else happens, where weights could be clipped, rounded or decayed.
     """
-    return not optimizer.state and all(float(group.get("lr", 0.0)) == 0.0 for group in optimizer.param_groups)
+    return not optimizer.state and all(group.get("lr", 0.0) == 0.0 for group in optimizer.param_groups)
 
 
 def is_not_zero(grad: Tensor | None) -> bool:
