@@ -23,8 +23,8 @@ from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.schedules import Schedule, is_constant, rate
 from neon.optimizers.table import table
 from neon.optimizers.values import check_names
-from neon.torch import overrides
 from neon.torch import layers as by_layer
+from neon.torch import overrides
 from neon.torch.averages import (
     Aside,
     averages_in_place,
