@@ -291,12 +291,13 @@ def test_torchs_distributed_checkpoints(name: str, kind: str, tmp_path: Path) ->
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
 @pytest.mark.parametrize("kind", KINDS)
-def test_torchs_distributed_checkpoints_bring_what_was_set_for_layers_in_mid_run(kind: str, tmp_path: Path) -> None:
+def test_torchs_distributed_checkpoints_bring_what_was_set_in_mid_run(kind: str, tmp_path: Path) -> None:
     options = StateDictOptions(**KINDS[kind])
     run, other = fresh("a mapping"), fresh("a mapping")
     run.train(range(SAVED))
     run.opt.freeze("conv.bias")
     run.opt.set("lr", 0.5, layers="turned")
+    run.opt.set("lr_scale", 0.5)
     dcp.save(get_optimizer_state_dict(run.model, run.opt, options=options), checkpoint_id=tmp_path, no_dist=True)
     loaded = get_optimizer_state_dict(other.model, other.opt, options=options)
     dcp.load(loaded, checkpoint_id=tmp_path, no_dist=True)

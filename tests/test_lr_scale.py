@@ -260,14 +260,25 @@ def test_scales_are_saved_and_go_on(kind: str) -> None:
     assert all(map(torch.equal, trained(copied, twin, range(2, 4)), expected))
 
 
-def test_checkpoints_without_scales_keep_those_here() -> None:
-    model = network()
-    old = AdamW().attach(model).state_dict()
+def test_checkpoints_of_before_keep_the_scales_here() -> None:
+    old = AdamW().attach(network()).state_dict()
     for group in old["param_groups"]:
-        del group["rate_scale"]
+        assert "rate_scale" not in group
+        group["overrides"] = "{}"
     optimizer = AdamW(lr_scale=0.5).attach(network())
     optimizer.load_state_dict(old)
     assert optimizer.param_groups[0]["rate_scale"] == 0.5
+
+
+@pytest.mark.parametrize("made", [1.0, 0.5, 0.25])
+@pytest.mark.parametrize("saved", [1.0, 0.5])
+def test_a_scale_of_everything_is_that_of_the_checkpoint(made: float, saved: float) -> None:
+    there = AdamW().attach(network())
+    there.set("lr_scale", saved)
+    for here in (AdamW(lr_scale=made).attach(network()), AdamW().attach(network())):
+        here.set("lr_scale", made)
+        here.load_state_dict(copy.deepcopy(there.state_dict()))
+        assert here.param_groups[0].get("rate_scale", 1.0) == saved
 
 
 def test_torchs_classes_load_what_has_scales() -> None:

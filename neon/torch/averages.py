@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from neon.engine.options import AVERAGE
 from neon.optimizers.averages import in_place_of, refuse_while_averaged, stands
 from neon.torch.checkpoint import named_parameters
-from neon.torch.overrides import AVERAGED, KEY, as_text, overrides_of
+from neon.torch.overrides import AVERAGED, KEY, as_text, of_group, overrides_of
 from neon.torch.saved_states import TRAINED
 from neon.torch.sharding import is_sharded, local, sharded_like
 
@@ -102,7 +102,7 @@ def with_trained_weights(optimizer: AttachedOptimizer, packed: dict[str, Any]) -
     for group, saved in zip(optimizer.param_groups, packed["param_groups"], strict=False):
         own = {n: weights[p] for p, n in zip(group["params"], saved["params"], strict=True) if p in weights}
         states |= {number: {**states[number], TRAINED: weight} for number, weight in own.items()}
-        mark = {KEY: as_text({**overrides_of(saved), AVERAGED: {"averaged": True}})} if own else {}
+        mark = {KEY: as_text(overrides_of(saved), {**of_group(saved), AVERAGED: True})} if own else {}
         groups.append(saved | mark)
     return packed | {"state": states, "param_groups": groups}
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from neon.engine.options import AVERAGE
+from neon.engine.options import AVERAGE, SCALE
 from neon.engine.trace import signature
 from neon.messages import shortened, shown
 from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.wrappers import bare, bare_names
 from neon.torch import exact_steps
 from neon.torch.differences import and_more, refuse, some
-from neon.torch.overrides import AVERAGED, KEY, NONE, as_text, overrides_of
+from neon.torch.overrides import AVERAGED, KEY, NONE, as_text, of_group, overrides_of
 from neon.torch.saved_states import BESIDE, TRAINED, copied, wrong_beside, wrong_count, wrong_state
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def taken_up(optimizer: AttachedOptimizer, state_dict: Any) -> dict[str, Any]:
     differences += _none_made(optimizer, listed, saved_states)
     refuse(differences)
     for taking, saved in zip(takings, saved_groups, strict=True):
-        taking.group[exact_steps.KEY] = exact_steps.taken_up(taking.group, saved, taking.numbers, saved_states)
+        taking.group[KEY] = exact_steps.taken_up(taking.group, saved, taking.numbers, saved_states)
     for param, state in states.items():
         if isinstance(param, Tensor):
             step = {
@@ -197,9 +197,11 @@ class _Taking:
 
     def _rename_overrides(self) -> Iterator[str]:
         """Values set for layers go by the names that their parameters have here."""
-        overrides = overrides_of(self.group)
-        self._averaged = AVERAGED in overrides
-        overrides.pop(AVERAGED, None)
+        overrides, itself = overrides_of(self.group), of_group(self.group)
+        self._averaged = AVERAGED in itself
+        scale = self._own.get(SCALE, 1.0)
+        if SCALE not in self._saved and (saved := itself.get(SCALE, scale)) != scale:
+            self.group[SCALE] = saved
         self.group[KEY] = NONE
         ours = dict(zip(_names(self.group), self.group.get("param_names", ()), strict=False))
         lone = [name for name in overrides if bare(name) not in ours and name not in ours]

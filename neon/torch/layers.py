@@ -15,9 +15,8 @@ from neon.optimizers.assignment import DEFAULT, Match, assign, matching_keys
 from neon.optimizers.sites import Site, module_sites, named_sites
 from neon.optimizers.unmatched import what_there_is
 from neon.optimizers.wrappers import bare_names
-from neon.torch import exact_steps
 from neon.torch.checkpoint import has_names, named_parameters
-from neon.torch.overrides import KEY, as_text, overrides_of
+from neon.torch.overrides import KEY, as_text, of_group, overrides_of
 from neon.torch.targets import check_apart, site_name
 
 if TYPE_CHECKING:
@@ -25,14 +24,15 @@ if TYPE_CHECKING:
 
 # What a group holds that is not for a layer to have another of.
 _NOT_FOR_LAYERS = {"params", "param_names", "optimizer", KEY, "epoch", "updates", "initial_lr", "scheduled_lr",
-                   "previous_norm", exact_steps.KEY}  # fmt: skip
+                   "previous_norm"}  # fmt: skip
 
 Values = dict[str, Any]
 
 
 def key_of(optimizer: AttachedOptimizer, name: str) -> str:
     """What groups call a value; `ValueError` for what is no value of any group."""
-    keys = {key for group in optimizer.param_groups for key in group} - _NOT_FOR_LAYERS
+    keys = {key for group in optimizer.param_groups for key in (*group, SCALE) if has_value(optimizer, group, key)}
+    keys -= _NOT_FOR_LAYERS
     names = {_word(key): key for key in keys}
     if name not in names:
         raise ValueError(
@@ -49,7 +49,7 @@ def _word(key: str) -> str:
 def set_everywhere(optimizer: AttachedOptimizer, name: str, value: Any) -> None:
     """Set a value of every group that has it; of a rate with a schedule, the one that it starts from."""
     value = plain(value)
-    groups = [group for group in optimizer.param_groups if name in group]
+    groups = [group for group in optimizer.param_groups if has_value(optimizer, group, name)]
     for group in groups:
         optimizer.settings(ChainMap({name: value}, group))  # refuses values by name, before any is set
     for group in groups:
@@ -99,7 +99,7 @@ def override(
             overrides[param] = change(overrides.get(param, {}))
             optimizer.settings(ChainMap(overrides[param], group))
         changed[place] = overrides
-    texts = {place: as_text(overrides) for place, overrides in changed.items()}
+    texts = {p: as_text(overrides, of_group(optimizer.param_groups[p])) for p, overrides in changed.items()}
     for place, text in texts.items():
         optimizer.param_groups[place][KEY] = text
     optimizer.restart()
@@ -108,7 +108,12 @@ def override(
 def _goes_by(optimizer: AttachedOptimizer, group: Mapping[str, Any], name: str) -> bool:
     """Whether a value is one of the group's own: torch gives each group the defaults of all others as well."""
     leaf, _ = optimizer._leaves[group["optimizer"]]
-    return name in group and (name not in optimizer.defaults or name in leaf.group())
+    return has_value(optimizer, group, name) and (name not in optimizer.defaults or name in leaf.group())
+
+
+def has_value(optimizer: AttachedOptimizer, group: Mapping[str, Any], name: str) -> bool:
+    """Whether a group has a value, a multiplier of its rate too, which it keeps where it is not 1 alone."""
+    return name in group or (name == SCALE and SCALE in optimizer._leaves[group["optimizer"]][0].group())
 
 
 def _fitting(optimizer: AttachedOptimizer, layers: str) -> dict[int, list[str]]:
@@ -212,6 +217,7 @@ def _add(optimizer: AttachedOptimizer, site: Site, match: Match, old: _Old | Non
 def _remove(optimizer: AttachedOptimizer, old: _Old) -> None:
     group, place = old.group, [param is old.param for param in old.group["params"]].index(True)
     del group["params"][place], group["param_names"][place]
-    group[KEY] = as_text({other: own for other, own in overrides_of(group).items() if other != old.name})
+    staying = {other: own for other, own in overrides_of(group).items() if other != old.name}
+    group[KEY] = as_text(staying, of_group(group))
     optimizer.state.pop(old.param, None)
     optimizer.assigned = [entry for entry in optimizer.assigned if entry[0].param is not old.param]

@@ -23,8 +23,8 @@ from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.schedules import Schedule, is_constant, rate
 from neon.optimizers.table import table
 from neon.optimizers.values import check_names
-from neon.torch import exact_steps, overrides
 from neon.torch import layers as by_layer
+from neon.torch import overrides
 from neon.torch.averages import (
     Aside,
     averages_in_place,
@@ -181,9 +181,9 @@ class AttachedOptimizer(torch.optim.Optimizer):
         leaf, norms = self._leaves[key]
         check_scale(key, leaf, param_group)
         for name, value in leaf.group().items():
-            param_group.setdefault(name, value)
+            if name != SCALE or value != 1:  # which checkpoints of earlier versions do not have
+                param_group.setdefault(name, value)
         param_group.setdefault(overrides.KEY, overrides.NONE)
-        param_group.setdefault(exact_steps.KEY, exact_steps.NONE)
         if self._previous_norm is not None:
             param_group.setdefault("gradient_clip_previous_norm", self._previous_norm)
             param_group.setdefault("previous_norm", 0.0)  # from the start: distributed checkpoints load what is there
@@ -383,6 +383,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
             raise
         states = {k: unwatched(state) if isinstance(state, Watched) else state for k, state in packed["state"].items()}
         groups = [{key: plain(value) for key, value in group.items()} for group in packed["param_groups"]]
+        groups = [overrides.with_scale(group) if by_layer.has_value(self, group, SCALE) else group for group in groups]
         packed = packed | {"state": states, "param_groups": groups}
         return with_trained_weights(self, packed) if averaged else packed
 

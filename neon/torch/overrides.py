@@ -1,7 +1,8 @@
 """Values that layers have of their own, kept in their group by the names of parameters.
 
-As text, in every group from the start: what copies and loads groups (torch.distributed.checkpoint fills only the
-keys that it finds) takes a string whole.
+As text, in every group from the start: what copies and loads groups takes a string whole. torch.distributed.checkpoint
+fills only the keys that an optimizer has when it is made, and asks for all of these in the checkpoint: what few
+groups need, and what checkpoints of earlier versions lack, is in this text too.
 """
 
 from __future__ import annotations
@@ -12,21 +13,29 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from neon.engine.options import SCALE
 from neon.messages import shown
 
 KEY = "overrides"
 NONE = "{}"
-# No parameter's name. In a checkpoint such an entry says that averages stood in the place of weights of the group.
-AVERAGED = ""
+# No parameter's name: this entry is about the group itself.
+_GROUP = ""
+# There in a checkpoint: that averages stood in the place of weights of the group.
+AVERAGED = "averaged"
 
 
 def overrides_of(group: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The values of a group's layers, by parameter name; raises `ValueError` for what is no such text."""
-    return {name: {**own} for name, own in read(group).items()}
+    return {name: {**own} for name, own in read(group).items() if name != _GROUP}
+
+
+def of_group(group: Mapping[str, Any]) -> dict[str, Any]:
+    """What the text says of the group itself."""
+    return {**read(group).get(_GROUP, {})}
 
 
 def read(group: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
-    """The same, not to be written to: a text that has been read before is not read again."""
+    """The whole text, not to be written to: one that has been read before is not read again."""
     text = group.get(KEY, NONE)
     found = _parsed(text) if isinstance(text, str) else None
     if found is None:
@@ -46,9 +55,15 @@ def _parsed(text: str) -> Mapping[str, Mapping[str, Any]] | None:
     return found if isinstance(found, dict) and all(isinstance(own, dict) for own in found.values()) else None
 
 
-def as_text(overrides: Mapping[str, Mapping[str, Any]]) -> str:
-    """What a group keeps of the values of its layers."""
-    return json.dumps({name: own for name, own in overrides.items() if own})
+def as_text(overrides: Mapping[str, Mapping[str, Any]], group: Mapping[str, Any] | None = None) -> str:
+    """What a group keeps of the values of its layers, and of itself."""
+    return json.dumps({name: own for name, own in {**overrides, _GROUP: group}.items() if own})
+
+
+def with_scale(group: dict[str, Any]) -> dict[str, Any]:
+    """A group for a checkpoint: the multiplier of its rate is in the text, for not every group has it as a value."""
+    scale = float(group.get(SCALE, 1.0))
+    return group | {KEY: as_text(overrides_of(group), {**of_group(group), SCALE: scale})}
 
 
 class Rows:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from neon.optimizers.sites import Site
 from neon.optimizers.table import NOTHING, Given, frozen, given
-from neon.torch import exact_steps, overrides
+from neon.torch import overrides
 from neon.torch.checkpoint import has_names
 from neon.torch.overrides import overrides_of
 from neon.torch.targets import site_name
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from neon.torch.optimizer import AttachedOptimizer
 
 # What a group keeps of single parameters.
-_NOT_SHOWN = {"params", "param_names", overrides.KEY, exact_steps.KEY}
+_NOT_SHOWN = {"params", "param_names", overrides.KEY}
 
 
 def rows_of(optimizer: AttachedOptimizer, *, full: bool) -> Iterator[tuple[Site, Given, int]]:
