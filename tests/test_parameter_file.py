@@ -91,6 +91,21 @@ def test_a_schedule_in_steps_goes_on_where_it_was(tmp_path: Path, momentum: floa
             assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_loading_into_the_model_that_is_trained_takes_its_counts_back(tmp_path: Path, momentum: float) -> None:
+    batches = random_batches()
+    opt = GradientDescentMomentum(0.5, momentum, schedule=WarmupCosine(4, 12, unit="steps"))
+    model = small_model()
+    model.fit(batches, CrossEntropyMulti(), opt, num_epochs=2)
+    model.save_params(tmp_path / "model.params")
+    weights = []
+    for _ in range(2):
+        model.fit(batches, CrossEntropyMulti(), opt, num_epochs=2)
+        weights.append([value.detach().clone() for value in model.parameters()])
+        model.load_params(tmp_path / "model.params")
+    assert all(map(torch.equal, *weights))
+
+
 def test_random_bits_of_a_rule_without_states_go_on_where_they_were(tmp_path: Path) -> None:
     batches = random_batches()
     rounded = GradientDescentMomentum(0.1, 0.0, stochastic_round=4)
