@@ -12,7 +12,7 @@ from torch.optim.optimizer import ParamsT
 from neon.arguments import PARAMETER, plain
 from neon.engine.settings import Settings
 from neon.engine.trace import Rule
-from neon.messages import listed, received
+from neon.messages import listed, received, shown
 from neon.optimizers.adadelta import adadelta
 from neon.optimizers.adam import adam, adamw
 from neon.optimizers.gradient_descent import gradient_descent
@@ -177,7 +177,7 @@ class DropIn(AttachedOptimizer):
         if unknown := [option for option in given if option not in GraphOptions.__annotations__]:
             known = dict.fromkeys(["params", *arguments, *GraphOptions.__annotations__])
             word = other_word(unknown[0], known)
-            raise TypeError(f"{name} has no argument {unknown[0]!r}.{word} Its arguments: {listed(known, 300)}.")
+            raise TypeError(f"{name} has no argument {shown(unknown[0])}.{word} Its arguments: {listed(known, 300)}.")
         if arguments.get("fused"):
             for flag in ("differentiable", "foreach"):
                 if arguments[flag]:
