@@ -120,13 +120,13 @@ class Optimizer:
         self._hyperparameters = self._checked(hyperparameters)
 
     def _scale(self, lr_scale: Any) -> float:
-        rule = type(self).rule
-        if lr_scale != 1 and (rule is None or "lr" not in signature(rule).keywords):
+        rule, scale = type(self).rule, non_negative("lr_scale", lr_scale)
+        if scale != 1 and (rule is None or "lr" not in signature(rule).keywords):
             raise ValueError(
                 f"{type(self).__name__} has no rule with an lr for lr_scale to multiply. Received: "
                 f"lr_scale={lr_scale!r}. Leave it out."
             )
-        return non_negative("lr_scale", lr_scale)
+        return scale
 
     def _checked(self, given: dict[str, Any]) -> dict[str, Any]:
         """The rule's hyper-parameters: given, or its own defaults; unknown and missing ones are errors."""

@@ -21,6 +21,7 @@ class StorageOptions(TypedDict, total=False):
     state_dtype: Any
     master: str | None
     weight_average: float | None
+    lr_scale: float
     seed: int
 
 
