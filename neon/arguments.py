@@ -33,7 +33,7 @@ def plain(value: Any) -> Any:
         return int(value)
     if isinstance(value, numbers.Real):
         return float(value)
-    return str(value) if isinstance(value, str) else value
+    return str.__str__(value) if isinstance(value, str) else value  # an Enum's own str() has its name
 
 
 def _same(one: Any, other: Any) -> bool:

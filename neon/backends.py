@@ -80,14 +80,16 @@ def gen_backend(
             f'model.to("cuda:{device_id}").'
         )
     size = positive_integer("batch_size", batch_size)
-    seed = None if rng_seed is None else whole_number("rng_seed", rng_seed)
-    default.bsz = size
-    if seed is not None:
+    if rng_seed is not None:
+        seed = whole_number("rng_seed", rng_seed)
+        if seed >= 2**64:
+            raise ValueError(f"rng_seed must be less than 2**64. {received('rng_seed', rng_seed)}")
         torch.manual_seed(seed)
+    default.bsz = size
     return default
 
 
 def _name_of(datatype: Any) -> str:
     """The name of a dtype of torch's or numpy's, or the text that it was given as."""
-    name = getattr(datatype, "__name__", None) or getattr(datatype, "name", None) or datatype
-    return str(name).removeprefix("torch.")[:40]
+    name = getattr(datatype, "__name__", None) or getattr(datatype, "name", None) or shown(datatype, 40)
+    return str(name).strip("'").removeprefix("torch.")

@@ -64,7 +64,7 @@ class Callbacks:
         if eval_set is None and (metric is not None or eval_freq is not None):
             raise ValueError("metric and eval_freq are of an eval_set, and none is given. Give one, or leave them out.")
         has_model = isinstance(callbacks, nn.Module)
-        self.callbacks: list[Any] = [] if has_model else list(callbacks)
+        self.callbacks: list[Any] = [] if has_model else _checked(callbacks)
         self.eval_costs: list[float] = []
         self.cost: Any = None  # what `fit` minimizes
         self._eval_set, self._metric = eval_set, metric
@@ -89,6 +89,16 @@ class Callbacks:
         """The answers of every callback that has the method."""
         watching = [callback for callback in self.callbacks if hasattr(callback, method)]
         return [getattr(callback, method)(*arguments) for callback in watching]
+
+
+def _checked(callbacks: Any) -> list[Any]:
+    if isinstance(callbacks, str) or not isinstance(callbacks, Iterable):
+        raise TypeError(f"callbacks must be a list of objects, or the model. {received('callbacks', callbacks)}")
+    found = list(callbacks)
+    for callback in found:
+        if isinstance(callback, type):
+            raise TypeError(f"A callback must be an object, such as ProgressBar(). {received('callback', callback)}")
+    return found
 
 
 class ProgressBar:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from neon.messages import shown
+
 __all__ = ["Constant", "Gaussian", "GlorotUniform", "Initializer", "Kaiming", "Uniform"]
 
 
@@ -43,7 +45,7 @@ class Gaussian(Initializer):
         check_finite("Gaussian", "loc", self.loc)
         check_finite("Gaussian", "scale", self.scale)
         if self.scale < 0:
-            raise ValueError(f"Gaussian's scale is a standard deviation, 0 or more. Received: {self.scale!r}")
+            raise ValueError(f"Gaussian's scale is a standard deviation, 0 or more. Received: {shown(self.scale)}")
 
     @torch.no_grad()
     def fill(self, tensor: Tensor) -> None:
@@ -68,7 +70,7 @@ class Uniform(Initializer):
         check_finite("Uniform", "high", self.high)
         if self.low > self.high:
             raise ValueError(
-                f"Uniform's low must not be above its high. Received: low={self.low!r}, high={self.high!r}"
+                f"Uniform's low must not be above its high. Received: low={shown(self.low)}, high={shown(self.high)}"
             )
 
     @torch.no_grad()
@@ -137,9 +139,9 @@ class Kaiming(Initializer):
 def check_finite(owner: str, argument: str, value: object) -> None:
     """Raise unless `value` is a finite number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{owner}'s {argument} must be a number. Received: {value!r}")
+        raise TypeError(f"{owner}'s {argument} must be a number. Received: {shown(value)}")
     if not math.isfinite(value):
-        raise ValueError(f"{owner}'s {argument} must be finite. Received: {value!r}")
+        raise ValueError(f"{owner}'s {argument} must be finite. Received: {shown(value)}")
 
 
 def check_has_fans(owner: str, tensor: Tensor) -> None:

@@ -16,6 +16,7 @@ from neon.callbacks import Callbacks
 from neon.layers.container import Sequential
 from neon.layers.cost import GeneralizedCost
 from neon.layers.layer import check_count
+from neon.messages import shortened, shown
 from neon.optimizers.averages import refuse_while_averaged, stand_in_place
 from neon.optimizers.param_list import param_entry
 from neon.optimizers.stepper import set_updates, updates_of
@@ -223,7 +224,7 @@ class Model(Sequential):
             refuse_while_averaged()
         saved = read_saved(path)
         if found := list(differences(self, saved["params"])):
-            raise ValueError(f"{path} does not fit this model: {'; '.join(found)}")
+            raise ValueError(f"{path} does not fit this model: {shortened('; '.join(found), 360)}")
         self.load_state_dict(saved["params"])
         for name, parameter in self.named_parameters():
             states = saved["states"].get(name, [])
@@ -241,7 +242,9 @@ def place(values: Any, like: Tensor) -> Tensor:
 
 def check_cost(cost: object) -> None:
     if isinstance(cost, type) or not callable(cost):
-        raise TypeError(f"A cost or metric must be an object to call, such as CrossEntropyMulti(). Received: {cost!r}")
+        raise TypeError(
+            f"A cost or metric must be an object to call, such as CrossEntropyMulti(). Received: {shown(cost)}"
+        )
 
 
 def check_optimizer(optimizer: object) -> None:
@@ -250,5 +253,5 @@ def check_optimizer(optimizer: object) -> None:
     if isinstance(optimizer, type) or not all(hasattr(optimizer, a) for a in ("optimize", "be")):
         raise TypeError(
             "An optimizer must be one of neon.optimizers, such as Adam(), or a "
-            f"torch.optim.Optimizer. Received: {optimizer!r}"
+            f"torch.optim.Optimizer. Received: {shown(optimizer)}"
         )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from neon.layers.layer import InferringLayer, Shape
+from neon.messages import listed
 from neon.whole_files import write_atomically
 
 __all__ = ["differences", "known_params", "moved", "read_saved", "write_whole"]
@@ -58,9 +59,9 @@ def differences(model: nn.Module, params: dict[str, Any]) -> Iterator[str]:
     """What keeps parameters from being loaded into a model, a clause each."""
     here = model.state_dict()
     if missing := [key for key in here if key not in params]:
-        yield f"the file lacks {', '.join(missing)}"
+        yield f"the file lacks {listed(missing)}"
     if surplus := [key for key in params if key not in here]:
-        yield f"the model lacks {', '.join(surplus)}"
+        yield f"the model lacks {listed(surplus)}"
     for key, value in here.items():
         expected = expected_shape(model, key, value)
         if key in params and expected is not None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from neon.initializers import check_finite
+from neon.messages import shown
 
 __all__ = [
     "Accuracy",
@@ -102,7 +103,7 @@ class Softmax(Transform):
 
     def __post_init__(self) -> None:
         if isinstance(self.axis, bool) or not isinstance(self.axis, int):
-            raise TypeError(f"Softmax's axis must be an int. Received: {self.axis!r}")
+            raise TypeError(f"Softmax's axis must be an int. Received: {shown(self.axis)}")
 
     def __call__(self, x: Tensor) -> Tensor:
         return torch.softmax(x, self.axis)

@@ -45,6 +45,8 @@ def test_what_a_program_gives(backend: str, datatype: Any) -> None:
         ({"stochastic_round": 10}, ValueError, "stochastic_round=10 cannot"),
         ({"stochastic_round": "yes"}, TypeError, "stochastic_round must be True, False"),
         ({"device_id": 1}, ValueError, r"device_id=1 .*model\.to\(\"cuda:1\"\)"),
+        ({"datatype": np.ones(1000)}, ValueError, r"datatype=<ndarray of shape \(1000,\)> cannot"),
+        ({"rng_seed": 2**64}, ValueError, r"rng_seed must be less than 2\*\*64"),
         ({"rng_seed": "one"}, TypeError, "rng_seed must be a whole number"),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
     ],

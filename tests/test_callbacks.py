@@ -92,6 +92,12 @@ def test_what_cannot_be_served_says_what_to_write(given: dict[str, Any], error: 
         Callbacks([], **given)
 
 
+@pytest.mark.parametrize("given", [3, "abc", [ProgressBar]], ids=str)
+def test_what_is_no_callback_is_refused(given: Any) -> None:
+    with pytest.raises(TypeError, match=r"must be a list of objects|must be an object, such as ProgressBar"):
+        Callbacks(given)
+
+
 def test_the_progress_bar_shows_epochs_and_cost(capsys: pytest.CaptureFixture[str]) -> None:
     model = small_model()
     (_, cost) = model.fit(random_batches(), CrossEntropyMulti(), PlainDescent(), 2, callbacks=[ProgressBar()])

@@ -67,6 +67,14 @@ def test_training_resumes_as_if_it_had_not_stopped(tmp_path: Path) -> None:
         assert torch.equal(one, other)
 
 
+def test_a_file_of_another_model_is_refused_in_few_words(tmp_path: Path) -> None:
+    trained_model(random_batches()).save_params(tmp_path / "model.params")
+    large = Model(layers=[Affine(nout=3, init=Uniform()) for _ in range(60)])
+    with pytest.raises(ValueError, match=r"does not fit this model: the file lacks .* in all\)") as error:
+        large.load_params(tmp_path / "model.params")
+    assert len(str(error.value).replace(str(tmp_path), "")) < 500
+
+
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_a_schedule_in_steps_goes_on_where_it_was(tmp_path: Path, momentum: float) -> None:
     """Also of a rule without states; and a file that is older than the counts in it counts by its states."""
@@ -89,6 +97,21 @@ def test_a_schedule_in_steps_goes_on_where_it_was(tmp_path: Path, momentum: floa
         resumed.fit(batches, CrossEntropyMulti(), used, num_epochs=2)  # the description has seen another model
         for one, other in zip(resumed.parameters(), whole.parameters(), strict=True):
             assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_loading_into_the_model_that_is_trained_takes_its_counts_back(tmp_path: Path, momentum: float) -> None:
+    batches = random_batches()
+    opt = GradientDescentMomentum(0.5, momentum, schedule=WarmupCosine(4, 12, unit="steps"))
+    model = small_model()
+    model.fit(batches, CrossEntropyMulti(), opt, num_epochs=2)
+    model.save_params(tmp_path / "model.params")
+    weights = []
+    for _ in range(2):
+        model.fit(batches, CrossEntropyMulti(), opt, num_epochs=2)
+        weights.append([value.detach().clone() for value in model.parameters()])
+        model.load_params(tmp_path / "model.params")
+    assert all(map(torch.equal, *weights))
 
 
 def test_random_bits_of_a_rule_without_states_go_on_where_they_were(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
+from enum import Enum
 from functools import lru_cache, reduce
 from typing import Any
 
@@ -140,12 +141,16 @@ REFUSED: dict[str, tuple[Callable[[Any, Any, Any], Any], str]] = {
     "//": (lambda w, g, step: g * (step // 2), "give it as a hyper-parameter"),
     "@": (lambda w, g, step: g @ w, "cannot multiply matrices"),
     "an index": (lambda w, g, step: g[0], "cannot take elements"),
-    "an element set": (lambda w, g, step: g.__setitem__(0, 1), "cannot take elements"),
+    "an element set": (lambda w, g, step: g.__setitem__(0, 1), "cannot write into .*return the new value"),
     "iteration": (lambda w, g, step: sum(g), "cannot take elements"),
     "len": (lambda w, g, step: g / len(g), r"cannot take elements .*norm\(x\)"),
     "contains": (lambda w, g, step: g * (0.0 in g), "cannot look into"),
     "int": (lambda w, g, step: g * int(step), "cannot turn into a number"),
-    "range": (lambda w, g, step: reduce(lambda a, _: a * g, range(step), g), "cannot turn into a number"),
+    "range": (
+        lambda w, g, step: reduce(lambda a, _: a * g, range(step), g),
+        "cannot count or index with .*Write the number itself",
+    ),
+    "a format": (lambda w, g, step: g * float(f"{step:.0f}"), r"cannot format the run-time value step by '\.0f'"),
     "round": (lambda w, g, step: round(g), "cannot turn into a number"),
     "math": (lambda w, g, step: math.sqrt(g), "cannot turn into a number .*neon.optimizers.functions"),
     "numpy": (lambda w, g, step: np.sqrt(g), r"numpy\.sqrt .*Write sqrt\(x\)"),
@@ -175,6 +180,57 @@ def test_what_is_refused_says_what_to_write(what: str) -> None:
     with pytest.raises((TypeError, AttributeError), match=message) as error:
         stepped(rule, "numba")
     assert len(str(error.value)) < 500
+
+
+class Choice(Enum):
+    NESTEROV = "nesterov"
+
+
+class Word(str, Enum):
+    NESTEROV = "nesterov"
+
+
+@pytest.mark.parametrize(
+    "value", [{"a": 1.0}, {1.0}, abs, 1j, Choice.NESTEROV, Word.NESTEROV, ((1.0, 2.0), 3.0), np.ones((2, 2))], ids=repr
+)
+def test_an_argument_is_a_number_or_steers(value: Any) -> None:
+    """A symbol in place of anything else would be equal to nothing that the rule knows."""
+
+    def rule(w: Any, g: Any, *, lr: Any = 0.1, chosen: Any = None) -> Any:
+        return w if chosen is value else w - lr * g
+
+    def by_default(w: Any, g: Any, *, lr: Any = 0.1, chosen: Any = value) -> Any:
+        return rule(w, g, lr=lr, chosen=chosen)
+
+    for made, given in ((rule, {"chosen": value}), (by_default, {})):
+        with pytest.raises(TypeError, match="chosen must be a number, a bool, a string or None") as error:
+            stepped(made, "eager", **given)
+        assert len(str(error.value)) < 500
+
+
+def test_a_tuple_is_given_for_a_tuple() -> None:
+    def rule(w: Any, g: Any, *, lr: Any = 0.1, betas: Any = (0.9, 0.99)) -> Any:
+        return w - lr * betas[1] * g
+
+    for value in (0.9, None):
+        with pytest.raises(TypeError, match=r"betas must be a tuple, as its default \(0\.9, 0\.99\) is"):
+            stepped(rule, "eager", betas=value)
+
+
+@pytest.mark.parametrize("start", [None, "zero", True, torch.zeros(3)], ids=str)
+def test_a_state_starts_at_a_number(start: Any) -> None:
+    def rule(w: Any, g: Any, velocity: Any = start, *, lr: Any = 0.1) -> Any:
+        return w - lr * g, velocity
+
+    with pytest.raises(TypeError, match=r"state velocity of the rule rule must start at a number"):
+        stepped(rule, "eager")
+
+
+def test_a_list_may_be_returned() -> None:
+    def rule(w: Any, g: Any, velocity: Any, *, lr: Any = 0.1) -> Any:
+        return [w - lr * g, velocity]
+
+    assert not torch.equal(stepped(rule, "eager"), torch.linspace(-1, 1, 7))
 
 
 def test_a_condition_on_the_step_is_met() -> None:

@@ -279,6 +279,23 @@ def test_steps_are_counted_by_the_layers_and_not_by_the_description() -> None:
     assert (described.updates, again.updates, Adam().updates) == (2, 5, 0)  # of the layers that each updated last
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_two_descriptions_that_take_turns_count_together(momentum: float) -> None:
+    """Of all layers or of some; what either says of its updates has those of the other."""
+    turns = [GradientDescentMomentum(1.0, momentum, schedule=RISING) for _ in range(2)]
+    alone = GradientDescentMomentum(1.0, momentum, schedule=RISING)
+    layers, beside, expected = (
+        [_Layer(torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))) for _ in range(2)] for _ in range(3)
+    )
+    for layer in (*layers, *beside, *expected):
+        layer.parameter.grad = torch.ones_like(layer.parameter)
+    for number in range(7):
+        turns[number % 2].optimize(layers if number < 4 else layers[:1] + beside[1:], 0)
+        alone.optimize(expected if number < 4 else expected[:1], 0)
+    assert [layer.parameter.item() for layer in layers] == [layer.parameter.item() for layer in expected]
+    assert [described.updates for described in turns] == [7, 7]
+
+
 def test_steps_are_counted_with_new_and_resting_layers_beside() -> None:
     opt = GradientDescentMomentum(1.0, 0.0, schedule=RISING)
     old, new = (_Layer(torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))) for _ in range(2))

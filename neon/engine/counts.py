@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -53,9 +54,14 @@ class Counts:
             self._shared = [(place, step.numpy()) for place, step in enumerate(self.each) if step is items[place].step]
         self._expect()
 
-    def exact_tensors(self) -> list[Tensor]:
+    @cached_property
+    def exact(self) -> list[Tensor]:
         """The counts themselves, which stay exact, as tensors on the host."""
         return [torch.from_numpy(self._exact[i, ...]) for i in range(len(self._exact))]
+
+    def set(self, place: int, count: float) -> None:
+        """Go on from another count; `stand` is false until it is read."""
+        self._exact[place] = self._shown[place] = count
 
     def stand(self) -> bool:
         """Whether nobody else has written to them since the last step."""

@@ -83,11 +83,15 @@ class Symbol(Arithmetic):
     __bool__ = _refusing("branch on", _BRANCH)
     __contains__ = _refusing("look into", "write equal(a, b), once for each value")
     __hash__ = _refusing("hash", "it is no key of a dict, a set or a cached function")  # type: ignore[assignment]
-    __len__ = __iter__ = __getitem__ = __setitem__ = __delitem__ = _refusing(
+    __len__ = __iter__ = __getitem__ = __delitem__ = _refusing(
         "take elements of", "it stands for one element, and all are computed alike. " + _instead("sum")
     )
-    __float__ = __int__ = __index__ = __complex__ = __round__ = __trunc__ = __floor__ = __ceil__ = _refusing(
+    __setitem__ = _refusing("write into", "return the new value, as in return w - lr * g")
+    __float__ = __int__ = __complex__ = __round__ = __trunc__ = __floor__ = __ceil__ = _refusing(
         "turn into a number", f"it has none yet. Use {_FUNCTIONS} in place of those of math or numpy"
+    )
+    __index__ = _refusing(
+        "count or index with", "it has no number yet. Write the number itself, or give it as a string"
     )
     __matmul__ = __rmatmul__ = _refusing("multiply matrices by", "it stands for one element. " + _instead("mul"))
     __mod__ = __rmod__ = __floordiv__ = __rfloordiv__ = __divmod__ = __rdivmod__ = _refusing(
@@ -98,6 +102,11 @@ class Symbol(Arithmetic):
     )
     __lshift__ = __rlshift__ = __rshift__ = __rrshift__ = _refusing("shift", "write products by powers of two")
     __array__ = _refusing("make an array of", f"use {_FUNCTIONS} in place of numpy's")
+
+    def __format__(self, spec: str) -> str:
+        if spec:
+            raise TypeError(f"A rule cannot format the run-time value {self!r} by {spec!r}: it has no number yet.")
+        return repr(self)
 
     def __deepcopy__(self, _: Any) -> Symbol:
         return self  # it never changes, and its node is the only one

@@ -5,16 +5,19 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import cached_property
 from types import MethodType
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from torch import Tensor
+
 from neon.arguments import plain
 from neon.engine import options
 from neon.engine.graph import Node, load, scalar, walk
 from neon.engine.symbols import Symbol, node_of
-from neon.messages import shown
+from neon.messages import received, shown
 
 Rule = Callable[..., Any]
 
@@ -71,8 +74,18 @@ def _read_signature(rule: Rule) -> Signature:
         raise TypeError(
             f"The rule {name} uses {', '.join(sorted(reserved))}, which neon keeps for itself; choose another name."
         )
-    initial = {p.name: 0.0 if p.default is p.empty else float(p.default) for p in positional[2:]}
-    return Signature(initial, keywords)
+    return Signature({p.name: _initial(name, p) for p in positional[2:]}, keywords)
+
+
+def _initial(rule: str, state: inspect.Parameter) -> float:
+    """The number that a state starts at."""
+    start = 0.0 if state.default is state.empty else plain(state.default)
+    if isinstance(start, bool) or not isinstance(start, (int, float)):
+        raise TypeError(
+            f"The state {state.name} of the rule {rule} must start at a number: as no default says, at 0. "
+            f"{received(state.name, state.default)} Hyper-parameters stand after a *."
+        )
+    return float(start)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,11 +116,23 @@ class Program:
 
 def _symbol(name: str, value: Any) -> Any:
     """What a rule sees for an argument: itself where it steers the trace, a symbol where it is a number."""
+    check_argument(name, value)
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, (tuple, list)):
         return tuple(_symbol(f"{name}[{i}]", item) for i, item in enumerate(value))
     return Symbol(scalar(name))
+
+
+def check_argument(name: str, value: Any) -> None:
+    """Refuse what is no number, bool, string or None, or a tuple of these: a symbol for it would be something else."""
+    given = value if isinstance(value, Enum) else plain(value)
+    for item in given if isinstance(given, (tuple, list)) else (given,):
+        if isinstance(item, Enum) or not (item is None or isinstance(item, (bool, str, int, float, Tensor))):
+            raise TypeError(
+                f"{name} must be a number, a bool, a string or None, or a tuple of these, to be an argument of a rule. "
+                f"{received(name, value)} Give the parts that the rule needs, each as an argument of its own."
+            )
 
 
 def fixed(value: Any) -> Any:
@@ -140,11 +165,12 @@ def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) ->
         symbols["lr"] = Symbol(options.rate(lr.node, chosen))
     states = [Symbol(loads[state]) for state in form.states]
     result = rule(Symbol(loads["w"]), Symbol(gradient), *states, **symbols)
-    results = result if isinstance(result, tuple) else (result,)
+    results = tuple(result) if isinstance(result, (tuple, list)) else (result,)
     if len(results) != 1 + len(form.states):
+        what = f"{len(results)} values" if isinstance(result, (tuple, list)) else f"one {type(result).__name__}"
         raise TypeError(
             f"The rule {name} must return the new weight and its {len(form.states)} states "
-            f"({', '.join(('w', *form.states))}); it returned {len(results)} values."
+            f"({', '.join(('w', *form.states))}); it returned {what}. Hyper-parameters stand after a *."
         )
     outputs = {}
     for tensor, value in zip(("w", *form.states), results, strict=True):

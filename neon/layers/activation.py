@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from neon.initializers import check_finite
 from neon.layers.layer import Layer, check_count, describe
+from neon.messages import shown
 
 __all__ = ["Activation", "Dropout", "Reshape"]
 
@@ -21,7 +22,7 @@ class Activation(Layer):
         if isinstance(transform, type) or not callable(transform):
             written = f"{transform.__name__}()" if isinstance(transform, type) else "Rectlin()"
             raise TypeError(
-                f"Activation's transform must be an object to call, such as {written}. Received: {transform!r}"
+                f"Activation's transform must be an object to call, such as {written}. Received: {shown(transform)}"
             )
         self.transform = transform
 
@@ -63,7 +64,7 @@ class Reshape(Layer):
         super().__init__(name=name)
         if not isinstance(reshape, (tuple, list)):
             raise TypeError(
-                f"Reshape's reshape must be the shape of one sample, such as (1, 8, 8). Received: {reshape!r}"
+                f"Reshape's reshape must be the shape of one sample, such as (1, 8, 8). Received: {shown(reshape)}"
             )
         self.reshape = tuple(check_count(self, "reshape", size, least=-1) for size in reshape)
 

@@ -13,6 +13,7 @@ from neon.layers.convolution import Convolution
 from neon.layers.dense import Bias, Linear
 from neon.layers.layer import check_name
 from neon.layers.normalization import BatchNorm
+from neon.messages import shown
 
 __all__ = ["Affine", "Conv", "Sequential"]
 
@@ -130,7 +131,7 @@ def followers(bias: Initializer | None, batch_norm: bool, activation: Transforma
 def flatten(layers: Iterable[Any]) -> Iterator[nn.Module]:
     """The modules of a list, or of lists in lists."""
     if isinstance(layers, nn.Module) or not isinstance(layers, Iterable):
-        raise TypeError(f"layers must be a list of layers. Received: {layers!r}")
+        raise TypeError(f"layers must be a list of layers. Received: {shown(layers)}")
     for layer in layers:
         if isinstance(layer, (list, tuple)):
             yield from flatten(layer)
@@ -138,5 +139,5 @@ def flatten(layers: Iterable[Any]) -> Iterator[nn.Module]:
             yield layer
         else:
             raise TypeError(
-                f"A layer must be a torch.nn.Module, such as Affine(nout=10, init=Gaussian()). Received: {layer!r}"
+                f"A layer must be a torch.nn.Module, such as Affine(nout=10, init=Gaussian()). Received: {shown(layer)}"
             )

@@ -15,6 +15,7 @@ from neon.layers.layer import (
     check_pair,
     describe,
 )
+from neon.messages import shown
 
 __all__ = ["Convolution", "Pooling"]
 
@@ -43,7 +44,7 @@ class Convolution(InferringLayer):
         if not isinstance(fshape, (tuple, list)) or len(fshape) != 3:
             raise ValueError(
                 f"Convolution's fshape must be (height, width, number of filters), such as "
-                f"(3, 3, 64). Received: {fshape!r}"
+                f"(3, 3, 64). Received: {shown(fshape)}"
             )
         height, width, filters = (check_count(self, "fshape", size) for size in fshape)
         self.fshape = (height, width, filters)
@@ -87,7 +88,7 @@ class Pooling(Layer):
     ) -> None:
         super().__init__(name=name)
         if op not in ("max", "avg"):
-            raise ValueError(f'Pooling\'s op must be "max" or "avg". Received: {op!r}')
+            raise ValueError(f'Pooling\'s op must be "max" or "avg". Received: {shown(op)}')
         self.op = op
         self.fshape = check_pair(self, "fshape", fshape)
         self.strides = self.fshape if strides is None else check_pair(self, "strides", strides)
@@ -95,7 +96,7 @@ class Pooling(Layer):
         if any(2 * pad > size for pad, size in zip(self.padding, self.fshape, strict=True)):
             raise ValueError(
                 f"Pooling's padding must be at most half its window. "
-                f"Received: padding={padding!r} with fshape={fshape!r}"
+                f"Received: padding={shown(padding)} with fshape={shown(fshape)}"
             )
 
     def forward(self, x: Tensor) -> Tensor:

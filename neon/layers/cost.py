@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from neon.messages import shown
+
 __all__ = ["GeneralizedCost"]
 
 
@@ -16,7 +18,7 @@ class GeneralizedCost:
         if isinstance(costfunc, type) or not callable(costfunc):
             raise TypeError(
                 "GeneralizedCost's costfunc must be a cost to call, such as CrossEntropyMulti(). "
-                f"Received: {costfunc!r}"
+                f"Received: {shown(costfunc)}"
             )
         self.costfunc = costfunc
         self.name = name

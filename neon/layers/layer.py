@@ -114,14 +114,15 @@ def describe(layer: nn.Module) -> str:
 def check_name(layer: nn.Module, name: object) -> str | None:
     if name is None or isinstance(name, str):
         return name
-    raise TypeError(f"{type(layer).__name__}'s name must be a string or None. Received: {name!r}")
+    raise TypeError(f"{type(layer).__name__}'s name must be a string or None. Received: {shown(name)}")
 
 
 def check_init(layer: nn.Module, init: object, argument: str = "init") -> Initializer:
     if isinstance(init, Initializer):
         return init
     raise TypeError(
-        f"{type(layer).__name__}'s {argument} must be an initializer such as Gaussian(scale=0.01). Received: {init!r}"
+        f"{type(layer).__name__}'s {argument} must be an initializer such as Gaussian(scale=0.01). "
+        f"Received: {shown(init)}"
     )
 
 
@@ -130,7 +131,7 @@ def check_count(layer: nn.Module, argument: str, value: object, least: int = 1) 
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{type(layer).__name__}'s {argument} must be an int. Received: {shown(value)}")
     if value < least:
-        raise ValueError(f"{type(layer).__name__}'s {argument} must be {least} or more. Received: {value!r}")
+        raise ValueError(f"{type(layer).__name__}'s {argument} must be {least} or more. Received: {shown(value)}")
     return value
 
 
@@ -138,6 +139,8 @@ def check_pair(layer: nn.Module, argument: str, value: object, least: int = 1) -
     """An int for both directions, or (height, width)."""
     pair = value if isinstance(value, (tuple, list)) else (value, value)
     if len(pair) != 2:
-        raise ValueError(f"{type(layer).__name__}'s {argument} must be an int or (height, width). Received: {value!r}")
+        raise ValueError(
+            f"{type(layer).__name__}'s {argument} must be an int or (height, width). Received: {shown(value)}"
+        )
     height, width = (check_count(layer, argument, size, least) for size in pair)
     return height, width

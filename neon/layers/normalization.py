@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from neon.initializers import check_finite
 from neon.layers.layer import InferringLayer, feature_dim
+from neon.messages import shown
 
 __all__ = ["BatchNorm"]
 
@@ -34,9 +35,9 @@ class BatchNorm(InferringLayer):
         check_finite("BatchNorm", "rho", rho)
         check_finite("BatchNorm", "eps", eps)
         if not 0 <= rho <= 1:
-            raise ValueError(f"BatchNorm's rho must be in [0, 1]. Received: {rho!r}")
+            raise ValueError(f"BatchNorm's rho must be in [0, 1]. Received: {shown(rho)}")
         if eps <= 0:
-            raise ValueError(f"BatchNorm's eps must be above 0. Received: {eps!r}")
+            raise ValueError(f"BatchNorm's eps must be above 0. Received: {shown(eps)}")
         self.rho = rho
         self.eps = eps
         self.declare("beta", (None,))

@@ -10,6 +10,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from neon.initializers import Initializer
 from neon.layers.layer import InferringLayer, Layer, check_count, check_init, describe
+from neon.messages import shown
 from neon.transforms import Rectlin, Tanh, Transform
 
 __all__ = ["LSTM", "Recurrent", "RecurrentLast"]
@@ -98,7 +99,7 @@ class Recurrent(RecurrentLayer, nn.RNN):  # pyright: ignore[reportIncompatibleMe
     ) -> None:
         nonlinearity = {Tanh(): "tanh", Rectlin(): "relu"}.get(activation)
         if nonlinearity is None:
-            raise ValueError(f"Recurrent's activation must be Tanh() or Rectlin(). Received: {activation!r}")
+            raise ValueError(f"Recurrent's activation must be Tanh() or Rectlin(). Received: {shown(activation)}")
         super().__init__(output_size, init, init_inner, name, nonlinearity=nonlinearity)
 
 

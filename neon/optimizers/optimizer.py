@@ -26,7 +26,7 @@ from neon.arguments import (
 from neon.engine.options import AVERAGE, SCALE, Options
 from neon.engine.settings import Settings
 from neon.engine.storage import Storage
-from neon.engine.trace import Rule, signature, trace
+from neon.engine.trace import Rule, check_argument, signature, trace
 from neon.engine.uncompiled import uncompiled
 from neon.messages import listed, received, shown
 from neon.optimizers.options import SUPPLIED, NamedOptions
@@ -120,8 +120,7 @@ class Optimizer:
         self._hyperparameters = self._checked(hyperparameters)
 
     def _scale(self, lr_scale: Any) -> float:
-        rule = type(self).rule
-        scale = non_negative("lr_scale", lr_scale)
+        rule, scale = type(self).rule, non_negative("lr_scale", lr_scale)
         if scale != 1 and (rule is None or "lr" not in signature(rule).keywords):
             raise ValueError(
                 f"{type(self).__name__} has no rule with an lr for lr_scale to multiply. "
@@ -135,19 +134,17 @@ class Optimizer:
         keywords = {k: v for k, v in signature(rule).keywords.items() if k not in SUPPLIED} if rule else {}
         # A class that states its hyper-parameters itself takes them as arguments of its own constructor.
         allowed = keywords if type(self).hyperparameters is Optimizer.hyperparameters else {}
-        as_given, given = given, {name: plain(value) for name, value in given.items()}
         for name, value in given.items():
             if name not in allowed:
                 named = inspect.signature(type(self)).parameters.values()
                 known = [p.name for p in named if p.kind is not p.VAR_KEYWORD]
                 word = other_word(name, known)
                 raise TypeError(f"{kind} has no argument {shown(name, 60)}.{word} Its arguments: {listed(known, 300)}.")
-            default = plain(allowed[name])
-            is_number = isinstance(default, (int, float)) and not isinstance(default, bool)
-            if is_number and not isinstance(value, (int, float)):
-                raise TypeError(
-                    f"{name} must be a number, as its default {default!r} is. {received(name, as_given[name])}"
-                )
+            _check_kind(name, value, allowed[name])
+        for name, default in allowed.items():
+            if default is not inspect.Parameter.empty:
+                check_argument(name, default)
+        given = {name: plain(value) for name, value in given.items()}
         check_values(given, custom=True)
         if self.wdecay and "weight_decay" in allowed:
             raise TypeError(f"The rule of {kind} has a weight_decay of its own: give that in place of wdecay.")
@@ -324,6 +321,17 @@ class Optimizer:
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_stepper"}
+
+
+def _check_kind(name: str, value: Any, default: Any) -> None:
+    """Refuse what no rule can have, and what is no number or no tuple where the default is one."""
+    check_argument(name, value)
+    found, usual = plain(value), plain(default)
+    is_number = isinstance(usual, (int, float)) and not isinstance(usual, bool)
+    wanted = (int, float) if is_number else (tuple, list) if isinstance(usual, (tuple, list)) else object
+    if not isinstance(found, wanted):
+        what = "a number" if is_number else "a tuple"
+        raise TypeError(f"{name} must be {what}, as its default {shown(usual)} is. {received(name, value)}")
 
 
 def _not_one(scale: Any) -> bool:

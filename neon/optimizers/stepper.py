@@ -43,8 +43,15 @@ def update_count(holder: Tensor) -> Tensor:
     return getattr(holder, "_neon_step", torch.tensor(0.0, dtype=torch.float64, device="cpu")) if kept is None else kept
 
 
+class _Moves:
+    """How often a count has been put in another tensor's place: whoever counts looks whether it was theirs."""
+
+    made = 0
+
+
 def keep_update_count(holder: Tensor, count: Tensor) -> None:
     """Keep what `update_count` gives from now on."""
+    _Moves.made += 1
     holder._neon_step = count  # type: ignore[attr-defined]
     if is_plain(holder):
         _counts_of_memory(holder)[memory(holder)] = count
@@ -76,6 +83,7 @@ class LayerStepper:
         self._layers: list[weakref.ref[Any]] = []
         self._keys: list[str] = []
         self._values: dict[str, dict[str, Any]] = defaultdict(dict)
+        self._moves = 0  # of counts, when those of the plan were looked at last
         self._warned = False
         self._averaged = False
         self._lock = threading.Lock()
@@ -100,7 +108,7 @@ class LayerStepper:
     @property
     def updates(self) -> int:
         """The number of updates that the layers of the last step have had; 0 where there was none."""
-        return max((int(plan.counts.read().max(initial=0)) for plan in self._kept), default=0)
+        return max((int(update_count(_holder(item))) for plan in self._kept for item in plan.items), default=0)
 
     @contextmanager
     def averaged(self, layer_list: Any) -> Iterator[None]:
@@ -135,6 +143,8 @@ class LayerStepper:
         keys = [match.key for _, _, match in ours]
         states = [state for _, states in entries for state in states]
         plan = self._kept.pop() if self._kept else None
+        if plan is not None and self._moves != _Moves.made:
+            self._take_counts(plan)
         alike = plan is not None and self._keys == keys and all(map(Settings.alike, plan.settings, settings.values()))
         if plan is None or not alike or not plan.describes(params, states) or not plan.holds(grads):
             plan = self._make_plan(ours, settings, grads)
@@ -209,9 +219,17 @@ class LayerStepper:
         for states, used in created:
             if not states:
                 states.extend(used)
-        for (_, used), item, step in zip(created, items, plan.counts.exact_tensors(), strict=True):
-            keep_update_count(used[0] if used else item.param, step)
+        self._take_counts(plan)
         return plan
+
+    def _take_counts(self, plan: Plan) -> None:
+        """Have the plan count its tensors, from where others have counted them to: another optimizer, a file."""
+        for place, (item, own) in enumerate(zip(plan.items, plan.counts.exact, strict=True)):
+            kept = update_count(_holder(item))
+            if kept is not own:
+                plan.counts.set(place, float(kept))
+                keep_update_count(_holder(item), own)
+        self._moves = _Moves.made
 
     def _squares(self, by_hand: Sequence[tuple[Site, Match]]) -> dict[int, float]:
         """What gradients of hand-written optimizers add to the norms over everything."""
@@ -239,6 +257,11 @@ class LayerStepper:
             shares[match.optimizer].append((site.layer, ((param, scaled), states)))
         for optimizer, owned in shares.items():
             optimizer.optimize(layers_of(owned), epoch)
+
+
+def _holder(item: Item) -> Tensor:
+    """The tensor that keeps the count of an item's updates: that of its states that comes first, if it has any."""
+    return next(iter((*item.states, *item.companions)), item.param)
 
 
 def _updates(ours: Sequence[tuple[int, Site, Match]]) -> int:
