@@ -27,3 +27,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _backend_is_put_back() -> Iterator[None]:
+    """What a test has served by one backend is over at its end: the next would run by it in silence."""
+    yield
+    from neon.engine.backends import forced
+
+    assert forced() is None

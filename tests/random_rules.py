@@ -217,8 +217,15 @@ def _gradient(x: Tensor, layout: str, how: str) -> Tensor:
     return _lay_out(x, layout)
 
 
-def run(case: Case, backend: str) -> Iterator[list[Tensor]]:
-    """The tensors of a case after each step; where a block of codes has no value, its codes are zero."""
+def run(case: Case, backend: str) -> list[list[Tensor]]:
+    """The tensors of a case after each step; where a block of codes has no value, its codes are zero.
+
+    All steps of one backend, then all of another: the backend, and the batch size, are those of the process.
+    """
+    return [*_steps(case, backend)]
+
+
+def _steps(case: Case, backend: str) -> Iterator[list[Tensor]]:
     generator = torch.Generator().manual_seed(case.seed)
     params = []
     for shape, dtype, layout in zip(case.shapes, case.dtypes, case.layouts, strict=True):
