@@ -218,7 +218,10 @@ def _gradient(x: Tensor, layout: str, how: str) -> Tensor:
 
 
 def run(case: Case, backend: str) -> list[list[Tensor]]:
-    """The tensors of a case after each step; where a block of codes has no value, its codes are zero."""
+    """The tensors of a case after each step; where a block of codes has no value, its codes are zero.
+
+    All steps of one backend, then all of another: the backend, and the batch size, are those of the process.
+    """
     generator = torch.Generator().manual_seed(case.seed)
     params = []
     for shape, dtype, layout in zip(case.shapes, case.dtypes, case.layouts, strict=True):

@@ -32,6 +32,7 @@ def go_on_until_interrupted(step: Step, delay: float) -> None:
             step()
     except KeyboardInterrupt:
         sender.join()
+        torch.set_grad_enabled(True)  # torch's own context may have been interrupted before it put this back
 
 
 def parameters() -> list[torch.nn.Parameter]:
