@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from neon.backends import default
 from neon.engine import backends
 
 # Where there is no GPU its kernels are run by Triton's interpreter. Triton asks when it is imported.
@@ -28,6 +29,13 @@ def no_backend_left() -> Iterator[None]:
     yield
     left, backends._forced = backends._forced, None
     assert left is None
+
+
+@pytest.fixture(autouse=True)
+def no_batch_size_left() -> Iterator[None]:
+    """Gradients are divided by the batch size of the process: a test that sets one would change those that follow."""
+    yield
+    default.bsz = 1
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ def test_every_operation_is_in_every_table() -> None:
         (lambda w, g, *, lr: w if g > 0 else w - lr, "cannot branch on the run-time value"),
         (lambda w, g, *, lr: w - lr * math.sqrt(g), "Use the functions of neon.optimizers.functions"),
         (lambda w, g, *, lr: (w - lr * g, w), "must return the new weight and its 0 states"),
-        (lambda w, g, m, *, lr: w - lr * g, r"its 1 states \(w, m\); it returned 1 values"),
+        (lambda w, g, m, *, lr: w - lr * g, r"its 1 states \(w, m\); it returned one Symbol"),
         (lambda w, g, *, lr: "w", "must return an expression for 'w'; it returned 'w'"),
         (lambda weight, g, *, lr: weight, "must take the weight and the gradient first"),
         (lambda w, g, lr, *rest: w, "must take the weight and the gradient first"),

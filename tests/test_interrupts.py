@@ -6,7 +6,7 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -21,6 +21,14 @@ pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.skipif(os.name 
 INTERRUPTS = 150
 Step = Callable[[], None]
 Check = Callable[[], None]
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c_is_raised() -> Iterator[None]:
+    """As in a terminal: where the tests run in the background, the system has them ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def go_on_until_interrupted(step: Step, delay: float) -> None:

@@ -135,8 +135,8 @@ def kept_memory(rule: str, side: int) -> dict[str, float]:
 
 
 def _resident(rule: str, form: Format, shapes: Shapes) -> float:
-    """Gradients are there before; and kernels, by steps over a tensor of as many elements as are stored in few bits."""
-    _new(rule, form, [torch.ones(64, 64, dtype=form.dtype)])
+    """Gradients are there before; and kernels, by steps over tensors of as many elements as are stored in few bits."""
+    _new(rule, form, [torch.ones(64, 64, dtype=form.dtype) for _ in shapes.tensors])
     gc.collect()
     grads = [torch.ones(shape, dtype=form.dtype) for shape in shapes.tensors]
     machine.forget_peak()

@@ -40,11 +40,11 @@ from neon.torch.refusals import check_group, check_leaf, check_options, check_sc
 from neon.torch.sharding import Partition
 from neon.torch.stepper import GroupStepper
 from neon.torch.table import rows_of
-from neon.torch.targets import check_added, check_groups, name_alike, target_groups
+from neon.torch.targets import check_added, check_groups, name_alike, storages_of, target_groups
 from neon.torch.watched import Watched, unwatched
 
 # Of an instance, what copies do not take along: hooks, which torch leaves out too, and what a GradScaler has put there.
-_NOT_KEPT = {"_stepper", "grad_scale", "found_inf"}
+_NOT_KEPT = {"_stepper", "_storages", "grad_scale", "found_inf"}
 _NOT_KEPT |= {f"_optimizer_{kind}_hooks" for kind in (
     "step_pre", "step_post", "state_dict_pre", "state_dict_post", "load_state_dict_pre", "load_state_dict_post",
 )}  # fmt: skip
@@ -151,6 +151,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         defaults.pop(SCALE, None)  # torch would give it to groups whose rule has no rate
         super().__init__(groups, defaults)
         check_groups(self.param_groups)
+        self._storages = storages_of(self.param_groups)
         self._stepper = self._new_stepper()
         self._stepper.watch(self)
         if self.capturable:
@@ -205,7 +206,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
                 raise
         self.apply_schedule(self.param_groups[-1])
         if "_stepper" in vars(self):  # when all groups of the constructor are there
-            check_added(self.param_groups)
+            check_added(self.param_groups, self._storages)
             self._stepper.added(self)
 
     @_on_itself
@@ -416,6 +417,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         self.param_groups = list(self.param_groups)  # of a shallow copy, not the list of the original
         if "_stepper" in vars(self):
             self._stepper.release()
+        self._storages = storages_of(self.param_groups)
         self._stepper = self._new_stepper()
         self._stepper.watch(self)
         if self.aside is not None and not self.aside.standing:

@@ -93,13 +93,25 @@ def check_groups(groups: Iterable[Mapping[str, Any]]) -> None:
     check_apart(named for group in groups for named in named_parameters(group))
 
 
-def check_added(groups: list[dict[str, Any]]) -> None:
-    """The same after a group has been added, which is taken away again where it is refused."""
-    try:
-        check_groups(groups)
-    except ValueError:
-        groups.pop()
-        raise
+def storages_of(groups: Iterable[Mapping[str, Any]]) -> set[int]:
+    """Where the memory of the parameters of groups begins, as far as that is known."""
+    return {p.untyped_storage().data_ptr() for group in groups for p in group["params"] if is_plain(p)}
+
+
+def check_added(groups: list[dict[str, Any]], known: set[int]) -> None:
+    """The same after a group has been added, which is taken away again where it is refused.
+
+    `known` are the addresses of storages of all parameters before, to which those of the group are added: only
+    where one is there already is everything compared.
+    """
+    storages = storages_of(groups[-1:])
+    if storages & known or len(storages) < len(groups[-1]["params"]):
+        try:
+            check_groups(groups)
+        except ValueError:
+            groups.pop()
+            raise
+    known |= storages
 
 
 def site_name(site: Site) -> str:
