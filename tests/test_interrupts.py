@@ -32,13 +32,25 @@ def ctrl_c_is_raised() -> Iterator[None]:
 
 
 def go_on_until_interrupted(step: Step, delay: float) -> None:
-    """Steps, until one SIGINT has come, from another thread at a moment that nobody knows."""
-    sender = threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT))
+    """Steps, until one SIGINT has come, from another thread at a moment that nobody knows.
+
+    Another follows where Python has ignored it, as it does with what is raised while an object goes.
+    """
+    interrupted = threading.Event()
+
+    def send() -> None:
+        wait = delay
+        while not interrupted.wait(wait):
+            os.kill(os.getpid(), signal.SIGINT)
+            wait = 1.0
+
+    sender = threading.Thread(target=send)
     try:
         sender.start()
         while True:
             step()
     except KeyboardInterrupt:
+        interrupted.set()
         sender.join()
         torch.set_grad_enabled(True)  # torch's own context may have been interrupted before it put this back
 
@@ -123,7 +135,8 @@ def over_layers() -> tuple[Step, Check]:
         for p in params:
             assert p.tolist() == [float(p._neon_step)] * 3  # type: ignore[attr-defined]
 
-    return lambda: optimizer.optimize([Layer()], 0), check
+    layer = Layer()
+    return lambda: optimizer.optimize([layer], 0), check
 
 
 @pytest.mark.parametrize("make", [at_once, with_states_anew, in_backward, over_layers])
