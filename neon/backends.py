@@ -9,7 +9,7 @@ import torch
 from neon.arguments import positive_integer, rounding, whole_number
 from neon.messages import received, shown
 
-__all__ = ["Backend", "gen_backend"]
+__all__ = ["Backend", "NervanaObject", "gen_backend"]
 
 
 class Backend:
@@ -38,6 +38,12 @@ class Backend:
 
 # The backend of every optimizer that is given none of its own.
 default = Backend()
+
+
+class NervanaObject:
+    """What has a backend, `be`: the one that `gen_backend` sets."""
+
+    be = default
 
 
 def gen_backend(

@@ -14,6 +14,7 @@ from neon.layers.dense import Bias, Linear
 from neon.layers.layer import check_name
 from neon.layers.normalization import BatchNorm
 from neon.messages import shown
+from neon.old_paths import names_of
 
 __all__ = ["Affine", "Conv", "Sequential"]
 
@@ -141,3 +142,6 @@ def flatten(layers: Iterable[Any]) -> Iterator[nn.Module]:
             raise TypeError(
                 f"A layer must be a torch.nn.Module, such as Affine(nout=10, init=Gaussian()). Received: {shown(layer)}"
             )
+
+
+__getattr__ = names_of("neon.layers", __name__)

@@ -12,6 +12,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter, is_l
 from neon.arguments import plain
 from neon.initializers import Initializer
 from neon.messages import shown
+from neon.old_paths import names_of
 from neon.optimizers.param_list import Entry, param_entry
 
 __all__ = ["InferringLayer", "Layer"]
@@ -144,3 +145,6 @@ def check_pair(layer: nn.Module, argument: str, value: object, least: int = 1) -
         )
     height, width = (check_count(layer, argument, size, least) for size in pair)
     return height, width
+
+
+__getattr__ = names_of("neon.layers", __name__)

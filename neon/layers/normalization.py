@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.nn import functional as F
 
-from neon.initializers import check_finite
+from neon.initializers.initializer import check_finite
 from neon.layers.layer import InferringLayer, feature_dim
 from neon.messages import shown
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from neon import backends
 from neon.arguments import (
     average_decay,
     clip_bound,
@@ -23,12 +22,14 @@ from neon.arguments import (
     state_format,
     whole_number,
 )
+from neon.backends import NervanaObject
 from neon.engine.options import AVERAGE, SCALE, Options
 from neon.engine.settings import Settings
 from neon.engine.storage import Storage
 from neon.engine.trace import Rule, check_argument, signature, trace
 from neon.engine.uncompiled import uncompiled
 from neon.messages import listed, received, shown
+from neon.old_paths import names_of
 from neon.optimizers.options import SUPPLIED, NamedOptions
 from neon.optimizers.schedules import Schedule, is_constant
 from neon.optimizers.values import check_values, other_word
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from neon.torch.optimizer import AttachedOptimizer
 
 
-class Optimizer:
+class Optimizer(NervanaObject):
     """A custom optimizer is a subclass with a `rule`, or with an `optimize` of its own.
 
     The rule takes the weight, the gradient and any number of states, then keyword-only
@@ -69,7 +70,6 @@ class Optimizer:
     """
 
     rule: Callable[..., Any] | None = None
-    be = backends.default
     name: str | None = None
     schedule: Schedule = Schedule()
     stochastic_round: bool | int = False
@@ -353,3 +353,6 @@ def _schedule(schedule: Any) -> Schedule:
     if isinstance(schedule, type) or not callable(getattr(schedule, "get_learning_rate", None)):
         raise TypeError(f"schedule must have get_learning_rate(learning_rate, epoch). {received('schedule', schedule)}")
     return schedule
+
+
+__getattr__ = names_of("neon.optimizers", __name__)

@@ -17,10 +17,11 @@ from neon.layers.container import Sequential
 from neon.layers.cost import GeneralizedCost
 from neon.layers.layer import check_count
 from neon.messages import shortened, shown
+from neon.models.parameter_file import differences, known_params, moved, read_saved, write_whole
+from neon.old_paths import names_of
 from neon.optimizers.averages import refuse_while_averaged, stand_in_place
 from neon.optimizers.param_list import param_entry
 from neon.optimizers.stepper import set_updates, updates_of
-from neon.parameter_file import differences, known_params, moved, read_saved, write_whole
 from neon.transforms import Cost
 
 if TYPE_CHECKING:
@@ -255,3 +256,6 @@ def check_optimizer(optimizer: object) -> None:
             "An optimizer must be one of neon.optimizers, such as Adam(), or a "
             f"torch.optim.Optimizer. Received: {shown(optimizer)}"
         )
+
+
+__getattr__ = names_of("neon.models", __name__)

@@ -1,7 +1,7 @@
-"""What is applied to a layer's outputs: activations, costs and metrics.
+"""Costs and metrics: one value per sample, shape (N,), from outputs and targets.
 
-Costs and metrics give one value per sample, shape (N,); values of the steps of a sequence are
-added up (costs) or averaged (metrics). Classes and features lie in the last dimension.
+Values of the steps of a sequence are added up (costs) or averaged (metrics). Classes and features
+lie in the last dimension.
 
 A cost works on a network's final outputs, after Softmax or Logistic, as neon's documentation has
 it. Rounded to floats, those lose what a logarithm needs: a probability of 1e-50 is 0 in float32,
@@ -18,95 +18,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from neon.initializers import check_finite
-from neon.messages import shown
+from neon.transforms.activation import Logistic, Softmax, Transform
 
 __all__ = [
     "Accuracy",
     "Cost",
     "CrossEntropyBinary",
     "CrossEntropyMulti",
-    "Identity",
-    "Logistic",
     "MeanSquared",
     "Metric",
     "Misclassification",
-    "Rectlin",
-    "Softmax",
     "SumSquared",
-    "Tanh",
-    "Transform",
 ]
-
-
-class Transform:
-    """A function from a tensor to a tensor of the same shape, for `Activation`."""
-
-    def __call__(self, x: Tensor) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} must define __call__(self, x)")
-
-
-@dataclass(frozen=True)
-class Identity(Transform):
-    """y = x"""
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return x
-
-
-@dataclass(frozen=True)
-class Rectlin(Transform):
-    """y = max(x, 0) + slope · min(x, 0). With a slope (default 0), a leaky rectifier.
-
-    >>> Rectlin(slope=0.1)(torch.tensor([-2.0, 3.0]))
-    tensor([-0.2000,  3.0000])
-    """
-
-    slope: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_finite("Rectlin", "slope", self.slope)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return F.leaky_relu(x, self.slope) if self.slope else F.relu(x)
-
-
-@dataclass(frozen=True)
-class Logistic(Transform):
-    """y = 1 / (1 + e⁻ˣ)
-
-    >>> Logistic()(torch.tensor([0.0, 2.0]))
-    tensor([0.5000, 0.8808])
-    """
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return torch.sigmoid(x)
-
-
-@dataclass(frozen=True)
-class Tanh(Transform):
-    """y = tanh x"""
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return torch.tanh(x)
-
-
-@dataclass(frozen=True)
-class Softmax(Transform):
-    """yᵢ = e^xᵢ / Σⱼ e^xⱼ along `axis` (default: the last).
-
-    >>> Softmax()(torch.tensor([[0.0, 1.0]]))
-    tensor([[0.2689, 0.7311]])
-    """
-
-    axis: int = -1
-
-    def __post_init__(self) -> None:
-        if isinstance(self.axis, bool) or not isinstance(self.axis, int):
-            raise TypeError(f"Softmax's axis must be an int. Received: {shown(self.axis)}")
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return torch.softmax(x, self.axis)
 
 
 class Cost:

@@ -1,0 +1,5 @@
+"""Networks of layers that can be trained, measured, saved and loaded."""
+
+from neon.models.model import Model
+
+__all__ = ["Model"]
