@@ -6,22 +6,51 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from neon.arguments import optional_name, plain
+from neon.backends import NervanaObject
 from neon.messages import shown
 
-__all__ = ["Constant", "Gaussian", "GlorotUniform", "Initializer", "Kaiming", "Uniform"]
+__all__ = [
+    "Array",
+    "Constant",
+    "Gaussian",
+    "GlorotUniform",
+    "IdentityInit",
+    "Initializer",
+    "Kaiming",
+    "Orthonormal",
+    "Uniform",
+    "Xavier",
+]
+
+
+def a_name() -> Any:
+    """The field of a name: it says nothing of what an object does, so equality and `repr` leave it out."""
+    return field(default=None, compare=False, repr=False)
 
 
 class Initializer(ABC):
     """Fills a parameter in place. Subclass it and write `fill` for one of your own.
 
     Weights come in torch's layout: (outputs, inputs) for a Linear, (filters, channels, height,
-    width) for a Convolution. Both directions of a layer's fan can be read from it.
+    width) for a Convolution. Both directions of a layer's fan can be read from it. Layers call
+    `fill` without autograd. A `name` is kept, and means nothing.
     """
+
+    be = NervanaObject.be
+
+    def __init__(self, name: str | None = None) -> None:
+        self.name = optional_name(f"{type(self).__name__}'s name", name)
+
+    def __post_init__(self) -> None:
+        optional_name(f"{type(self).__name__}'s name", self.name)
 
     @abstractmethod
     def fill(self, tensor: Tensor) -> None:
@@ -40,10 +69,11 @@ class Gaussian(Initializer):
 
     loc: float = 0.0
     scale: float = 1.0
+    name: str | None = a_name()
 
     def __post_init__(self) -> None:
-        check_finite("Gaussian", "loc", self.loc)
-        check_finite("Gaussian", "scale", self.scale)
+        super().__post_init__()
+        keep_finite(self, "loc", "scale")
         if self.scale < 0:
             raise ValueError(f"Gaussian's scale is a standard deviation, 0 or more. Received: {shown(self.scale)}")
 
@@ -64,10 +94,11 @@ class Uniform(Initializer):
 
     low: float = 0.0
     high: float = 1.0
+    name: str | None = a_name()
 
     def __post_init__(self) -> None:
-        check_finite("Uniform", "low", self.low)
-        check_finite("Uniform", "high", self.high)
+        super().__post_init__()
+        keep_finite(self, "low", "high")
         if self.low > self.high:
             raise ValueError(
                 f"Uniform's low must not be above its high. Received: low={shown(self.low)}, high={shown(self.high)}"
@@ -89,13 +120,59 @@ class Constant(Initializer):
     """
 
     val: float = 0.0
+    name: str | None = a_name()
 
     def __post_init__(self) -> None:
-        check_finite("Constant", "val", self.val)
+        super().__post_init__()
+        if isinstance(self.val, (Tensor, np.ndarray)) and self.val.ndim:
+            raise TypeError(f"Constant's val must be a number. Received: {shown(self.val)}. Write Array(val).")
+        keep_finite(self, "val")
 
     @torch.no_grad()
     def fill(self, tensor: Tensor) -> None:
         nn.init.constant_(tensor, self.val)
+
+
+@dataclass(frozen=True, eq=False)
+class Array(Initializer):
+    """The values of `val`, a tensor, an array or nested lists, which are copied when the initializer is made.
+
+    It has the parameter's shape, or the one that the documented framework gives it: (n, 1) for a bias of n, (channels ·
+    height · width, filters) for the weight of a convolution.
+
+    >>> weight = torch.empty(2, 2)
+    >>> Array([[1.0, 2.0], [3.0, 4.0]]).fill(weight)
+    >>> weight
+    tensor([[1., 2.],
+            [3., 4.]])
+    """
+
+    val: Any
+    name: str | None = a_name()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            copied = torch.as_tensor(self.val).detach().clone()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(
+                f"Array's val must be a tensor or an array of numbers. Received: {shown(self.val)}"
+            ) from error
+        object.__setattr__(self, "val", copied)
+
+    @torch.no_grad()
+    def fill(self, tensor: Tensor) -> None:
+        values = self.val
+        if tensor.ndim == 1 and values.shape == (len(tensor), 1):
+            values = values[:, 0]
+        elif tensor.ndim == 4 and values.shape == tensor.flatten(1).T.shape:
+            values = values.T.reshape(tensor.shape)
+        if values.ndim and values.shape != tensor.shape:
+            raise ValueError(
+                f"Array's val must have the parameter's shape, {tuple(tensor.shape)}. Received: {shown(self.val)} "
+                f"of shape {tuple(self.val.shape)}"
+            )
+        tensor.copy_(values)
 
 
 @dataclass(frozen=True)
@@ -108,10 +185,33 @@ class GlorotUniform(Initializer):
     '0.0632'
     """
 
+    name: str | None = a_name()
+
     @torch.no_grad()
     def fill(self, tensor: Tensor) -> None:
         check_has_fans("GlorotUniform", tensor)
         nn.init.xavier_uniform_(tensor)
+
+
+@dataclass(frozen=True)
+class Xavier(Initializer):
+    """Uniform over ±√(3 / fan_in): GlorotUniform with the inputs alone, for weights.
+
+    `local` is as Kaiming has it: either value gives the same.
+
+    >>> weight = torch.empty(500, 1200)
+    >>> Xavier(local=False).fill(weight)
+    >>> f"{weight.abs().max():.4f}"                 # √(3 / 1200)
+    '0.0500'
+    """
+
+    local: bool = True
+    name: str | None = a_name()
+
+    @torch.no_grad()
+    def fill(self, tensor: Tensor) -> None:
+        check_has_fans("Xavier", tensor)
+        nn.init.kaiming_uniform_(tensor, nonlinearity="linear")
 
 
 @dataclass(frozen=True)
@@ -129,6 +229,7 @@ class Kaiming(Initializer):
     """
 
     local: bool = True
+    name: str | None = a_name()
 
     @torch.no_grad()
     def fill(self, tensor: Tensor) -> None:
@@ -136,12 +237,73 @@ class Kaiming(Initializer):
         nn.init.kaiming_normal_(tensor, nonlinearity="relu")
 
 
-def check_finite(owner: str, argument: str, value: object) -> None:
-    """Raise unless `value` is a finite number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+@dataclass(frozen=True)
+class Orthonormal(Initializer):
+    """`scale` times a random matrix with orthonormal rows, or columns where these are fewer (Saxe et al. 2013).
+
+    The filters of a convolution are the rows. `scale` is any finite number, by default 1.1.
+
+    >>> weight = torch.empty(3, 5)
+    >>> Orthonormal(scale=2.0).fill(weight)
+    >>> (weight @ weight.T).round(decimals=4).abs()
+    tensor([[4., 0., 0.],
+            [0., 4., 0.],
+            [0., 0., 4.]])
+    """
+
+    scale: float = 1.1
+    name: str | None = a_name()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        keep_finite(self, "scale")
+
+    @torch.no_grad()
+    def fill(self, tensor: Tensor) -> None:
+        check_has_fans("Orthonormal", tensor)
+        # in float64: formats of few bits have no decomposition
+        matrix = torch.empty(tensor.flatten(1).shape, dtype=torch.float64, device=tensor.device)
+        nn.init.orthogonal_(matrix, self.scale)
+        tensor.copy_(matrix.reshape(tensor.shape))
+
+
+@dataclass(frozen=True)
+class IdentityInit(Initializer):
+    """1 where output and input have the same number, else 0. The filters of a convolution are the outputs, and every
+    value of a window is an input. `local` is as Kaiming has it: either value gives the same.
+
+    >>> weight = torch.empty(2, 3)
+    >>> IdentityInit().fill(weight)
+    >>> weight
+    tensor([[1., 0., 0.],
+            [0., 1., 0.]])
+    """
+
+    local: bool = True
+    name: str | None = a_name()
+
+    @torch.no_grad()
+    def fill(self, tensor: Tensor) -> None:
+        check_has_fans("IdentityInit", tensor)
+        rows, columns = tensor.flatten(1).shape
+        tensor.copy_(torch.eye(rows, columns, dtype=tensor.dtype, device=tensor.device).reshape(tensor.shape))
+
+
+def keep_finite(owner: object, *arguments: str) -> None:
+    """Check that the attributes of an immutable object are finite numbers, and keep them as Python's."""
+    for argument in arguments:
+        value = check_finite(type(owner).__name__, argument, getattr(owner, argument))
+        object.__setattr__(owner, argument, value)
+
+
+def check_finite(owner: str, argument: str, value: object) -> Any:
+    """The value, a finite number, as Python's."""
+    found = plain(value)
+    if isinstance(found, bool) or not isinstance(found, (int, float)):
         raise TypeError(f"{owner}'s {argument} must be a number. Received: {shown(value)}")
-    if not math.isfinite(value):
+    if not math.isfinite(found):
         raise ValueError(f"{owner}'s {argument} must be finite. Received: {shown(value)}")
+    return found
 
 
 def check_has_fans(owner: str, tensor: Tensor) -> None:
