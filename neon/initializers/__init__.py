@@ -1,17 +1,7 @@
 """How a layer's parameters get their first values."""
 
-from neon.initializers.initializer import (
-    Array,
-    Constant,
-    Gaussian,
-    GlorotUniform,
-    IdentityInit,
-    Initializer,
-    Kaiming,
-    Orthonormal,
-    Uniform,
-    Xavier,
-)
+from neon.initializers.initializer import Constant, Gaussian, GlorotUniform, Initializer, Kaiming, Uniform, Xavier
+from neon.initializers.matrices import Array, IdentityInit, Orthonormal
 
 __all__ = [
     "Array",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from neon.initializers import Constant, Initializer
 from neon.layers.activation import Activation
 from neon.layers.convolution import Convolution, Deconvolution, Filters, Pair
 from neon.layers.dense import Bias, Linear
-from neon.layers.layer import Layer, ParameterLayer, check_name, check_transform, describe
+from neon.layers.layer import Layer, ParameterLayer, Transformation, check_name, check_transform, describe
 from neon.layers.normalization import BatchNorm
 from neon.layers.shapes import Sizes, allocate, sizes_after, sizes_given, zeros_like_inputs
 from neon.messages import shown
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["Affine", "Conv", "Deconv", "Sequential"]
-
-Transformation = Callable[[Tensor], Tensor]
 
 
 class Sequential(nn.Module):

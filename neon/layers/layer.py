@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABCMeta
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["InferringLayer", "Layer", "ParameterLayer"]
 
 Shape = tuple[int | None, ...]
+Transformation = Callable[[Tensor], Tensor]
 
 
 class Layer(nn.Module):
@@ -193,15 +194,15 @@ def check_init(layer: nn.Module, init: object, argument: str = "init") -> Initia
     )
 
 
-def check_transform(layer: nn.Module, transform: Any, argument: str = "transform") -> Callable[[Tensor], Tensor]:
+def check_transform(layer: nn.Module, transform: Any, argument: str = "transform") -> Transformation:
     """A transform of neon.transforms, or any function of a tensor."""
     if callable(transform) and not isinstance(transform, type):
-        return transform
+        return cast(Transformation, transform)
     written = f"{transform.__name__}()" if isinstance(transform, type) else "Rectlin()"
-    hint = f" If this was meant as batch_norm, name it: batch_norm={transform}." if isinstance(transform, bool) else ""
+    meant = f". If this was meant as batch_norm, name it: batch_norm={transform}." * isinstance(transform, bool)
     raise TypeError(
         f"{type(layer).__name__}'s {argument} must be an object to call, such as {written}. "
-        f"Received: {shown(transform)}{hint and '.' + hint}"
+        f"Received: {shown(transform)}{meant}"
     )
 
 

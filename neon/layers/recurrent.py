@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from neon.initializers import Initializer
-from neon.layers.layer import check_transform
-from neon.layers.steps import RecurrentLayer, States, Transformation
+from neon.layers.layer import Transformation, check_transform
+from neon.layers.steps import RecurrentLayer, States
 from neon.old_paths import names_of
 from neon.transforms import Logistic, Rectlin, Tanh
 

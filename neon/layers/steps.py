@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +12,7 @@ from torch.nn import functional as F
 
 from neon.arguments import flag
 from neon.initializers import Initializer
-from neon.layers.layer import InferringLayer, check_count, check_init, check_transform, describe
+from neon.layers.layer import InferringLayer, Transformation, check_count, check_init, check_transform, describe
 from neon.layers.shapes import Sizes
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ __all__ = ["RecurrentLayer", "States", "sequences", "zeros_in_steps"]
 
 # After a step: h, or h and c, each (N, output_size).
 States = tuple[Tensor, ...]
-Transformation = Callable[[Tensor], Tensor]
 
 
 class RecurrentLayer(InferringLayer):
@@ -125,8 +123,10 @@ class RecurrentLayer(InferringLayer):
         return zeros_in_steps(super().blank((1,)), sizes)
 
     def extra_repr(self) -> str:
+        gates = f", gate_activation={self.gate_activation}" if hasattr(self, "gate_activation") else ""
         carried = "" if self.reset_cells else ", reset_cells=False"
-        return f"{self.output_size}, init={self.init}, init_inner={self.init_inner}{carried}"
+        inits = f"init={self.init}, init_inner={self.init_inner}"
+        return f"{self.output_size}, {inits}, activation={self.activation}{gates}{carried}"
 
 
 def sequences(layer: nn.Module, x: Tensor) -> Tensor:
