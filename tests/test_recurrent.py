@@ -104,7 +104,9 @@ BY_HAND = [
 ]
 
 
-@pytest.mark.parametrize(("layer", "by_hand", "functions"), BY_HAND, ids=[repr(row[0]) for row in BY_HAND])
+@pytest.mark.parametrize(
+    ("layer", "by_hand", "functions"), BY_HAND, ids=[f"{type(row[0]).__name__}-{i}" for i, row in enumerate(BY_HAND)]
+)
 def test_values_are_those_of_the_equation(
     layer: Any, by_hand: Callable[..., Tensor], functions: list[Function]
 ) -> None:

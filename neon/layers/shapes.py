@@ -27,7 +27,7 @@ def sizes_given(layer: str, in_obj: Any) -> Sizes:
     """The shape of one sample, from an int, a shape, a configured layer, a minibatch or a dataset with a `shape`."""
     found = plain(in_obj)
     if isinstance(found, (Tensor, np.ndarray)):
-        return framework_order(tuple(found.shape[1:]))
+        found = framework_order(tuple(found.shape[1:]))
     for attribute in ("out_shape", "shape", "lshape"):
         if not isinstance(found, (int, tuple, list)) and hasattr(found, attribute):
             found = plain(getattr(found, attribute))
