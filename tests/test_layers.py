@@ -14,6 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from neon.initializers import Constant, Gaussian, GlorotUniform, Kaiming, Uniform
 from neon.layers import (
+    GRU,
     LSTM,
     Activation,
     Affine,
@@ -21,16 +22,22 @@ from neon.layers import (
     Bias,
     Conv,
     Convolution,
+    Deconv,
+    Deconvolution,
     Dropout,
     Layer,
     Linear,
     LookupTable,
+    ParameterLayer,
     Pooling,
     Recurrent,
     RecurrentLast,
+    RecurrentMean,
+    RecurrentSum,
     Reshape,
     Sequential,
 )
+from neon.optimizers import GradientDescentMomentum
 from neon.transforms import Identity, Logistic, Rectlin, Softmax, Tanh
 
 INIT = Gaussian(scale=0.1)
@@ -57,6 +64,19 @@ SHAPES = [
     (Convolution((3, 2, 4), INIT), IMAGES, (5, 4, 6, 8), [(4, 3, 3, 2)]),
     (Convolution((3, 3, 4), INIT, 2, 1), IMAGES, (5, 4, 4, 5), [(4, 3, 3, 3)]),
     (Convolution((3, 3, 4), INIT, (1, 2), (1, 0)), IMAGES, (5, 4, 8, 4), [(4, 3, 3, 3)]),
+    (Convolution((3, 3, 4), INIT, {"str_w": 2}, {"pad_h": 1}), IMAGES, (5, 4, 8, 4), [(4, 3, 3, 3)]),
+    (Convolution((3, 3, 4), INIT, dilation={"dil_h": 2, "dil_d": 1}), IMAGES, (5, 4, 4, 7), [(4, 3, 3, 3)]),
+    (Convolution({"R": 3, "S": 2, "K": 4}, INIT, dilation=2), IMAGES, (5, 4, 4, 7), [(4, 3, 3, 2)]),
+    # by the documented framework: (8 - 1)·2 - 2·1 + 2·(3 - 1) + 1 and (9 - 1)·1 - 2·0 + 1·(2 - 1) + 1
+    (
+        Deconvolution((3, 2, 4), INIT, {"str_h": 2}, {"pad_h": 1}, dilation={"dil_h": 2}),
+        IMAGES,
+        (5, 4, 17, 10),
+        [(3, 4, 3, 2)],
+    ),
+    (Pooling("all", "avg", strides=1), IMAGES, (5, 3, 1, 1), []),
+    (Pooling({"R": 2, "S": 3}, strides={}, padding={}), IMAGES, (5, 3, 4, 3), []),
+    (Pooling((2, 3), strides={"str_h": 1}), IMAGES, (5, 3, 7, 3), []),
     (Pooling(2), IMAGES, (5, 3, 4, 4), []),
     (Pooling((3, 1), "avg", strides=2, padding=0), IMAGES, (5, 3, 3, 5), []),
     (BatchNorm(), VECTORS, VECTORS, [(6,), (6,)]),
@@ -64,7 +84,13 @@ SHAPES = [
     (BatchNorm(), IMAGES, IMAGES, [(3,), (3,)]),
     (Recurrent(4, INIT), SEQUENCES, (5, 7, 4), [(4, 6), (4, 4), (4,), (4,)]),
     (LSTM(4, INIT), SEQUENCES, (5, 7, 4), [(16, 6), (16, 4), (16,), (16,)]),
+    (GRU(4, INIT), SEQUENCES, (5, 7, 4), [(12, 6), (12, 4), (12,), (12,)]),
+    (GRU(4, INIT), IMAGES, (5, 9, 4), [(12, 24), (12, 4), (12,), (12,)]),
     (RecurrentLast(), SEQUENCES, (5, 6), []),
+    (RecurrentSum(), SEQUENCES, (5, 6), []),
+    (RecurrentMean(), SEQUENCES, (5, 6), []),
+    (Reshape((0, -1)), IMAGES, (5, 3, 72), []),
+    (Deconv((2, 2, 4), INIT, strides=2, bias=Constant()), IMAGES, (5, 4, 16, 18), [(3, 4, 2, 2), (4,)]),
     (Affine(4, INIT, activation=Softmax()), VECTORS, (5, 4), [(4, 6), (4,)]),
     (Conv((3, 3, 4), INIT, padding=1, bias=Constant()), IMAGES, (5, 4, 8, 9), [(4, 3, 3, 3), (4,)]),
 ]
@@ -115,6 +141,20 @@ EQUALS_TORCH: list[tuple[Any, tuple[int, ...], Callable[[Any, Tensor], Tensor]]]
         IMAGES,
         lambda layer, x: with_weights(nn.Conv2d(3, 4, 3), *layer.parameters())(x),
     ),
+    (
+        Convolution((3, 2, 4), INIT, strides=2, padding=1, dilation=(2, 3)),
+        IMAGES,
+        lambda layer, x: with_weights(nn.Conv2d(3, 4, (3, 2), 2, 1, (2, 3), bias=False), layer.weight)(x),
+    ),
+    (
+        Deconv((3, 2, 4), INIT, 2, 1, 2, Uniform(), activation=Tanh()),
+        IMAGES,
+        lambda layer, x: with_weights(nn.ConvTranspose2d(3, 4, (3, 2), 2, 1, dilation=2), *layer.parameters())(
+            x
+        ).tanh(),
+    ),
+    (Pooling("all", "avg"), IMAGES, lambda _, x: x.mean((2, 3), keepdim=True)),
+    (Pooling("all"), IMAGES, lambda _, x: x.amax((2, 3), keepdim=True)),
     (Pooling(3, strides=2), IMAGES, lambda _, x: nn.MaxPool2d(3, 2)(x)),
     (Pooling(2, "avg", padding=1), IMAGES, lambda _, x: nn.AvgPool2d(2, padding=1)(x)),
     (BatchNorm(), VECTORS, lambda _, x: nn.BatchNorm1d(6, eps=1e-3)(x)),
@@ -174,6 +214,43 @@ def test_lookup_table_gives_rows() -> None:
     assert torch.equal(layer(indices), layer.weight[indices])
 
 
+def test_a_lookup_table_that_is_not_updated_stays_under_every_optimizer() -> None:
+    layer = LookupTable(10, 3, INIT, False)
+    before = layer.weight.clone()
+    network = Sequential([layer, Affine(2, INIT)])
+    network(torch.tensor([[1, 9]])).sum().backward()
+    GradientDescentMomentum(0.1, 0.9, wdecay=0.1).optimize(list(network.layers), 0)
+    assert torch.equal(layer.weight, before)
+
+
+def test_the_vector_of_padding_is_zero_and_has_no_gradient() -> None:
+    layer = LookupTable(10, 3, Constant(1.0), pad_idx=2)
+    y = layer(torch.tensor([[2, 1]]))
+    assert y.tolist() == [[[0] * 3, [1] * 3]]
+    y.sum().backward()
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.sum(1).nonzero().flatten().tolist() == [1]
+
+
+@pytest.mark.parametrize("kind", [Linear, Convolution, Deconvolution])
+def test_what_means_nothing_here_is_taken(kind: Any) -> None:
+    size = 3 if kind is Linear else (3, 3, 3)
+    layer = kind(size, INIT, bsum=True, parallelism="Data")
+    assert repr(layer) == repr(kind(size, INIT))
+    assert repr(Affine(3, INIT, parallelism="Disabled")) == repr(Affine(3, INIT))
+
+
+def test_layers_with_parameters_are_parameter_layers() -> None:
+    with_parameters = [
+        *(Linear(2, INIT), Bias(INIT), Convolution((1, 1, 2), INIT), Deconvolution((1, 1, 2), INIT), BatchNorm()),
+        *(LookupTable(3, 2, INIT), Recurrent(2, INIT), LSTM(2, INIT), GRU(2, INIT)),
+        *(Affine(2, INIT), Conv((1, 1, 2), INIT), Deconv((1, 1, 2), INIT)),
+    ]
+    without = [Activation(Tanh()), Dropout(), Pooling(2), Reshape((-1,)), RecurrentSum(), Sequential([Linear(2, INIT)])]
+    assert all(isinstance(layer, ParameterLayer) for layer in with_parameters)
+    assert not any(isinstance(layer, ParameterLayer) for layer in without)
+
+
 def test_affine_is_a_linear_a_bias_and_an_activation() -> None:
     affine = Affine(nout=5, init=Gaussian(), activation=Softmax())
     assert [type(layer) for layer in affine.layers] == [Linear, Bias, Activation]
@@ -187,6 +264,9 @@ def test_affine_is_a_linear_a_bias_and_an_activation() -> None:
     conv = Conv((3, 3, 5), INIT, bias=Constant(), batch_norm=True, activation=Rectlin())
     assert [type(layer) for layer in conv.layers] == [Convolution, Bias, BatchNorm, Activation]
     assert [type(layer) for layer in Conv((3, 3, 5), INIT).layers] == [Convolution]
+    deconv = Deconv((3, 3, 5), INIT, 2, 1, 1, Constant(), True, Rectlin(), "up")
+    assert [type(layer) for layer in deconv.layers] == [Deconvolution, Bias, BatchNorm, Activation]
+    assert deconv.name == "up"
 
 
 def test_get_params_returns_the_parameters_and_the_same_states_each_time() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -10,17 +11,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from neon.initializers import Gaussian, GlorotUniform, Kaiming, Uniform
-from neon.layers import GeneralizedCost
+from neon.layers import Activation, GeneralizedCost
 from neon.transforms import (
     Accuracy,
     CrossEntropyBinary,
     CrossEntropyMulti,
+    Explin,
     Identity,
     Logistic,
     MeanSquared,
     Misclassification,
+    Rectlin,
+    Rectlinclip,
     Softmax,
     SumSquared,
+    Tanh,
+    Transform,
 )
 
 X = torch.tensor([[0.5, -1.0, 2.0], [0.0, 0.1, 0.2]])
@@ -83,6 +89,85 @@ def test_a_cost_stays_finite_where_outputs_underflow_and_exact_on_logits(cost: A
 
 
 @pytest.mark.parametrize(
+    ("cost", "scaled", "targets"),
+    [
+        (CrossEntropyMulti(), CrossEntropyMulti(scale=3), CLASSES),
+        (CrossEntropyBinary(), CrossEntropyBinary(0.25), ONE_HOT),
+    ],
+)
+def test_scale_multiplies_the_gradient_and_leaves_the_value(cost: Any, scaled: Any, targets: Tensor) -> None:
+    def found(cost: Any, x: Tensor, fused: bool) -> tuple[Tensor, Tensor]:
+        x = x.clone().requires_grad_()
+        values = cost.from_logits(x, targets) if fused else cost(cost.fuses_with(x), targets)
+        return values, torch.autograd.grad(values.sum(), x)[0]
+
+    for fused in (True, False):
+        (values, gradient), (same, more) = found(cost, X, fused), found(scaled, X, fused)
+        assert torch.equal(values, same)
+        torch.testing.assert_close(more, gradient * scaled.scale, rtol=1e-6, atol=1e-7)
+
+
+def test_bits_divide_value_and_gradient_by_the_logarithm_of_2() -> None:
+    targets = torch.tensor([0, 1])
+    for cost, factor in ((CrossEntropyMulti(usebits=True), 1.0), (CrossEntropyMulti(2, True), 2.0)):
+        y = torch.tensor([[0.125, 0.875], [0.5, 0.5]], requires_grad=True)
+        values = cost(y, targets)
+        assert values.tolist() == [3, 1]
+        (gradient,) = torch.autograd.grad(values.sum(), y)
+        expected = torch.tensor([[-8.0, 0], [0, -2]]) * factor / math.log(2)
+        torch.testing.assert_close(gradient, expected, rtol=1e-6, atol=0)
+        torch.testing.assert_close(cost.from_logits(y.detach().log(), targets), torch.tensor([3.0, 1.0]))
+
+
+def test_names_and_shortcuts_make_no_other_transform() -> None:
+    pairs = [
+        (Softmax(), Softmax(name="top", epsilon=1e-6)),
+        (Logistic(), Logistic("gate", True)),
+        (Tanh(), Tanh(name="g")),
+        (Identity(), Identity("same")),
+        (Rectlin(), Rectlin(0, "relu")),
+        (Explin(), Explin(1.0, "elu")),
+        (Rectlinclip(), Rectlinclip(0, "clip", 20)),
+        (Gaussian(scale=0.1), Gaussian(0.0, 0.1, "gauss")),
+    ]
+    for one, named in pairs:
+        assert one == named
+        assert hash(one) == hash(named)
+        assert named.name is not None
+        assert "name" not in repr(named)
+    assert Softmax() != Softmax(axis=1)
+    assert Rectlin() != Rectlin(0.1)
+    assert CrossEntropyMulti().fuses_with == Softmax(name="top")
+
+
+def test_transforms_against_their_equations_in_float64() -> None:
+    x = torch.linspace(-3, 3, 61, dtype=torch.float64)
+    positive, negative = torch.maximum(x, x.new_zeros(())), torch.minimum(x, x.new_zeros(()))
+    expected = [
+        (Rectlinclip(slope=0.5, xcut=2.0), torch.minimum(positive + 0.5 * negative, x.new_tensor(2.0))),
+        (Rectlinclip(xcut=1.0), torch.minimum(positive, x.new_tensor(1.0))),
+        (Explin(alpha=0.7), positive + 0.7 * (negative.exp() - 1)),
+        (Logistic(shortcut=True), 1 / (1 + (-x).exp())),
+    ]
+    for transform, y in expected:
+        torch.testing.assert_close(transform(x), y, rtol=1e-14, atol=1e-15)
+    assert torch.autograd.gradcheck(Logistic(shortcut=True), x.clone().requires_grad_())
+
+
+def test_a_transform_of_ones_own_has_a_name_and_a_backend() -> None:
+    class Square(Transform):
+        def __init__(self, name: str | None = None) -> None:
+            super().__init__(name)
+
+        def __call__(self, x: Tensor) -> Tensor:
+            return self.be.square(x)
+
+    layer = Activation(Square(name="square"))
+    assert layer.transform.name == "square"  # type: ignore[attr-defined]
+    assert layer(torch.tensor([3.0])).tolist() == [9]
+
+
+@pytest.mark.parametrize(
     ("outputs", "targets", "wrong"),
     [
         ([[0.1, 0.9], [0.8, 0.2]], [1, 1], [0, 1]),
@@ -94,6 +179,7 @@ def test_a_cost_stays_finite_where_outputs_underflow_and_exact_on_logits(cost: A
 def test_metrics(outputs: list[Any], targets: list[Any], wrong: list[float]) -> None:
     y, t = torch.tensor(outputs), torch.tensor(targets)
     assert Misclassification()(y, t).tolist() == wrong
+    assert Misclassification(steps=7)(y, t).tolist() == wrong
     assert Accuracy()(y, t).tolist() == [1 - value for value in wrong]
 
 

@@ -6,22 +6,41 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from neon.arguments import optional_name, plain
+from neon.backends import NervanaObject
 from neon.messages import shown
+from neon.old_paths import names_of
 
-__all__ = ["Constant", "Gaussian", "GlorotUniform", "Initializer", "Kaiming", "Uniform"]
+__all__ = ["Constant", "Gaussian", "GlorotUniform", "Initializer", "Kaiming", "Uniform", "Xavier"]
+
+
+def a_name() -> Any:
+    """The field of a name: it says nothing of what an object does, so equality and `repr` leave it out."""
+    return field(default=None, compare=False, repr=False)
 
 
 class Initializer(ABC):
     """Fills a parameter in place. Subclass it and write `fill` for one of your own.
 
     Weights come in torch's layout: (outputs, inputs) for a Linear, (filters, channels, height,
-    width) for a Convolution. Both directions of a layer's fan can be read from it.
+    width) for a Convolution. Both directions of a layer's fan can be read from it. Layers call
+    `fill` without autograd. A `name` is kept, and means nothing.
     """
+
+    be = NervanaObject.be
+
+    def __init__(self, name: str | None = None) -> None:
+        self.name = optional_name(f"{type(self).__name__}'s name", name)
+
+    def __post_init__(self) -> None:
+        optional_name(f"{type(self).__name__}'s name", self.name)
 
     @abstractmethod
     def fill(self, tensor: Tensor) -> None:
@@ -40,10 +59,11 @@ class Gaussian(Initializer):
 
     loc: float = 0.0
     scale: float = 1.0
+    name: str | None = a_name()
 
     def __post_init__(self) -> None:
-        check_finite("Gaussian", "loc", self.loc)
-        check_finite("Gaussian", "scale", self.scale)
+        super().__post_init__()
+        keep_finite(self, "loc", "scale")
         if self.scale < 0:
             raise ValueError(f"Gaussian's scale is a standard deviation, 0 or more. Received: {shown(self.scale)}")
 
@@ -64,10 +84,11 @@ class Uniform(Initializer):
 
     low: float = 0.0
     high: float = 1.0
+    name: str | None = a_name()
 
     def __post_init__(self) -> None:
-        check_finite("Uniform", "low", self.low)
-        check_finite("Uniform", "high", self.high)
+        super().__post_init__()
+        keep_finite(self, "low", "high")
         if self.low > self.high:
             raise ValueError(
                 f"Uniform's low must not be above its high. Received: low={shown(self.low)}, high={shown(self.high)}"
@@ -89,9 +110,13 @@ class Constant(Initializer):
     """
 
     val: float = 0.0
+    name: str | None = a_name()
 
     def __post_init__(self) -> None:
-        check_finite("Constant", "val", self.val)
+        super().__post_init__()
+        if isinstance(self.val, (Tensor, np.ndarray)) and self.val.ndim:
+            raise TypeError(f"Constant's val must be a number. Received: {shown(self.val)}. Write Array(val).")
+        keep_finite(self, "val")
 
     @torch.no_grad()
     def fill(self, tensor: Tensor) -> None:
@@ -108,10 +133,33 @@ class GlorotUniform(Initializer):
     '0.0632'
     """
 
+    name: str | None = a_name()
+
     @torch.no_grad()
     def fill(self, tensor: Tensor) -> None:
         check_has_fans("GlorotUniform", tensor)
         nn.init.xavier_uniform_(tensor)
+
+
+@dataclass(frozen=True)
+class Xavier(Initializer):
+    """Uniform over ±√(3 / fan_in): GlorotUniform with the inputs alone, for weights.
+
+    `local` is as Kaiming has it: either value gives the same.
+
+    >>> weight = torch.empty(500, 1200)
+    >>> Xavier(local=False).fill(weight)
+    >>> f"{weight.abs().max():.4f}"                 # √(3 / 1200)
+    '0.0500'
+    """
+
+    local: bool = True
+    name: str | None = a_name()
+
+    @torch.no_grad()
+    def fill(self, tensor: Tensor) -> None:
+        check_has_fans("Xavier", tensor)
+        nn.init.kaiming_uniform_(tensor, nonlinearity="linear")
 
 
 @dataclass(frozen=True)
@@ -129,6 +177,7 @@ class Kaiming(Initializer):
     """
 
     local: bool = True
+    name: str | None = a_name()
 
     @torch.no_grad()
     def fill(self, tensor: Tensor) -> None:
@@ -136,12 +185,21 @@ class Kaiming(Initializer):
         nn.init.kaiming_normal_(tensor, nonlinearity="relu")
 
 
-def check_finite(owner: str, argument: str, value: object) -> None:
-    """Raise unless `value` is a finite number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+def keep_finite(owner: object, *arguments: str) -> None:
+    """Check that the attributes of an immutable object are finite numbers, and keep them as Python's."""
+    for argument in arguments:
+        value = check_finite(type(owner).__name__, argument, getattr(owner, argument))
+        object.__setattr__(owner, argument, value)
+
+
+def check_finite(owner: str, argument: str, value: object) -> Any:
+    """The value, a finite number, as Python's."""
+    found = plain(value)
+    if isinstance(found, bool) or not isinstance(found, (int, float)):
         raise TypeError(f"{owner}'s {argument} must be a number. Received: {shown(value)}")
-    if not math.isfinite(value):
+    if not math.isfinite(found):
         raise ValueError(f"{owner}'s {argument} must be finite. Received: {shown(value)}")
+    return found
 
 
 def check_has_fans(owner: str, tensor: Tensor) -> None:
@@ -151,3 +209,6 @@ def check_has_fans(owner: str, tensor: Tensor) -> None:
             f"{owner} needs a weight with inputs and outputs. Received: a tensor of shape "
             f"{tuple(tensor.shape)}. Initialize a bias with Constant(0.0) instead."
         )
+
+
+__getattr__ = names_of("neon.initializers", __name__)

@@ -5,15 +5,17 @@ The first dimension is the minibatch: vectors are (N, features), sequences (N, T
 """
 
 from neon.layers.activation import Activation, Dropout, Reshape
-from neon.layers.container import Affine, Conv, Sequential
-from neon.layers.convolution import Convolution, Pooling
+from neon.layers.container import Affine, Conv, Deconv, Sequential
+from neon.layers.convolution import Convolution, Deconvolution, Pooling
 from neon.layers.cost import GeneralizedCost
 from neon.layers.dense import Bias, Linear, LookupTable
-from neon.layers.layer import Layer
+from neon.layers.layer import Layer, ParameterLayer
 from neon.layers.normalization import BatchNorm
-from neon.layers.recurrent import LSTM, Recurrent, RecurrentLast
+from neon.layers.recurrent import GRU, LSTM, Recurrent
+from neon.layers.recurrent_output import RecurrentLast, RecurrentMean, RecurrentSum
 
 __all__ = [
+    "GRU",
     "LSTM",
     "Activation",
     "Affine",
@@ -21,14 +23,19 @@ __all__ = [
     "Bias",
     "Conv",
     "Convolution",
+    "Deconv",
+    "Deconvolution",
     "Dropout",
     "GeneralizedCost",
     "Layer",
     "Linear",
     "LookupTable",
+    "ParameterLayer",
     "Pooling",
     "Recurrent",
     "RecurrentLast",
+    "RecurrentMean",
+    "RecurrentSum",
     "Reshape",
     "Sequential",
 ]

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from neon.initializers.initializer import check_finite
-from neon.layers.layer import Layer, check_count, describe
+from neon.layers.layer import Layer, check_count, check_transform, describe
 from neon.messages import shown
 
 __all__ = ["Activation", "Dropout", "Reshape"]
@@ -19,12 +19,7 @@ class Activation(Layer):
 
     def __init__(self, transform: Callable[[Tensor], Tensor], name: str | None = None) -> None:
         super().__init__(name=name)
-        if isinstance(transform, type) or not callable(transform):
-            written = f"{transform.__name__}()" if isinstance(transform, type) else "Rectlin()"
-            raise TypeError(
-                f"Activation's transform must be an object to call, such as {written}. Received: {shown(transform)}"
-            )
-        self.transform = transform
+        self.transform = check_transform(self, transform)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.transform(x)
@@ -42,10 +37,9 @@ class Dropout(Layer):
 
     def __init__(self, keep: float = 0.5, name: str | None = None) -> None:
         super().__init__(name=name)
-        check_finite("Dropout", "keep", keep)
-        if not 0 < keep <= 1:
+        self.keep = check_finite("Dropout", "keep", keep)
+        if not 0 < self.keep <= 1:
             raise ValueError(f"Dropout's keep is the probability of keeping a value, in (0, 1]. Received: {keep!r}")
-        self.keep = keep
 
     def forward(self, x: Tensor) -> Tensor:
         return F.dropout(x, 1 - self.keep, self.training)
@@ -57,7 +51,7 @@ class Dropout(Layer):
 class Reshape(Layer):
     """Gives each sample another shape: `Reshape((1, 8, 8))` makes images of vectors of 64.
 
-    One size may be -1, to be worked out; `Reshape((-1,))` flattens.
+    One size may be -1, to be worked out; `Reshape((-1,))` flattens. A size of 0 is the one that the sample has there.
     """
 
     def __init__(self, reshape: Sequence[int], name: str | None = None) -> None:
@@ -69,8 +63,10 @@ class Reshape(Layer):
         self.reshape = tuple(check_count(self, "reshape", size, least=-1) for size in reshape)
 
     def forward(self, x: Tensor) -> Tensor:
+        kept = x.shape[1:]
+        sizes = [kept[i] if size == 0 and i < len(kept) else size for i, size in enumerate(self.reshape)]
         try:
-            return x.reshape(len(x), *self.reshape)
+            return x.reshape(len(x), *sizes)
         except RuntimeError as error:
             raise ValueError(
                 f"{describe(self)} cannot give samples of shape {tuple(x.shape[1:])} the shape "

@@ -1,24 +1,28 @@
-"""Layers made of layers: Sequential, and neon's Affine and Conv."""
+"""Layers made of layers: Sequential, and neon's Affine, Conv and Deconv."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from neon.arguments import flag
+from neon.backends import NervanaObject
 from neon.initializers import Constant, Initializer
 from neon.layers.activation import Activation
-from neon.layers.convolution import Convolution
+from neon.layers.convolution import Convolution, Deconvolution, Filters, Pair
 from neon.layers.dense import Bias, Linear
-from neon.layers.layer import check_name
+from neon.layers.layer import Layer, ParameterLayer, Transformation, check_name, check_transform, describe
 from neon.layers.normalization import BatchNorm
+from neon.layers.shapes import Sizes, allocate, sizes_after, sizes_given, zeros_like_inputs
 from neon.messages import shown
 from neon.old_paths import names_of
 
-__all__ = ["Affine", "Conv", "Sequential"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
-Transformation = Callable[[Tensor], Tensor]
+__all__ = ["Affine", "Conv", "Deconv", "Sequential"]
 
 
 class Sequential(nn.Module):
@@ -26,7 +30,13 @@ class Sequential(nn.Module):
 
     In qualified names, as `named_parameters` gives them, a layer goes by its name where it has one
     of its own, else by its position: "layer_one.weight", "1.weight".
+
+    `be` is the backend that `gen_backend` sets; `in_shape` and `out_shape` are those of one sample, once configured.
     """
+
+    be = NervanaObject.be
+    in_shape: Sizes | None = None
+    out_shape: Sizes | None = None
 
     def __init__(self, layers: Iterable[Any], name: str | None = None) -> None:
         super().__init__()
@@ -51,6 +61,33 @@ class Sequential(nn.Module):
             x = layer(x)
         return x
 
+    def configure(self, in_obj: Any) -> Self:
+        """Configure each layer with the `out_shape` of the one before it, as `Layer.configure` says; return itself."""
+        sizes = given = sizes_given(describe(self), in_obj)
+        for layer in self.layers:
+            if isinstance(layer, (Layer, Sequential)):
+                sizes = layer.configure(sizes).out_shape
+            else:
+                sizes = sizes_after(layer, zeros_like_inputs(layer, sizes), describe(layer))
+            assert sizes is not None
+        self.in_shape, self.out_shape = given, sizes
+        return self
+
+    def allocate(self, shared_outputs: Any = None, accumulate_updates: bool = False) -> None:
+        """Give every parameter a gradient of zeros, where it has none, as `Layer.allocate` says."""
+        allocate(self, describe(self))
+
+    @property
+    def layers_to_optimize(self) -> list[nn.Module]:
+        """The layers with parameters, those of containers in their place; any of torch's modules counts as one."""
+        found: list[nn.Module] = []
+        for layer in self.layers:
+            if isinstance(layer, Sequential):
+                found += layer.layers_to_optimize
+            elif isinstance(layer, ParameterLayer) or next(layer.parameters(), None) is not None:
+                found.append(layer)
+        return found
+
     @property
     def last_transform(self) -> Transformation | None:
         """What the last Activation applies, where the last layer is one."""
@@ -69,6 +106,7 @@ class Sequential(nn.Module):
         return last.logits(x) if isinstance(last, Sequential) else x
 
 
+@ParameterLayer.register
 class Affine(Sequential):
     """A Linear, a Bias and an Activation in a row.
 
@@ -78,6 +116,7 @@ class Affine(Sequential):
         bias: of the Bias. Default Constant(0.0); None leaves the Bias out.
         activation: the transform. Default None: no Activation.
         batch_norm: with a BatchNorm before the Activation. Default False.
+        parallelism: taken, means nothing here.
     """
 
     def __init__(
@@ -89,44 +128,75 @@ class Affine(Sequential):
         name: str | None = None,
         *,
         batch_norm: bool = False,
+        parallelism: str = "Disabled",
     ) -> None:
         linear = Linear(nout, init)
-        super().__init__([linear, *followers(bias, batch_norm, activation)], name)
+        super().__init__([linear, *followers(self, bias, batch_norm, activation)], name)
 
 
-class Conv(Sequential):
-    """A Convolution and, where asked for, a Bias, a BatchNorm and an Activation in a row.
+class FiltersInARow(Sequential):
+    """What Conv and Deconv share."""
 
-    Args:
-        fshape, init, strides, padding: as Convolution has them.
-        bias: of the Bias. Default None: no Bias.
-        batch_norm: with a BatchNorm. Default False.
-        activation: the transform. Default None: no Activation.
-    """
+    kind: type[Convolution] | type[Deconvolution]
 
     def __init__(
         self,
-        fshape: tuple[int, int, int],
+        fshape: Filters,
         init: Initializer,
-        strides: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] = 0,
+        strides: Pair = 1,
+        padding: Pair = 0,
+        dilation: Pair = 1,
         bias: Initializer | None = None,
         batch_norm: bool = False,
         activation: Transformation | None = None,
         name: str | None = None,
     ) -> None:
-        convolution = Convolution(fshape, init, strides, padding)
-        super().__init__([convolution, *followers(bias, batch_norm, activation)], name)
+        if isinstance(dilation, Initializer):
+            raise TypeError(
+                f"{type(self).__name__}'s dilation must be an int. Received: {shown(dilation)}. If this was meant as "
+                "the bias, name it: bias=..."
+            )
+        layer = self.kind(fshape, init, strides, padding, dilation=dilation)
+        super().__init__([layer, *followers(self, bias, batch_norm, activation)], name)
 
 
-def followers(bias: Initializer | None, batch_norm: bool, activation: Transformation | None) -> Iterator[nn.Module]:
+@ParameterLayer.register
+class Conv(FiltersInARow):
+    """A Convolution and, where asked for, a Bias, a BatchNorm and an Activation in a row.
+
+    Args:
+        fshape, init, strides, padding, dilation: as Convolution has them.
+        bias: of the Bias. Default None: no Bias.
+        batch_norm: with a BatchNorm. Default False.
+        activation: the transform. Default None: no Activation.
+    """
+
+    kind = Convolution
+
+
+@ParameterLayer.register
+class Deconv(FiltersInARow):
+    """A Deconvolution and, where asked for, a Bias, a BatchNorm and an Activation in a row.
+
+    Args:
+        fshape, init, strides, padding, dilation: as Deconvolution has them.
+        bias, batch_norm, activation: as Conv has them.
+    """
+
+    kind = Deconvolution
+
+
+def followers(
+    layer: nn.Module, bias: Initializer | None, batch_norm: bool, activation: Transformation | None
+) -> list[nn.Module]:
     """What comes after a Linear or a Convolution."""
-    if bias is not None:
-        yield Bias(bias)
-    if batch_norm:
-        yield BatchNorm()
+    batch_norm = flag(f"{type(layer).__name__}'s batch_norm", batch_norm)
     if activation is not None:
-        yield Activation(activation)
+        activation = check_transform(layer, activation, "activation")
+    found: list[nn.Module] = [] if bias is None else [Bias(bias)]
+    if batch_norm:
+        found.append(BatchNorm())
+    return found if activation is None else [*found, Activation(activation)]
 
 
 def flatten(layers: Iterable[Any]) -> Iterator[nn.Module]:

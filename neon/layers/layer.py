@@ -3,29 +3,76 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from abc import ABCMeta
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter, is_lazy
 
 from neon.arguments import plain
-from neon.initializers import Initializer
+from neon.backends import NervanaObject
+from neon.initializers import Array, Initializer
+from neon.layers.shapes import Sizes, allocate, sizes_after, sizes_given, zeros_like_inputs
 from neon.messages import shown
 from neon.old_paths import names_of
 from neon.optimizers.param_list import Entry, param_entry
 
-__all__ = ["InferringLayer", "Layer"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["InferringLayer", "Layer", "ParameterLayer"]
 
 Shape = tuple[int | None, ...]
+Transformation = Callable[[Tensor], Tensor]
 
 
 class Layer(nn.Module):
-    """A torch module with a `name` (None by default) that a MultiOptimizer can be keyed on."""
+    """A torch module with a `name` (None by default) that a MultiOptimizer can be keyed on.
 
-    def __init__(self, name: str | None = None, **kwargs: Any) -> None:
+    `be` is the backend that `gen_backend` sets. `in_shape` and `out_shape` are those of one sample, known once the
+    layer is configured: (features,), (features, T) or (channels, height, width). `parallelism` is taken from programs
+    of the documented framework and means nothing here.
+    """
+
+    be = NervanaObject.be
+    in_shape: Sizes | None = None
+    out_shape: Sizes | None = None
+
+    def __init__(self, name: str | None = None, parallelism: str = "Unknown", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.name = check_name(self, name)
+
+    def configure(self, in_obj: Any) -> Self:
+        """Give the parameters their shapes and first values, and the layer its `in_shape` and `out_shape`.
+
+        A layer does this by itself with its first minibatch; one that has been configured keeps its values. Neither
+        its mode nor any average of minibatches changes.
+
+        Args:
+            in_obj: the shape of one sample without the minibatch: an int (features), (features, T) or (channels,
+                height, width); or what has one: a configured layer, a dataset with a `shape`, a minibatch.
+
+        Returns the layer. Raises `TypeError` for what has no shape, `ValueError` for one that does not fit.
+        """
+        sizes = sizes_given(describe(self), in_obj)
+        self.out_shape = sizes_after(self, self.blank(sizes), describe(self))
+        self.in_shape = sizes
+        return self
+
+    def allocate(self, shared_outputs: Any = None, accumulate_updates: bool = False) -> None:
+        """Give every parameter a gradient of zeros, where it has none, so that `get_params` can be optimized at once.
+
+        The arguments mean nothing here: memory is torch's. Raises `ValueError` before the layer is configured.
+        """
+        allocate(self, describe(self))
+
+    def blank(self, sizes: Sizes) -> Tensor:
+        """A minibatch of one sample of zeros for `configure`, from what it was given."""
+        return zeros_like_inputs(self, sizes)
 
     def get_params(self) -> Entry | list[Entry]:
         """((param, grad), states) of the only parameter, or a list of them for none or several."""
@@ -41,7 +88,25 @@ class InferredBuffer(UninitializedBuffer):
         return memo.setdefault(id(self), InferredBuffer(**like))
 
 
-class InferringLayer(LazyModuleMixin, Layer):
+class ParameterLayer(Layer, metaclass=ABCMeta):
+    """A layer with parameters. Affine, Conv and Deconv, which are layers in a row, count as one too.
+
+    Args:
+        init: of the parameters.
+        parallelism: taken, means nothing here.
+    """
+
+    init: Initializer
+
+    def __init__(
+        self, init: Initializer | None = None, name: str | None = None, parallelism: str = "Unknown", **kwargs: Any
+    ) -> None:
+        super().__init__(name, parallelism, **kwargs)
+        if init is not None:
+            self.init = check_init(self, init)
+
+
+class InferringLayer(LazyModuleMixin, ParameterLayer):
     """A layer that learns its number of inputs from the first batch it sees.
 
     A subclass calls `declare` for each parameter and says how to count `features` and how to
@@ -50,7 +115,6 @@ class InferringLayer(LazyModuleMixin, Layer):
     """
 
     shapes: dict[str, Shape]
-    init: Initializer
 
     def __init__(self, name: str | None = None, **kwargs: Any) -> None:
         with warnings.catch_warnings():
@@ -76,6 +140,7 @@ class InferringLayer(LazyModuleMixin, Layer):
         """The number of inputs: the size of the dimension that holds features or channels."""
         return x.shape[feature_dim(x)]
 
+    @torch.no_grad()
     def initialize(self) -> None:
         """Give the parameters their first values."""
         for parameter in self.parameters():
@@ -119,11 +184,25 @@ def check_name(layer: nn.Module, name: object) -> str | None:
 
 
 def check_init(layer: nn.Module, init: object, argument: str = "init") -> Initializer:
+    if isinstance(init, (Tensor, np.ndarray)):
+        return Array(init)
     if isinstance(init, Initializer):
         return init
     raise TypeError(
         f"{type(layer).__name__}'s {argument} must be an initializer such as Gaussian(scale=0.01). "
         f"Received: {shown(init)}"
+    )
+
+
+def check_transform(layer: nn.Module, transform: Any, argument: str = "transform") -> Transformation:
+    """A transform of neon.transforms, or any function of a tensor."""
+    if callable(transform) and not isinstance(transform, type):
+        return cast(Transformation, transform)
+    written = f"{transform.__name__}()" if isinstance(transform, type) else "Rectlin()"
+    meant = f". If this was meant as batch_norm, name it: batch_norm={transform}." * isinstance(transform, bool)
+    raise TypeError(
+        f"{type(layer).__name__}'s {argument} must be an object to call, such as {written}. "
+        f"Received: {shown(transform)}{meant}"
     )
 
 
@@ -134,17 +213,6 @@ def check_count(layer: nn.Module, argument: str, value: object, least: int = 1) 
     if value < least:
         raise ValueError(f"{type(layer).__name__}'s {argument} must be {least} or more. Received: {shown(value)}")
     return value
-
-
-def check_pair(layer: nn.Module, argument: str, value: object, least: int = 1) -> tuple[int, int]:
-    """An int for both directions, or (height, width)."""
-    pair = value if isinstance(value, (tuple, list)) else (value, value)
-    if len(pair) != 2:
-        raise ValueError(
-            f"{type(layer).__name__}'s {argument} must be an int or (height, width). Received: {shown(value)}"
-        )
-    height, width = (check_count(layer, argument, size, least) for size in pair)
-    return height, width
 
 
 __getattr__ = names_of("neon.layers", __name__)

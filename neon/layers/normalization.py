@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.nn import functional as F
 
+from neon.arguments import flag
 from neon.initializers.initializer import check_finite
 from neon.layers.layer import InferringLayer, feature_dim
 from neon.messages import shown
@@ -23,6 +24,7 @@ class BatchNorm(InferringLayer):
     Args:
         rho: ρ, in [0, 1]. Default 0.9 (torch's momentum is 1 − ρ).
         eps: ε, above 0. Default 1e-3.
+        binary: False; shifts in place of products are refused.
     """
 
     beta: Parameter
@@ -30,16 +32,19 @@ class BatchNorm(InferringLayer):
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, rho: float = 0.9, eps: float = 1e-3, name: str | None = None) -> None:
+    def __init__(self, rho: float = 0.9, eps: float = 1e-3, name: str | None = None, binary: bool = False) -> None:
         super().__init__(name=name)
-        check_finite("BatchNorm", "rho", rho)
-        check_finite("BatchNorm", "eps", eps)
-        if not 0 <= rho <= 1:
+        self.rho = check_finite("BatchNorm", "rho", rho)
+        self.eps = check_finite("BatchNorm", "eps", eps)
+        if not 0 <= self.rho <= 1:
             raise ValueError(f"BatchNorm's rho must be in [0, 1]. Received: {shown(rho)}")
-        if eps <= 0:
+        if self.eps <= 0:
             raise ValueError(f"BatchNorm's eps must be above 0. Received: {shown(eps)}")
-        self.rho = rho
-        self.eps = eps
+        if flag("BatchNorm's binary", binary):
+            raise ValueError(
+                "BatchNorm's binary must be False: there is no normalization by shifts here. Received: binary=True. "
+                "Leave it out."
+            )
         self.declare("beta", (None,))
         self.declare("gamma", (None,))
         self.declare("running_mean", (None,), buffer=True)

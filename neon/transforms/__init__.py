@@ -1,6 +1,15 @@
 """What is applied to a layer's outputs: activations, costs and metrics."""
 
-from neon.transforms.activation import Identity, Logistic, Rectlin, Softmax, Tanh, Transform
+from neon.transforms.activation import (
+    Explin,
+    Identity,
+    Logistic,
+    Rectlin,
+    Rectlinclip,
+    Softmax,
+    Tanh,
+    Transform,
+)
 from neon.transforms.cost import (
     Accuracy,
     Cost,
@@ -17,12 +26,14 @@ __all__ = [
     "Cost",
     "CrossEntropyBinary",
     "CrossEntropyMulti",
+    "Explin",
     "Identity",
     "Logistic",
     "MeanSquared",
     "Metric",
     "Misclassification",
     "Rectlin",
+    "Rectlinclip",
     "Softmax",
     "SumSquared",
     "Tanh",

@@ -12,12 +12,15 @@ Called by hand on outputs, a cost bounds its logarithms: finite always, exact un
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from neon.arguments import flag, positive_integer
+from neon.initializers.initializer import keep_finite
 from neon.transforms.activation import Logistic, Softmax, Transform
 
 __all__ = [
@@ -55,14 +58,27 @@ class CrossEntropyMulti(Cost):
 
     Targets are class numbers, shape (N,) or (N, T), or probabilities (one-hot) shaped like `y`.
 
+    Args:
+        scale: multiplies the gradient, and leaves the value as it is. Any finite number, default 1.
+        usebits: logarithms to base 2, in value and gradient. Default False.
+
     >>> cost = CrossEntropyMulti()
     >>> cost(torch.tensor([[0.25, 0.75], [1.0, 0.0]]), torch.tensor([1, 0]))
     tensor([0.2877, -0.0000])
     >>> cost.from_logits(torch.tensor([[200.0, 0.0]]), torch.tensor([1]))
     tensor([200.])
+    >>> CrossEntropyMulti(usebits=True)(torch.tensor([[0.25, 0.75]]), torch.tensor([0]))
+    tensor([2.])
     """
 
+    scale: float = 1
+    usebits: bool = False
+
     fuses_with = Softmax()
+
+    def __post_init__(self) -> None:
+        keep_finite(self, "scale")
+        flag("CrossEntropyMulti's usebits", self.usebits)
 
     def __call__(self, y: Tensor, t: Tensor) -> Tensor:
         tiny = torch.finfo(y.dtype).tiny
@@ -74,29 +90,39 @@ class CrossEntropyMulti(Cost):
     def of_logarithms(self, log_y: Tensor, t: Tensor) -> Tensor:
         t = class_targets(log_y, t, type(self).__name__)
         if t.ndim < log_y.ndim:
-            return sum_per_sample(-log_y.gather(-1, t.unsqueeze(-1)).squeeze(-1))
-        return sum_per_sample(-(t * log_y).sum(-1))
+            values = sum_per_sample(-log_y.gather(-1, t.unsqueeze(-1)).squeeze(-1))
+        else:
+            values = sum_per_sample(-(t * log_y).sum(-1))
+        return with_scaled_gradient(values / math.log(2) if self.usebits else values, self.scale)
 
 
 @dataclass(frozen=True)
 class CrossEntropyBinary(Cost):
     """−Σᵢ (tᵢ log yᵢ + (1−tᵢ) log(1−yᵢ)) over the features, for outputs of a Logistic.
 
-    Targets lie in [0, 1] and are shaped like `y`; for one output, (N,) does for (N, 1).
+    Targets lie in [0, 1] and are shaped like `y`; for one output, (N,) does for (N, 1). `scale` (any finite number,
+    default 1) multiplies the gradient, and leaves the value as it is.
 
     >>> CrossEntropyBinary()(torch.tensor([[0.25], [0.5]]), torch.tensor([1, 0]))
     tensor([1.3863, 0.6931])
     """
 
+    scale: float = 1
+
     fuses_with = Logistic()
+
+    def __post_init__(self) -> None:
+        keep_finite(self, "scale")
 
     def __call__(self, y: Tensor, t: Tensor) -> Tensor:
         t = like_outputs(y, t, type(self).__name__)
-        return sum_per_sample(F.binary_cross_entropy(y, t, reduction="none"))
+        values = sum_per_sample(F.binary_cross_entropy(y, t, reduction="none"))
+        return with_scaled_gradient(values, self.scale)
 
     def from_logits(self, x: Tensor, t: Tensor) -> Tensor:
         t = like_outputs(x, t, type(self).__name__)
-        return sum_per_sample(F.binary_cross_entropy_with_logits(x, t, reduction="none"))
+        values = sum_per_sample(F.binary_cross_entropy_with_logits(x, t, reduction="none"))
+        return with_scaled_gradient(values, self.scale)
 
 
 @dataclass(frozen=True)
@@ -136,11 +162,17 @@ class Metric:
 class Misclassification(Metric):
     """1 where the most probable class is not the target's, else 0; averaged over a sequence.
 
-    Targets as for CrossEntropyMulti. A single output is a probability: class 1 above ½.
+    Targets as for CrossEntropyMulti. A single output is a probability: class 1 above ½. `steps` is taken and means
+    nothing: the outputs show how many steps a sequence has.
 
     >>> Misclassification()(torch.tensor([[0.3, 0.7], [0.6, 0.4]]), torch.tensor([1, 1]))
     tensor([0., 1.])
     """
+
+    steps: int = field(default=1, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        positive_integer(f"{type(self).__name__}'s steps", self.steps)
 
     def __call__(self, y: Tensor, t: Tensor) -> Tensor:
         if y.shape[-1] == 1:
@@ -157,6 +189,11 @@ class Accuracy(Misclassification):
 
     def __call__(self, y: Tensor, t: Tensor) -> Tensor:
         return 1 - super().__call__(y, t)
+
+
+def with_scaled_gradient(values: Tensor, scale: float) -> Tensor:
+    """The values, with `scale` times their gradient."""
+    return values if scale == 1 else values + (scale - 1) * (values - values.detach())
 
 
 def sum_per_sample(values: Tensor) -> Tensor:

@@ -1,0 +1,46 @@
+"""Layers that end a sequence, (N, T, features): RecurrentSum, RecurrentMean, RecurrentLast."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from neon.layers.layer import Layer
+from neon.layers.shapes import Sizes
+from neon.layers.steps import sequences, zeros_in_steps
+
+__all__ = ["RecurrentLast", "RecurrentMean", "RecurrentSum"]
+
+
+class RecurrentOutput(Layer):
+    """What they share: they take what a recurrent layer takes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.of_steps(sequences(self, x))
+
+    def of_steps(self, x: Tensor) -> Tensor:
+        """From (N, T, features) to (N, features)."""
+        raise NotImplementedError
+
+    def blank(self, sizes: Sizes) -> Tensor:
+        return zeros_in_steps(super().blank((1,)), sizes)
+
+
+class RecurrentSum(RecurrentOutput):
+    """The sum of the steps of a sequence: (N, T, features) becomes (N, features)."""
+
+    def of_steps(self, x: Tensor) -> Tensor:
+        return x.sum(1)
+
+
+class RecurrentMean(RecurrentOutput):
+    """The mean of the steps of a sequence: (N, T, features) becomes (N, features)."""
+
+    def of_steps(self, x: Tensor) -> Tensor:
+        return x.mean(1)
+
+
+class RecurrentLast(RecurrentOutput):
+    """The last step of a sequence: (N, T, features) becomes (N, features)."""
+
+    def of_steps(self, x: Tensor) -> Tensor:
+        return x[:, -1]
