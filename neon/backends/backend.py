@@ -53,7 +53,7 @@ class Backend:
         """Start `rng` anew, from a seed or, for None, from anywhere."""
         self.rng_seed = rng_seed
         parts = rng_seed if rng_seed is None or rng_seed < 2**32 else [rng_seed % 2**32, rng_seed >> 32]
-        self.rng = np.random.RandomState(parts)  # noqa: NPY002 - the numbers that programs of before know
+        self.rng = np.random.RandomState(parts)  # the numbers that programs of before know
 
     @property
     def bsz(self) -> int:

@@ -93,9 +93,7 @@ def _elementwise(function: Function) -> Function:
 def _reduction(function: Function, torchs: Function, usual: int | None = None) -> Function:
     """A reduction over everything (axis=None) or over one axis, which stays with size 1 unless keepdims=False."""
 
-    def call(
-        a: Tensor, axis: Any = usual, out: Tensor | None = None, keepdims: bool = True, **torch_words: Any
-    ) -> Any:
+    def call(a: Tensor, axis: Any = usual, out: Tensor | None = None, keepdims: bool = True, **torch_words: Any) -> Any:
         if torch_words:  # dim=, keepdim=: as torch has it
             return torchs(a, **torch_words)
         if axis is None:

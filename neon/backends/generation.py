@@ -26,10 +26,10 @@ def gen_backend(
     datatype: Any = None,
     stochastic_round: bool = False,
     device_id: int = 0,
-    max_devices: int | None = None,
+    max_devices: int | None = None,  # noqa: ARG001
     compat_mode: str | None = None,
-    deterministic: bool | None = None,
-    deterministic_update: bool | None = None,
+    deterministic: bool | None = None,  # noqa: ARG001
+    deterministic_update: bool | None = None,  # noqa: ARG001
 ) -> Backend:
     """Set the batch size, by which all optimizers divide summed gradients (default 1), and seed torch and `be.rng`.
 
@@ -47,8 +47,8 @@ def gen_backend(
     """
     if unnamed:
         raise TypeError(
-            f"gen_backend takes the backend alone without a name. Received: {shown(unnamed)} after it. Name the others: "
-            "gen_backend('cpu', batch_size=128)."
+            f"gen_backend takes the backend alone without a name. Received: {shown(unnamed)} after it. Name the "
+            "others: gen_backend('cpu', batch_size=128)."
         )
     size, seed = check_backend(backend, batch_size, rng_seed, datatype, stochastic_round, device_id, compat_mode)
     if seed is not None:
@@ -93,8 +93,8 @@ def check_backend(
         )
     if compat_mode is not None:
         raise ValueError(
-            f"compat_mode={shown(compat_mode)} cannot be set here: sizes of convolutions and dropout are torch's. Leave "
-            "it out, and give the layers their padding."
+            f"compat_mode={shown(compat_mode)} cannot be set here: sizes of convolutions and dropout are torch's. "
+            "Leave it out, and give the layers their padding."
         )
     size = None if batch_size is None else positive_integer("batch_size", batch_size)
     seed = None if rng_seed is None else whole_number("rng_seed", rng_seed)

@@ -5,9 +5,10 @@ The first dimension is the minibatch: vectors are (N, features), sequences (N, T
 """
 
 from neon.layers.activation import Activation, Dropout, Reshape
+from neon.layers.adversarial import GenerativeAdversarial
 from neon.layers.container import Affine, Conv, Sequential
 from neon.layers.convolution import Convolution, Pooling
-from neon.layers.cost import GeneralizedCost
+from neon.layers.cost import GeneralizedCost, GeneralizedGANCost
 from neon.layers.dense import Bias, Linear, LookupTable
 from neon.layers.layer import Layer
 from neon.layers.normalization import BatchNorm
@@ -23,6 +24,8 @@ __all__ = [
     "Convolution",
     "Dropout",
     "GeneralizedCost",
+    "GeneralizedGANCost",
+    "GenerativeAdversarial",
     "Layer",
     "Linear",
     "LookupTable",

@@ -11,12 +11,14 @@ from neon.transforms.cost import (
     Misclassification,
     SumSquared,
 )
+from neon.transforms.gan import GANCost
 
 __all__ = [
     "Accuracy",
     "Cost",
     "CrossEntropyBinary",
     "CrossEntropyMulti",
+    "GANCost",
     "Identity",
     "Logistic",
     "MeanSquared",

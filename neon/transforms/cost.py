@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from neon.old_paths import names_of
 from neon.transforms.activation import Logistic, Softmax, Transform
 
 __all__ = [
@@ -188,3 +189,6 @@ def class_targets(y: Tensor, t: Tensor, owner: str) -> Tensor:
         f"{owner} takes integer class numbers of shape {tuple(y.shape[:-1])}, or probabilities of "
         f"shape {tuple(y.shape)}. Received: {t.dtype} targets of shape {tuple(t.shape)}"
     )
+
+
+__getattr__ = names_of("neon.transforms", __name__)
