@@ -1,4 +1,4 @@
-"""Callback: the documented framework's base class, whose methods are given other arguments than neon's callbacks are."""
+"""Callback: the documented framework's base class, whose methods take other arguments than neon's callbacks do."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 from neon.backends import NervanaObject
 
 __all__ = ["Callback", "method_of"]
+
+Frequency = int | list[int] | None
 
 
 class Callback(NervanaObject):
@@ -22,16 +24,11 @@ class Callback(NervanaObject):
         minibatch_freq: the same of minibatches within an epoch. Default 1.
     """
 
-    epoch_freq: int | list[int] | None = 1
-    minibatch_freq: int | list[int] | None = 1
+    epoch_freq: Frequency = 1
+    minibatch_freq: Frequency = 1
 
-    def __init__(
-        self,
-        epoch_freq: int | list[int] | None = 1,
-        minibatch_freq: int | list[int] | None = 1,
-        name: str | None = None,
-    ) -> None:
-        super().__init__(name)
+    def __init__(self, epoch_freq: Frequency = 1, minibatch_freq: Frequency = 1) -> None:
+        super().__init__()
         self.epoch_freq = epoch_freq
         self.minibatch_freq = minibatch_freq
 

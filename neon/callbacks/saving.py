@@ -20,8 +20,8 @@ __all__ = ["EarlyStopCallback", "SaveBestStateCallback", "SerializeModelCallback
 class SerializeModelCallback:
     """Saves the model, by `save_params`, after each `epoch_freq` epochs.
 
-    With a `history` of 2 or more, files carry the number of the epoch, from 0, before their extension: "model_3.prm" for
-    "model.prm". The newest `history` of them are kept, and `save_path` is a link to the newest.
+    With a `history` of 2 or more, files carry the number of the epoch, from 0, before their extension: "model_3.prm"
+    for "model.prm". The newest `history` of them are kept, and `save_path` is a link to the newest.
 
     Raises `ValueError` where the folder of `save_path` is not there.
     """

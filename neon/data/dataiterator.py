@@ -202,8 +202,8 @@ def _labels(targets: Tensor, nclass: int) -> Tensor:
     wrong = (labels < 0) | (labels >= nclass) | (labels != labels.floor() if labels.is_floating_point() else False)
     if wrong.any():
         raise ValueError(
-            f"y must hold whole numbers from 0 to nclass - 1 = {nclass - 1}. Received: {shown(labels[wrong][0].item())} "
-            "in y. Write make_onehot=False for targets of another kind."
+            f"y must hold whole numbers from 0 to nclass - 1 = {nclass - 1}. Received: "
+            f"{shown(labels[wrong][0].item())} in y. Write make_onehot=False for targets of another kind."
         )
     return labels.long()
 

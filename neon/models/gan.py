@@ -28,12 +28,12 @@ class GAN(Model):
     """A pair of networks (Goodfellow et al. 2014), which a GANCost trains. Called on noise it is D(G(noise)).
 
     In each minibatch the discriminator takes a step against the costs on as much noise as there is data, and on the
-    data. Then, in every `k`-th minibatch, the generator takes one on noise of its own, by gradients that come through the
-    discriminator and leave it as it is. The first is in the minibatch after the first `k`: counts go on from one epoch
-    to the next, and are saved with the parameters.
+    data. Then, in every `k`-th minibatch, the generator takes one on noise of its own, by gradients that come through
+    the discriminator and leave it as it is. The first is in the minibatch after the first `k`: counts go on from one
+    epoch to the next, and are saved with the parameters.
 
-    A dataset is as `Model` has it; its targets mean nothing. `optimizer.optimize` gets all layers, of which those of one
-    network have gradients.
+    A dataset is as `Model` has it; its targets mean nothing. `optimizer.optimize` gets all layers, of which those of
+    one network have gradients.
 
     Args:
         layers: GenerativeAdversarial(generator=..., discriminator=...), the discriminator with one output a sample.

@@ -22,8 +22,9 @@ def minibatches(dataset: Dataset, like: Tensor, *, in_order: bool = False) -> It
     With `in_order`, those that the dataset's method of that name gives, where it has one.
     """
     ordered = getattr(dataset, "in_order", None) if in_order else None
+    given: Iterable[Any] = ordered() if callable(ordered) else dataset  # type: ignore[assignment] - DataLoader's is a flag
     batch = None
-    for batch in ordered() if callable(ordered) else dataset:  # torch's DataLoader has a flag of that name
+    for batch in given:
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:
             raise TypeError(
                 "A dataset must give (inputs, targets) minibatches, as ArrayIterator(X, y) "

@@ -33,8 +33,8 @@ CostFunction = GeneralizedCost | Callable[[Tensor, Tensor], Tensor]
 class Model(Sequential):
     """A network: neon's layers or any torch modules in a row.
 
-    Of the documented framework's arguments `dataset`, `weights_only` and `optimizer` mean nothing here: `fit` has its own.
-    Layers are written, not read from a file: `load_params` then fills them.
+    Of the documented framework's arguments `dataset`, `weights_only` and `optimizer` mean nothing here: `fit` has its
+    own. Layers are written, not read from a file: `load_params` then fills them.
 
     A dataset is anything to iterate over, once an epoch, that gives (inputs, targets) minibatches
     with the samples first: a list of them, a torch DataLoader, a `neon.data.ArrayIterator`.
@@ -207,7 +207,8 @@ class Model(Sequential):
     def eval(self, dataset: Dataset | None = None, metric: CostFunction | None = None) -> Any:
         """The mean of a metric, or of a cost, over a dataset.
 
-        A dataset that has `in_order()`, as an ArrayIterator does, is read by that: its orders of training stay as they are.
+        A dataset that has `in_order()`, as an ArrayIterator does, is read by that: its orders of training stay as they
+        are.
 
         Without arguments it is torch's `Module.eval()`: the model goes into evaluation mode.
         """
@@ -225,7 +226,7 @@ class Model(Sequential):
         return total / samples
 
     def get_outputs(self, dataset: Dataset) -> Tensor:
-        """The outputs for every sample, in evaluation mode, in the order of the dataset: of an ArrayIterator that of X."""
+        """The outputs for every sample, in evaluation mode, in the dataset's order: of an ArrayIterator that of X."""
         with self.evaluating():
             return torch.cat([self(inputs) for inputs, _ in self.batches(dataset, in_order=True)])
 
@@ -268,8 +269,8 @@ class Model(Sequential):
         """Write parameters, buffers, `epoch` and, with `keep_states`, neon's optimizer states to a file.
 
         The counts of updates, which schedules in steps go by, are written with the states. A torch optimizer's state
-        is in its own `state_dict`. The file is complete or not there: a write that is interrupted leaves a previous file
-        at `path` as it was.
+        is in its own `state_dict`. The file is complete or not there: a write that is interrupted leaves a previous
+        file at `path` as it was.
         """
         save(self, path, keep_states=keep_states)
 

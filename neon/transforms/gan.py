@@ -46,8 +46,8 @@ class GANCost(Cost):
     The discriminator makes `dis` = dis_data + dis_noise small, the generator `gen`. Original and modified are for
     discriminators that end in a Logistic; `from_logits` is the same of what goes into it, without its rounding.
 
-    `cost_type` is what a call returns by default: "dis", "dis_data", "dis_noise" or "gen". `scale` (default 1) multiplies
-    gradients and leaves values. Raises `ValueError` for other words.
+    `cost_type` is what a call returns by default: "dis", "dis_data", "dis_noise" or "gen". `scale` (default 1)
+    multiplies gradients and leaves values. Raises `ValueError` for other words.
 
     >>> GANCost()(torch.tensor([[0.5], [0.8]]), torch.tensor([[0.5], [0.1]]))
     tensor([1.3863, 0.3285])

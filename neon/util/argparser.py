@@ -105,9 +105,9 @@ _OPTIONS: dict[str, list[tuple[tuple[str, ...], dict[str, Any]]]] = {
 class NeonArgparser(argparse.ArgumentParser):
     """The options of the documented framework's programs, by its names, short forms and defaults.
 
-    `desc` is the text above the help, as a rule `__doc__`. `default_overrides` has other defaults by the options' names.
-    `default_config_files` that are there are refused, as `--config` is: defaults stand in the program. Options that mean
-    nothing here say so in `--help`. Options of one's own are added by `add_argument`, before `parse_args`.
+    `desc` is the text above the help, as a rule `__doc__`. `default_overrides` has other defaults by the options'
+    names. `default_config_files` that are there are refused, as `--config` is: defaults stand in the program. Options
+    that mean nothing here say so in `--help`. Options of one's own are added by `add_argument`, before `parse_args`.
 
     Raises `ValueError` for overrides of options that there are not, and for files that are there.
     """
@@ -147,12 +147,12 @@ class NeonArgparser(argparse.ArgumentParser):
     ) -> argparse.Namespace:
         """Parse the command line, or `args`; then, with `gen_be`, call `gen_backend`, and set the log's level.
 
-        Besides the options, what is returned has `datatype` as numpy's type, `progress_bar`, `compat_mode`, `log_thresh`
-        and `callback_args`, for `Callbacks(model, eval_set=..., **args.callback_args)`. `rounding` is what optimizers
-        take as `stochastic_round`. A `save_path` alone saves every epoch, `serialize` alone to neon_model.pkl, with a
+        Besides the options, what is returned has `datatype` as numpy's type, `progress_bar`, `compat_mode`,
+        `log_thresh` and `callback_args`, for `Callbacks(model, eval_set=..., **args.callback_args)`. `rounding` is what
+        optimizers take as `stochastic_round`. A `save_path` alone saves every epoch, `serialize` alone to neon_model.pkl, with a
         warning, as in the documented framework; the folder of `save_path` is made.
 
-        Raises `OSError` for files that cannot be read or written, and what `gen_backend` raises; nothing is changed then.
+        Raises `OSError` for files that cannot be read or written, and what `gen_backend` raises; nothing is changed.
         """
         if isinstance(args, bool):  # the documented framework's first argument
             args, gen_be = None, args
