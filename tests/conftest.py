@@ -36,6 +36,7 @@ def no_batch_size_left() -> Iterator[None]:
     """Gradients are divided by the batch size of the process: a test that sets one would change those that follow."""
     yield
     default.bsz = 1
+    default.has_batch_size = False
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,15 @@
 """What may watch `Model.fit`."""
 
-from neon.callbacks.callbacks import Callbacks, ProgressBar
+from neon.callbacks.callbacks import Callbacks
+from neon.callbacks.documented import Callback
+from neon.callbacks.progress import ProgressBar
+from neon.callbacks.saving import EarlyStopCallback, SaveBestStateCallback, SerializeModelCallback
 
-__all__ = ["Callbacks", "ProgressBar"]
+__all__ = [
+    "Callback",
+    "Callbacks",
+    "EarlyStopCallback",
+    "ProgressBar",
+    "SaveBestStateCallback",
+    "SerializeModelCallback",
+]

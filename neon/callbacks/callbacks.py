@@ -1,47 +1,54 @@
 """What may watch `Model.fit`. A callback is any object with some of these methods:
 
 - `on_fit_begin(model, num_epochs)`
+- `on_epoch_begin(model, epoch)`, `on_minibatch_begin(model, epoch, minibatch)`, `on_minibatch_end(model, epoch,
+  minibatch)`: all from 0.
 - `on_epoch_end(model, epoch, cost)`: `epoch` from 0, `cost` the epoch's mean; returning True ends
   training.
 - `on_evaluation(model, epoch, value)`: `value` the mean over the `eval_set` of `Callbacks`, before `on_epoch_end`.
+- `on_loss(model, epoch, cost)`: after it, `cost` the mean over the `eval_set` of what `fit` minimizes, whatever the
+  metric is; returning True ends training.
 - `on_fit_end(model)`: also after an error or Ctrl-C.
+
+Subclasses of `Callback` are called as the documented framework calls them.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
-from neon.arguments import flag, positive_integer
+from neon.arguments import flag, positive_integer, whole_number
+from neon.callbacks.documented import method_of
+from neon.callbacks.progress import ProgressBar
+from neon.callbacks.saving import EarlyStopCallback, SaveBestStateCallback, SerializeModelCallback
 from neon.messages import received, shown
+from neon.old_paths import names_of
 
-__all__ = ["Callbacks", "ProgressBar"]
-
-# What the documented framework's Callbacks does besides, and what to write in its place.
-_ELSEWHERE = {
-    "train_set": "fit has it",
-    "output_file": "fit returns the costs, and eval_costs has those of eval_set",
-    "save_path": "a callback saves: model.save_params(path) in its on_epoch_end",
-    "serialize": "a callback saves: model.save_params(path) in its on_epoch_end",
-    "model_file": "load before fit: model.load_params(path)",
-    "log_token": "a callback logs, in its on_epoch_end",
-}
+__all__ = ["Callbacks"]
 
 
 class Callbacks:
     """Several callbacks called as one. Training ends when any of them asks for it.
 
-    `callbacks` is a list of them; or the model, as programs of the documented framework give it: `fit` says anyway
-    which model it trains. With `eval_set`, `eval_costs` has after each `eval_freq` epochs the mean over that dataset of
-    `metric`, or of the cost that `fit` minimizes. With `progress_bar` (default: where the model is given) a ProgressBar
-    is among the callbacks.
+    Args:
+        callbacks: a list of them; or the model, as programs of the documented framework give it: `fit` says anyway
+            which model it trains.
+        eval_set: a dataset. `eval_costs` has after each `eval_freq` epochs (default 1) the mean over it of `metric`, or
+            of the cost that `fit` minimizes.
+        progress_bar: whether a ProgressBar is among the callbacks. Default: where the model is given.
+        save_path: the file that the model is saved to, as SerializeModelCallback does it, every `serialize` epochs
+            (0, the default, counts as 1) with the newest `history` files kept (default 1).
+        model_file: a file of `Model.save_params`, loaded when `fit` begins. The `num_epochs` of `fit` are then those
+            of the whole training: after a file that was saved after 3 epochs, 7 more of 10.
 
-    Of the documented framework's other arguments `history` means nothing here, and the rest are taken at None, 0 and
-    False; else `TypeError` says what to write.
+    `train_set` and `log_token` mean nothing here. `output_file` and `multicost=True` are refused.
+
+    Raises `ValueError` or `TypeError` with what to write instead.
     """
 
     def __init__(
@@ -52,76 +59,120 @@ class Callbacks:
         metric: Any = None,
         eval_freq: int | None = None,
         progress_bar: bool | None = None,
+        save_path: str | os.PathLike[str] | None = None,
+        serialize: int = 0,
         history: int = 1,
-        **others: Any,
+        model_file: str | os.PathLike[str] | None = None,
+        train_set: Any = None,
+        output_file: Any = None,
+        log_token: Any = None,
+        multicost: bool = False,
+        **unknown: Any,
     ) -> None:
-        for name, value in others.items():
-            if name not in _ELSEWHERE:
-                known = [*inspect.signature(Callbacks).parameters][:-1]
-                raise TypeError(f"Callbacks has no argument {shown(name, 60)}. Its arguments: {', '.join(known)}.")
-            if value:
-                raise TypeError(f"Callbacks takes no {name}: {_ELSEWHERE[name]}. {received(name, value)}")
+        _refuse(unknown, output_file, multicost)
         if eval_set is None and (metric is not None or eval_freq is not None):
             raise ValueError("metric and eval_freq are of an eval_set, and none is given. Give one, or leave them out.")
         has_model = isinstance(callbacks, nn.Module)
-        self.callbacks: list[Any] = [] if has_model else _checked(callbacks)
+        self.callbacks: list[Any] = []
+        self.callback_data: dict[str, Any] = {}
         self.eval_costs: list[float] = []
         self.cost: Any = None  # what `fit` minimizes
+        self.model_file = model_file
         self._eval_set, self._metric = eval_set, metric
         self._eval_freq = 1 if eval_freq is None else positive_integer("eval_freq", eval_freq)
+        for callback in () if has_model else _listed(callbacks):
+            self.add_callback(callback)
         if has_model if progress_bar is None else flag("progress_bar", progress_bar):
-            self.callbacks.append(ProgressBar())
+            self.add_callback(ProgressBar())
+        saver = _saver(save_path, serialize, history)
+        if saver is not None:
+            self.add_callback(saver)
+
+    def add_callback(self, callback: Any, insert_pos: int | None = None) -> None:
+        """Add a callback, after the others or in the given place of `callbacks`: they are called in that order."""
+        if isinstance(callback, type):
+            raise TypeError(f"A callback must be an object, such as ProgressBar(). {received('callback', callback)}")
+        if self._eval_set is None and hasattr(callback, "on_loss"):
+            raise ValueError(
+                f"{type(callback).__name__} goes by the costs on an eval_set, and none is given. Write "
+                "Callbacks(model, eval_set=...)."
+            )
+        place = len(self.callbacks) if insert_pos is None else whole_number("insert_pos", insert_pos)
+        self.callbacks.insert(place, callback)
+
+    def add_early_stop_callback(self, stop_func: Callable[[Any, float], tuple[Any, bool]]) -> None:
+        """End training when `stop_func(state, cost) -> (state, stop)` says so, as EarlyStopCallback describes it."""
+        self.add_callback(EarlyStopCallback(stop_func))
+
+    def add_save_best_state_callback(self, path: str | os.PathLike[str]) -> None:
+        """Save the model whenever its cost on the `eval_set` is the least so far."""
+        self.add_callback(SaveBestStateCallback(path))
+
+    def resume(self, model: Any, num_epochs: int) -> int:
+        """Load `model_file`, where there is one. Returns how many epochs `fit` is to train for."""
+        if self.model_file is None:
+            return num_epochs
+        model.load_params(self.model_file)
+        return max(0, num_epochs - model.epoch)
 
     def on_fit_begin(self, model: Any, num_epochs: int) -> None:
         self.call("on_fit_begin", model, num_epochs)
 
     def on_epoch_end(self, model: Any, epoch: int, cost: float) -> bool:
+        answers = []
         if self._eval_set is not None and (epoch + 1) % self._eval_freq == 0:
-            metric = self.cost if self._metric is None else self._metric
-            self.eval_costs.append(model.eval(self._eval_set, metric))
-            self.call("on_evaluation", model, epoch, self.eval_costs[-1])
-        return any(answer is True for answer in self.call("on_epoch_end", model, epoch, cost))
+            answers += self._evaluate(model, epoch, self._eval_set)
+        answers += self.call("on_epoch_end", model, epoch, cost)
+        return any(answer is True for answer in answers)
+
+    def _evaluate(self, model: Any, epoch: int, eval_set: Iterable[Any]) -> list[Any]:
+        value = model.eval(eval_set, self.cost if self._metric is None else self._metric)
+        self.eval_costs.append(value)
+        self.call("on_evaluation", model, epoch, value)
+        if not self.methods("on_loss"):
+            return []
+        return self.call("on_loss", model, epoch, value if self._metric is None else model.eval(eval_set, self.cost))
 
     def on_fit_end(self, model: Any) -> None:
         self.call("on_fit_end", model)
 
-    def call(self, method: str, *arguments: Any) -> list[Any]:
+    def methods(self, name: str) -> list[Callable[..., Any]]:
+        """The method of this name of every callback that has it."""
+        found = [method_of(callback, name, self.callback_data) for callback in self.callbacks]
+        return [method for method in found if method is not None]
+
+    def call(self, name: str, *arguments: Any) -> list[Any]:
         """The answers of every callback that has the method."""
-        watching = [callback for callback in self.callbacks if hasattr(callback, method)]
-        return [getattr(callback, method)(*arguments) for callback in watching]
+        return [method(*arguments) for method in self.methods(name)]
 
 
-def _checked(callbacks: Any) -> list[Any]:
+def _refuse(unknown: dict[str, Any], output_file: Any, multicost: Any) -> None:
+    for name in unknown:
+        known = [*inspect.signature(Callbacks).parameters][:-1]
+        raise TypeError(f"Callbacks has no argument {shown(name, 60)}. Its arguments: {', '.join(known)}.")
+    if output_file:
+        raise TypeError(
+            "Callbacks takes no output_file: fit returns the costs, and eval_costs has those of eval_set. "
+            f"{received('output_file', output_file)}"
+        )
+    if flag("multicost", multicost):
+        raise TypeError("Callbacks takes no multicost: a Model here has a single cost. Received: multicost=True.")
+
+
+def _saver(save_path: Any, serialize: Any, history: Any) -> SerializeModelCallback | None:
+    """What saves the model, where it is to be saved."""
+    every, kept = whole_number("serialize", serialize), whole_number("history", history)
+    if save_path is None:
+        if every:
+            raise ValueError(f"serialize needs a save_path, the file to save to. {received('serialize', serialize)}")
+        return None
+    return SerializeModelCallback(save_path, max(1, every), max(1, kept))
+
+
+def _listed(callbacks: Any) -> list[Any]:
     if isinstance(callbacks, str) or not isinstance(callbacks, Iterable):
         raise TypeError(f"callbacks must be a list of objects, or the model. {received('callbacks', callbacks)}")
-    found = list(callbacks)
-    for callback in found:
-        if isinstance(callback, type):
-            raise TypeError(f"A callback must be an object, such as ProgressBar(). {received('callback', callback)}")
-    return found
+    return list(callbacks)
 
 
-class ProgressBar:
-    """Shows epochs done, the cost of the last one, the last evaluation if there are any, and the time that is left."""
-
-    def __init__(self) -> None:
-        self.progress: Progress | None = None
-
-    def on_fit_begin(self, _model: Any, num_epochs: int) -> None:
-        columns = ("epoch {task.completed:.0f}/{task.total:.0f}", "cost {task.fields[cost]}{task.fields[evaluated]}")
-        texts = [TextColumn(column) for column in columns]
-        self.progress = Progress(texts[0], BarColumn(), texts[1], TimeRemainingColumn())
-        self.task = self.progress.add_task("fit", total=num_epochs, cost="-", evaluated="")
-        self.progress.start()
-
-    def on_evaluation(self, _model: Any, _epoch: int, value: float) -> None:
-        if self.progress is not None:
-            self.progress.update(self.task, evaluated=f", evaluation {value:.4g}")
-
-    def on_epoch_end(self, _model: Any, _epoch: int, cost: float) -> None:
-        if self.progress is not None:
-            self.progress.update(self.task, advance=1, cost=f"{cost:.4g}")
-
-    def on_fit_end(self, _model: Any) -> None:
-        if self.progress is not None:
-            self.progress.stop()
+__getattr__ = names_of("neon.callbacks", __name__)

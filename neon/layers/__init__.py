@@ -5,9 +5,10 @@ The first dimension is the minibatch: vectors are (N, features), sequences (N, T
 """
 
 from neon.layers.activation import Activation, Dropout, Reshape
+from neon.layers.adversarial import GenerativeAdversarial
 from neon.layers.container import Affine, Conv, Deconv, Sequential
 from neon.layers.convolution import Convolution, Deconvolution, Pooling
-from neon.layers.cost import GeneralizedCost
+from neon.layers.cost import GeneralizedCost, GeneralizedGANCost
 from neon.layers.dense import Bias, Linear, LookupTable
 from neon.layers.layer import Layer, ParameterLayer
 from neon.layers.normalization import BatchNorm
@@ -27,6 +28,8 @@ __all__ = [
     "Deconvolution",
     "Dropout",
     "GeneralizedCost",
+    "GeneralizedGANCost",
+    "GenerativeAdversarial",
     "Layer",
     "Linear",
     "LookupTable",

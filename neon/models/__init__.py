@@ -1,5 +1,6 @@
 """Networks of layers that can be trained, measured, saved and loaded."""
 
+from neon.models.gan import GAN
 from neon.models.model import Model
 
-__all__ = ["Model"]
+__all__ = ["GAN", "Model"]

@@ -5,23 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
+from neon.backends import NervanaObject
 from neon.callbacks import Callbacks
 from neon.layers.container import Sequential
 from neon.layers.cost import GeneralizedCost
 from neon.layers.layer import check_count
-from neon.messages import shortened, shown
-from neon.models.parameter_file import differences, known_params, moved, read_saved, write_whole
+from neon.models.checks import check_cost, check_layers, check_optimizer
+from neon.models.minibatches import Dataset, first_inputs, minibatches, place
+from neon.models.parameter_file import load, save
 from neon.old_paths import names_of
-from neon.optimizers.averages import refuse_while_averaged, stand_in_place
-from neon.optimizers.param_list import param_entry
-from neon.optimizers.stepper import set_updates, updates_of
 from neon.transforms import Cost
 
 if TYPE_CHECKING:
@@ -29,12 +27,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Model"]
 
-Dataset = Iterable[Any]
 CostFunction = GeneralizedCost | Callable[[Tensor, Tensor], Tensor]
 
 
 class Model(Sequential):
     """A network: neon's layers or any torch modules in a row.
+
+    Of the documented framework's arguments `dataset`, `weights_only` and `optimizer` mean nothing here: `fit` has its
+    own. Layers are written, not read from a file: `load_params` then fills them.
 
     A dataset is anything to iterate over, once an epoch, that gives (inputs, targets) minibatches
     with the samples first: a list of them, a torch DataLoader, a `neon.data.ArrayIterator`.
@@ -56,11 +56,60 @@ class Model(Sequential):
     """
 
     epoch: int = 0
+    be = NervanaObject.be
+    # A callback ends training by setting it, after the epoch.
+    finished: bool = False
 
-    def __init__(self, layers: Sequential | Iterable[Any], name: str | None = None) -> None:
+    def __init__(
+        self,
+        layers: Sequential | Iterable[Any],
+        name: str | None = None,
+        *,
+        dataset: Any = None,
+        weights_only: bool = False,
+        optimizer: Any = None,
+    ) -> None:
+        check_layers(layers)
         super().__init__([layers] if isinstance(layers, Sequential) else layers, name)
         if not self.layers:
             raise ValueError("A Model needs at least one layer. Received: an empty list")
+
+    @property
+    def epoch_index(self) -> int:
+        """`epoch`, as the documented framework calls it."""
+        return self.epoch
+
+    @property
+    def layers_to_optimize(self) -> list[nn.Module]:
+        """What an optimizer's `optimize` takes: the layers."""
+        return list(self.layers)
+
+    def initialize(self, dataset: Any, cost: CostFunction | None = None) -> None:
+        """Give parameters that have none yet their shapes and first values; nothing else changes.
+
+        `fit`, or a first call, does the same.
+
+        Args:
+            dataset: minibatches, as the class describes them; or what has the `shape` of one input, or such a shape.
+            cost: means nothing here; it is checked.
+        """
+        if cost is not None:
+            self.check_cost(cost)
+        if any(map(is_lazy, (*self.parameters(), *self.buffers()))):
+            with self.evaluating():
+                self(first_inputs(dataset, self.example()))
+
+    def fprop(self, x: Any, inference: bool = False) -> Tensor:
+        """The outputs for a minibatch of inputs: as in training, or as in evaluation and without gradients."""
+        if inference:
+            with self.evaluating():
+                return self(place(x, self.example()))
+        was_training = self.training
+        self.train()
+        try:
+            return self(place(x, self.example()))
+        finally:
+            self.train(was_training)
 
     def fit(
         self,
@@ -84,48 +133,66 @@ class Model(Sequential):
             callbacks: a list of objects, as `neon.callbacks` describes them.
 
         Ctrl-C ends training with KeyboardInterrupt; the model stays as the last step left it.
+
+        With `Callbacks(model_file=...)`, that file is loaded first, and `num_epochs` counts the epochs in it too.
         """
         check_count(self, "num_epochs", num_epochs, least=0)
-        check_cost(cost)
+        self.check_cost(cost)
         check_optimizer(optimizer)
         watching = callbacks if isinstance(callbacks, Callbacks) else Callbacks(callbacks or [])
         watching.cost = cost
+        remaining = watching.resume(self, num_epochs)
         history: list[float] = []
-        was_training = self.training
+        was_training, self.finished = self.training, False
         self.train()
         try:
-            watching.on_fit_begin(self, num_epochs)
-            for _ in range(num_epochs):
-                history.append(self.fit_epoch(dataset, cost, optimizer))
+            watching.on_fit_begin(self, remaining)
+            for _ in range(remaining):
+                watching.call("on_epoch_begin", self, self.epoch)
+                history.append(self.fit_epoch(dataset, cost, optimizer, watching))
                 self.epoch += 1
-                if watching.on_epoch_end(self, self.epoch - 1, history[-1]):
+                if watching.on_epoch_end(self, self.epoch - 1, history[-1]) or self.finished:
                     break
         finally:
             self.train(was_training)
             watching.on_fit_end(self)
         return history
 
-    def fit_epoch(self, dataset: Dataset, cost: CostFunction, optimizer: Any) -> float:
+    def fit_epoch(
+        self, dataset: Dataset, cost: CostFunction, optimizer: Any, callbacks: Callbacks | None = None
+    ) -> float:
         """One pass over the dataset. Returns the mean cost."""
-        if isinstance(optimizer, torch.optim.Optimizer) and hasattr(optimizer, "set_epoch"):
-            optimizer.set_epoch(self.epoch)  # type: ignore[attr-defined]
+        self.begin_epoch(optimizer)
+        begin, end = minibatch_hooks(callbacks)
         total, samples = torch.zeros((), dtype=torch.float32, device="cpu"), 0
-        for inputs, targets in self.batches(dataset):
+        for minibatch, (inputs, targets) in enumerate(self.batches(dataset)):
+            for hook in begin:
+                hook(self, self.epoch, minibatch)
             costs = self.per_sample(cost, inputs, targets)
             self.zero_grad()
             self.update(optimizer, costs)
             # stays on the device: reading it every step would make a GPU wait
             total = total.to(costs.device) + costs.detach().sum()
             samples += len(costs)
+            for hook in end:
+                hook(self, self.epoch, minibatch)
         return float(total) / samples
 
-    def update(self, optimizer: Any, costs: Tensor) -> None:
-        """One step of the optimizer."""
+    def begin_epoch(self, optimizer: Any) -> None:
+        """Tell an attached optimizer the epoch, for its schedules."""
+        if isinstance(optimizer, torch.optim.Optimizer) and hasattr(optimizer, "set_epoch"):
+            optimizer.set_epoch(self.epoch)  # type: ignore[attr-defined]
+
+    def update(self, optimizer: Any, costs: Tensor, part: nn.Module | None = None) -> None:
+        """One step of the optimizer; with a `part`, gradients reach the parameters of that part alone."""
+        inputs = None if part is None else [value for value in part.parameters() if value.requires_grad]
+        if inputs == []:
+            return
         if isinstance(optimizer, torch.optim.Optimizer):
-            costs.mean().backward()
+            costs.mean().backward(inputs=inputs)
             optimizer.step()
             return
-        costs.sum().backward()
+        costs.sum().backward(inputs=inputs)
         bsz = optimizer.be.bsz
         optimizer.be.bsz = len(costs)
         try:
@@ -140,25 +207,28 @@ class Model(Sequential):
     def eval(self, dataset: Dataset | None = None, metric: CostFunction | None = None) -> Any:
         """The mean of a metric, or of a cost, over a dataset.
 
+        A dataset that has `in_order()`, as an ArrayIterator does, is read by that: its orders of training stay as they
+        are.
+
         Without arguments it is torch's `Module.eval()`: the model goes into evaluation mode.
         """
         if dataset is None and metric is None:
             return super().eval()
         if dataset is None or metric is None:
             raise TypeError("eval takes a dataset and a metric, such as eval(test, Accuracy())")
-        check_cost(metric)
+        self.check_cost(metric)
         total, samples = 0.0, 0
         with self.evaluating():
-            for inputs, targets in self.batches(dataset):
+            for inputs, targets in self.batches(dataset, in_order=True):
                 values = self.per_sample(metric, inputs, targets)
                 total += float(values.sum())
                 samples += len(values)
         return total / samples
 
     def get_outputs(self, dataset: Dataset) -> Tensor:
-        """The outputs for every sample, in evaluation mode, in the order the dataset gives them."""
+        """The outputs for every sample, in evaluation mode, in the dataset's order: of an ArrayIterator that of X."""
         with self.evaluating():
-            return torch.cat([self(inputs) for inputs, _ in self.batches(dataset)])
+            return torch.cat([self(inputs) for inputs, _ in self.batches(dataset, in_order=True)])
 
     def per_sample(self, cost: CostFunction, inputs: Tensor, targets: Tensor) -> Tensor:
         """The cost or metric of each sample, shape (N,); from logits where the cost fuses with
@@ -172,22 +242,17 @@ class Model(Sequential):
         values = cost(self(inputs), targets)
         return values if values.ndim else values.expand(len(inputs))
 
-    def batches(self, dataset: Dataset) -> Iterator[tuple[Tensor, Tensor]]:
+    def check_cost(self, cost: Any) -> None:
+        """Refuse what is no cost or metric for this model."""
+        check_cost(cost)
+
+    def batches(self, dataset: Dataset, *, in_order: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
         """The minibatches on the model's device, floating-point ones in its dtype."""
-        like = next(self.parameters(), torch.empty(0, dtype=torch.float32, device="cpu"))
-        batch = None
-        for batch in dataset:
-            if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-                raise TypeError(
-                    "A dataset must give (inputs, targets) minibatches, as ArrayIterator(X, y) "
-                    f"does. Received: a {type(batch).__name__}"
-                )
-            yield place(batch[0], like), place(batch[1], like)
-        if batch is None:
-            raise ValueError(
-                "The dataset gave no minibatch. A generator gives them only once: pass a list, a "
-                "DataLoader or an ArrayIterator instead."
-            )
+        return minibatches(dataset, self.example(), in_order=in_order)
+
+    def example(self) -> Tensor:
+        """A tensor on the model's device and in its dtype."""
+        return next(self.parameters(), torch.empty(0, dtype=torch.float32, device="cpu"))
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -200,62 +265,32 @@ class Model(Sequential):
         finally:
             self.train(was_training)
 
-    def save_params(self, path: str | os.PathLike[str]) -> None:
-        """Write parameters, buffers, `epoch` and neon's optimizer states to a file.
+    def save_params(self, path: str | os.PathLike[str], keep_states: bool = True) -> None:
+        """Write parameters, buffers, `epoch` and, with `keep_states`, neon's optimizer states to a file.
 
-        The counts of updates, which schedules in steps go by, are written with them. A torch optimizer's state is in
-        its own `state_dict`. The file is complete or not there: a write that is interrupted leaves a previous file
-        at `path` as it was.
+        The counts of updates, which schedules in steps go by, are written with the states. A torch optimizer's state
+        is in its own `state_dict`. The file is complete or not there: a write that is interrupted leaves a previous
+        file at `path` as it was.
         """
-        if stand_in_place(state for value in self.parameters() for state in param_entry(value)[1]):
-            refuse_while_averaged()
-        params = known_params(self)
-        entries = {name: param_entry(value) for name, value in self.named_parameters()}
-        states = {name: kept for name, (_, kept) in entries.items()}
-        updates = {name: updates_of(entry) for name, entry in entries.items()}
-        write_whole({"params": params, "states": states, "updates": updates, "epoch": self.epoch}, Path(path))
+        save(self, path, keep_states=keep_states)
 
-    def load_params(self, path: str | os.PathLike[str]) -> None:
+    def load_params(self, path: str | os.PathLike[str], load_states: bool = True) -> None:
         """Read what `save_params` wrote into a model of the same layers.
+
+        With `load_states` False, or from a file without states, optimizers start anew: the states that the model's
+        parameters had are let go.
 
         Raises ValueError if the file is not such a file or its parameters do not fit, and then
         changes nothing.
         """
-        if stand_in_place(state for value in self.parameters() for state in param_entry(value)[1]):
-            refuse_while_averaged()
-        saved = read_saved(path)
-        if found := list(differences(self, saved["params"])):
-            raise ValueError(f"{path} does not fit this model: {shortened('; '.join(found), 360)}")
-        self.load_state_dict(saved["params"])
-        for name, parameter in self.named_parameters():
-            states = saved["states"].get(name, [])
-            entry = param_entry(parameter)
-            entry[1][:] = [moved(state, parameter.device) for state in states]
-            if name in saved.get("updates", {}):  # older files count the updates of states alone, on these
-                set_updates(entry, saved["updates"][name])
-        self.epoch = saved["epoch"]
+        load(self, path, load_states=load_states)
 
 
-def place(values: Any, like: Tensor) -> Tensor:
-    tensor = values if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values), device="cpu")
-    return tensor.to(like.device, like.dtype if tensor.is_floating_point() else tensor.dtype)
-
-
-def check_cost(cost: object) -> None:
-    if isinstance(cost, type) or not callable(cost):
-        raise TypeError(
-            f"A cost or metric must be an object to call, such as CrossEntropyMulti(). Received: {shown(cost)}"
-        )
-
-
-def check_optimizer(optimizer: object) -> None:
-    if isinstance(optimizer, torch.optim.Optimizer):
-        return
-    if isinstance(optimizer, type) or not all(hasattr(optimizer, a) for a in ("optimize", "be")):
-        raise TypeError(
-            "An optimizer must be one of neon.optimizers, such as Adam(), or a "
-            f"torch.optim.Optimizer. Received: {shown(optimizer)}"
-        )
+def minibatch_hooks(callbacks: Callbacks | None) -> tuple[list[Any], list[Any]]:
+    """What is called before and after each minibatch: for most training nothing."""
+    if callbacks is None:
+        return [], []
+    return callbacks.methods("on_minibatch_begin"), callbacks.methods("on_minibatch_end")
 
 
 __getattr__ = names_of("neon.models", __name__)

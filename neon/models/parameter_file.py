@@ -13,10 +13,44 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from neon.layers.layer import InferringLayer, Shape
-from neon.messages import listed
+from neon.messages import listed, shortened
+from neon.optimizers.averages import refuse_while_averaged, stand_in_place
+from neon.optimizers.param_list import param_entry
+from neon.optimizers.stepper import set_updates, updates_of
 from neon.whole_files import write_atomically
 
-__all__ = ["differences", "known_params", "moved", "read_saved", "write_whole"]
+__all__ = ["load", "save"]
+
+
+def save(model: Any, path: str | os.PathLike[str], *, keep_states: bool) -> None:
+    """What `Model.save_params` does."""
+    _refuse_averages(model)
+    params = known_params(model)
+    entries = {name: param_entry(value) for name, value in model.named_parameters()} if keep_states else {}
+    states = {name: kept for name, (_, kept) in entries.items()}
+    updates = {name: updates_of(entry) for name, entry in entries.items()}
+    write_whole({"params": params, "states": states, "updates": updates, "epoch": model.epoch}, Path(path))
+
+
+def load(model: Any, path: str | os.PathLike[str], *, load_states: bool) -> None:
+    """What `Model.load_params` does."""
+    _refuse_averages(model)
+    saved = read_saved(path)
+    if found := list(differences(model, saved["params"])):
+        raise ValueError(f"{path} does not fit this model: {shortened('; '.join(found), 360)}")
+    model.load_state_dict(saved["params"])
+    states, updates = (saved["states"], saved.get("updates")) if load_states else ({}, {})
+    for name, parameter in model.named_parameters():
+        entry = param_entry(parameter)
+        entry[1][:] = [moved(state, parameter.device) for state in states.get(name, [])]
+        if updates is not None:  # older files count the updates of states alone, on these
+            set_updates(entry, updates.get(name, 0))
+    model.epoch = saved["epoch"]
+
+
+def _refuse_averages(model: nn.Module) -> None:
+    if stand_in_place(state for value in model.parameters() for state in param_entry(value)[1]):
+        refuse_while_averaged()
 
 
 def known_params(model: nn.Module) -> dict[str, Any]:

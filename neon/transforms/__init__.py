@@ -20,6 +20,7 @@ from neon.transforms.cost import (
     Misclassification,
     SumSquared,
 )
+from neon.transforms.gan import GANCost
 
 __all__ = [
     "Accuracy",
@@ -27,6 +28,7 @@ __all__ = [
     "CrossEntropyBinary",
     "CrossEntropyMulti",
     "Explin",
+    "GANCost",
     "Identity",
     "Logistic",
     "MeanSquared",

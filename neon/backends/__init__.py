@@ -1,0 +1,6 @@
+"""What neon's optimizers and layers know as `be`, and `gen_backend`, with which programs set it."""
+
+from neon.backends.backend import Backend, NervanaObject, default
+from neon.backends.generation import check_backend, gen_backend
+
+__all__ = ["Backend", "NervanaObject", "check_backend", "default", "gen_backend"]

@@ -1,0 +1,57 @@
+"""The arrays that a backend makes: torch tensors, float32 on the CPU whatever torch's own defaults are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neon.messages import received
+
+__all__ = ["array", "filled", "filled_like", "torch_dtype"]
+
+
+def torch_dtype(dtype: Any) -> torch.dtype:
+    """torch's dtype for one of numpy's, of torch's, or a name of either; float32 for None."""
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    named = getattr(torch, dtype, None) if isinstance(dtype, str) else None
+    if isinstance(named, torch.dtype):
+        return named
+    try:
+        return torch.from_numpy(np.empty(0, np.float32 if dtype is None else dtype)).dtype
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"dtype must be one of torch's or of numpy's, such as np.float32, or None. {received('dtype', dtype)}"
+        ) from None
+
+
+def array(values: Any, dtype: Any = None) -> Tensor:
+    """A copy of numbers, an array or a tensor; a tensor's stays on its device."""
+    wanted = torch_dtype(dtype)
+    if isinstance(values, Tensor):
+        return values.detach().to(wanted, copy=True)
+    try:
+        return torch.tensor(np.asarray(values), dtype=wanted, device="cpu")
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"ary must be a number, an array or a tensor, or a list of such of one shape. {received('ary', values)}"
+        ) from None
+
+
+def filled(value: float | None, *shape: Any, dtype: Any = None, device: Any = "cpu") -> Tensor:
+    """A tensor of this shape, (2, 3) or 2, 3, full of one value; for None of anything."""
+    if len(shape) == 2 and not isinstance(shape[1], (int, np.integer)):  # shape, dtype
+        shape, dtype = shape[:1], shape[1]
+    sizes = shape[0] if len(shape) == 1 and not isinstance(shape[0], (int, np.integer)) else shape
+    empty = torch.empty([int(size) for size in sizes], dtype=torch_dtype(dtype), device=device)
+    return empty if value is None else empty.fill_(value)
+
+
+def filled_like(value: float | None, like: Any, dtype: Any = None) -> Tensor:
+    """A tensor with the shape, dtype and device of another, or of an array, full of one value; for None of anything."""
+    tensor = like if isinstance(like, Tensor) else torch.as_tensor(np.asarray(like), device="cpu")
+    empty = torch.empty_like(tensor, dtype=tensor.dtype if dtype is None else torch_dtype(dtype), requires_grad=False)
+    return empty if value is None else empty.fill_(value)

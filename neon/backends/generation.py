@@ -1,0 +1,109 @@
+"""gen_backend: what programs of the documented framework begin with."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+
+from neon.arguments import positive_integer, rounding, whole_number
+from neon.backends.backend import Backend, default
+from neon.messages import received, shown
+
+__all__ = ["check_backend", "gen_backend"]
+
+
+class _Given(NamedTuple):
+    batch_size: int | None
+    rng_seed: int | None
+
+
+def gen_backend(
+    backend: str = "cpu",
+    *unnamed: Any,
+    batch_size: int | None = None,
+    rng_seed: int | None = None,
+    datatype: Any = None,
+    stochastic_round: bool = False,
+    device_id: int = 0,
+    max_devices: int | None = None,  # noqa: ARG001
+    compat_mode: str | None = None,
+    deterministic: bool | None = None,  # noqa: ARG001
+    deterministic_update: bool | None = None,  # noqa: ARG001
+) -> Backend:
+    """Set the batch size, by which all optimizers divide summed gradients (default 1), and seed torch and `be.rng`.
+
+    A `batch_size` that is given is the default of datasets too, as `neon.data.ArrayIterator` describes it. Without an
+    `rng_seed`, torch's generator stays as it is. All but `backend` go by name: the documented framework has them in an
+    order of its own.
+
+    The other arguments are those of programs of the documented framework, where one backend holds every tensor. Here
+    tensors are torch's: a model is on the device and in the dtype that it is moved to, and rounding is an option of
+    each optimizer. So these arguments change nothing, and other values than those that hold anyway are refused:
+    `backend` "cpu" or "mkl", `datatype` float32, `stochastic_round` False, `device_id` 0, `compat_mode` None.
+    `max_devices`, `deterministic` and `deterministic_update` mean nothing here.
+
+    Raises `ValueError` or `TypeError` with what to write in their place.
+    """
+    if unnamed:
+        raise TypeError(
+            f"gen_backend takes the backend alone without a name. Received: {shown(unnamed)} after it. Name the "
+            "others: gen_backend('cpu', batch_size=128)."
+        )
+    size, seed = check_backend(backend, batch_size, rng_seed, datatype, stochastic_round, device_id, compat_mode)
+    if seed is not None:
+        torch.manual_seed(seed)
+    default.seed(seed)
+    default.bsz = 1 if size is None else size
+    default.has_batch_size = size is not None
+    return default
+
+
+def check_backend(
+    backend: Any = "cpu",
+    batch_size: Any = None,
+    rng_seed: Any = None,
+    datatype: Any = None,
+    stochastic_round: Any = False,
+    device_id: Any = 0,
+    compat_mode: Any = None,
+) -> _Given:
+    """Refuse what `gen_backend` refuses, and set nothing."""
+    if not isinstance(backend, str):
+        raise TypeError(f"backend must be a string. {received('backend', backend)} Name the others: batch_size=128.")
+    if backend not in ("cpu", "mkl"):
+        raise ValueError(
+            f"backend={shown(backend)} cannot be set here: layers are torch modules. Leave it out, and move the model: "
+            'model.to("cuda").'
+        )
+    if datatype is not None and _name_of(datatype) != "float32":
+        raise ValueError(
+            f"datatype={_name_of(datatype)} cannot be set here: the dtype is the model's. Leave it out, and convert "
+            "the model: model.to(torch.bfloat16)."
+        )
+    if rounding("stochastic_round", stochastic_round) is not False:
+        raise ValueError(
+            f"stochastic_round={stochastic_round!r} cannot be set here: it is an option of each optimizer. Leave it "
+            "out, and write Adam(stochastic_round=True)."
+        )
+    if whole_number("device_id", device_id) != 0:
+        raise ValueError(
+            f"device_id={device_id!r} cannot be set here: layers are torch modules. Leave it out, and move the model: "
+            f'model.to("cuda:{device_id}").'
+        )
+    if compat_mode is not None:
+        raise ValueError(
+            f"compat_mode={shown(compat_mode)} cannot be set here: sizes of convolutions and dropout are torch's. "
+            "Leave it out, and give the layers their padding."
+        )
+    size = None if batch_size is None else positive_integer("batch_size", batch_size)
+    seed = None if rng_seed is None else whole_number("rng_seed", rng_seed)
+    if seed is not None and seed >= 2**64:
+        raise ValueError(f"rng_seed must be less than 2**64. {received('rng_seed', rng_seed)}")
+    return _Given(size, seed)
+
+
+def _name_of(datatype: Any) -> str:
+    """The name of a dtype of torch's or numpy's, or the text that it was given as."""
+    name = getattr(datatype, "__name__", None) or getattr(datatype, "name", None) or shown(datatype, 40)
+    return str(name).strip("'").removeprefix("torch.")
