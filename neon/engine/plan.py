@@ -23,7 +23,7 @@ from neon.engine.kernel import Formats, lower
 from neon.engine.memory import Written
 from neon.engine.options import GUARD
 from neon.engine.settings import Item, Reach, Settings
-from neon.engine.watch import Likeness, Watch, same_objects
+from neon.engine.watch import Likeness, Watch
 
 
 class NotFiniteError(ArithmeticError):
@@ -62,12 +62,11 @@ class Plan:
         self._written = Written(self.items)
         self._backend = forced()
         self.params = [item.param for item in items]
-        self._states = [state for item in items for state in item.states]
         self.counts = counts = Counts(items, capturable)
         self.steps = counts.each
         self._totals: dict[Hashable, float] = {}
-        companions = [companion for item in items for companion in item.companions]
-        self._watch = Watch([*self.params, *self._states, *companions, *self.steps])
+        states = [state for item in items for state in (*item.states, *item.companions)]
+        self._watch = Watch([*self.params, *states, *self.steps])
         # Of a gradient that is not there yet, the most likely type.
         self._grad_dtypes = [p.dtype if g is None else g.dtype for p, g in zip(self.params, grads, strict=True)]
         self._launches = self._make_batches()
@@ -95,10 +94,6 @@ class Plan:
         if self.counts.on_device:
             check_capturable(device)
         return Batch
-
-    def describes(self, params: Sequence[Tensor], states: Sequence[Tensor]) -> bool:
-        """Whether it is these tensors that the plan was made for."""
-        return same_objects(params, self.params) and same_objects(states, self._states)
 
     def holds(self, grads: Sequence[Tensor | None]) -> bool:
         """Whether its tensors are still what and where they were, and it can take these gradients for them."""

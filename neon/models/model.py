@@ -21,7 +21,7 @@ from neon.models.parameter_file import differences, known_params, moved, read_sa
 from neon.old_paths import names_of
 from neon.optimizers.averages import refuse_while_averaged, stand_in_place
 from neon.optimizers.param_list import param_entry
-from neon.optimizers.stepper import set_updates, updates_of
+from neon.optimizers.update_counts import set_updates, updates_of
 from neon.transforms import Cost
 
 if TYPE_CHECKING:

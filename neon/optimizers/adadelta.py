@@ -41,6 +41,7 @@ class Adadelta(Optimizer):
     """
 
     rule = staticmethod(adadelta)
+    scratch = 1  # programs of the documented framework give three tensors, of which the third is none of the states
 
     def __init__(
         self,

@@ -83,6 +83,8 @@ class Optimizer(NervanaObject):
     weight_average: float | None = None
     lr_scale: float = 1.0
     seed: int = 0
+    # How many tensors, behind the states of the rule, a caller's list of states may hold that no rule reads or writes.
+    scratch: int = 0
     __signature__ = NamedOptions()
 
     def __init__(
@@ -205,6 +207,10 @@ class Optimizer(NervanaObject):
         bound = clip_bound("clip_value", clip_value)
         return grad if bound is None else grad.clamp(-abs(bound), abs(bound))
 
+    def clip_value(self, v: Tensor, abs_bound: float | None = None) -> Tensor:
+        """A gradient or a parameter with each element in [−|abs_bound|, |abs_bound|]; unchanged for None and for 0."""
+        return self.clip_gradient_value(v, abs_bound) if abs_bound else v
+
     def clip_gradient_norm(self, param_list: Iterable[Any], clip_norm: float | None = None) -> float:
         """min(1, clip_norm / ‖g‖) with ‖g‖ the norm of all gradients over the batch mean; 1 for None."""
         bound = clip_bound("clip_norm", clip_norm, norm=True)
@@ -320,7 +326,7 @@ class Optimizer(NervanaObject):
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in present.items())})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_stepper"}
+        return {name: value for name, value in vars(self).items() if name not in ("_stepper", "_mapped")}
 
 
 def _check_kind(name: str, value: Any, default: Any) -> None:

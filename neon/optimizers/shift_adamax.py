@@ -47,6 +47,7 @@ class ShiftAdaMax(Optimizer):
     """
 
     rule = staticmethod(shift_adamax)
+    scratch = 1  # programs of the documented framework give three tensors, of which the third is none of the states
 
     def __init__(
         self,

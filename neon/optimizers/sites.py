@@ -21,8 +21,8 @@ class Site:
     """One parameter, or a layer without any (`param` and `entry` are None).
 
     `names` and `classes` come nearest first: the parameter's own, its layer's, what contains the layer. `own` is the
-    parameter's name within its layer, where it has one. The layer itself is there in layer lists alone: what is
-    attached holds no module.
+    parameter's name within its layer, where it has one. The layer itself, and the `sharers` that have the same
+    parameter, are there in layer lists alone: what is attached holds no module.
     """
 
     label: str
@@ -33,6 +33,7 @@ class Site:
     entry: Entry | None = None
     own: str = ""
     layer: Any = field(default=None, repr=False, compare=False)
+    sharers: tuple[Any, ...] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,8 @@ def one_site(shared: list[Site]) -> Site:
     first = shared[0]
     if len(shared) == 1 or first.entry is None:
         return first
-    return replace(first, entry=joined([site.entry for site in shared if site.entry is not None]))
+    entry = joined([site.entry for site in shared if site.entry is not None])
+    return replace(first, entry=entry, sharers=tuple(site.layer for site in shared[1:]))
 
 
 def get_param_list(layer_list: Any) -> list[tuple[tuple[Tensor, Tensor], list[Tensor]]]:
