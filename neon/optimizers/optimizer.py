@@ -209,7 +209,8 @@ class Optimizer(NervanaObject):
 
     def clip_value(self, v: Tensor, abs_bound: float | None = None) -> Tensor:
         """A gradient or a parameter with each element in [−|abs_bound|, |abs_bound|]; unchanged for None and for 0."""
-        return self.clip_gradient_value(v, abs_bound) if abs_bound else v
+        bound = clip_bound("abs_bound", abs_bound or None)
+        return v if bound is None else v.clamp(-abs(bound), abs(bound))
 
     def clip_gradient_norm(self, param_list: Iterable[Any], clip_norm: float | None = None) -> float:
         """min(1, clip_norm / ‖g‖) with ‖g‖ the norm of all gradients over the batch mean; 1 for None."""
