@@ -241,6 +241,17 @@ def test_calls_of_programs(place: int) -> None:
     check(getattr(optimizers, name)(*given, **more), name, values, rates_of(values), torch.float64)
 
 
+@pytest.mark.parametrize("name", [None, "several"])
+def test_a_multi_optimizer_by_position_and_by_keyword(name: str | None) -> None:
+    for make in (
+        lambda opt: optimizers.MultiOptimizer({"default": opt}, name),
+        lambda opt: optimizers.MultiOptimizer(optimizer_mapping={"default": opt}, name=name),
+    ):
+        opt = make(optimizers.Adam())
+        assert opt.name == name
+        check(opt, "Adam", defaults("Adam"), [1.0] * STEPS, torch.float64)
+
+
 # -- ten bits, as a command line gives them --------------------------------------------------------
 
 WIDE = data((40, 50), (2000,), (10, 20, 30), (1000,), seed=5)

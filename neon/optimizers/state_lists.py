@@ -54,4 +54,5 @@ def _scratch(states: list[Tensor], leaf: Optimizer) -> list[Tensor]:
     """What would be scratch in a list without averages of weights and in formats that need nothing beside states."""
     rule = type(leaf).rule
     count = len(signature(rule).states) if rule is not None else 0
-    return states[count:] if leaf.scratch and len(states) == count + leaf.scratch else []
+    more = type(leaf).scratch
+    return states[count:] if more and len(states) == count + more else []
