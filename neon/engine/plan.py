@@ -131,6 +131,12 @@ class Plan:
             if grad is not None:
                 check_gradient(item, grad)
 
+    def check(self, grads: Sequence[Tensor | None]) -> None:
+        """Refuse what a step with these gradients would refuse; the plan has to hold."""
+        self._check(grads)
+        given = self._given(grads)
+        self._check_apart(given, [*map(Tensor.data_ptr, given)])
+
     def _check_apart(self, given: Sequence[Tensor], addresses: Sequence[int]) -> None:
         self._written.check_gradients(self._given(self.items), given, addresses)
 

@@ -18,6 +18,7 @@ from neon.arguments import (
     non_negative,
     optional_name,
     plain,
+    positive_integer,
     rounding,
     state_format,
     whole_number,
@@ -31,7 +32,7 @@ from neon.engine.uncompiled import uncompiled
 from neon.messages import listed, received, shown
 from neon.old_paths import names_of
 from neon.optimizers.options import SUPPLIED, NamedOptions
-from neon.optimizers.schedules import Schedule, is_constant
+from neon.optimizers.schedules import Schedule, check_schedule, is_constant
 from neon.optimizers.values import check_values, other_word
 
 if TYPE_CHECKING:
@@ -157,6 +158,8 @@ class Optimizer(NervanaObject):
 
     def hyperparameters(self) -> dict[str, Any]:
         """The rule's keyword arguments by torch's names: lr, momentum, betas, eps, ..."""
+        if "_hyperparameters" not in vars(self):  # a constructor that does not call this class's
+            self._hyperparameters = self._checked({})
         return dict(self._hyperparameters)
 
     def select_rule(self, values: Mapping[str, Any]) -> Rule:
@@ -177,8 +180,8 @@ class Optimizer(NervanaObject):
     def optimize(self, layer_list: Any, epoch: int) -> None:
         """Update every parameter of the layers once, with gradients summed over `be.bsz` samples.
 
-        What is refused leaves every parameter and state as it was; of an `optimize` written by hand, in a
-        MultiOptimizer, only what it refuses before it writes.
+        What is refused leaves every parameter and state as it was. In a MultiOptimizer, an `optimize` written by
+        hand is called before the others update anything: what it has written before it raises an error stays.
         """
         self._layer_stepper().step(layer_list, epoch)
 
@@ -211,7 +214,7 @@ class Optimizer(NervanaObject):
         if bound is None:
             return 1.0
         norms = [torch.linalg.vector_norm(grad, dtype=torch.float64) for (_, grad), _ in param_list]
-        norm = float(torch.stack(norms).norm()) / self.be.bsz if norms else 0.0
+        norm = float(torch.stack(norms).norm()) / positive_integer("be.bsz", self.be.bsz) if norms else 0.0
         return bound / norm if not norm <= bound else 1.0
 
     @uncompiled
@@ -350,8 +353,7 @@ def _check_split(master: str | None, stochastic_round: bool | int) -> None:
 def _schedule(schedule: Any) -> Schedule:
     if schedule is None:
         return Schedule()
-    if isinstance(schedule, type) or not callable(getattr(schedule, "get_learning_rate", None)):
-        raise TypeError(f"schedule must have get_learning_rate(learning_rate, epoch). {received('schedule', schedule)}")
+    check_schedule(schedule)
     return schedule
 
 

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from neon.arguments import epoch_number
+from neon.arguments import epoch_number, positive_integer
 from neon.engine.checks import check_parameter
 from neon.engine.interrupts import Uninterrupted
 from neon.engine.options import AVERAGE
 from neon.engine.plan import Plan
 from neon.engine.settings import Item, Settings
 from neon.engine.storage import complete
+from neon.messages import shown
 from neon.optimizers.assignment import Match, assign
 from neon.optimizers.averages import in_place_of, refuse_while_averaged
 from neon.optimizers.by_hand import is_by_hand, layers_of
@@ -86,6 +87,7 @@ class LayerStepper:
         self._moves = 0  # of counts, when those of the plan were looked at last
         self._warned = False
         self._averaged = False
+        self._created: list[tuple[list[Tensor], list[Tensor]]] = []  # lists of layers, and what goes into them
         self._lock = threading.Lock()
         self._uninterrupted = Uninterrupted()
 
@@ -102,8 +104,7 @@ class LayerStepper:
                 for index, (site, match) in enumerate(assigned)
                 if match.optimizer and _gradient(site) is not None and not is_by_hand(match)
             ]
-            totals = self._step(ours, self._squares(by_hand), epoch)
-            self._step_by_hand(by_hand, totals, epoch)
+            self._step(ours, by_hand, epoch)
 
     @property
     def updates(self) -> int:
@@ -132,14 +133,29 @@ class LayerStepper:
                 warnings.warn(problem, UserWarning, stacklevel=4)
         return [(site, match) for site, match in assign(self._optimizer, sites) if site.entry is not None]
 
-    def _step(
-        self, ours: Sequence[tuple[int, Site, Match]], elsewhere: dict[int, float], epoch: int
-    ) -> Mapping[Any, float]:
-        """Update what has a rule; the sums of squares of gradients, by the owner of each norm."""
+    def _step(self, ours: Sequence[tuple[int, Site, Match]], by_hand: Sequence[tuple[Site, Match]], epoch: int) -> None:
+        """Update everything, once nothing is left to refuse: first by hand, where others' code may refuse still."""
         settings = self._settings(ours, epoch)
+        grads = [grad for _, site, _ in ours if (grad := _gradient(site)) is not None]
+        elsewhere = self._squares(by_hand)
+        plan = self._plan(ours, settings, grads)
+        if by_hand:
+            plan.check(grads)
+            everything = self._squares([*by_hand, *((site, match) for _, site, match in ours)]) if elsewhere else {}
+            self._step_by_hand(by_hand, everything, epoch)
+            if not plan.holds(grads):
+                plan = self._make_plan(ours, settings, grads)
+        with self._uninterrupted:
+            self._keep_states()
+            plan.step(grads, elsewhere)
+        self._kept.append(plan)
+
+    def _plan(
+        self, ours: Sequence[tuple[int, Site, Match]], settings: dict[str, Settings], grads: Sequence[Tensor]
+    ) -> Plan:
+        """The plan of the last step, where it still holds, or a new one; neither has changed a parameter or state."""
         entries = [site.entry for _, site, _ in ours if site.entry is not None]
         params = [param for (param, _), _ in entries]
-        grads = [grad for (_, grad), _ in entries if grad is not None]
         keys = [match.key for _, _, match in ours]
         states = [state for _, states in entries for state in states]
         plan = self._kept.pop() if self._kept else None
@@ -150,11 +166,9 @@ class LayerStepper:
             plan = self._make_plan(ours, settings, grads)
             self._keys = keys
             self._let_go_with([site.layer for _, site, _ in ours])
-        with self._uninterrupted:
-            plan.step(grads, elsewhere)
-        self._kept.append(plan)
-        # Only what is updated by hand asks for the sums, which a device would have to be waited for.
-        return {**elsewhere, **plan.totals} if elsewhere else {}
+        else:
+            self._created = []
+        return plan
 
     def _let_go_with(self, layers: Sequence[Any]) -> None:
         """Let go of the plan, which holds parameters, once one of its layers is gone."""
@@ -176,7 +190,7 @@ class LayerStepper:
             values.update(leaf.group())
             values["lr"] = rate(leaf.schedule, values.get("lr", 0.0), epoch, updates)
             values["epoch"] = epoch
-            values["batch_size"] = self._optimizer.be.bsz
+            values["batch_size"] = positive_integer("be.bsz", self._optimizer.be.bsz)
             values["outer_clip_norms"] = tuple(norm.gradient_clip_norm for norm in match.norms)
             settings[match.key] = leaf.settings(values, match.norms, batch_mean=True)
         return settings
@@ -185,7 +199,7 @@ class LayerStepper:
         self, ours: Sequence[tuple[int, Site, Match]], settings: dict[str, Settings], grads: Sequence[Tensor]
     ) -> Plan:
         places = {key: place for place, key in enumerate(settings)}
-        items, created = [], []
+        items, self._created, owners = [], [], dict[int, str]()  # of each list of states, the layer
         for index, site, match in ours:
             assert site.entry is not None
             (param, _), states = site.entry
@@ -203,7 +217,13 @@ class LayerStepper:
                     f"The list of states of {site.label} holds {len(used)} tensors; {program.name} keeps "
                     f"{count + more} ({', '.join(names) or 'none'}). Give an empty list to start anew."
                 )
-            created.append((states, used))
+            if used and id(states) in owners:
+                raise ValueError(
+                    f"Two parameters, of {shown(owners[id(states)])} and of {shown(site.label)}, have one list of "
+                    "states. Give each a list of its own: self.states = [] in the layer's __init__."
+                )
+            owners[id(states)] = site.label
+            self._created.append((states, used))
             items.append(
                 Item(
                     site.label,
@@ -216,11 +236,15 @@ class LayerStepper:
                 )
             )
         plan = Plan(items, grads, list(settings.values()))
-        for states, used in created:
-            if not states:
-                states.extend(used)
         self._take_counts(plan)
         return plan
+
+    def _keep_states(self) -> None:
+        """Give the layers the states that were made for them, once the step is sure to be made."""
+        for states, used in self._created:
+            if not states:
+                states.extend(used)
+        self._created = []
 
     def _take_counts(self, plan: Plan) -> None:
         """Have the plan count its tensors, from where others have counted them to: another optimizer, a file."""
@@ -231,13 +255,14 @@ class LayerStepper:
                 keep_update_count(_holder(item), own)
         self._moves = _Moves.made
 
-    def _squares(self, by_hand: Sequence[tuple[Site, Match]]) -> dict[int, float]:
-        """What gradients of hand-written optimizers add to the norms over everything."""
+    def _squares(self, matched: Sequence[tuple[Site, Match]]) -> dict[int, float]:
+        """What these gradients add to the norms over everything, by the norm's owner."""
         squares: dict[int, float] = defaultdict(float)
-        for site, match in by_hand:
+        for site, match in matched:
             grad = _gradient(site)
             for norm in match.norms if grad is not None else ():
-                mean = torch.linalg.vector_norm(grad, dtype=torch.float64).item() / self._optimizer.be.bsz
+                mean = torch.linalg.vector_norm(grad, dtype=torch.float64).item()
+                mean /= positive_integer("be.bsz", self._optimizer.be.bsz)
                 squares[id(norm)] += mean * mean
         return dict(squares)
 

@@ -49,6 +49,7 @@ _HYPERPARAMETERS: dict[str, Callable[[str, Any], Any]] = {
     "rho": unit_interval,
     "momentum": unit_interval,
     "betas": lambda name, value: _betas(name, value),
+    "nesterov": flag,
 }
 _OF_LIBRARY = _OPTIONS | _HYPERPARAMETERS
 _NEVER_NAN = {type(None), bool, int, str}
