@@ -24,13 +24,14 @@ from neon.engine.memory import Written
 from neon.engine.options import GUARD
 from neon.engine.settings import Item, Reach, Settings
 from neon.engine.watch import Likeness, Watch, same_objects
+from neon.messages import quoted
 
 
 class NotFiniteError(ArithmeticError):
     """A gradient is not finite; `name` is that of its parameter, or None where another process holds it."""
 
     def __init__(self, name: str | None) -> None:
-        super().__init__(f"The gradient of parameter {name or 'in another process'!r} is not finite.")
+        super().__init__(f"The gradient of parameter {quoted(name or 'in another process')} is not finite.")
         self.name = name
 
 

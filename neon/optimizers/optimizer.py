@@ -29,7 +29,7 @@ from neon.engine.settings import Settings
 from neon.engine.storage import Storage
 from neon.engine.trace import Rule, check_argument, signature, trace
 from neon.engine.uncompiled import uncompiled
-from neon.messages import listed, received, shown
+from neon.messages import listed, received, shortened, shown
 from neon.old_paths import names_of
 from neon.optimizers.options import SUPPLIED, NamedOptions
 from neon.optimizers.schedules import Schedule, check_schedule, is_constant
@@ -124,14 +124,14 @@ class Optimizer(NervanaObject):
         rule, scale = type(self).rule, non_negative("lr_scale", lr_scale)
         if scale != 1 and (rule is None or "lr" not in signature(rule).keywords):
             raise ValueError(
-                f"{type(self).__name__} has no rule with an lr for lr_scale to multiply. "
+                f"{shortened(type(self).__name__)} has no rule with an lr for lr_scale to multiply. "
                 f"{received('lr_scale', lr_scale)} Leave it out."
             )
         return scale
 
     def _checked(self, given: dict[str, Any]) -> dict[str, Any]:
         """The rule's hyper-parameters: given, or its own defaults; unknown and missing ones are errors."""
-        kind, rule = type(self).__name__, type(self).rule
+        kind, rule = shortened(type(self).__name__), type(self).rule
         keywords = {k: v for k, v in signature(rule).keywords.items() if k not in SUPPLIED} if rule else {}
         # A class that states its hyper-parameters itself takes them as arguments of its own constructor.
         allowed = keywords if type(self).hyperparameters is Optimizer.hyperparameters else {}
@@ -151,7 +151,7 @@ class Optimizer(NervanaObject):
             raise TypeError(f"The rule of {kind} has a weight_decay of its own: give that in place of wdecay.")
         missing = [k for k, v in allowed.items() if v is inspect.Parameter.empty and k not in given]
         if missing:
-            raise TypeError(f"{kind} needs {', '.join(missing)}: {kind}({missing[0]}=...).")
+            raise TypeError(f"{kind} needs {listed(missing)}: {kind}({missing[0]}=...).")
         return {name: given.get(name, plain(default)) for name, default in allowed.items()}
 
     # -- what a subclass may override --------------------------------------------------------------
@@ -169,7 +169,7 @@ class Optimizer(NervanaObject):
             by_hand = type(self).optimize is not Optimizer.optimize
             has = "an optimize() of its own and no rule" if by_hand else "neither a rule nor an optimize() of its own"
             raise TypeError(
-                f"{type(self).__name__} has {has}. Give it a rule, which can be attached and compiled: a static method "
+                f"{shortened(type(self).__name__)} has {has}. Give it a rule, which can be attached and compiled: a static method "
                 "rule(w, g, *states, *, lr)."
             )
         return rule

@@ -21,7 +21,7 @@ from neon.engine.options import AVERAGE
 from neon.engine.plan import Plan
 from neon.engine.settings import Item, Settings
 from neon.engine.storage import complete
-from neon.messages import shown
+from neon.messages import listed, quoted, shortened
 from neon.optimizers.assignment import Match, assign
 from neon.optimizers.averages import in_place_of, refuse_while_averaged
 from neon.optimizers.by_hand import is_by_hand, layers_of
@@ -214,12 +214,12 @@ class LayerStepper:
             if len(used) != count + more:
                 names = [*program.states, *([f"and {more} beside them"] if more else [])]
                 raise ValueError(
-                    f"The list of states of {site.label} holds {len(used)} tensors; {program.name} keeps "
-                    f"{count + more} ({', '.join(names) or 'none'}). Give an empty list to start anew."
+                    f"The list of states of {shortened(site.label)} holds {len(used)} tensors; "
+                    f"{shortened(program.name)} keeps {count + more} ({listed(names)}). Give an empty list to start anew."
                 )
             if used and id(states) in owners:
                 raise ValueError(
-                    f"Two parameters, of {shown(owners[id(states)])} and of {shown(site.label)}, have one list of "
+                    f"Two parameters, of {quoted(owners[id(states)])} and of {quoted(site.label)}, have one list of "
                     "states. Give each a list of its own: self.states = [] in the layer's __init__."
                 )
             owners[id(states)] = site.label
