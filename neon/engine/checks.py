@@ -55,21 +55,22 @@ def check_states(item: Item) -> None:
             raise TypeError(f"A state of parameter {quoted(item.name)} must be a tensor. Received: {kind_of(state)}.")
         if state.shape != param.shape or state.device != param.device or state.dtype not in {*CODECS, *BLOCK_CODECS}:
             raise ValueError(
-                f"A state of parameter {quoted(item.name)} has shape {shown(tuple(state.shape))}, dtype {state.dtype}, device "
-                f"{state.device}; it needs the parameter's shape {shown(tuple(param.shape))} and device {param.device}, "
-                f"and one of the dtypes {_ALLOWED}."
+                f"A state of parameter {quoted(item.name)} has shape {shown(tuple(state.shape))}, dtype {state.dtype}, "
+                f"device {state.device}; it needs the parameter's shape {shown(tuple(param.shape))} and device "
+                f"{param.device}, and one of the dtypes {_ALLOWED}."
             )
         _check_memory(f"A state of parameter {quoted(item.name)}", state)
         if state.dtype in BLOCK_CODECS and param.dtype == torch.float64:
             raise ValueError(
-                f"A state of parameter {quoted(item.name)} has dtype {state.dtype}, the parameter is float64, and so are "
-                "its states. Take the state out of optimizer.state to start it anew."
+                f"A state of parameter {quoted(item.name)} has dtype {state.dtype}, the parameter is float64, and so "
+                "are its states. Take the state out of optimizer.state to start it anew."
             )
     _check_companions(item)
     tensors = [param, *item.states]
     if param.numel() and len({tensor.data_ptr() for tensor in tensors}) < len(tensors):
         raise ValueError(
-            f"A state of parameter {quoted(item.name)} shares memory with it or with another state; give each its own tensor."
+            f"A state of parameter {quoted(item.name)} shares memory with it or with another state; give each its own "
+            "tensor."
         )
 
 
@@ -101,8 +102,8 @@ def check_gradient(item: Item, grad: Tensor) -> None:
         )
     if grad.shape != item.param.shape or grad.device != item.param.device:
         raise ValueError(
-            f"The gradient of parameter {quoted(item.name)} has shape {shown(tuple(grad.shape))} on {grad.device}; the parameter "
-            f"has shape {shown(tuple(item.param.shape))} on {item.param.device}."
+            f"The gradient of parameter {quoted(item.name)} has shape {shown(tuple(grad.shape))} on {grad.device}; the "
+            f"parameter has shape {shown(tuple(item.param.shape))} on {item.param.device}."
         )
     if grad.dtype not in CODECS:
         raise TypeError(
@@ -125,6 +126,6 @@ def check_rounding(item: Item, width: int | None) -> None:
     """Refuse a rounding width for parameters that are wider than the arithmetic of words."""
     if width and item.param.dtype == torch.float64:
         raise ValueError(
-            f"stochastic_round={width} rounds parameters of at most 32 bits; parameter {quoted(item.name)} is float64. Use "
-            "stochastic_round=False, or float32 parameters."
+            f"stochastic_round={width} rounds parameters of at most 32 bits; parameter {quoted(item.name)} is float64. "
+            "Use stochastic_round=False, or float32 parameters."
         )

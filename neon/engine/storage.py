@@ -74,8 +74,8 @@ class Storage:
         """Refuse a weight whose other bits cannot be kept beside it, though that was asked for."""
         if self.split and param.dtype == torch.float16:
             raise TypeError(
-                f"Parameter {quoted(name)} is float16; master='split' keeps the other bits of bfloat16 weights alone. Keep "
-                "the model in bfloat16, or use stochastic_round=True."
+                f"Parameter {quoted(name)} is float16; master='split' keeps the other bits of bfloat16 weights alone. "
+                "Keep the model in bfloat16, or use stochastic_round=True."
             )
 
     def companions(self, states: Sequence[Tensor], param: Tensor) -> int:

@@ -169,8 +169,8 @@ class Optimizer(NervanaObject):
             by_hand = type(self).optimize is not Optimizer.optimize
             has = "an optimize() of its own and no rule" if by_hand else "neither a rule nor an optimize() of its own"
             raise TypeError(
-                f"{shortened(type(self).__name__)} has {has}. Give it a rule, which can be attached and compiled: a static method "
-                "rule(w, g, *states, *, lr)."
+                f"{shortened(type(self).__name__)} has {has}. Give it a rule, which can be attached and compiled: a "
+                "static method rule(w, g, *states, *, lr)."
             )
         return rule
 

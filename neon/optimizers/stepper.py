@@ -215,7 +215,8 @@ class LayerStepper:
                 names = [*program.states, *([f"and {more} beside them"] if more else [])]
                 raise ValueError(
                     f"The list of states of {shortened(site.label)} holds {len(used)} tensors; "
-                    f"{shortened(program.name)} keeps {count + more} ({listed(names)}). Give an empty list to start anew."
+                    f"{shortened(program.name)} keeps {count + more} ({listed(names)}). Give an empty list to start "
+                    "anew."
                 )
             if used and id(states) in owners:
                 raise ValueError(

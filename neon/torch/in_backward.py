@@ -204,8 +204,8 @@ class BackwardStepper(GroupStepper):
             self._made.clear()
         if wrong:
             warnings.warn(
-                f"The gradient of parameter {quoted(wrong[0].items[0].name)} is not finite, and neither is the norm of this "
-                "step, by which the next would have been clipped: it is clipped by the last norm that was finite.",
+                f"The gradient of parameter {quoted(wrong[0].items[0].name)} is not finite, and neither is the norm of "
+                "this step, by which the next would have been clipped: it is clipped by the last norm that was finite.",
                 RuntimeWarning,
                 stacklevel=2,
             )
