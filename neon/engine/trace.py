@@ -66,8 +66,8 @@ def _read_signature(rule: Rule) -> Signature:
     name = shortened(getattr(rule, "__name__", repr(rule)))
     if [p.name for p in positional[:2]] != ["w", "g"] or len(positional) + len(keywords) != len(parameters):
         raise TypeError(
-            f"The rule {name}{shortened(str(inspect.signature(rule)), 160)} must take the weight and the gradient first, "
-            f"then its states, then keyword-only hyper-parameters: def {name}(w, g, state, *, lr)."
+            f"The rule {name}{shortened(str(inspect.signature(rule)), 160)} must take the weight and the gradient "
+            f"first, then its states, then keyword-only hyper-parameters: def {name}(w, g, state, *, lr)."
         )
     reserved = RESERVED & {p.name for p in parameters[2:]} | {"step"} & {p.name for p in positional}
     if reserved:

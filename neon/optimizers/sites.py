@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -160,7 +160,9 @@ def _inside_container(container: Any, path: _Path) -> Iterator[Site]:
 
 
 def _not_a_layer(value: Any) -> str:
-    several = " Of several, give a list: list(layers)." if isinstance(value, Iterable) else ""
+    several = ""
+    if isinstance(value, Iterable) and not isinstance(value, (str, Tensor)):
+        several = f" Of several, give a list: list(layers{'.values()' * isinstance(value, Mapping)})."
     kind = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
     return f"A layer must have get_params() or be a torch.nn.Module. Received: {shortened(kind)}.{several}"
 

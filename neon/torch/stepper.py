@@ -253,8 +253,8 @@ def _check_once(members: list[tuple[int, str, Tensor]]) -> None:
     for _, name, param in members:
         if id(param) in names:
             raise ValueError(
-                f"{shortened(name)} is the same parameter as {shortened(names[id(param)])}. List each parameter once, in "
-                "one group."
+                f"{shortened(name)} is the same parameter as {shortened(names[id(param)])}. List each parameter once, "
+                "in one group."
             )
         names[id(param)] = name
 
