@@ -146,13 +146,14 @@ class Optimizer(NervanaObject):
             if default is not inspect.Parameter.empty:
                 check_argument(name, default)
         given = {name: plain(value) for name, value in given.items()}
-        check_values(given, custom=True)
         if self.wdecay and "weight_decay" in allowed:
             raise TypeError(f"The rule of {kind} has a weight_decay of its own: give that in place of wdecay.")
         missing = [k for k, v in allowed.items() if v is inspect.Parameter.empty and k not in given]
         if missing:
             raise TypeError(f"{kind} needs {listed(missing)}: {kind}({missing[0]}=...).")
-        return {name: given.get(name, plain(default)) for name, default in allowed.items()}
+        chosen = {name: given.get(name, plain(default)) for name, default in allowed.items()}
+        check_values(chosen, custom=True)
+        return chosen
 
     # -- what a subclass may override --------------------------------------------------------------
 
