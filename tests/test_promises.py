@@ -44,7 +44,7 @@ PROMISES: list[tuple[str, str]] = [
     ("the mapping's norm is over all that it holds", "test_multioptimizer.py::test_norms_by_hand"),
     (
         "it covers what is updated by hand, before either is",
-        "test_promises_layers.py::test_norms_over_both_are_those_of_before_either_was_updated",
+        "test_promises_by_hand.py::test_norms_over_both_are_those_of_before_either_was_updated",
     ),
     ("parameters are clipped after the update", "test_promises_rules.py::test_what_acts_when"),
     ("weight decay is added after clipping", "test_promises_rules.py::test_what_acts_when"),
@@ -127,7 +127,7 @@ PROMISES: list[tuple[str, str]] = [
     ("in a MultiOptimizer", "test_optimize.py::test_rules_in_a_multioptimizer_and_beside_options"),
     (
         "without the base class's constructor",
-        "test_promises_layers.py::test_a_constructor_need_not_call_that_of_optimizer",
+        "test_promises_by_hand.py::test_a_constructor_need_not_call_that_of_optimizer",
     ),
     # stochastic rounding
     (
@@ -149,7 +149,7 @@ PROMISES: list[tuple[str, str]] = [
     ("what is no layer", "test_promises_layers.py::test_what_is_no_layer_is_named_and_nothing_is_updated"),
     (
         "what is refused by hand leaves the rest",
-        "test_promises_layers.py::test_what_is_refused_by_hand_leaves_the_others_as_they_were",
+        "test_promises_by_hand.py::test_what_is_refused_by_hand_leaves_the_others_as_they_were",
     ),
     ("numpy's numbers become Python's", "test_numpy_numbers.py::test_in_constructors"),
     ("torch's defaults reach nothing", "test_torch_defaults.py::test_a_run_is_as_without"),
