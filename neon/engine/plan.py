@@ -24,13 +24,14 @@ from neon.engine.memory import Written
 from neon.engine.options import GUARD
 from neon.engine.settings import Item, Reach, Settings
 from neon.engine.watch import Likeness, Watch
+from neon.messages import quoted
 
 
 class NotFiniteError(ArithmeticError):
     """A gradient is not finite; `name` is that of its parameter, or None where another process holds it."""
 
     def __init__(self, name: str | None) -> None:
-        super().__init__(f"The gradient of parameter {name or 'in another process'!r} is not finite.")
+        super().__init__(f"The gradient of parameter {quoted(name or 'in another process')} is not finite.")
         self.name = name
 
 
@@ -125,6 +126,12 @@ class Plan:
         for item, grad in zip(self.items, grads, strict=True):
             if grad is not None:
                 check_gradient(item, grad)
+
+    def check(self, grads: Sequence[Tensor | None]) -> None:
+        """Refuse what a step with these gradients would refuse; the plan has to hold."""
+        self._check(grads)
+        given = self._given(grads)
+        self._check_apart(given, [*map(Tensor.data_ptr, given)])
 
     def _check_apart(self, given: Sequence[Tensor], addresses: Sequence[int]) -> None:
         self._written.check_gradients(self._given(self.items), given, addresses)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from neon.arguments import clip_bound, optional_name
-from neon.messages import kind_of, listed, shortened
+from neon.messages import kind_of, listed, shortened, shown
 from neon.optimizers.assignment import Match, assign, matching_keys
 from neon.optimizers.mapped_layers import MappedLayers
 from neon.optimizers.optimizer import Optimizer
@@ -140,11 +140,11 @@ def _checked(mapping: Any) -> dict[str, Optimizer | None]:
     if "default" not in mapping:
         raise ValueError(
             "optimizer_mapping needs the key 'default', for layers that no other key fits. "
-            f"Received the keys: {listed(map(repr, mapping))}."
+            f"Received the keys: {listed(map(shown, mapping))}."
         )
     for key, value in mapping.items():
         if not isinstance(key, str):
-            raise TypeError(f"optimizer_mapping's keys must be strings. Received the key {shortened(repr(key))}.")
+            raise TypeError(f"optimizer_mapping's keys must be strings. Received the key {shown(key, 60)}.")
         if "/" in key:
             raise ValueError(
                 f"optimizer_mapping's key {shortened(key)!r} holds a slash, which separates nested keys. Leave it out."

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from neon.engine.storage import Storage, complete
 from neon.engine.trace import Program, signature
+from neon.messages import listed, shortened
 from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.sites import Site
 from neon.optimizers.update_counts import is_counted
@@ -38,14 +39,14 @@ def split_states(
     if len(states) != len(program.states) + more:
         names = [*program.states, *([f"and {more} beside them"] if more else [])]
         raise ValueError(
-            f"The list of states of {site.label} holds {len(states)} tensors; {program.name} keeps "
-            f"{len(program.states) + more} ({', '.join(names) or 'none'}). Give an empty list to start anew."
+            f"The list of states of {shortened(site.label)} holds {len(states)} tensors; {shortened(program.name)} "
+            f"keeps {len(program.states) + more} ({listed(names)}). Give an empty list to start anew."
         )
     if scratch and (not is_counted(own[0]) or any(hasattr(tensor, _MARK) for tensor in scratch)):
         raise ValueError(
-            f"The list of states of {site.label} holds {len(states)} tensors, of which the last may be scratch; with "
-            f"weight_average or master {program.name} would take it for more. Give an empty list to start anew, or "
-            "leave these options out."
+            f"The list of states of {shortened(site.label)} holds {len(states)} tensors, of which the last may be "
+            f"scratch; with weight_average or master {shortened(program.name)} would take it for more. Give an empty "
+            "list to start anew, or leave these options out."
         )
     return own, states[len(own) :]
 

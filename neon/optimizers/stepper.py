@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from neon.arguments import epoch_number
+from neon.arguments import epoch_number, positive_integer
 from neon.engine.checks import check_parameter
 from neon.engine.interrupts import Uninterrupted
 from neon.engine.options import AVERAGE
 from neon.engine.plan import Plan
 from neon.engine.settings import Item, Settings
 from neon.engine.watch import same_objects
+from neon.messages import quoted
 from neon.optimizers.assignment import Match, assign
 from neon.optimizers.averages import in_place_of, refuse_while_averaged
 from neon.optimizers.by_hand import is_by_hand, layers_of
@@ -41,7 +42,7 @@ class _Kept(NamedTuple):
     """A plan, and what the lists of states held that it was made for, in order: all of it, states or not."""
 
     plan: Plan
-    listed: list[Any]
+    held: list[Any]
 
 
 class LayerStepper:
@@ -56,6 +57,7 @@ class LayerStepper:
         self._moves = 0  # of counts, when those of the plan were looked at last
         self._warned: Any = None  # the mapping whose keys that fit nothing have been told
         self._averaged = False
+        self._created: list[tuple[list[Tensor], list[Tensor]]] = []  # lists of layers, and what goes into them
         self._lock = threading.Lock()
         self._uninterrupted = Uninterrupted()
 
@@ -72,8 +74,7 @@ class LayerStepper:
                 for index, (site, match) in enumerate(assigned)
                 if match.optimizer and _gradient(site) is not None and not is_by_hand(match)
             ]
-            totals = self._step(ours, self._squares(by_hand), epoch)
-            self._step_by_hand(by_hand, totals, epoch)
+            self._step(ours, by_hand, epoch)
             self._tell_mappings(assigned)
 
     @property
@@ -111,31 +112,42 @@ class LayerStepper:
             for mapping in {self._optimizer, *(mapping for _, match in assigned for mapping in match.mappings)}:
                 mapping._mapped = layers
 
-    def _step(
-        self, ours: Sequence[tuple[int, Site, Match]], elsewhere: dict[int, float], epoch: int
-    ) -> Mapping[Any, float]:
-        """Update what has a rule; the sums of squares of gradients, by the owner of each norm."""
+    def _step(self, ours: Sequence[tuple[int, Site, Match]], by_hand: Sequence[tuple[Site, Match]], epoch: int) -> None:
+        """Update everything, once nothing is left to refuse: first by hand, where others' code may refuse still."""
         settings = self._settings(ours, epoch)
+        grads = [grad for _, site, _ in ours if (grad := _gradient(site)) is not None]
+        elsewhere = self._squares(by_hand)
+        plan = self._plan(ours, settings, grads)
+        if by_hand:
+            plan.check(grads)
+            everything = self._squares([*by_hand, *((site, match) for _, site, match in ours)]) if elsewhere else {}
+            self._step_by_hand(by_hand, everything, epoch)
+            if not plan.holds(grads):
+                plan = self._make_plan(ours, settings, grads)
+        with self._uninterrupted:
+            self._keep_states()
+            plan.step(grads, elsewhere)
+        self._kept.append(_Kept(plan, _held(ours)))
+
+    def _plan(
+        self, ours: Sequence[tuple[int, Site, Match]], settings: dict[str, Settings], grads: Sequence[Tensor]
+    ) -> Plan:
+        """The plan of the last step, where it still holds, or a new one; neither has changed a parameter or state."""
         entries = [site.entry for _, site, _ in ours if site.entry is not None]
         params = [param for (param, _), _ in entries]
-        grads = [grad for (_, grad), _ in entries if grad is not None]
         keys = [match.key for _, _, match in ours]
-        listed = [state for _, states in entries for state in states]
         plan, before = self._kept.pop() if self._kept else (None, [])
         if plan is not None and self._moves != Moves.made:
             self._take_counts(plan)
         alike = plan is not None and self._keys == keys and all(map(Settings.alike, plan.settings, settings.values()))
-        same = plan is not None and same_objects(params, plan.params) and same_objects(listed, before)
+        same = plan is not None and same_objects(params, plan.params) and same_objects(_held(ours), before)
         if plan is None or not alike or not same or not plan.holds(grads):
             plan = self._make_plan(ours, settings, grads)
-            listed = [state for _, states in entries for state in states]
             self._keys = keys
             self._let_go_with([site.layer for _, site, _ in ours])
-        with self._uninterrupted:
-            plan.step(grads, elsewhere)
-        self._kept.append(_Kept(plan, listed))
-        # Only what is updated by hand asks for the sums, which a device would have to be waited for.
-        return {**elsewhere, **plan.totals} if elsewhere else {}
+        else:
+            self._created = []
+        return plan
 
     def _let_go_with(self, layers: Sequence[Any]) -> None:
         """Let go of the plan, which holds parameters, once one of its layers is gone."""
@@ -157,7 +169,7 @@ class LayerStepper:
             values.update(leaf.group())
             values["lr"] = rate(leaf.schedule, values.get("lr", 0.0), epoch, updates)
             values["epoch"] = epoch
-            values["batch_size"] = self._optimizer.be.bsz
+            values["batch_size"] = positive_integer("be.bsz", self._optimizer.be.bsz)
             values["outer_clip_norms"] = tuple(norm.gradient_clip_norm for norm in match.norms)
             settings[match.key] = leaf.settings(values, match.norms, batch_mean=True)
         return settings
@@ -166,7 +178,7 @@ class LayerStepper:
         self, ours: Sequence[tuple[int, Site, Match]], settings: dict[str, Settings], grads: Sequence[Tensor]
     ) -> Plan:
         places = {key: place for place, key in enumerate(settings)}
-        items, created = [], []
+        items, self._created, owners = [], [], dict[int, str]()  # of each list of states, the layer
         for index, site, match in ours:
             assert site.entry is not None
             assert match.optimizer is not None
@@ -176,24 +188,35 @@ class LayerStepper:
             storage = settings[match.key].storage
             storage.check_weight(site.label, param)
             own, companions = split_states(states, site, match.optimizer, program, storage)
-            created.append((states, [*own, *companions]))
+            used = [*own, *companions]
+            if used and id(states) in owners:
+                raise ValueError(
+                    f"Two parameters, of {quoted(owners[id(states)])} and of {quoted(site.label)}, have one list of "
+                    "states. Give each a list of its own: self.states = [] in the layer's __init__."
+                )
+            owners[id(states)] = site.label
+            self._created.append((states, used))
             items.append(
                 Item(
                     site.label,
                     param,
                     own,
-                    update_count(next(iter((*own, *companions)), param)),
+                    update_count(used[0] if used else param),
                     places[match.key],
                     index,
                     companions=companions,
                 )
             )
         plan = Plan(items, grads, list(settings.values()))
-        for states, used in created:
-            if not states:
-                states.extend(used)
         self._take_counts(plan)
         return plan
+
+    def _keep_states(self) -> None:
+        """Give the layers the states that were made for them, once the step is sure to be made."""
+        for states, used in self._created:
+            if not states:
+                states.extend(used)
+        self._created = []
 
     def _take_counts(self, plan: Plan) -> None:
         """Have the plan count its tensors, from where others have counted them to: another optimizer, a file."""
@@ -204,13 +227,14 @@ class LayerStepper:
                 keep_update_count(_holder(item), own)
         self._moves = Moves.made
 
-    def _squares(self, by_hand: Sequence[tuple[Site, Match]]) -> dict[int, float]:
-        """What gradients of hand-written optimizers add to the norms over everything."""
+    def _squares(self, matched: Sequence[tuple[Site, Match]]) -> dict[int, float]:
+        """What these gradients add to the norms over everything, by the norm's owner."""
         squares: dict[int, float] = defaultdict(float)
-        for site, match in by_hand:
+        for site, match in matched:
             grad = _gradient(site)
             for norm in match.norms if grad is not None else ():
-                mean = torch.linalg.vector_norm(grad, dtype=torch.float64).item() / self._optimizer.be.bsz
+                mean = torch.linalg.vector_norm(grad, dtype=torch.float64).item()
+                mean /= positive_integer("be.bsz", self._optimizer.be.bsz)
                 squares[id(norm)] += mean * mean
         return dict(squares)
 
@@ -235,6 +259,11 @@ class LayerStepper:
 def _holder(item: Item) -> Tensor:
     """The tensor that keeps the count of an item's updates: that of its states that comes first, if it has any."""
     return next(iter((*item.states, *item.companions)), item.param)
+
+
+def _held(ours: Sequence[tuple[int, Site, Match]]) -> list[Any]:
+    """What all lists of states hold, in order."""
+    return [state for _, site, _ in ours if site.entry is not None for state in site.entry[1]]
 
 
 def _updates(ours: Sequence[tuple[int, Site, Match]]) -> int:
