@@ -13,6 +13,8 @@ from neon.messages import received
 # The format of states that takes the size of the parameter.
 PARAMETER = "parameter"
 _PLAIN = (float, int, bool, str, type(None))
+# Whole numbers are below this: as large as a seed may be, and any of them is a float too.
+_MOST = 2**64
 
 
 def plain(value: Any) -> Any:
@@ -29,11 +31,21 @@ def plain(value: Any) -> Any:
         return plain(value[()] if value.ndim == 0 else [*value]) if value.ndim < 2 else value
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
+    if isinstance(value, np.timedelta64):  # a whole number to `numbers`, but one with a unit
+        return value
     if isinstance(value, numbers.Integral):
         return int(value)
     if isinstance(value, numbers.Real):
-        return float(value)
+        return _float(value)
     return str.__str__(value) if isinstance(value, str) else value  # an Enum's own str() has its name
+
+
+def _float(value: Any) -> float:
+    """The nearest float; an infinity where the number is too large for one."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -47,7 +59,7 @@ def number(name: str, value: Any) -> float:
     found = plain(value)
     if isinstance(found, bool) or not isinstance(found, (int, float)):
         raise TypeError(f"{name} must be a number. {received(name, value)}")
-    return float(found)
+    return _float(found)
 
 
 def within(name: str, value: Any, low: float, high: float, allowed: str) -> float:
@@ -109,6 +121,8 @@ def whole_number(name: str, value: Any, least: int = 0) -> int:
         raise TypeError(f"{name} must be a whole number. {received(name, value)}")
     if found < least:
         raise ValueError(f"{name} must be at least {least}. {received(name, value)}")
+    if found >= _MOST:
+        raise ValueError(f"{name} must be less than 2**64. {received(name, value)}")
     return found
 
 

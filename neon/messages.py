@@ -61,6 +61,15 @@ def shown(value: Any, most: int = _LONGEST_VALUE) -> str:
     return shortened(_short.repr(value), most)
 
 
+def quoted(name: str) -> str:
+    """A name in quotes, its middle left out where it is long.
+
+    >>> quoted("blocks.0.attention.weight")
+    "'blocks.0.attention.weight'"
+    """
+    return shown(name, _LONGEST_NAME)
+
+
 def received(name: str, value: Any) -> str:
     """What errors say of a value that was given."""
     return f"Received: {name}={shown(value)}."

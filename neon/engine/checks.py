@@ -12,7 +12,7 @@ from neon.engine.blocks import BLOCK_CODECS
 from neon.engine.codecs import CODECS
 from neon.engine.memory import address, overlaps_itself
 from neon.engine.storage import scale_shape
-from neon.messages import kind_of
+from neon.messages import kind_of, quoted, shown
 
 if TYPE_CHECKING:
     from neon.engine.settings import Item
@@ -34,15 +34,17 @@ def _check_memory(what: str, tensor: Tensor) -> None:
 def check_parameter(name: str, param: Tensor) -> None:
     """Refuse parameters that no kernel can update."""
     if param.layout is not torch.strided:
-        raise ValueError(f"Parameter {name!r} has layout {param.layout}; only dense tensors are updated.")
+        raise ValueError(f"Parameter {quoted(name)} has layout {param.layout}; only dense tensors are updated.")
     if param.dtype not in CODECS:
         raise TypeError(
-            f"Parameter {name!r} has dtype {param.dtype}; the dtypes served are {_ALLOWED}. "
+            f"Parameter {quoted(name)} has dtype {param.dtype}; the dtypes served are {_ALLOWED}. "
             "Of a complex parameter, keep torch.view_as_real(parameter) as the parameter."
         )
-    _check_memory(f"Parameter {name!r}", param)
+    _check_memory(f"Parameter {quoted(name)}", param)
     if param.numel() and overlaps_itself(param):
-        raise ValueError(f"Parameter {name!r} is an expanded tensor, whose elements share memory. Clone it first.")
+        raise ValueError(
+            f"Parameter {quoted(name)} is an expanded tensor, whose elements share memory. Clone it first."
+        )
 
 
 def check_states(item: Item) -> None:
@@ -50,24 +52,25 @@ def check_states(item: Item) -> None:
     param = item.param
     for state in item.states:
         if not isinstance(state, Tensor):
-            raise TypeError(f"A state of parameter {item.name!r} must be a tensor. Received: {kind_of(state)}.")
+            raise TypeError(f"A state of parameter {quoted(item.name)} must be a tensor. Received: {kind_of(state)}.")
         if state.shape != param.shape or state.device != param.device or state.dtype not in {*CODECS, *BLOCK_CODECS}:
             raise ValueError(
-                f"A state of parameter {item.name!r} has shape {tuple(state.shape)}, dtype {state.dtype}, device "
-                f"{state.device}; it needs the parameter's shape {tuple(param.shape)} and device {param.device}, "
-                f"and one of the dtypes {_ALLOWED}."
+                f"A state of parameter {quoted(item.name)} has shape {shown(tuple(state.shape))}, dtype {state.dtype}, "
+                f"device {state.device}; it needs the parameter's shape {shown(tuple(param.shape))} and device "
+                f"{param.device}, and one of the dtypes {_ALLOWED}."
             )
-        _check_memory(f"A state of parameter {item.name!r}", state)
+        _check_memory(f"A state of parameter {quoted(item.name)}", state)
         if state.dtype in BLOCK_CODECS and param.dtype == torch.float64:
             raise ValueError(
-                f"A state of parameter {item.name!r} has dtype {state.dtype}, the parameter is float64, and so are "
-                "its states. Take the state out of optimizer.state to start it anew."
+                f"A state of parameter {quoted(item.name)} has dtype {state.dtype}, the parameter is float64, and so "
+                "are its states. Take the state out of optimizer.state to start it anew."
             )
     _check_companions(item)
     tensors = [param, *item.states]
     if param.numel() and len({tensor.data_ptr() for tensor in tensors}) < len(tensors):
         raise ValueError(
-            f"A state of parameter {item.name!r} shares memory with it or with another state; give each its own tensor."
+            f"A state of parameter {quoted(item.name)} shares memory with it or with another state; give each its own "
+            "tensor."
         )
 
 
@@ -84,30 +87,30 @@ def _check_companions(item: Item) -> None:
         kept = (tuple(tensor.shape), tensor.dtype, tensor.device) if isinstance(tensor, Tensor) else tensor
         if kept != (shape, dtype, param.device):
             raise ValueError(
-                f"{what} of parameter {item.name!r}: shape, dtype and device must be "
-                f"{(shape, dtype, param.device)}. Received: {kept}."
+                f"{what} of parameter {quoted(item.name)}: shape, dtype and device must be "
+                f"{shown((shape, dtype, param.device))}. Received: {shown(kept)}."
             )
-        _check_memory(f"{what} of parameter {item.name!r}", tensor)
+        _check_memory(f"{what} of parameter {quoted(item.name)}", tensor)
 
 
 def check_gradient(item: Item, grad: Tensor) -> None:
     """Refuse gradients that do not fit their parameter."""
     if grad.layout is not torch.strided:
         raise ValueError(
-            f"The gradient of parameter {item.name!r} is sparse ({grad.layout}); only dense gradients are taken. "
+            f"The gradient of parameter {quoted(item.name)} is sparse ({grad.layout}); only dense gradients are taken. "
             "Build its layer with sparse=False, or call .to_dense() on the gradient."
         )
     if grad.shape != item.param.shape or grad.device != item.param.device:
         raise ValueError(
-            f"The gradient of parameter {item.name!r} has shape {tuple(grad.shape)} on {grad.device}; the parameter "
-            f"has shape {tuple(item.param.shape)} on {item.param.device}."
+            f"The gradient of parameter {quoted(item.name)} has shape {shown(tuple(grad.shape))} on {grad.device}; the "
+            f"parameter has shape {shown(tuple(item.param.shape))} on {item.param.device}."
         )
     if grad.dtype not in CODECS:
         raise TypeError(
-            f"The gradient of parameter {item.name!r} has dtype {grad.dtype}; the dtypes served are {_ALLOWED}."
+            f"The gradient of parameter {quoted(item.name)} has dtype {grad.dtype}; the dtypes served are {_ALLOWED}."
         )
     if grad.numel() and address(grad) == 0:
-        _check_memory(f"The gradient of parameter {item.name!r}", grad)
+        _check_memory(f"The gradient of parameter {quoted(item.name)}", grad)
 
 
 def check_capturable(device: torch.device) -> None:
@@ -123,6 +126,6 @@ def check_rounding(item: Item, width: int | None) -> None:
     """Refuse a rounding width for parameters that are wider than the arithmetic of words."""
     if width and item.param.dtype == torch.float64:
         raise ValueError(
-            f"stochastic_round={width} rounds parameters of at most 32 bits; parameter {item.name!r} is float64. Use "
-            "stochastic_round=False, or float32 parameters."
+            f"stochastic_round={width} rounds parameters of at most 32 bits; parameter {quoted(item.name)} is float64. "
+            "Use stochastic_round=False, or float32 parameters."
         )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from neon.engine.layout import is_dense, same_layout
 from neon.engine.settings import Item
+from neon.messages import quoted
 
 # So many sets of addresses, of the steps before, are known to share nothing.
 _REMEMBERED = 8
@@ -67,8 +68,8 @@ class Written:
         if shared := _sharing(spans):
             later, earlier = (owned[place][0].name for place in shared)
             raise ValueError(
-                f"Parameter {later!r} or a state of it shares memory with parameter {earlier!r} or a state of that; "
-                "give each its own tensor."
+                f"Parameter {quoted(later)} or a state of it shares memory with parameter {quoted(earlier)} or a state "
+                "of that; give each its own tensor."
             )
         self._apart: set[tuple[int, ...]] = set()
         # What is not dense is written last of all, from a copy: a gradient may lie between its elements.
@@ -90,8 +91,8 @@ class Written:
             itself = grad.data_ptr() == item.param.data_ptr() and grad.dtype == item.param.dtype
             if grad.numel() and not itself and same_layout(grad, item.param):
                 raise ValueError(
-                    f"The gradient of parameter {item.name!r} shares memory with a parameter or a state; give it a "
-                    "tensor of its own."
+                    f"The gradient of parameter {quoted(item.name)} shares memory with a parameter or a state; give it "
+                    "a tensor of its own."
                 )
         if len(self._apart) == _REMEMBERED:
             self._apart.clear()

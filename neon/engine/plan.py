@@ -23,14 +23,15 @@ from neon.engine.kernel import Formats, lower
 from neon.engine.memory import Written
 from neon.engine.options import GUARD
 from neon.engine.settings import Item, Reach, Settings
-from neon.engine.watch import Likeness, Watch, same_objects
+from neon.engine.watch import Likeness, Watch
+from neon.messages import quoted
 
 
 class NotFiniteError(ArithmeticError):
     """A gradient is not finite; `name` is that of its parameter, or None where another process holds it."""
 
     def __init__(self, name: str | None) -> None:
-        super().__init__(f"The gradient of parameter {name or 'in another process'!r} is not finite.")
+        super().__init__(f"The gradient of parameter {quoted(name or 'in another process')} is not finite.")
         self.name = name
 
 
@@ -62,12 +63,11 @@ class Plan:
         self._written = Written(self.items)
         self._backend = forced()
         self.params = [item.param for item in items]
-        self._states = [state for item in items for state in item.states]
         self.counts = counts = Counts(items, capturable)
         self.steps = counts.each
         self._totals: dict[Hashable, float] = {}
-        companions = [companion for item in items for companion in item.companions]
-        self._watch = Watch([*self.params, *self._states, *companions, *self.steps])
+        states = [state for item in items for state in (*item.states, *item.companions)]
+        self._watch = Watch([*self.params, *states, *self.steps])
         # Of a gradient that is not there yet, the most likely type.
         self._grad_dtypes = [p.dtype if g is None else g.dtype for p, g in zip(self.params, grads, strict=True)]
         self._launches = self._make_batches()
@@ -95,10 +95,6 @@ class Plan:
         if self.counts.on_device:
             check_capturable(device)
         return Batch
-
-    def describes(self, params: Sequence[Tensor], states: Sequence[Tensor]) -> bool:
-        """Whether it is these tensors that the plan was made for."""
-        return same_objects(params, self.params) and same_objects(states, self._states)
 
     def holds(self, grads: Sequence[Tensor | None]) -> bool:
         """Whether its tensors are still what and where they were, and it can take these gradients for them."""
@@ -130,6 +126,12 @@ class Plan:
         for item, grad in zip(self.items, grads, strict=True):
             if grad is not None:
                 check_gradient(item, grad)
+
+    def check(self, grads: Sequence[Tensor | None]) -> None:
+        """Refuse what a step with these gradients would refuse; the plan has to hold."""
+        self._check(grads)
+        given = self._given(grads)
+        self._check_apart(given, [*map(Tensor.data_ptr, given)])
 
     def _check_apart(self, given: Sequence[Tensor], addresses: Sequence[int]) -> None:
         self._written.check_gradients(self._given(self.items), given, addresses)

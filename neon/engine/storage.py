@@ -14,6 +14,7 @@ from neon.engine.blocks import BLOCK, BLOCK_CODECS, scale_name
 from neon.engine.options import AVERAGE
 from neon.engine.signs import never_negative
 from neon.engine.trace import Program
+from neon.messages import listed, quoted, shortened
 
 # Below so many elements a state is float32 whatever was asked for: there is nothing to save.
 SMALL = 4096
@@ -43,8 +44,8 @@ class Storage:
         for name, form in () if isinstance(self.states, str) else dict(self.states or ()).items():
             if name not in program.states and name not in known:
                 raise ValueError(
-                    f"state_dtype names a state {name!r}; {program.name} keeps {', '.join(program.states) or 'none'}. "
-                    "Fix the spelling or remove the key."
+                    f"state_dtype names a state {quoted(name)}; {shortened(program.name)} keeps "
+                    f"{listed(program.states)}. Fix the spelling or remove the key."
                 )
             if form == "int8" and name == AVERAGE:
                 raise ValueError(
@@ -73,8 +74,8 @@ class Storage:
         """Refuse a weight whose other bits cannot be kept beside it, though that was asked for."""
         if self.split and param.dtype == torch.float16:
             raise TypeError(
-                f"Parameter {name!r} is float16; master='split' keeps the other bits of bfloat16 weights alone. Keep "
-                "the model in bfloat16, or use stochastic_round=True."
+                f"Parameter {quoted(name)} is float16; master='split' keeps the other bits of bfloat16 weights alone. "
+                "Keep the model in bfloat16, or use stochastic_round=True."
             )
 
     def companions(self, states: Sequence[Tensor], param: Tensor) -> int:

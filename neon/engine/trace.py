@@ -17,7 +17,7 @@ from neon.arguments import plain
 from neon.engine import options
 from neon.engine.graph import Node, load, scalar, walk
 from neon.engine.symbols import Symbol, node_of
-from neon.messages import received, shown
+from neon.messages import listed, received, shortened, shown
 
 Rule = Callable[..., Any]
 
@@ -63,16 +63,16 @@ def _read_signature(rule: Rule) -> Signature:
     parameters = list(inspect.signature(rule).parameters.values())
     positional = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     keywords = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-    name = getattr(rule, "__name__", repr(rule))
+    name = shortened(getattr(rule, "__name__", repr(rule)))
     if [p.name for p in positional[:2]] != ["w", "g"] or len(positional) + len(keywords) != len(parameters):
         raise TypeError(
-            f"The rule {name}{inspect.signature(rule)} must take the weight and the gradient first, then its "
-            f"states, then keyword-only hyper-parameters: def {name}(w, g, state, *, lr)."
+            f"The rule {name}{shortened(str(inspect.signature(rule)), 160)} must take the weight and the gradient "
+            f"first, then its states, then keyword-only hyper-parameters: def {name}(w, g, state, *, lr)."
         )
     reserved = RESERVED & {p.name for p in parameters[2:]} | {"step"} & {p.name for p in positional}
     if reserved:
         raise TypeError(
-            f"The rule {name} uses {', '.join(sorted(reserved))}, which neon keeps for itself; choose another name."
+            f"The rule {name} uses {listed(sorted(reserved))}, which neon keeps for itself; choose another name."
         )
     return Signature({p.name: _initial(name, p) for p in positional[2:]}, keywords)
 
@@ -169,16 +169,16 @@ def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) ->
     if len(results) != 1 + len(form.states):
         what = f"{len(results)} values" if isinstance(result, (tuple, list)) else f"one {type(result).__name__}"
         raise TypeError(
-            f"The rule {name} must return the new weight and its {len(form.states)} states "
-            f"({', '.join(('w', *form.states))}); it returned {what}. Hyper-parameters stand after a *."
+            f"The rule {shortened(name)} must return the new weight and its {len(form.states)} states "
+            f"({listed(('w', *form.states))}); it returned {what}. Hyper-parameters stand after a *."
         )
     outputs = {}
     for tensor, value in zip(("w", *form.states), results, strict=True):
         node = node_of(value)
         if node is None:
             raise TypeError(
-                f"The rule {name} must return an expression for {tensor!r}; it returned {shown(value)}, a "
-                f"{type(value).__name__}. Of a condition write where(condition, 1.0, 0.0)."
+                f"The rule {shortened(name)} must return an expression for {tensor!r}; it returned {shown(value)}, a "
+                f"{shortened(type(value).__name__)}. Of a condition write where(condition, 1.0, 0.0)."
             )
         outputs[tensor] = node
     outputs["w"] = options.after(outputs["w"], chosen)

@@ -16,7 +16,7 @@ from neon.layers.layer import InferringLayer, Shape
 from neon.messages import listed, shortened
 from neon.optimizers.averages import refuse_while_averaged, stand_in_place
 from neon.optimizers.param_list import param_entry
-from neon.optimizers.stepper import set_updates, updates_of
+from neon.optimizers.update_counts import set_updates, updates_of
 from neon.whole_files import write_atomically
 
 __all__ = ["load", "save"]

@@ -37,10 +37,12 @@ class Adadelta(Optimizer):
         μ_J' = λμ_J + (1−λ)g²;  Δ = √((μ_θ+ε)/(μ_J'+ε)) g;  μ_θ' = λμ_θ + (1−λ)Δ²;  θ' = θ − αΔ
 
     `decay` λ in [0, 1], `epsilon` > 0; `learning_rate` α ≥ 0 scales the step, for schedules. The other
-    options are `Optimizer`'s. Raises `ValueError` or `TypeError` for others.
+    options are `Optimizer`'s. Raises `ValueError` or `TypeError` for others. A list of states that a layer
+    gives may hold a third tensor, which is left as it is.
     """
 
     rule = staticmethod(adadelta)
+    scratch = 1  # programs of the documented framework give three tensors, of which the third is none of the states
 
     def __init__(
         self,

@@ -22,13 +22,14 @@ DEFAULT, CLASS, PATTERN, NAME = range(4)
 class Match:
     """The optimizer of a site (None: it stays as it is), and the keys that chose it.
 
-    `path` has a (level, length, key) for each mapping from the outermost in; `norms` are the
-    MultiOptimizers that clip by a norm over all they hold, in the same order.
+    `path` has a (level, length, key) for each of the `mappings` that led to it, from the outermost in; `norms`
+    are those that clip by a norm over all they hold, in the same order.
     """
 
     path: tuple[tuple[int, int, str], ...]
     optimizer: Optimizer | None
     norms: tuple[MultiOptimizer, ...] = ()
+    mappings: tuple[MultiOptimizer, ...] = ()
 
     @property
     def key(self) -> str:

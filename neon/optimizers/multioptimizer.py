@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from neon.arguments import clip_bound, optional_name
-from neon.messages import kind_of, listed, shortened
+from neon.messages import kind_of, listed, shortened, shown
 from neon.optimizers.assignment import Match, assign, matching_keys
+from neon.optimizers.mapped_layers import MappedLayers
 from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.sites import Site, layer_sites
 from neon.optimizers.table import NOTHING, Given, frozen, given, table
@@ -32,6 +33,8 @@ class MultiOptimizer(Optimizer):
     Raises `ValueError` for a mapping without `"default"`, `TypeError` for keys or values of other types.
     """
 
+    _mapped: MappedLayers | None = None  # of the last step
+
     def __init__(
         self,
         optimizer_mapping: Mapping[str, Optimizer | None],
@@ -41,7 +44,30 @@ class MultiOptimizer(Optimizer):
     ) -> None:
         self.name = optional_name("name", name)
         self.gradient_clip_norm = clip_bound("gradient_clip_norm", gradient_clip_norm, norm=True)
-        self.optimizer_mapping = _checked(optimizer_mapping)
+        self.optimizer_mapping = optimizer_mapping
+
+    @property
+    def optimizer_mapping(self) -> dict[str, Optimizer | None]:
+        """The mapping; another one can be set, and holds from the next step on."""
+        return vars(self)["optimizer_mapping"]
+
+    @optimizer_mapping.setter
+    def optimizer_mapping(self, mapping: Mapping[str, Optimizer | None]) -> None:
+        vars(self)["optimizer_mapping"] = _checked(mapping)
+
+    @property
+    def map_list(self) -> dict[Optimizer, list[Any]] | None:
+        """After `optimize`: for each optimizer in the mapping the list of the layers that it was given last.
+
+        These are the layers with parameters, taken out of lists and containers, each once, in the order in which
+        they came; those that have no gradient at present are among them, and layers that share a parameter. Not in
+        it are layers without parameters, which have no optimizer, layers left as they are by None, and optimizers
+        without a layer. Of a MultiOptimizer among the values it lists all layers, and that one's own `map_list`
+        those of each optimizer below. Layers that are gone have left the lists, which keep none alive.
+
+        None before the first step; `attach` does not set it.
+        """
+        return None if self._mapped is None else self._mapped.by_optimizer(self)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -57,7 +83,7 @@ class MultiOptimizer(Optimizer):
         chosen = self.optimizer_mapping[step[2]]
         inner = Match((), None) if chosen is None else chosen.match(site)
         norms = () if self.gradient_clip_norm is None else (self,)
-        return Match((step, *inner.path), inner.optimizer, norms + inner.norms)
+        return Match((step, *inner.path), inner.optimizer, norms + inner.norms, (self, *inner.mappings))
 
     def leaves(self) -> dict[str, tuple[Optimizer, tuple[MultiOptimizer, ...]]]:
         norms = () if self.gradient_clip_norm is None else (self,)
@@ -114,11 +140,11 @@ def _checked(mapping: Any) -> dict[str, Optimizer | None]:
     if "default" not in mapping:
         raise ValueError(
             "optimizer_mapping needs the key 'default', for layers that no other key fits. "
-            f"Received the keys: {listed(map(repr, mapping))}."
+            f"Received the keys: {listed(map(shown, mapping))}."
         )
     for key, value in mapping.items():
         if not isinstance(key, str):
-            raise TypeError(f"optimizer_mapping's keys must be strings. Received the key {shortened(repr(key))}.")
+            raise TypeError(f"optimizer_mapping's keys must be strings. Received the key {shown(key, 60)}.")
         if "/" in key:
             raise ValueError(
                 f"optimizer_mapping's key {shortened(key)!r} holds a slash, which separates nested keys. Leave it out."

@@ -18,6 +18,7 @@ from neon.arguments import (
     non_negative,
     optional_name,
     plain,
+    positive_integer,
     rounding,
     state_format,
     whole_number,
@@ -28,10 +29,10 @@ from neon.engine.settings import Settings
 from neon.engine.storage import Storage
 from neon.engine.trace import Rule, check_argument, signature, trace
 from neon.engine.uncompiled import uncompiled
-from neon.messages import listed, received, shown
+from neon.messages import listed, received, shortened, shown
 from neon.old_paths import names_of
 from neon.optimizers.options import SUPPLIED, NamedOptions
-from neon.optimizers.schedules import Schedule, is_constant
+from neon.optimizers.schedules import Schedule, check_schedule, is_constant
 from neon.optimizers.values import check_values, other_word
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ class Optimizer(NervanaObject):
     weight_average: float | None = None
     lr_scale: float = 1.0
     seed: int = 0
+    # How many tensors, behind the states of the rule, a caller's list of states may hold that no rule reads or writes.
+    scratch: int = 0
     __signature__ = NamedOptions()
 
     def __init__(
@@ -123,14 +126,14 @@ class Optimizer(NervanaObject):
         rule, scale = type(self).rule, non_negative("lr_scale", lr_scale)
         if scale != 1 and (rule is None or "lr" not in signature(rule).keywords):
             raise ValueError(
-                f"{type(self).__name__} has no rule with an lr for lr_scale to multiply. "
+                f"{shortened(type(self).__name__)} has no rule with an lr for lr_scale to multiply. "
                 f"{received('lr_scale', lr_scale)} Leave it out."
             )
         return scale
 
     def _checked(self, given: dict[str, Any]) -> dict[str, Any]:
         """The rule's hyper-parameters: given, or its own defaults; unknown and missing ones are errors."""
-        kind, rule = type(self).__name__, type(self).rule
+        kind, rule = shortened(type(self).__name__), type(self).rule
         keywords = {k: v for k, v in signature(rule).keywords.items() if k not in SUPPLIED} if rule else {}
         # A class that states its hyper-parameters itself takes them as arguments of its own constructor.
         allowed = keywords if type(self).hyperparameters is Optimizer.hyperparameters else {}
@@ -145,18 +148,21 @@ class Optimizer(NervanaObject):
             if default is not inspect.Parameter.empty:
                 check_argument(name, default)
         given = {name: plain(value) for name, value in given.items()}
-        check_values(given, custom=True)
         if self.wdecay and "weight_decay" in allowed:
             raise TypeError(f"The rule of {kind} has a weight_decay of its own: give that in place of wdecay.")
         missing = [k for k, v in allowed.items() if v is inspect.Parameter.empty and k not in given]
         if missing:
-            raise TypeError(f"{kind} needs {', '.join(missing)}: {kind}({missing[0]}=...).")
-        return {name: given.get(name, plain(default)) for name, default in allowed.items()}
+            raise TypeError(f"{kind} needs {listed(missing)}: {kind}({missing[0]}=...).")
+        chosen = {name: given.get(name, plain(default)) for name, default in allowed.items()}
+        check_values(chosen, custom=True)
+        return chosen
 
     # -- what a subclass may override --------------------------------------------------------------
 
     def hyperparameters(self) -> dict[str, Any]:
         """The rule's keyword arguments by torch's names: lr, momentum, betas, eps, ..."""
+        if "_hyperparameters" not in vars(self):  # a constructor that does not call this class's
+            self._hyperparameters = self._checked({})
         return dict(self._hyperparameters)
 
     def select_rule(self, values: Mapping[str, Any]) -> Rule:
@@ -166,8 +172,8 @@ class Optimizer(NervanaObject):
             by_hand = type(self).optimize is not Optimizer.optimize
             has = "an optimize() of its own and no rule" if by_hand else "neither a rule nor an optimize() of its own"
             raise TypeError(
-                f"{type(self).__name__} has {has}. Give it a rule, which can be attached and compiled: a static method "
-                "rule(w, g, *states, *, lr)."
+                f"{shortened(type(self).__name__)} has {has}. Give it a rule, which can be attached and compiled: a "
+                "static method rule(w, g, *states, *, lr)."
             )
         return rule
 
@@ -177,8 +183,8 @@ class Optimizer(NervanaObject):
     def optimize(self, layer_list: Any, epoch: int) -> None:
         """Update every parameter of the layers once, with gradients summed over `be.bsz` samples.
 
-        What is refused leaves every parameter and state as it was; of an `optimize` written by hand, in a
-        MultiOptimizer, only what it refuses before it writes.
+        What is refused leaves every parameter and state as it was. In a MultiOptimizer, an `optimize` written by
+        hand is called before the others update anything: what it has written before it raises an error stays.
         """
         self._layer_stepper().step(layer_list, epoch)
 
@@ -205,13 +211,18 @@ class Optimizer(NervanaObject):
         bound = clip_bound("clip_value", clip_value)
         return grad if bound is None else grad.clamp(-abs(bound), abs(bound))
 
+    def clip_value(self, v: Tensor, abs_bound: float | None = None) -> Tensor:
+        """A gradient or a parameter with each element in [−|abs_bound|, |abs_bound|]; unchanged for None and for 0."""
+        bound = clip_bound("abs_bound", abs_bound or None)
+        return v if bound is None else v.clamp(-abs(bound), abs(bound))
+
     def clip_gradient_norm(self, param_list: Iterable[Any], clip_norm: float | None = None) -> float:
         """min(1, clip_norm / ‖g‖) with ‖g‖ the norm of all gradients over the batch mean; 1 for None."""
         bound = clip_bound("clip_norm", clip_norm, norm=True)
         if bound is None:
             return 1.0
         norms = [torch.linalg.vector_norm(grad, dtype=torch.float64) for (_, grad), _ in param_list]
-        norm = float(torch.stack(norms).norm()) / self.be.bsz if norms else 0.0
+        norm = float(torch.stack(norms).norm()) / positive_integer("be.bsz", self.be.bsz) if norms else 0.0
         return bound / norm if not norm <= bound else 1.0
 
     @uncompiled
@@ -320,7 +331,7 @@ class Optimizer(NervanaObject):
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in present.items())})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_stepper"}
+        return {name: value for name, value in vars(self).items() if name not in ("_stepper", "_mapped")}
 
 
 def _check_kind(name: str, value: Any, default: Any) -> None:
@@ -350,8 +361,7 @@ def _check_split(master: str | None, stochastic_round: bool | int) -> None:
 def _schedule(schedule: Any) -> Schedule:
     if schedule is None:
         return Schedule()
-    if isinstance(schedule, type) or not callable(getattr(schedule, "get_learning_rate", None)):
-        raise TypeError(f"schedule must have get_learning_rate(learning_rate, epoch). {received('schedule', schedule)}")
+    check_schedule(schedule)
     return schedule
 
 

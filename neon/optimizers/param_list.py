@@ -104,9 +104,13 @@ def layer_entries(layer: Any) -> list[Entry] | None:
 
     None where there is no such method, or where a torch module calls something else by that name.
     """
-    if not hasattr(layer, "get_params"):
+    if isinstance(layer, type) or not hasattr(layer, "get_params"):
         return None
     get_params: Any = layer.get_params
+    if not callable(get_params):
+        if isinstance(layer, nn.Module):
+            return None
+        raise TypeError(f"get_params of {_described(layer)} must be a method. Received: {kind_of(get_params)}.")
     is_module = isinstance(layer, nn.Module) and not is_neons(layer)
     try:
         found = get_params()

@@ -10,7 +10,18 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Literal, TypeGuard
 
-from neon.arguments import non_negative, number, plain, positive, positive_integer, unit_interval, whole_number
+from torch import Tensor
+
+from neon.arguments import (
+    epoch_number,
+    non_negative,
+    number,
+    plain,
+    positive,
+    positive_integer,
+    unit_interval,
+    whole_number,
+)
 from neon.messages import received
 
 Unit = Literal["epochs", "steps"]
@@ -47,19 +58,23 @@ class Schedule:
             self.change = non_negative("change", change)
 
     def get_learning_rate(self, learning_rate: float, epoch: float) -> float:
-        """The rate at `epoch`, counted from 0 in this schedule's `unit`; a Python float."""
-        return float(self._rate(float(learning_rate), plain(epoch)))
+        """The rate at `epoch`, counted from 0 in this schedule's `unit`; a Python float.
+
+        Raises `TypeError` or `ValueError` for what is no number, and for an epoch that is negative or not finite.
+        """
+        given = learning_rate.item() if isinstance(learning_rate, Tensor) else learning_rate
+        return float(self._rate(number("learning_rate", given), epoch_number(epoch)))
 
     def _rate(self, learning_rate: float, epoch: float) -> float:
         config, change = self.step_config, self.change
         if config is None:
             return learning_rate
         if isinstance(config, int):
-            return learning_rate * change ** (epoch // config)  # type: ignore[operator]
+            return learning_rate * _power(change, epoch // config)  # type: ignore[arg-type]
         reached = [i for i, start in enumerate(config) if epoch >= start]
         if isinstance(change, Sequence):
             return change[reached[-1]] if reached else learning_rate
-        return learning_rate * change ** len(reached)
+        return learning_rate * _power(change, len(reached))
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
@@ -77,9 +92,24 @@ def is_constant(schedule: Any) -> bool:
     return type(schedule) is Schedule and schedule.step_config is None
 
 
+def _power(base: float, exponent: float) -> float:
+    """base^exponent of numbers that are not negative; an infinity, which no step takes, where it is too large."""
+    try:
+        return base**exponent
+    except OverflowError:
+        return math.inf
+
+
 def rate(schedule: Any, learning_rate: float, epoch: float, updates: int) -> float:
     """The learning rate, by the epoch or the number of updates: what the schedule counts in."""
+    check_schedule(schedule)
     return plain(schedule.get_learning_rate(learning_rate, updates if counts_steps(schedule) else epoch))
+
+
+def check_schedule(schedule: Any) -> None:
+    """Refuse what gives no learning rates."""
+    if isinstance(schedule, type) or not callable(getattr(schedule, "get_learning_rate", None)):
+        raise TypeError(f"schedule must have get_learning_rate(learning_rate, epoch). {received('schedule', schedule)}")
 
 
 def counts_steps(schedule: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,8 +21,8 @@ class Site:
     """One parameter, or a layer without any (`param` and `entry` are None).
 
     `names` and `classes` come nearest first: the parameter's own, its layer's, what contains the layer. `own` is the
-    parameter's name within its layer, where it has one. The layer itself is there in layer lists alone: what is
-    attached holds no module.
+    parameter's name within its layer, where it has one. The layer itself, and the `sharers` that have the same
+    parameter, are there in layer lists alone: what is attached holds no module.
     """
 
     label: str
@@ -33,6 +33,7 @@ class Site:
     entry: Entry | None = None
     own: str = ""
     layer: Any = field(default=None, repr=False, compare=False)
+    sharers: tuple[Any, ...] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -107,18 +108,16 @@ def _walk(layer: Any, path: _Path, *, as_layers: bool, child: str = "", top: boo
     wrappers: list[str] = []
     if isinstance(layer, nn.Module):
         layer, wrappers = unwrapped(layer)
-    else:
-        inner = layer if isinstance(layer, (list, tuple)) else getattr(layer, "layers", None)
-        if isinstance(inner, (list, tuple)):
-            inside = path if inner is layer else path.into(layer, "", [])
-            for sublayer in inner:
-                yield from _walk(sublayer, inside, as_layers=as_layers)
-            return
+    elif isinstance(layer, (list, tuple)):
+        for sublayer in layer:
+            yield from _walk(sublayer, path, as_layers=as_layers)
+        return
+    elif _is_container(layer):
+        yield from _inside_container(layer, path.into(layer, "", []))
+        return
     entries = layer_entries(layer) if as_layers else None
     if entries is None and not isinstance(layer, nn.Module):
-        raise TypeError(
-            f"A layer must have get_params() or be a torch.nn.Module. Received: {shortened(type(layer).__name__)}."
-        )
+        raise TypeError(_not_a_layer(layer))
     is_one = entries is not None or is_neons(layer)  # a layer of neon's is one thing, however it is built
     children = [] if is_one else list(layer._modules.items())  # pyright: ignore[reportAttributeAccessIssue]
     inside = path.into(layer, child, wrappers)
@@ -135,6 +134,38 @@ def _walk(layer: Any, path: _Path, *, as_layers: bool, child: str = "", top: boo
             yield from _walk(module, here, as_layers=as_layers, child=name)
     if not found and not children:
         yield Site(here.label, kind, here.names, here.classes)
+
+
+def _is_container(layer: Any) -> bool:
+    """Whether it has `layers`; of what has `get_params()` too, these may be something else, such as their sizes."""
+    inner = None if isinstance(layer, type) else getattr(layer, "layers", None)
+    if not isinstance(inner, (list, tuple)):
+        return False
+    return not hasattr(layer, "get_params") or all(map(_is_layer, inner))
+
+
+def _is_layer(value: Any) -> bool:
+    return isinstance(value, (nn.Module, list, tuple)) or hasattr(value, "get_params") or _is_container(value)
+
+
+def _inside_container(container: Any, path: _Path) -> Iterator[Site]:
+    """The parameters of a container's layers, and then those that it gives itself and none of them has."""
+    found = set()
+    for layer in container.layers:
+        for site in _walk(layer, path, as_layers=True):
+            found.add(site.param if site.param is None else memory(site.param))
+            yield site
+    for entry in layer_entries(container) or []:
+        if memory(param := entry[0][0]) not in found:
+            yield Site(path.label, type(container).__name__, path.names, path.classes, param, entry, "", container)
+
+
+def _not_a_layer(value: Any) -> str:
+    several = ""
+    if isinstance(value, Iterable) and not isinstance(value, (str, Tensor)):
+        several = f" Of several, give a list: list(layers{'.values()' * isinstance(value, Mapping)})."
+    kind = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+    return f"A layer must have get_params() or be a torch.nn.Module. Received: {shortened(kind)}.{several}"
 
 
 def _parameters(
@@ -171,7 +202,8 @@ def one_site(shared: list[Site]) -> Site:
     first = shared[0]
     if len(shared) == 1 or first.entry is None:
         return first
-    return replace(first, entry=joined([site.entry for site in shared if site.entry is not None]))
+    entry = joined([site.entry for site in shared if site.entry is not None])
+    return replace(first, entry=entry, sharers=tuple(site.layer for site in shared[1:]))
 
 
 def get_param_list(layer_list: Any) -> list[tuple[tuple[Tensor, Tensor], list[Tensor]]]:

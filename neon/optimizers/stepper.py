@@ -7,71 +7,42 @@ import threading
 import warnings
 import weakref
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from neon.arguments import epoch_number
+from neon.arguments import epoch_number, positive_integer
 from neon.engine.checks import check_parameter
 from neon.engine.interrupts import Uninterrupted
 from neon.engine.options import AVERAGE
 from neon.engine.plan import Plan
 from neon.engine.settings import Item, Settings
-from neon.engine.storage import complete
+from neon.engine.watch import same_objects
+from neon.messages import quoted
 from neon.optimizers.assignment import Match, assign
 from neon.optimizers.averages import in_place_of, refuse_while_averaged
 from neon.optimizers.by_hand import is_by_hand, layers_of
+from neon.optimizers.mapped_layers import MappedLayers
 from neon.optimizers.multioptimizer import MultiOptimizer
-from neon.optimizers.param_list import Entry, is_plain, memory
+from neon.optimizers.param_list import Entry
 from neon.optimizers.schedules import counts_steps, rate
 from neon.optimizers.sites import Site, layer_sites
+from neon.optimizers.state_lists import split_states
 from neon.optimizers.unmatched import explain_unmatched
+from neon.optimizers.update_counts import Moves, keep_update_count, update_count, updates_of
 
 if TYPE_CHECKING:
     from neon.optimizers.optimizer import Optimizer
 
 
-def update_count(holder: Tensor) -> Tensor:
-    """The number of updates that a tensor has had, kept on it as an attribute: it goes where the tensor goes.
+class _Kept(NamedTuple):
+    """A plan, and what the lists of states held that it was made for, in order: all of it, states or not."""
 
-    It is kept with the tensor's memory too, for layers whose `get_params()` makes a view at each call.
-    """
-    kept = _counts_of_memory(holder).get(memory(holder)) if is_plain(holder) else None
-    return getattr(holder, "_neon_step", torch.tensor(0.0, dtype=torch.float64, device="cpu")) if kept is None else kept
-
-
-class _Moves:
-    """How often a count has been put in another tensor's place: whoever counts looks whether it was theirs."""
-
-    made = 0
-
-
-def keep_update_count(holder: Tensor, count: Tensor) -> None:
-    """Keep what `update_count` gives from now on."""
-    _Moves.made += 1
-    holder._neon_step = count  # type: ignore[attr-defined]
-    if is_plain(holder):
-        _counts_of_memory(holder)[memory(holder)] = count
-
-
-def updates_of(entry: Entry) -> int:
-    """How often a parameter of a layer list has been updated."""
-    (param, _), states = entry
-    return int(update_count(states[0] if states else param))
-
-
-def set_updates(entry: Entry, count: int) -> None:
-    """Have a parameter's updates counted from `count` on."""
-    (param, _), states = entry
-    keep_update_count(states[0] if states else param, torch.tensor(float(count), dtype=torch.float64, device="cpu"))
-
-
-def _counts_of_memory(tensor: Tensor) -> dict[Hashable, Tensor]:
-    """The counts of what lies in a tensor's memory. They go when it is freed: none is found by an address alone."""
-    return vars(tensor.untyped_storage()).setdefault("_neon_steps", {})
+    plan: Plan
+    held: list[Any]
 
 
 class LayerStepper:
@@ -79,13 +50,14 @@ class LayerStepper:
 
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
-        self._kept: list[Plan] = []  # the plan of the last step, as long as the layers live that it is for
+        self._kept: list[_Kept] = []  # of the last step, as long as the layers live that it is for
         self._layers: list[weakref.ref[Any]] = []
         self._keys: list[str] = []
         self._values: dict[str, dict[str, Any]] = defaultdict(dict)
         self._moves = 0  # of counts, when those of the plan were looked at last
-        self._warned = False
+        self._warned: Any = None  # the mapping whose keys that fit nothing have been told
         self._averaged = False
+        self._created: list[tuple[list[Tensor], list[Tensor]]] = []  # lists of layers, and what goes into them
         self._lock = threading.Lock()
         self._uninterrupted = Uninterrupted()
 
@@ -102,13 +74,13 @@ class LayerStepper:
                 for index, (site, match) in enumerate(assigned)
                 if match.optimizer and _gradient(site) is not None and not is_by_hand(match)
             ]
-            totals = self._step(ours, self._squares(by_hand), epoch)
-            self._step_by_hand(by_hand, totals, epoch)
+            self._step(ours, by_hand, epoch)
+            self._tell_mappings(assigned)
 
     @property
     def updates(self) -> int:
         """The number of updates that the layers of the last step have had; 0 where there was none."""
-        return max((int(update_count(_holder(item))) for plan in self._kept for item in plan.items), default=0)
+        return max((int(update_count(_holder(item))) for kept in self._kept for item in kept.plan.items), default=0)
 
     @contextmanager
     def averaged(self, layer_list: Any) -> Iterator[None]:
@@ -125,36 +97,57 @@ class LayerStepper:
 
     def _assign(self, layer_list: Any) -> list[tuple[Site, Match]]:
         sites = list(layer_sites(layer_list))
-        if isinstance(self._optimizer, MultiOptimizer) and not self._warned:
-            problem = explain_unmatched(self._optimizer, sites)
+        optimizer = self._optimizer
+        if isinstance(optimizer, MultiOptimizer) and self._warned is not optimizer.optimizer_mapping:
+            problem = explain_unmatched(optimizer, sites)
             if problem:
-                self._warned = True
+                self._warned = optimizer.optimizer_mapping
                 warnings.warn(problem, UserWarning, stacklevel=4)
-        return [(site, match) for site, match in assign(self._optimizer, sites) if site.entry is not None]
+        return [(site, match) for site, match in assign(optimizer, sites) if site.entry is not None]
 
-    def _step(
-        self, ours: Sequence[tuple[int, Site, Match]], elsewhere: dict[int, float], epoch: int
-    ) -> Mapping[Any, float]:
-        """Update what has a rule; the sums of squares of gradients, by the owner of each norm."""
+    def _tell_mappings(self, assigned: Sequence[tuple[Site, Match]]) -> None:
+        """Let each MultiOptimizer know the layers that came to it, for its `map_list`."""
+        if isinstance(self._optimizer, MultiOptimizer):
+            layers = MappedLayers(assigned)
+            for mapping in {self._optimizer, *(mapping for _, match in assigned for mapping in match.mappings)}:
+                mapping._mapped = layers
+
+    def _step(self, ours: Sequence[tuple[int, Site, Match]], by_hand: Sequence[tuple[Site, Match]], epoch: int) -> None:
+        """Update everything, once nothing is left to refuse: first by hand, where others' code may refuse still."""
         settings = self._settings(ours, epoch)
+        grads = [grad for _, site, _ in ours if (grad := _gradient(site)) is not None]
+        elsewhere = self._squares(by_hand)
+        plan = self._plan(ours, settings, grads)
+        if by_hand:
+            plan.check(grads)
+            everything = self._squares([*by_hand, *((site, match) for _, site, match in ours)]) if elsewhere else {}
+            self._step_by_hand(by_hand, everything, epoch)
+            if not plan.holds(grads):
+                plan = self._make_plan(ours, settings, grads)
+        with self._uninterrupted:
+            self._keep_states()
+            plan.step(grads, elsewhere)
+        self._kept.append(_Kept(plan, _held(ours)))
+
+    def _plan(
+        self, ours: Sequence[tuple[int, Site, Match]], settings: dict[str, Settings], grads: Sequence[Tensor]
+    ) -> Plan:
+        """The plan of the last step, where it still holds, or a new one; neither has changed a parameter or state."""
         entries = [site.entry for _, site, _ in ours if site.entry is not None]
         params = [param for (param, _), _ in entries]
-        grads = [grad for (_, grad), _ in entries if grad is not None]
         keys = [match.key for _, _, match in ours]
-        states = [state for _, states in entries for state in states]
-        plan = self._kept.pop() if self._kept else None
-        if plan is not None and self._moves != _Moves.made:
+        plan, before = self._kept.pop() if self._kept else (None, [])
+        if plan is not None and self._moves != Moves.made:
             self._take_counts(plan)
         alike = plan is not None and self._keys == keys and all(map(Settings.alike, plan.settings, settings.values()))
-        if plan is None or not alike or not plan.describes(params, states) or not plan.holds(grads):
+        same = plan is not None and same_objects(params, plan.params) and same_objects(_held(ours), before)
+        if plan is None or not alike or not same or not plan.holds(grads):
             plan = self._make_plan(ours, settings, grads)
             self._keys = keys
             self._let_go_with([site.layer for _, site, _ in ours])
-        with self._uninterrupted:
-            plan.step(grads, elsewhere)
-        self._kept.append(plan)
-        # Only what is updated by hand asks for the sums, which a device would have to be waited for.
-        return {**elsewhere, **plan.totals} if elsewhere else {}
+        else:
+            self._created = []
+        return plan
 
     def _let_go_with(self, layers: Sequence[Any]) -> None:
         """Let go of the plan, which holds parameters, once one of its layers is gone."""
@@ -176,7 +169,7 @@ class LayerStepper:
             values.update(leaf.group())
             values["lr"] = rate(leaf.schedule, values.get("lr", 0.0), epoch, updates)
             values["epoch"] = epoch
-            values["batch_size"] = self._optimizer.be.bsz
+            values["batch_size"] = positive_integer("be.bsz", self._optimizer.be.bsz)
             values["outer_clip_norms"] = tuple(norm.gradient_clip_norm for norm in match.norms)
             settings[match.key] = leaf.settings(values, match.norms, batch_mean=True)
         return settings
@@ -185,25 +178,24 @@ class LayerStepper:
         self, ours: Sequence[tuple[int, Site, Match]], settings: dict[str, Settings], grads: Sequence[Tensor]
     ) -> Plan:
         places = {key: place for place, key in enumerate(settings)}
-        items, created = [], []
+        items, self._created, owners = [], [], dict[int, str]()  # of each list of states, the layer
         for index, site, match in ours:
             assert site.entry is not None
+            assert match.optimizer is not None
             (param, _), states = site.entry
             program = settings[match.key].program
             check_parameter(site.label, param)
-            storage, count = settings[match.key].storage, len(program.states)
+            storage = settings[match.key].storage
             storage.check_weight(site.label, param)
-            fresh, beside = ({}, []) if states else complete(storage, program, param, {})
-            used = states or [*fresh.values(), *beside]
-            own, companions = used[:count], used[count:]
-            more = storage.companions(own, param)
-            if len(used) != count + more:
-                names = [*program.states, *([f"and {more} beside them"] if more else [])]
+            own, companions = split_states(states, site, match.optimizer, program, storage)
+            used = [*own, *companions]
+            if used and id(states) in owners:
                 raise ValueError(
-                    f"The list of states of {site.label} holds {len(used)} tensors; {program.name} keeps "
-                    f"{count + more} ({', '.join(names) or 'none'}). Give an empty list to start anew."
+                    f"Two parameters, of {quoted(owners[id(states)])} and of {quoted(site.label)}, have one list of "
+                    "states. Give each a list of its own: self.states = [] in the layer's __init__."
                 )
-            created.append((states, used))
+            owners[id(states)] = site.label
+            self._created.append((states, used))
             items.append(
                 Item(
                     site.label,
@@ -216,11 +208,15 @@ class LayerStepper:
                 )
             )
         plan = Plan(items, grads, list(settings.values()))
-        for states, used in created:
-            if not states:
-                states.extend(used)
         self._take_counts(plan)
         return plan
+
+    def _keep_states(self) -> None:
+        """Give the layers the states that were made for them, once the step is sure to be made."""
+        for states, used in self._created:
+            if not states:
+                states.extend(used)
+        self._created = []
 
     def _take_counts(self, plan: Plan) -> None:
         """Have the plan count its tensors, from where others have counted them to: another optimizer, a file."""
@@ -229,15 +225,16 @@ class LayerStepper:
             if kept is not own:
                 plan.counts.set(place, float(kept))
                 keep_update_count(_holder(item), own)
-        self._moves = _Moves.made
+        self._moves = Moves.made
 
-    def _squares(self, by_hand: Sequence[tuple[Site, Match]]) -> dict[int, float]:
-        """What gradients of hand-written optimizers add to the norms over everything."""
+    def _squares(self, matched: Sequence[tuple[Site, Match]]) -> dict[int, float]:
+        """What these gradients add to the norms over everything, by the norm's owner."""
         squares: dict[int, float] = defaultdict(float)
-        for site, match in by_hand:
+        for site, match in matched:
             grad = _gradient(site)
             for norm in match.norms if grad is not None else ():
-                mean = torch.linalg.vector_norm(grad, dtype=torch.float64).item() / self._optimizer.be.bsz
+                mean = torch.linalg.vector_norm(grad, dtype=torch.float64).item()
+                mean /= positive_integer("be.bsz", self._optimizer.be.bsz)
                 squares[id(norm)] += mean * mean
         return dict(squares)
 
@@ -262,6 +259,11 @@ class LayerStepper:
 def _holder(item: Item) -> Tensor:
     """The tensor that keeps the count of an item's updates: that of its states that comes first, if it has any."""
     return next(iter((*item.states, *item.companions)), item.param)
+
+
+def _held(ours: Sequence[tuple[int, Site, Match]]) -> list[Any]:
+    """What all lists of states hold, in order."""
+    return [state for _, site, _ in ours if site.entry is not None for state in site.entry[1]]
 
 
 def _updates(ours: Sequence[tuple[int, Site, Match]]) -> int:

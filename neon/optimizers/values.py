@@ -49,9 +49,12 @@ _HYPERPARAMETERS: dict[str, Callable[[str, Any], Any]] = {
     "rho": unit_interval,
     "momentum": unit_interval,
     "betas": lambda name, value: _betas(name, value),
+    "nesterov": flag,
 }
 _OF_LIBRARY = _OPTIONS | _HYPERPARAMETERS
-_NEVER_NAN = {type(None), bool, int, str}
+_NEVER_NAN = {type(None), bool, str}
+# From here on a whole number has no float.
+_TOO_LARGE = 2**1024 - 2**970
 # What torch.optim's classes allow for theirs, infinities aside; a tensor of one element stands for its number.
 _TORCHS: dict[str, Callable[[str, Any], Any]] = {
     "eps": non_negative,
@@ -127,11 +130,13 @@ def other_word(name: str, known: Collection[str]) -> str:
 
 
 def no_nan(name: str, value: Any) -> None:
-    """Refuse NaN, in tuples too."""
+    """Refuse NaN, and whole numbers that are too large for a float, in tuples too."""
     found = plain(value)
     for item in found if isinstance(found, (tuple, list)) else (found,):
         if isinstance(item, float) and math.isnan(item):
             raise ValueError(f"{name} must not be NaN. {received(name, value)}")
+        if isinstance(item, int) and abs(item) >= _TOO_LARGE:
+            raise ValueError(f"{name} must be a number that a float can hold. {received(name, value)}")
 
 
 def _betas(name: str, value: Any) -> None:

@@ -16,6 +16,7 @@ from neon.engine.options import PREVIOUS
 from neon.engine.plan import Plan
 from neon.engine.settings import Settings
 from neon.engine.watch import same_objects
+from neon.messages import quoted
 from neon.torch.averages import check_weights
 from neon.torch.checkpoint import named_parameters
 from neon.torch.exact_steps import exact_steps, keys_of
@@ -203,8 +204,8 @@ class BackwardStepper(GroupStepper):
             self._made.clear()
         if wrong:
             warnings.warn(
-                f"The gradient of parameter {wrong[0].items[0].name!r} is not finite, and neither is the norm of this "
-                "step, by which the next would have been clipped: it is clipped by the last norm that was finite.",
+                f"The gradient of parameter {quoted(wrong[0].items[0].name)} is not finite, and neither is the norm of "
+                "this step, by which the next would have been clipped: it is clipped by the last norm that was finite.",
                 RuntimeWarning,
                 stacklevel=2,
             )

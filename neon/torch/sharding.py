@@ -13,6 +13,7 @@ from torch import Tensor, distributed
 from neon.engine.blocks import BLOCK
 from neon.engine.settings import WHOLE, Reach, Shard
 from neon.engine.storage import scale_shape
+from neon.messages import quoted
 
 
 class Partition:
@@ -134,8 +135,8 @@ class Reaches:
             return self._partition
         if any(placement.is_partial() for placement in param.placements):
             raise ValueError(
-                f"Parameter {name!r} is a DTensor of partial sums ({param.placements}): redistribute it to Shard or "
-                "Replicate placements first."
+                f"Parameter {quoted(name)} is a DTensor of partial sums ({param.placements}): redistribute it to Shard "
+                "or Replicate placements first."
             )
         dims = tuple(d for d, placement in enumerate(param.placements) if not placement.is_replicate())
         if not dims:

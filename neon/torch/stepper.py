@@ -15,6 +15,7 @@ from neon.engine.interrupts import Uninterrupted
 from neon.engine.plan import NotFiniteError, Plan
 from neon.engine.settings import Item
 from neon.engine.watch import same_objects
+from neon.messages import shortened
 from neon.torch.checkpoint import named_parameters
 from neon.torch.exact_steps import exact_steps, keys_of, write_down
 from neon.torch.overrides import KEY, Rows
@@ -252,7 +253,8 @@ def _check_once(members: list[tuple[int, str, Tensor]]) -> None:
     for _, name, param in members:
         if id(param) in names:
             raise ValueError(
-                f"{name} is the same parameter as {names[id(param)]}. List each parameter once, in one group."
+                f"{shortened(name)} is the same parameter as {shortened(names[id(param)])}. List each parameter once, "
+                "in one group."
             )
         names[id(param)] = name
 
