@@ -51,7 +51,8 @@ class Recurrent(TorchsRecurrentLayer, nn.RNN):  # pyright: ignore[reportIncompat
         init: of W.
         init_inner: of U. Default: as `init`.
         activation: f, by default Tanh(). torch has kernels for Tanh() and Rectlin(); others are a loop over the steps.
-        reset_cells: True (default) starts each minibatch from zeros, False from where the last one of its size ended.
+        reset_cells: True (default) starts each minibatch from zeros, False from where the last one of its size ended
+            (the documented framework's default).
     """
 
     torchs = nn.RNN
@@ -91,7 +92,8 @@ class LSTM(TorchsRecurrentLayer, nn.LSTM):  # pyright: ignore[reportIncompatible
         init_inner: of each U. Default: as `init`.
         activation: φ, by default Tanh().
         gate_activation: σ, by default Logistic(). torch has a kernel for these two; others are a loop over the steps.
-        reset_cells: True (default) starts each minibatch from zeros, False from where the last one of its size ended.
+        reset_cells: True (default) starts each minibatch from zeros, False from where the last one of its size ended
+            (the documented framework's default).
     """
 
     torchs = nn.LSTM
@@ -136,7 +138,8 @@ class GRU(RecurrentLayer):
         init_inner: of each U. Default: as `init`.
         activation: φ, by default Tanh().
         gate_activation: σ, by default Logistic().
-        reset_cells: True (default) starts each minibatch from zeros, False from where the last one of its size ended.
+        reset_cells: True (default) starts each minibatch from zeros, False from where the last one of its size ended
+            (the documented framework's default).
     """
 
     gates = 3
