@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from neon.arguments import plain
 from neon.initializers import Initializer
 from neon.layers.layer import Transformation, check_transform
 from neon.layers.steps import RecurrentLayer, States
@@ -23,7 +24,7 @@ class TorchsRecurrentLayer(RecurrentLayer):
     has_kernel: bool
 
     def __init__(self, output_size: int, *args: Any, **torchs: Any) -> None:
-        super().__init__(output_size, *args, input_size=1, hidden_size=output_size, batch_first=True, **torchs)
+        super().__init__(output_size, *args, input_size=1, hidden_size=plain(output_size), batch_first=True, **torchs)
 
     def initialize_parameters(self, x: Tensor) -> None:
         super().initialize_parameters(x)
