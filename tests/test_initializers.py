@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,7 @@ def test_an_array_is_copied_when_the_initializer_is_made() -> None:
     assert bias.tolist() == [0, 0]
     assert init == init
     assert init != Array(values)
+    assert repr(Array(np.zeros((9, 9)))) == "Array(<Tensor of shape (9, 9)>)"
 
 
 def test_arrays_in_the_shapes_of_the_documented_framework() -> None:
@@ -122,6 +124,20 @@ def test_numbers_of_numpy_are_kept_as_pythons() -> None:
     init = Gaussian(np.float32(0.5), np.int64(2))  # type: ignore[arg-type]
     assert (type(init.loc), type(init.scale)) == (float, int)
     assert init == Gaussian(0.5, 2)
+
+
+def test_an_initializer_of_ones_own_needs_no_name() -> None:
+    @dataclass(frozen=True)
+    class Twice(Initializer):
+        half: float
+
+        def fill(self, tensor: torch.Tensor) -> None:
+            nn.init.constant_(tensor, 2 * self.half)
+
+    weight = torch.empty(2)
+    Twice(1.5).fill(weight)
+    assert weight.tolist() == [3, 3]
+    assert Twice(1.5).name is None
 
 
 def test_an_initializer_of_ones_own_may_assign_to_the_parameter() -> None:

@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -313,6 +314,11 @@ def test_a_gru_learns_to_tell_the_first_step() -> None:
         errors.append(error.item())
     optimizer.be.bsz = 1
     assert errors[-1] < errors[0] / 20
+
+
+@pytest.mark.parametrize("kind", [Recurrent, LSTM, GRU])
+def test_units_may_be_numpys(kind: Any) -> None:
+    assert kind(np.int64(UNITS), INIT)(sequence()).shape == (SAMPLES, STEPS, UNITS)
 
 
 def test_one_constant_serves_all_gates() -> None:

@@ -35,6 +35,7 @@ class Initializer(ABC):
     """
 
     be = NervanaObject.be
+    name: str | None = None
 
     def __init__(self, name: str | None = None) -> None:
         self.name = optional_name(f"{type(self).__name__}'s name", name)

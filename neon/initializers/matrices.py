@@ -14,7 +14,7 @@ from neon.messages import shown
 __all__ = ["Array", "IdentityInit", "Orthonormal"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Array(Initializer):
     """The values of `val`, a tensor, an array or nested lists, which are copied when the initializer is made.
 
@@ -40,6 +40,9 @@ class Array(Initializer):
                 f"Array's val must be a tensor or an array of numbers. Received: {shown(self.val)}"
             ) from error
         object.__setattr__(self, "val", copied)
+
+    def __repr__(self) -> str:
+        return f"Array({shown(self.val)})"
 
     @torch.no_grad()
     def fill(self, tensor: Tensor) -> None:

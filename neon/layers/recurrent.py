@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from neon.arguments import plain
 from neon.initializers import Initializer
 from neon.layers.layer import Transformation, check_transform
 from neon.layers.steps import RecurrentLayer, States
@@ -23,7 +24,7 @@ class TorchsRecurrentLayer(RecurrentLayer):
     has_kernel: bool
 
     def __init__(self, output_size: int, *args: Any, **torchs: Any) -> None:
-        super().__init__(output_size, *args, input_size=1, hidden_size=output_size, batch_first=True, **torchs)
+        super().__init__(output_size, *args, input_size=1, hidden_size=plain(output_size), batch_first=True, **torchs)
 
     def initialize_parameters(self, x: Tensor) -> None:
         super().initialize_parameters(x)
@@ -51,7 +52,8 @@ class Recurrent(TorchsRecurrentLayer, nn.RNN):  # pyright: ignore[reportIncompat
         init: of W.
         init_inner: of U. Default: as `init`.
         activation: f, by default Tanh(). torch has kernels for Tanh() and Rectlin(); others are a loop over the steps.
-        reset_cells: True (default) starts each minibatch from zeros, False from where the last one of its size ended.
+        reset_cells: True (default) starts each minibatch from zeros, False from where the last one of its size ended
+            (the documented framework's default).
     """
 
     torchs = nn.RNN
@@ -91,7 +93,8 @@ class LSTM(TorchsRecurrentLayer, nn.LSTM):  # pyright: ignore[reportIncompatible
         init_inner: of each U. Default: as `init`.
         activation: φ, by default Tanh().
         gate_activation: σ, by default Logistic(). torch has a kernel for these two; others are a loop over the steps.
-        reset_cells: True (default) starts each minibatch from zeros, False from where the last one of its size ended.
+        reset_cells: True (default) starts each minibatch from zeros, False from where the last one of its size ended
+            (the documented framework's default).
     """
 
     torchs = nn.LSTM
@@ -136,7 +139,8 @@ class GRU(RecurrentLayer):
         init_inner: of each U. Default: as `init`.
         activation: φ, by default Tanh().
         gate_activation: σ, by default Logistic().
-        reset_cells: True (default) starts each minibatch from zeros, False from where the last one of its size ended.
+        reset_cells: True (default) starts each minibatch from zeros, False from where the last one of its size ended
+            (the documented framework's default).
     """
 
     gates = 3

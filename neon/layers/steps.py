@@ -31,7 +31,8 @@ class RecurrentLayer(InferringLayer):
     both start at 0. Inputs are sequences (N, T, features). Images, (N, channels, height, width), are read as the
     documented framework reads them: width steps of channels · height features.
 
-    With `reset_cells` False a minibatch starts from where the last one of its size ended, without gradient. Training
+    With `reset_cells` False, which the documented framework has by default, a minibatch starts from where the last one
+    of its size ended, without gradient. With True it starts from zeros, as minibatches in any order want it. Training
     and evaluation go on from their own; `train` and `eval` forget what evaluation has carried, `forget` all of it.
     `state_dict` has nothing of it.
     """

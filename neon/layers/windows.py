@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from neon.arguments import plain
 from neon.layers.layer import check_count
 from neon.messages import listed, shown
 
@@ -29,6 +30,7 @@ def check_pair(layer: nn.Module, argument: str, value: Any, missing: tuple[int, 
     What a dict lacks is `missing`, by default 1, 0 and 1 for strides, padding and dilation.
     """
     _, _, usual, least = _KEYS[argument]
+    value = plain(value)
     if isinstance(value, Mapping):
         pair = _from_dict(layer, argument, value, missing or (usual, usual))
     else:
@@ -44,8 +46,9 @@ def check_pair(layer: nn.Module, argument: str, value: Any, missing: tuple[int, 
 def _from_dict(layer: nn.Module, argument: str, given: Mapping[str, Any], missing: tuple[Any, ...]) -> tuple[Any, ...]:
     keys = _KEYS[argument][:2]
     for key, value in given.items():
-        if key not in keys and _OTHER_DIRECTIONS.get(key) != value:
-            depth = " Images have two dimensions here." if key in _OTHER_DIRECTIONS else ""
+        is_other = key in _OTHER_DIRECTIONS
+        if key not in keys and not (is_other and value == _OTHER_DIRECTIONS[key]):
+            depth = " Images have two dimensions here." * is_other
             raise ValueError(
                 f"{type(layer).__name__}'s {argument} has the keys {listed(keys)}. Received: {shown(key)} in "
                 f"{shown(given)}.{depth} Leave it out."

@@ -23,7 +23,7 @@ class Transform:
     """
 
     be = NervanaObject.be
-    name: str | None
+    name: str | None = None
 
     def __init__(self, name: str | None = None) -> None:
         self.name = optional_name(f"{type(self).__name__}'s name", name)
