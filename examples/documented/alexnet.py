@@ -1,6 +1,6 @@
 """A small AlexNet (Krizhevsky et al. 2012): weights and biases have an optimizer and a schedule each.
 
-Run it: python examples/documented/alexnet.py -e 10
+Run it: python examples/documented/alexnet.py -e 8
 """
 
 from sklearn.datasets import load_digits
@@ -15,7 +15,7 @@ from neon.optimizers import GradientDescentMomentum, MultiOptimizer, Schedule
 from neon.transforms import CrossEntropyMulti, Misclassification, Rectlin, Softmax
 from neon.util.argparser import NeonArgparser
 
-parser = NeonArgparser(__doc__, default_overrides={"epochs": 10, "batch_size": 64, "rng_seed": 0, "eval_freq": 1})
+parser = NeonArgparser(__doc__, default_overrides={"epochs": 8, "batch_size": 64, "rng_seed": 0, "eval_freq": 1})
 args = parser.parse_args()
 
 # 1797 images of 8 x 8 pixels with values from 0 to 16; of every five the last is held out.
@@ -47,8 +47,8 @@ model = Model(layers=layers)
 cost = GeneralizedCost(costfunc=CrossEntropyMulti())
 
 # As for ImageNet: the rate of weights falls in two steps, that of biases in one; only weights decay.
-sched_weight = Schedule([6, 8], 0.25)
-sched_biases = Schedule([8], 0.1)
+sched_weight = Schedule([4, 6], 0.25)
+sched_biases = Schedule([6], 0.1)
 opt_gdm = GradientDescentMomentum(0.05, 0.9, wdecay=0.0005, schedule=sched_weight, stochastic_round=args.rounding)
 opt_biases = GradientDescentMomentum(0.1, 0.9, schedule=sched_biases, stochastic_round=args.rounding)
 opt = MultiOptimizer({"default": opt_gdm, "Bias": opt_biases}, gradient_clip_norm=2.0)

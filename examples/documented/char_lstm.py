@@ -31,7 +31,7 @@ hidden_size = 96
 gradient_clip_value = 5
 be = gen_backend(**extract_valid_args(args, gen_backend))
 
-text = "\n".join(topics[name] for name in sorted(topics))[:200_000]
+text = "\n".join(topics[name] for name in sorted(topics))[:150_000]
 vocab = sorted(set(text))
 token_to_index = {token: index for index, token in enumerate(vocab)}
 codes = np.array([token_to_index[token] for token in text])
