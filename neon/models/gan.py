@@ -94,8 +94,9 @@ class GAN(Model):
         if cost is not None:
             self.check_cost(cost)
         if any(map(is_lazy, (*self.parameters(), *self.buffers()))):
+            like = self.example()
             with self.evaluating():
-                self(self.example().new_zeros(1, *self.noise_dim))
+                self(torch.zeros(1, *self.noise_dim, dtype=like.dtype, device=like.device))
 
     def noise(self, samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Noise for so many samples, by torch's random numbers or by those of a generator."""
