@@ -115,10 +115,18 @@ def an_iterator(x: Any = ((1.0,), (2.0,)), y: Any = (0, 1), **given: Any) -> Arr
 
 
 BAD: list[tuple[Any, Any, str]] = [
-    (lambda: ArrayIterator([np.ones((6, 2))] * 2, np.arange(6), nclass=6), ValueError, "X must be one array: .*list of 2"),
+    (
+        lambda: ArrayIterator([np.ones((6, 2))] * 2, np.arange(6), nclass=6),
+        ValueError,
+        "X must be one array: .*list of 2",
+    ),
     (lambda: ArrayIterator([np.ones((6, 2)), np.ones((6, 3))]), ValueError, "X must be one array"),
     (lambda: ArrayIterator([[1.0], [1.0, 2.0]]), TypeError, "X must be an array of numbers"),
-    (lambda: an_iterator(nclass=1), ValueError, r"whole numbers from 0 to nclass - 1 = 0. Received: 1 in y. .*make_onehot"),
+    (
+        lambda: an_iterator(nclass=1),
+        ValueError,
+        r"from 0 to nclass - 1 = 0. Received: 1 in y. .*make_onehot",
+    ),
     (lambda: an_iterator(y=[0, -1], nclass=2), ValueError, "Received: -1 in y"),
     (lambda: an_iterator(y=[0.5, 1], nclass=2), ValueError, "Received: 0.5 in y"),
     (lambda: an_iterator(y=[np.nan, 1], nclass=2), ValueError, "Received: nan in y"),

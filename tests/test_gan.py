@@ -12,10 +12,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from neon.callbacks import Callbacks
+from neon.callbacks.callbacks import Callbacks, GANCostCallback
 from neon.data import ArrayIterator
 from neon.initializers import Constant, Gaussian, GlorotUniform
-from neon.layers import Activation, Affine, BatchNorm, Conv, GeneralizedCost, GeneralizedGANCost, GenerativeAdversarial, Linear
+from neon.layers import (
+    Activation,
+    Affine,
+    BatchNorm,
+    Conv,
+    GeneralizedCost,
+    GeneralizedGANCost,
+    GenerativeAdversarial,
+    Linear,
+)
 from neon.layers import Sequential as Row
 from neon.models import GAN, Model
 from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, RMSProp
@@ -249,7 +258,12 @@ def test_a_pair_learns_a_line() -> None:
     gan = GAN(layers=layers, noise_dim=(4,), k=1)
     train = ArrayIterator(torch.randn(512, 1) * 0.3 + torch.tensor([[2.0, -2.0]]), batch_size=64)
     callbacks = Callbacks(gan, eval_set=train, progress_bar=False)
-    gan.fit(train, optimizer=Adam(learning_rate=5e-3, beta_1=0.5), num_epochs=40, cost=cost_of(), callbacks=callbacks)
+    callbacks.add_callback(GANCostCallback())
+    history = gan.fit(
+        train, optimizer=Adam(learning_rate=5e-3, beta_1=0.5), num_epochs=40, cost=cost_of(), callbacks=callbacks
+    )
+    assert callbacks.callback_data["gan/gen_iter"] == [*range(1, 320)]
+    assert sum(callbacks.callback_data["gan/cost_dis"][-8:]) / 8 == pytest.approx(history[-1], rel=1e-5)
     made = gan.fprop_gen(gan.noise(500), inference=True)
     assert made.mean(0).tolist() == pytest.approx([2, -2], abs=0.5)
     assert gan.eval(train, cost_of()) == gan.eval(train, cost_of()) == callbacks.eval_costs[-1]
@@ -276,7 +290,7 @@ def test_images_with_batch_norm_and_a_clamp() -> None:
 untyped: Any = None
 ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: GAN([Linear(1, Gaussian())], 2), TypeError, "layers must be GenerativeAdversarial"),  # type: ignore[arg-type]
-    (lambda: small_gan(noise_type="gauss"), ValueError, "noise_type must be \"normal\" or \"uniform\".*'gauss'"),
+    (lambda: small_gan(noise_type="gauss"), ValueError, 'noise_type must be "normal" or "uniform".*\'gauss\''),
     (lambda: small_gan(k=0), ValueError, "k must be at least 1. Received: k=0"),
     (lambda: small_gan(wgan_param_clamp=-1), ValueError, "wgan_param_clamp must be a finite number greater than 0"),
     (lambda: GAN(pair(), (2, 0)), ValueError, "noise_dim must be at least 1"),

@@ -72,6 +72,8 @@ class GAN(Model):
         self.wgan_param_clamp = None if wgan_param_clamp is None else positive("wgan_param_clamp", wgan_param_clamp)
         self.wgan_train_sched = flag("wgan_train_sched", wgan_train_sched)
         self.current_batch = self.gen_iter = self.last_gen_batch = 0
+        # The discriminator's mean cost at the generator's last step.
+        self.cost_dis: Tensor | None = None
 
     @property
     def generator(self) -> Sequential:
@@ -140,7 +142,8 @@ class GAN(Model):
             self.clamp_discriminator()
             on_data = self.train_discriminator(inputs, costfunc, optimizer)
             if self.current_batch == self.last_gen_batch + self.get_k(self.gen_iter):
-                costs.append(self.train_generator(on_data, costfunc, optimizer))
+                self.cost_dis = self.train_generator(on_data, costfunc, optimizer)
+                costs.append(self.cost_dis)
                 self.last_gen_batch = self.current_batch
                 self.gen_iter += 1
             for hook in end:
