@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from plain_training import PlainDescent, random_batches, small_model
 
-from neon.callbacks import Callbacks, ProgressBar
+from neon.callbacks.callbacks import Callback, Callbacks, ProgressBar
 from neon.models import Model
+from neon.optimizers import Adam, Schedule
 from neon.transforms import Accuracy, CrossEntropyMulti
 
 
@@ -51,7 +55,8 @@ def test_an_eval_set_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
             assert not any(p.grad is None for p in _model.parameters())
             seen.append((epoch, value))
 
-    given = {"eval_freq": 2, "serialize": 0, "history": 1, "save_path": None, "output_file": None, "model_file": None}
+    given: dict[str, Any] = {"eval_freq": 2, "serialize": 0, "history": 1, "save_path": None, "output_file": None}
+    given |= {"model_file": None, "train_set": batches, "log_token": "", "multicost": False}
     callbacks = Callbacks(model, eval_set=held_out, progress_bar=True, **given)
     callbacks.callbacks.append(Watch())
     model.fit(batches, cost=CrossEntropyMulti(), optimizer=PlainDescent(), num_epochs=4, callbacks=callbacks)
@@ -75,8 +80,13 @@ def test_a_metric_of_ones_own_and_no_bar(capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("given", "error", "words"),
     [
-        ({"serialize": 1}, TypeError, r"takes no serialize: .*save_params\(path\) .*serialize=1"),
-        ({"output_file": "out.h5"}, TypeError, "takes no output_file: fit returns the costs"),
+        ({"serialize": 1}, ValueError, "serialize needs a save_path, the file to save to. Received: serialize=1"),
+        ({"output_file": "out.h5"}, TypeError, "takes no output_file: fit returns the costs.*output_file='out.h5'"),
+        ({"multicost": True}, TypeError, "takes no multicost"),
+        ({"save_path": "no/such/folder/model.prm"}, ValueError, "save_path must be the path of a file in a folder"),
+        ({"save_path": 3}, TypeError, "save_path must be the path of a file"),
+        ({"save_path": "model.prm", "serialize": -1}, ValueError, "serialize must be at least 0"),
+        ({"history": 1.5}, TypeError, "history must be a whole number"),
         (
             {"eval_sett": []},
             TypeError,
@@ -88,8 +98,198 @@ def test_a_metric_of_ones_own_and_no_bar(capsys: pytest.CaptureFixture[str]) -> 
     ],
 )
 def test_what_cannot_be_served_says_what_to_write(given: dict[str, Any], error: Any, words: str) -> None:
-    with pytest.raises(error, match=words):
+    with pytest.raises(error, match=words) as raised:
         Callbacks([], **given)
+    assert len(str(raised.value)) <= 500
+
+
+@pytest.mark.parametrize(
+    ("action", "error", "words"),
+    [
+        (lambda c: c.add_early_stop_callback(3), TypeError, r"stop_func must be a function of \(state, cost\)"),
+        (lambda c: c.add_early_stop_callback(lambda s, v: (s, True)), ValueError, r"EarlyStop.*eval_set=\.\.\."),
+        (lambda c: c.add_save_best_state_callback("best.prm"), ValueError, "SaveBestStateCallback goes by the costs"),
+        (lambda c: c.add_callback(ProgressBar), TypeError, "must be an object, such as ProgressBar"),
+        (lambda c: c.add_callback(ProgressBar(), insert_pos=-1), ValueError, "insert_pos must be at least 0"),
+    ],
+)
+def test_what_cannot_be_added_is_refused(action: Any, error: Any, words: str) -> None:
+    callbacks = Callbacks([])
+    with pytest.raises(error, match=words):
+        action(callbacks)
+    assert not callbacks.callbacks
+
+
+def saved(model: Model, path: Path) -> bool:
+    """Whether a file has the parameters of a model."""
+    twin = small_model()
+    twin.load_params(path)
+    return all(map(torch.equal, twin.parameters(), model.parameters()))
+
+
+@pytest.mark.parametrize(("serialize", "files"), [(0, [1, 2, 3, 4, 5]), (1, [1, 2, 3, 4, 5]), (2, [2, 4])])
+def test_the_model_is_saved_every_so_many_epochs(tmp_path: Path, serialize: int, files: list[int]) -> None:
+    path, model, seen = tmp_path / "model.prm", small_model(), []
+
+    class Watch:
+        def on_epoch_end(self, _model: Model, epoch: int, _cost: float) -> None:
+            if path.exists() and saved(model, path):
+                seen.append(epoch + 1)
+
+    callbacks = Callbacks(model, save_path=str(path), serialize=serialize, progress_bar=False)
+    callbacks.add_callback(Watch())
+    model.fit(random_batches(), CrossEntropyMulti(), PlainDescent(), 5, callbacks=callbacks)
+    assert seen == files
+    assert [file.name for file in tmp_path.iterdir()] == ["model.prm"]
+
+
+def test_the_newest_files_are_kept_under_their_epochs(tmp_path: Path) -> None:
+    model, path = small_model(), tmp_path / "model.prm"
+    callbacks = Callbacks(model, save_path=path, serialize=2, history=2, progress_bar=False)
+    model.fit(random_batches(), CrossEntropyMulti(), PlainDescent(), 7, callbacks=callbacks)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["model.prm", "model_3.prm", "model_5.prm"]
+    assert os.readlink(path) == "model_5.prm"
+    twin = small_model()
+    twin.load_params(path)
+    assert twin.epoch == 6
+
+
+def test_a_training_goes_on_from_a_model_file_to_the_total_of_epochs(tmp_path: Path) -> None:
+    """With the bits of one that was not interrupted, states and schedule included."""
+
+    def rule() -> Adam:
+        return Adam(learning_rate=0.05, schedule=Schedule(step_config=[2, 4], change=0.5))
+
+    batches, recorder = random_batches(), Recorder()
+    whole = small_model()
+    whole(batches[0][0])
+    first = copy.deepcopy(whole)
+    whole.fit(batches, CrossEntropyMulti(), rule(), num_epochs=5)
+    callbacks = Callbacks(first, save_path=tmp_path / "model.prm", progress_bar=False)
+    first.fit(batches, CrossEntropyMulti(), rule(), num_epochs=3, callbacks=callbacks)
+    resumed = small_model()
+    callbacks = Callbacks(resumed, model_file=tmp_path / "model.prm", progress_bar=False)
+    callbacks.add_callback(recorder)
+    history = resumed.fit(batches, CrossEntropyMulti(), rule(), num_epochs=5, callbacks=callbacks)
+    assert len(history) == 2
+    assert recorder.seen == [2, 3, 4, "end"]
+    assert all(map(torch.equal, resumed.parameters(), whole.parameters()))
+    assert resumed.fit(batches, CrossEntropyMulti(), rule(), num_epochs=2, callbacks=callbacks) == []
+
+
+def test_a_model_file_that_does_not_fit_leaves_all_as_it_was(tmp_path: Path) -> None:
+    model, other, recorder = small_model(), small_model(outputs=4), Recorder()
+    for one in (model, other):
+        one(random_batches()[0][0])
+    other.save_params(tmp_path / "model.prm")
+    before = copy.deepcopy(model.state_dict())
+    callbacks = Callbacks([recorder], model_file=tmp_path / "model.prm")
+    with pytest.raises(ValueError, match="does not fit this model"):
+        model.fit(random_batches(), CrossEntropyMulti(), PlainDescent(), 3, callbacks=callbacks)
+    assert recorder.seen == []
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("metric", [None, Accuracy()])
+def test_training_stops_early_and_keeps_the_best_by_the_cost(tmp_path: Path, metric: Any) -> None:
+    """Whatever the metric is: one that is to be large would be taken for one that is to be small."""
+    model, batches, costs = small_model(), random_batches(), []
+
+    class Rate:
+        """Goes the wrong way from the third epoch on."""
+
+        def on_epoch_end(self, _model: Model, epoch: int, _cost: float) -> None:
+            optimizer.learning_rate = 0.1 if epoch < 1 else -0.1
+
+    def until_it_rises(state: float | None, cost: float) -> tuple[float, bool]:
+        costs.append(cost)
+        return (cost, False) if state is None else (min(cost, state), cost > state)
+
+    optimizer = PlainDescent(0.1)
+    callbacks = Callbacks(model, eval_set=batches, metric=metric, progress_bar=False)
+    callbacks.add_early_stop_callback(until_it_rises)
+    callbacks.add_save_best_state_callback(str(tmp_path / "best.prm"))
+    callbacks.add_callback(Rate(), insert_pos=0)
+    history = model.fit(batches, CrossEntropyMulti(), optimizer, 10, callbacks=callbacks)
+    assert len(history) == 3
+    assert costs[2] > costs[1] < costs[0]
+    assert costs[2] == model.eval(batches, CrossEntropyMulti())
+    assert callbacks.eval_costs[2] == model.eval(batches, CrossEntropyMulti() if metric is None else metric)
+    best = small_model()
+    best.load_params(tmp_path / "best.prm")
+    assert best.epoch == 2
+    assert best.eval(batches, CrossEntropyMulti()) == costs[1]
+
+
+def test_a_stop_function_must_return_a_pair() -> None:
+    callbacks = Callbacks([], eval_set=random_batches())
+    callbacks.add_early_stop_callback(lambda s, v: True)  # type: ignore[arg-type, return-value]
+    with pytest.raises(TypeError, match=r"must return \(state, whether to stop\). Received: True"):
+        small_model().fit(random_batches(), CrossEntropyMulti(), PlainDescent(), 1, callbacks=callbacks)
+
+
+class Documented(Callback):
+    """A callback as programs of the documented framework write it."""
+
+    def __init__(self, stop_after: int = 10, **frequencies: Any) -> None:
+        super().__init__(**frequencies)
+        self.stop_after = stop_after
+
+    def on_train_begin(self, callback_data: dict[str, Any], model: Any, epochs: int) -> None:
+        callback_data["seen"] = [("train", epochs)]
+
+    def on_epoch_begin(self, callback_data: dict[str, Any], model: Any, epoch: int) -> None:
+        callback_data["seen"].append(("begin", epoch))
+
+    def on_minibatch_begin(self, callback_data: dict[str, Any], model: Any, epoch: int, minibatch: int) -> None:
+        self.weights = [value.detach().clone() for value in model.parameters()]
+
+    def on_minibatch_end(self, callback_data: dict[str, Any], model: Any, epoch: int, minibatch: int) -> None:
+        assert not any(map(torch.equal, self.weights, model.parameters()))
+        callback_data["seen"].append((epoch, minibatch))
+
+    def on_epoch_end(self, callback_data: dict[str, Any], model: Any, epoch: int) -> None:
+        callback_data["seen"].append(("end", epoch))
+        model.finished = epoch + 1 == self.stop_after
+
+    def on_train_end(self, callback_data: dict[str, Any], model: Any) -> None:
+        callback_data["seen"].append("end")
+
+
+def test_callbacks_of_the_documented_framework_are_called_in_its_form() -> None:
+    callbacks, model, batches = Callbacks([]), small_model(), random_batches()[:2]
+    model(batches[0][0])
+    callbacks.add_callback(Documented(stop_after=2))
+    for _ in range(2):  # what ended one training does not end the next
+        model.epoch = 0
+        history = model.fit(batches, CrossEntropyMulti(), PlainDescent(), 3, callbacks=callbacks)
+        assert len(history) == model.epoch_index == 2
+        assert callbacks.callback_data["seen"] == [
+            ("train", 3),
+            *[("begin", 0), (0, 0), (0, 1), ("end", 0)],
+            *[("begin", 1), (1, 0), (1, 1), ("end", 1)],
+            "end",
+        ]
+
+
+def test_frequencies_of_callbacks_of_the_documented_framework() -> None:
+    callbacks, batches = Callbacks([]), random_batches(12, 2)
+    callbacks.add_callback(Documented(epoch_freq=2, minibatch_freq=[0, 3]))
+    model = small_model()
+    model.initialize(batches)
+    model.fit(batches, CrossEntropyMulti(), PlainDescent(), 3, callbacks=callbacks)
+    expected = [("train", 3), (0, 0), (0, 3), ("begin", 1), (1, 0), (1, 3), ("end", 1), (2, 0), (2, 3), "end"]
+    assert callbacks.callback_data["seen"] == expected
+
+
+def test_minibatches_are_not_watched_where_nobody_asks() -> None:
+    class Silent(Callback):
+        def on_epoch_end(self, callback_data: dict[str, Any], model: Any, epoch: int) -> None:
+            pass
+
+    callbacks = Callbacks([Silent(), Recorder(), ProgressBar()])
+    assert not callbacks.methods("on_minibatch_begin") + callbacks.methods("on_minibatch_end")
+    assert len(Callbacks([Documented(minibatch_freq=None)]).methods("on_minibatch_end")) == 1
 
 
 @pytest.mark.parametrize("given", [3, "abc", [ProgressBar]], ids=str)

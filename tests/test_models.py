@@ -240,6 +240,100 @@ def test_datasets_of_numpy_arrays_and_of_torchs_loader_fit_the_models_dtype() ->
     assert small_model().double().get_outputs(loader).dtype == torch.float64
 
 
+def test_documented_arguments_that_mean_nothing_are_taken() -> None:
+    model = Model(small_model().layers, dataset=random_batches(), weights_only=True, optimizer=PlainDescent())
+    assert model.name is None
+    assert Model([Dropout()], "net").name == "net"
+    assert model.layers_to_optimize == list(model.layers)
+    assert model.be is GradientDescentMomentum.be
+    history = model.fit(
+        random_batches(), optimizer=PlainDescent(), num_epochs=1, cost=CrossEntropyMulti(), callbacks=None
+    )
+    assert model.epoch_index == len(history) == 1
+    error = model.eval(random_batches(), metric=Misclassification())
+    assert "%.1f%%" % (error * 100) == f"{100 * error:.1f}%"
+
+
+def with_noise() -> Model:
+    layers = [Linear(4, Gaussian()), BatchNorm(), Dropout(0.5), Affine(3, Gaussian(), activation=Softmax())]
+    return Model(layers)
+
+
+DATASETS: dict[str, Callable[[], Any]] = {
+    "minibatches": random_batches,
+    "an iterator": lambda: ArrayIterator(np.zeros((7, 5)), np.zeros(7), nclass=3, batch_size=3),
+    "a loader": lambda: DataLoader(TensorDataset(torch.zeros(7, 5), torch.zeros(7)), batch_size=3, shuffle=True),
+    "a number of features": lambda: 5,
+    "a shape": lambda: (5,),
+    "what has a shape": lambda: type("Data", (), {"shape": 5})(),
+}
+
+
+@pytest.mark.parametrize("kind", DATASETS)
+def test_initialize_gives_parameters_their_shapes_and_changes_nothing_else(kind: str) -> None:
+    dataset, batches = DATASETS[kind](), random_batches()
+    torch.manual_seed(1)
+    expected = with_noise().eval()
+    expected(batches[0][0][:1].expand(3, 5))
+    torch.manual_seed(1)
+    model = with_noise()
+    model.initialize(dataset, cost=GeneralizedCost(CrossEntropyMulti()))
+    assert model.training
+    for one, other in zip(model.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert all(int(value) == 0 for name, value in model.named_buffers() if name.endswith("num_batches_tracked"))
+    assert all(value.grad is None for value in model.parameters())
+    assert getattr(dataset, "passes", 0) == 0
+    before, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    model.initialize(iter(()))  # a second time it does not even look
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_fprop_is_a_call_in_the_mode_that_is_asked_for() -> None:
+    x, model = np.random.default_rng(0).normal(size=(6, 5)), Model([Linear(4, Gaussian()), Dropout(0.5)])
+    model.initialize(5)
+    linear = (torch.from_numpy(x).float() @ next(model.parameters()).T).detach()
+    evaluated = model.fprop(x, inference=True)
+    torch.testing.assert_close(evaluated, linear)
+    assert not evaluated.requires_grad
+    model.eval()
+    dropped = model.fprop(x)
+    assert not model.training
+    assert dropped.requires_grad
+    assert 0 < (dropped == 0).sum() < 24
+
+
+def test_evaluation_reads_in_order_and_leaves_training_as_it_was() -> None:
+    x, y = np.random.default_rng(0).normal(size=(10, 5)), np.arange(10) % 3
+
+    def trained(evaluated: bool) -> Model:
+        torch.manual_seed(0)
+        model, data = small_model(), ArrayIterator(x, y, nclass=3, batch_size=4)
+        model.initialize(data)
+        for _ in range(3):
+            model.fit(data, CrossEntropyMulti(), PlainDescent(), num_epochs=1)
+            if evaluated:
+                expected = model(torch.from_numpy(x).float())
+                torch.testing.assert_close(model.get_outputs(data), expected)
+                cost = -expected.detach().log()[np.arange(10), y].mean().item()
+                assert model.eval(data, CrossEntropyMulti()) == pytest.approx(cost, rel=1e-5)
+        return model
+
+    assert all(map(torch.equal, trained(True).parameters(), trained(False).parameters()))
+
+
+def test_one_hot_targets_train_as_class_numbers_do() -> None:
+    x, y = np.random.default_rng(0).normal(size=(10, 5)), np.arange(10) % 3
+    models = []
+    for nclass in (None, 3):
+        torch.manual_seed(0)
+        models.append(small_model())
+        models[-1].fit(ArrayIterator(x, y, nclass, batch_size=4), CrossEntropyMulti(), PlainDescent(), 2)
+    for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def fit(dataset: Any = None, cost: Any = None, optimizer: Any = None, num_epochs: Any = 1) -> list[float]:
     dataset = random_batches() if dataset is None else dataset
     return small_model().fit(dataset, cost or CrossEntropyMulti(), optimizer or PlainDescent(), num_epochs)
@@ -259,6 +353,13 @@ ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: fit(dataset=torch.ones(4, 5)), TypeError, r"ArrayIterator\(X, y\) .* a Tensor"),
     (lambda: untyped.eval(random_batches()), TypeError, "eval takes a dataset and a metric"),
     (lambda: small_model().save_params("x"), ValueError, r"Cannot save 0.0.weight, .* no shape"),
+    (lambda: Model("model.prm"), TypeError, r"not of a file. Received: layers='model.prm'. .*load_params\(path\)"),
+    (lambda: Model({"model": {}}), TypeError, "A Model is made of layers"),
+    (lambda: small_model().initialize("data"), TypeError, r"must give \(inputs, targets\) minibatches"),
+    (lambda: small_model().initialize(None), TypeError, "must give minibatches or have the shape of one input"),
+    (lambda: small_model().initialize((0,)), TypeError, r"shape of one input.*dataset=\(0,\)"),
+    (lambda: small_model().initialize(iter(random_batches())), TypeError, "A generator gives minibatches only once"),
+    (lambda: small_model().initialize(5, cost=MeanSquared), TypeError, "must be an object to call"),
     (lambda: ArrayIterator([1.0], [1, 2]), ValueError, "as many samples. Received: 1 and 2"),
     (lambda: ArrayIterator([], []), ValueError, r"X must hold samples .* shape \(0,\)"),
 ]

@@ -127,6 +127,33 @@ def test_random_bits_of_a_rule_without_states_go_on_where_they_were(tmp_path: Pa
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("in_file", [True, False])
+@pytest.mark.parametrize("rule", [lambda: adam(), lambda: GradientDescentMomentum(0.5, 0.0, schedule=IN_STEPS)])
+def test_weights_without_states_start_an_optimizer_anew(tmp_path: Path, rule: Any, in_file: bool) -> None:
+    """Whether the file has none, or they are not loaded; also in a model that has states and counts of its own."""
+    batches = random_batches()
+    trained = small_model()
+    trained.fit(batches, CrossEntropyMulti(), rule(), num_epochs=2)
+    trained.save_params(tmp_path / "model.params", keep_states=in_file)
+    saved = torch.load(tmp_path / "model.params", weights_only=True)
+    assert bool(saved["states"]) == bool(saved["updates"]) == in_file
+
+    fresh = small_model()
+    fresh(batches[0][0])
+    fresh.load_state_dict(trained.state_dict())
+    fresh.epoch = 2
+    fresh.fit(batches, CrossEntropyMulti(), rule(), num_epochs=1)
+    trained.fit(batches, CrossEntropyMulti(), rule(), num_epochs=1)
+    for model in (small_model(), trained):
+        model.load_params(tmp_path / "model.params", load_states=not in_file)
+        assert model.epoch == 2
+        model.fit(batches, CrossEntropyMulti(), rule(), num_epochs=1)
+        assert all(map(torch.equal, model.parameters(), fresh.parameters()))
+
+
+IN_STEPS = WarmupCosine(4, 12, unit="steps")
+
+
 def adam() -> Adam:
     """Its step depends on the states, on their count of updates and, by the schedule, the epoch."""
     return Adam(learning_rate=0.05, schedule=Schedule(step_config=[1, 3], change=0.5))

@@ -1,7 +1,7 @@
 """What may watch `Model.fit`."""
 
 from neon.callbacks.callbacks import Callbacks
-from neon.callbacks.documented import Callback
+from neon.callbacks.documented import Callback, GANCostCallback
 from neon.callbacks.progress import ProgressBar
 from neon.callbacks.saving import EarlyStopCallback, SaveBestStateCallback, SerializeModelCallback
 
@@ -9,6 +9,7 @@ __all__ = [
     "Callback",
     "Callbacks",
     "EarlyStopCallback",
+    "GANCostCallback",
     "ProgressBar",
     "SaveBestStateCallback",
     "SerializeModelCallback",

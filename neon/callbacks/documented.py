@@ -7,7 +7,7 @@ from typing import Any
 
 from neon.backends import NervanaObject
 
-__all__ = ["Callback", "method_of"]
+__all__ = ["Callback", "GANCostCallback", "method_of"]
 
 Frequency = int | list[int] | None
 
@@ -55,6 +55,20 @@ class Callback(NervanaObject):
         if isinstance(freq, (list, tuple)):
             return time in freq
         return freq is not None and (time + 1) % freq == 0
+
+
+class GANCostCallback(Callback):
+    """Keeps what a `neon.models.GAN` costs, in `callback_data`: for each step of the generator since training began its
+    number, from 1, in the list "gan/gen_iter", and the discriminator's mean cost in the list "gan/cost_dis".
+    """
+
+    def on_train_begin(self, callback_data: dict[str, Any], model: Any, epochs: int) -> None:
+        callback_data["gan/gen_iter"], callback_data["gan/cost_dis"] = [], []
+
+    def on_minibatch_end(self, callback_data: dict[str, Any], model: Any, epoch: int, minibatch: int) -> None:
+        if model.last_gen_batch > 0 and model.current_batch == model.last_gen_batch:
+            callback_data["gan/gen_iter"].append(model.gen_iter)
+            callback_data["gan/cost_dis"].append(float(model.cost_dis))
 
 
 # neon's method: the documented framework's, how many of neon's arguments after the model it takes, and which frequency

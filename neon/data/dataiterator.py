@@ -121,7 +121,7 @@ class ArrayIterator(NervanaDataIterator):
         return -(-len(self.inputs) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return self._minibatches(self.next_order())
+        yield from self._minibatches(self.next_order())
 
     def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
         """A pass in the order of X, which counts as none: the orders of other passes stay what they are."""

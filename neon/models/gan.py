@@ -72,6 +72,8 @@ class GAN(Model):
         self.wgan_param_clamp = None if wgan_param_clamp is None else positive("wgan_param_clamp", wgan_param_clamp)
         self.wgan_train_sched = flag("wgan_train_sched", wgan_train_sched)
         self.current_batch = self.gen_iter = self.last_gen_batch = 0
+        # The discriminator's mean cost at the generator's last step.
+        self.cost_dis: Tensor | None = None
 
     @property
     def generator(self) -> Sequential:
@@ -94,8 +96,9 @@ class GAN(Model):
         if cost is not None:
             self.check_cost(cost)
         if any(map(is_lazy, (*self.parameters(), *self.buffers()))):
+            like = self.example()
             with self.evaluating():
-                self(self.example().new_zeros(1, *self.noise_dim))
+                self(torch.zeros(1, *self.noise_dim, dtype=like.dtype, device=like.device))
 
     def noise(self, samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Noise for so many samples, by torch's random numbers or by those of a generator."""
@@ -139,7 +142,8 @@ class GAN(Model):
             self.clamp_discriminator()
             on_data = self.train_discriminator(inputs, costfunc, optimizer)
             if self.current_batch == self.last_gen_batch + self.get_k(self.gen_iter):
-                costs.append(self.train_generator(on_data, costfunc, optimizer))
+                self.cost_dis = self.train_generator(on_data, costfunc, optimizer)
+                costs.append(self.cost_dis)
                 self.last_gen_batch = self.current_batch
                 self.gen_iter += 1
             for hook in end:

@@ -44,8 +44,9 @@ def first_inputs(dataset: Any, like: Tensor) -> Tensor:
     The dataset itself may be such a shape: a number of features, or a tuple without the minibatch. Reading a minibatch
     leaves torch's random numbers where they were.
     """
-    if hasattr(dataset, "__iter__") and not isinstance(dataset, tuple):
-        if iter(dataset) is dataset:
+    is_shape = isinstance(dataset, tuple) and all(isinstance(size, (int, np.integer)) for size in dataset)
+    if hasattr(dataset, "__iter__") and not is_shape:
+        if hasattr(dataset, "__next__"):
             raise TypeError("A generator gives minibatches only once: pass a list, a DataLoader or an ArrayIterator.")
         with torch.random.fork_rng(devices=[]):
             return next(minibatches(dataset, like, in_order=True))[0]

@@ -149,8 +149,8 @@ class NeonArgparser(argparse.ArgumentParser):
 
         Besides the options, what is returned has `datatype` as numpy's type, `progress_bar`, `compat_mode`,
         `log_thresh` and `callback_args`, for `Callbacks(model, eval_set=..., **args.callback_args)`. `rounding` is what
-        optimizers take as `stochastic_round`. A `save_path` alone saves every epoch, `serialize` alone to neon_model.pkl, with a
-        warning, as in the documented framework; the folder of `save_path` is made.
+        optimizers take as `stochastic_round`. A `save_path` alone saves every epoch, `serialize` alone to
+        neon_model.pkl, with a warning, as in the documented framework; the folder of `save_path` is made.
 
         Raises `OSError` for files that cannot be read or written, and what `gen_backend` raises; nothing is changed.
         """
