@@ -14,7 +14,7 @@ from neon.layers.adversarial import GenerativeAdversarial
 from neon.layers.container import Sequential
 from neon.messages import received
 from neon.models.checks import adversarial_cost
-from neon.models.minibatches import Dataset
+from neon.models.minibatches import Dataset, place
 from neon.models.model import Model, minibatch_hooks
 from neon.transforms import GANCost
 
@@ -107,19 +107,20 @@ class GAN(Model):
         drawn = draw(samples, *self.noise_dim, generator=generator, dtype=like.dtype, device=like.device)
         return drawn if self.noise_type == "normal" else 2 * drawn - 1
 
-    def fprop_gen(self, x: Tensor, inference: bool = False) -> Tensor:
+    def fprop_gen(self, x: Any, inference: bool = False) -> Tensor:
         """What the generator makes of noise, as in training or as in evaluation."""
         return self._through(self.generator, x, inference)
 
-    def fprop_dis(self, x: Tensor, inference: bool = False) -> Tensor:
+    def fprop_dis(self, x: Any, inference: bool = False) -> Tensor:
         """What the discriminator says of samples."""
         return self._through(self.discriminator, x, inference)
 
-    def _through(self, network: Sequential, x: Tensor, inference: bool) -> Tensor:
+    def _through(self, network: Sequential, x: Any, inference: bool) -> Tensor:
+        inputs = place(x, self.example())
         if not inference:
-            return network(x)
+            return network(inputs)
         with self.evaluating():
-            return network(x)
+            return network(inputs)
 
     def get_k(self, giter: int) -> int:
         """How many minibatches the generator waits for its step number `giter`, from 0."""
