@@ -3,7 +3,7 @@
 How near the drawn digits come is measured by the Fréchet distance between normal distributions fitted to real and to
 drawn images, in the 16 directions in which real ones vary most: 0 would be the same mean and covariance.
 
-Run it: python examples/documented/gan.py -e 60
+Run it: python examples/documented/gan.py -e 40
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ from neon.optimizers import Adam, MultiOptimizer, RMSProp
 from neon.transforms import GANCost, Logistic, Rectlin
 from neon.util.argparser import NeonArgparser
 
-parser = NeonArgparser(__doc__, default_overrides={"epochs": 60, "batch_size": 64, "rng_seed": 0})
+parser = NeonArgparser(__doc__, default_overrides={"epochs": 40, "batch_size": 64, "rng_seed": 0})
 parser.add_argument("--kbatch", type=int, default=1, help="number of data batches per noise batch in training")
 args = parser.parse_args()
 

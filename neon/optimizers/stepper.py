@@ -9,7 +9,8 @@ import weakref
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -38,23 +39,33 @@ if TYPE_CHECKING:
     from neon.optimizers.optimizer import Optimizer
 
 
-class _Kept(NamedTuple):
-    """A plan, and what the lists of states held that it was made for, in order: all of it, states or not."""
+@dataclass(eq=False)
+class _Kept:
+    """A plan with the keys of the mapping that it goes by, and the layers that it is for.
+
+    `held` is what the lists of states held after its last step, in order: all of it, states or not. `moves` is the
+    number of moves of counts when its own were looked at last.
+    """
 
     plan: Plan
-    held: list[Any]
+    keys: list[str]
+    layers: set[int]
+    held: list[Any] = field(default_factory=list)
+    moves: int = 0
+    watching: list[weakref.ref[Any]] = field(default_factory=list)
+
+
+# So many plans of different layers are kept: of the halves of a generative pair, of parts that are stepped by turns.
+_MOST_PLANS = 8
 
 
 class LayerStepper:
-    """Steps over layer lists for one optimizer; keeps the plan of the last call while it still holds."""
+    """Steps over layer lists for one optimizer; keeps the last plan of each list of layers while it still holds."""
 
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
-        self._kept: list[_Kept] = []  # of the last step, as long as the layers live that it is for
-        self._layers: list[weakref.ref[Any]] = []
-        self._keys: list[str] = []
+        self._kept: list[_Kept] = []  # the last stepped at the end; each as long as its layers live
         self._values: dict[str, dict[str, Any]] = defaultdict(dict)
-        self._moves = 0  # of counts, when those of the plan were looked at last
         self._warned: Any = None  # the mapping whose keys that fit nothing have been told
         self._averaged = False
         self._created: list[tuple[list[Tensor], list[Tensor]]] = []  # lists of layers, and what goes into them
@@ -80,7 +91,8 @@ class LayerStepper:
     @property
     def updates(self) -> int:
         """The number of updates that the layers of the last step have had; 0 where there was none."""
-        return max((int(update_count(_holder(item))) for kept in self._kept for item in kept.plan.items), default=0)
+        last = self._kept[-1:]
+        return max((int(update_count(_holder(item))) for kept in last for item in kept.plan.items), default=0)
 
     @contextmanager
     def averaged(self, layer_list: Any) -> Iterator[None]:
@@ -117,46 +129,49 @@ class LayerStepper:
         settings = self._settings(ours, epoch)
         grads = [grad for _, site, _ in ours if (grad := _gradient(site)) is not None]
         elsewhere = self._squares(by_hand)
-        plan = self._plan(ours, settings, grads)
+        kept = self._plan(ours, settings, grads)
         if by_hand:
-            plan.check(grads)
+            kept.plan.check(grads)
             everything = self._squares([*by_hand, *((site, match) for _, site, match in ours)]) if elsewhere else {}
             self._step_by_hand(by_hand, everything, epoch)
-            if not plan.holds(grads):
-                plan = self._make_plan(ours, settings, grads)
+            if not kept.plan.holds(grads):
+                kept = self._make_plan(ours, settings, grads)
         with self._uninterrupted:
             self._keep_states()
-            plan.step(grads, elsewhere)
-        self._kept.append(_Kept(plan, _held(ours)))
+            kept.plan.step(grads, elsewhere)
+        kept.held = _held(ours)
+        self._keep(kept, [site.layer for _, site, _ in ours])
 
     def _plan(
         self, ours: Sequence[tuple[int, Site, Match]], settings: dict[str, Settings], grads: Sequence[Tensor]
-    ) -> Plan:
-        """The plan of the last step, where it still holds, or a new one; neither has changed a parameter or state."""
-        entries = [site.entry for _, site, _ in ours if site.entry is not None]
-        params = [param for (param, _), _ in entries]
+    ) -> _Kept:
+        """The plan of an earlier step, where it still holds, or a new one; neither has changed a parameter or state."""
+        params = [site.entry[0][0] for _, site, _ in ours if site.entry is not None]
         keys = [match.key for _, _, match in ours]
-        plan, before = self._kept.pop() if self._kept else (None, [])
-        if plan is not None and self._moves != Moves.made:
-            self._take_counts(plan)
-        alike = plan is not None and self._keys == keys and all(map(Settings.alike, plan.settings, settings.values()))
-        same = plan is not None and same_objects(params, plan.params) and same_objects(_held(ours), before)
-        if plan is None or not alike or not same or not plan.holds(grads):
-            plan = self._make_plan(ours, settings, grads)
-            self._keys = keys
-            self._let_go_with([site.layer for _, site, _ in ours])
-        else:
-            self._created = []
-        return plan
+        kept = next((kept for kept in reversed(self._kept) if same_objects(params, kept.plan.params)), None)
+        if kept is None:
+            return self._make_plan(ours, settings, grads)
+        self._kept.remove(kept)  # until the step has been made
+        if kept.moves != Moves.made:
+            self._take_counts(kept)
+        alike = kept.keys == keys and all(map(Settings.alike, kept.plan.settings, settings.values()))
+        if not alike or not same_objects(_held(ours), kept.held) or not kept.plan.holds(grads):
+            return self._make_plan(ours, settings, grads)
+        self._created = []
+        return kept
 
-    def _let_go_with(self, layers: Sequence[Any]) -> None:
-        """Let go of the plan, which holds parameters, once one of its layers is gone."""
-        kept = self._kept
-        self._layers = [
-            weakref.ref(layer, lambda _: kept.clear())
-            for layer in {id(layer): layer for layer in layers}.values()
-            if type(layer).__weakrefoffset__
-        ]
+    def _keep(self, kept: _Kept, layers: Sequence[Any]) -> None:
+        """Keep a plan, which holds parameters, until one of its layers is gone or comes in another plan."""
+        plans = self._kept
+        if not kept.watching:
+            plans[:] = [other for other in plans if not other.layers & kept.layers][1 - _MOST_PLANS :]
+            mine = weakref.ref(kept)
+            kept.watching = [
+                weakref.ref(layer, lambda _: _let_go(plans, mine()))
+                for layer in {id(layer): layer for layer in layers}.values()
+                if type(layer).__weakrefoffset__
+            ]
+        plans.append(kept)
 
     def _settings(self, ours: Sequence[tuple[int, Site, Match]], epoch: int) -> dict[str, Settings]:
         """The numbers of this step for each optimizer in use, in dictionaries that the plan keeps reading."""
@@ -176,7 +191,7 @@ class LayerStepper:
 
     def _make_plan(
         self, ours: Sequence[tuple[int, Site, Match]], settings: dict[str, Settings], grads: Sequence[Tensor]
-    ) -> Plan:
+    ) -> _Kept:
         places = {key: place for place, key in enumerate(settings)}
         items, self._created, owners = [], [], dict[int, str]()  # of each list of states, the layer
         for index, site, match in ours:
@@ -208,8 +223,9 @@ class LayerStepper:
                 )
             )
         plan = Plan(items, grads, list(settings.values()))
-        self._take_counts(plan)
-        return plan
+        kept = _Kept(plan, [match.key for _, _, match in ours], {id(site.layer) for _, site, _ in ours})
+        self._take_counts(kept)
+        return kept
 
     def _keep_states(self) -> None:
         """Give the layers the states that were made for them, once the step is sure to be made."""
@@ -218,14 +234,15 @@ class LayerStepper:
                 states.extend(used)
         self._created = []
 
-    def _take_counts(self, plan: Plan) -> None:
-        """Have the plan count its tensors, from where others have counted them to: another optimizer, a file."""
+    def _take_counts(self, kept: _Kept) -> None:
+        """Have a plan count its tensors, from where others have counted them to: another optimizer, a file."""
+        plan = kept.plan
         for place, (item, own) in enumerate(zip(plan.items, plan.counts.exact, strict=True)):
-            kept = update_count(_holder(item))
-            if kept is not own:
-                plan.counts.set(place, float(kept))
+            count = update_count(_holder(item))
+            if count is not own:
+                plan.counts.set(place, float(count))
                 keep_update_count(_holder(item), own)
-        self._moves = Moves.made
+        kept.moves = Moves.made
 
     def _squares(self, matched: Sequence[tuple[Site, Match]]) -> dict[int, float]:
         """What these gradients add to the norms over everything, by the norm's owner."""
@@ -259,6 +276,10 @@ class LayerStepper:
 def _holder(item: Item) -> Tensor:
     """The tensor that keeps the count of an item's updates: that of its states that comes first, if it has any."""
     return next(iter((*item.states, *item.companions)), item.param)
+
+
+def _let_go(plans: list[_Kept], gone: _Kept | None) -> None:
+    plans[:] = [kept for kept in plans if kept is not gone]
 
 
 def _held(ours: Sequence[tuple[int, Site, Match]]) -> list[Any]:
