@@ -99,6 +99,8 @@ TABLE = {
         1.0,
         {0: 1.0, 1: 0.5, 2: 0.0},
     ),
+    "no epoch that is reached": (Schedule(list(range(10, 3)), 0.97), 0.1, {0: 0.1, 5: 0.1, 99: 0.1}),
+    "no epoch to set a rate from": (Schedule([], []), 0.1, {0: 0.1, 99: 0.1}),
     "WarmupCosine in steps": (
         WarmupCosine(warmup=2, total=6, floor=1.0, unit="steps"),
         1.0,

@@ -107,6 +107,28 @@ def test_scale_multiplies_the_gradient_and_leaves_the_value(cost: Any, scaled: A
         torch.testing.assert_close(more, gradient * scaled.scale, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize(("cost", "transform"), [(case[0], case[1]) for case in COSTS])
+def test_images_are_vectors_to_costs_and_metrics(cost: Any, transform: Any) -> None:
+    vectors = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    images = vectors.reshape(4, 6, 1, 1), vectors.reshape(4, 1, 2, 3)
+    targets = F.one_hot(torch.tensor([0, 5, 2, 2]), 6).float()
+    expected = cost(transform(vectors), targets)
+    assert expected.shape == (4,)
+    for x in images:
+        assert torch.equal(transform(x).flatten(1), transform(vectors))
+        for t in (targets, targets.reshape(x.shape)):
+            assert torch.equal(cost(transform(x), t), expected)
+            assert torch.equal(Misclassification()(x, t), Misclassification()(vectors, targets))
+            if cost.fuses_with is not None:
+                assert torch.equal(cost.from_logits(x, t), cost.from_logits(vectors, targets))
+        assert torch.equal(cost(transform(vectors), targets.reshape(x.shape)), expected)
+    assert Misclassification()(images[0], torch.tensor([0, 5, 2, 2])).tolist() == [
+        float(a != b) for a, b in zip(vectors.argmax(1).tolist(), [0, 5, 2, 2], strict=True)
+    ]
+    with pytest.raises(ValueError, match="shape"):
+        cost(transform(images[1]), torch.zeros(4, 2, 3))
+
+
 def test_bits_divide_value_and_gradient_by_the_logarithm_of_2() -> None:
     targets = torch.tensor([0, 1])
     for cost, factor in ((CrossEntropyMulti(usebits=True), 1.0), (CrossEntropyMulti(2, True), 2.0)):

@@ -136,7 +136,7 @@ class Tanh(Transform):
 
 @dataclass(frozen=True)
 class Softmax(Transform):
-    """yᵢ = e^xᵢ / Σⱼ e^xⱼ along `axis` (default: the last, which holds classes).
+    """yᵢ = e^xᵢ / Σⱼ e^xⱼ along `axis` (default: the last, which holds classes; of images all but the first).
 
     The documented framework's axis 0 holds classes; here it holds the samples of a minibatch, and is refused. `epsilon`
     is taken and means nothing, as there.
@@ -162,4 +162,6 @@ class Softmax(Transform):
             )
 
     def __call__(self, x: Tensor) -> Tensor:
+        if x.ndim == 4 and self.axis == -1:  # the width holds no classes
+            return torch.softmax(x.flatten(1), -1).reshape(x.shape)
         return torch.softmax(x, self.axis)

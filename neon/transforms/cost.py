@@ -1,7 +1,8 @@
 """Costs and metrics: one value per sample, shape (N,), from outputs and targets.
 
 Values of the steps of a sequence are added up (costs) or averaged (metrics). Classes and features
-lie in the last dimension.
+lie in the last dimension. Outputs and targets that are images, (N, channels, height, width), are read as vectors, as
+Linear reads them: an image that was rebuilt is compared with a vector of its pixels, and (N, classes, 1, 1) are classes.
 
 A cost works on a network's final outputs, after Softmax or Logistic, as neon's documentation has
 it. Rounded to floats, those lose what a logarithm needs: a probability of 1e-50 is 0 in float32,
@@ -83,10 +84,10 @@ class CrossEntropyMulti(Cost):
 
     def __call__(self, y: Tensor, t: Tensor) -> Tensor:
         tiny = torch.finfo(y.dtype).tiny
-        return self.of_logarithms(y.clamp_min(tiny).log(), t)
+        return self.of_logarithms(vectors(y).clamp_min(tiny).log(), t)
 
     def from_logits(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.of_logarithms(torch.log_softmax(x, -1), t)
+        return self.of_logarithms(torch.log_softmax(vectors(x), -1), t)
 
     def of_logarithms(self, log_y: Tensor, t: Tensor) -> Tensor:
         t = class_targets(log_y, t, type(self).__name__)
@@ -116,11 +117,13 @@ class CrossEntropyBinary(Cost):
         keep_finite(self, "scale")
 
     def __call__(self, y: Tensor, t: Tensor) -> Tensor:
+        y = vectors(y)
         t = like_outputs(y, t, type(self).__name__)
         values = sum_per_sample(F.binary_cross_entropy(y, t, reduction="none"))
         return with_scaled_gradient(values, self.scale)
 
     def from_logits(self, x: Tensor, t: Tensor) -> Tensor:
+        x = vectors(x)
         t = like_outputs(x, t, type(self).__name__)
         values = sum_per_sample(F.binary_cross_entropy_with_logits(x, t, reduction="none"))
         return with_scaled_gradient(values, self.scale)
@@ -135,6 +138,7 @@ class SumSquared(Cost):
     """
 
     def __call__(self, y: Tensor, t: Tensor) -> Tensor:
+        y = vectors(y)
         difference = y - like_outputs(y, t, type(self).__name__)
         return sum_per_sample(difference.square().sum(-1) / 2)
 
@@ -148,6 +152,7 @@ class MeanSquared(Cost):
     """
 
     def __call__(self, y: Tensor, t: Tensor) -> Tensor:
+        y = vectors(y)
         difference = y - like_outputs(y, t, type(self).__name__)
         return sum_per_sample(difference.square().mean(-1) / 2)
 
@@ -176,6 +181,7 @@ class Misclassification(Metric):
         positive_integer(f"{type(self).__name__}'s steps", self.steps)
 
     def __call__(self, y: Tensor, t: Tensor) -> Tensor:
+        y = vectors(y)
         if y.shape[-1] == 1:
             wrong = (y > 0.5) != (like_outputs(y, t, type(self).__name__) > 0.5)
         else:
@@ -202,10 +208,16 @@ def sum_per_sample(values: Tensor) -> Tensor:
     return values.flatten(1).sum(1) if values.ndim > 1 else values
 
 
+def vectors(x: Tensor) -> Tensor:
+    """Images as vectors: (N, channels, height, width) to (N, channels · height · width)."""
+    return x.flatten(1) if x.ndim == 4 else x
+
+
 def like_outputs(y: Tensor, t: Tensor, owner: str) -> Tensor:
     """The targets in shape and dtype of the outputs. Never broadcast: (N, 1) against (N,) would
     quietly make (N, N).
     """
+    t = vectors(t)
     if y.shape[-1:] == (1,) and t.shape == y.shape[:-1]:
         t = t.unsqueeze(-1)
     if t.shape != y.shape:
@@ -218,6 +230,7 @@ def like_outputs(y: Tensor, t: Tensor, owner: str) -> Tensor:
 
 def class_targets(y: Tensor, t: Tensor, owner: str) -> Tensor:
     """The targets, checked: class numbers for each sample (and step), or shaped like `y`."""
+    t = vectors(t)
     if t.shape == y.shape:
         return t
     if t.shape == y.shape[:-1] and not (t.is_floating_point() or t.is_complex()):
