@@ -27,7 +27,7 @@ from neon.callbacks.documented import method_of
 from neon.callbacks.progress import ProgressBar
 from neon.callbacks.saving import EarlyStopCallback, SaveBestStateCallback, SerializeModelCallback
 from neon.messages import received, shown
-from neon.old_paths import names_of
+from neon.old_paths import instead_of, names_of
 
 __all__ = ["Callbacks"]
 
@@ -87,6 +87,9 @@ class Callbacks:
         saver = _saver(save_path, serialize, history)
         if saver is not None:
             self.add_callback(saver)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(instead_of(name, "Callbacks") or f"'Callbacks' object has no attribute {name!r}")
 
     def add_callback(self, callback: Any, insert_pos: int | None = None) -> None:
         """Add a callback, after the others or in the given place of `callbacks`: they are called in that order."""

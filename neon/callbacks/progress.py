@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 __all__ = ["ProgressBar"]
@@ -22,9 +23,10 @@ class ProgressBar:
         self.task = self.progress.add_task("fit", total=num_epochs, cost="-", evaluated="")
         self.progress.start()
 
-    def on_evaluation(self, _model: Any, _epoch: int, value: float) -> None:
+    def on_evaluation(self, _model: Any, _epoch: int, value: Any) -> None:
         if self.progress is not None:
-            self.progress.update(self.task, evaluated=f", evaluation {value:.4g}")
+            values = " ".join(f"{number:.4g}" for number in np.ravel(value))  # of some metrics several
+            self.progress.update(self.task, evaluated=f", evaluation {values}")
 
     def on_epoch_end(self, _model: Any, _epoch: int, cost: float) -> None:
         if self.progress is not None:

@@ -126,7 +126,7 @@ class Constant(Initializer):
 
 @dataclass(frozen=True)
 class GlorotUniform(Initializer):
-    """Uniform over ±√(6 / (fan_in + fan_out)) (Glorot and Bengio 2010), for weights.
+    """Uniform over ±√(6 / (fan_in + fan_out)) (Glorot and Bengio 2010). A bias of n has one input and n outputs.
 
     >>> weight = torch.empty(1000, 500)
     >>> GlorotUniform().fill(weight)
@@ -138,8 +138,9 @@ class GlorotUniform(Initializer):
 
     @torch.no_grad()
     def fill(self, tensor: Tensor) -> None:
-        check_has_fans("GlorotUniform", tensor)
-        nn.init.xavier_uniform_(tensor)
+        weight = tensor.unsqueeze(-1) if tensor.ndim == 1 else tensor
+        check_has_fans("GlorotUniform", weight)
+        nn.init.xavier_uniform_(weight)
 
 
 @dataclass(frozen=True)

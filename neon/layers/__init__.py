@@ -8,15 +8,18 @@ from neon.layers.activation import Activation, Dropout, Reshape
 from neon.layers.adversarial import GenerativeAdversarial
 from neon.layers.container import Affine, Conv, Deconv, Sequential
 from neon.layers.convolution import Convolution, Deconvolution, Pooling
-from neon.layers.cost import GeneralizedCost, GeneralizedGANCost
+from neon.layers.cost import GeneralizedCost, GeneralizedCostMask, GeneralizedGANCost
 from neon.layers.dense import Bias, Linear, LookupTable
 from neon.layers.layer import Layer, ParameterLayer
-from neon.layers.normalization import BatchNorm
+from neon.layers.merge import MergeBroadcast, MergeSum, SkipNode
+from neon.layers.normalization import LRN, BatchNorm
 from neon.layers.recurrent import GRU, LSTM, Recurrent
 from neon.layers.recurrent_output import RecurrentLast, RecurrentMean, RecurrentSum
+from neon.old_paths import names_of
 
 __all__ = [
     "GRU",
+    "LRN",
     "LSTM",
     "Activation",
     "Affine",
@@ -28,11 +31,14 @@ __all__ = [
     "Deconvolution",
     "Dropout",
     "GeneralizedCost",
+    "GeneralizedCostMask",
     "GeneralizedGANCost",
     "GenerativeAdversarial",
     "Layer",
     "Linear",
     "LookupTable",
+    "MergeBroadcast",
+    "MergeSum",
     "ParameterLayer",
     "Pooling",
     "Recurrent",
@@ -41,4 +47,7 @@ __all__ = [
     "RecurrentSum",
     "Reshape",
     "Sequential",
+    "SkipNode",
 ]
+
+__getattr__ = names_of("neon.layers", __name__)

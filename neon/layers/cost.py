@@ -1,4 +1,4 @@
-"""GeneralizedCost, GeneralizedGANCost: a cost function as a layer at the end of a network."""
+"""GeneralizedCost, GeneralizedCostMask, GeneralizedGANCost: a cost function as a layer at the end of a network."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from neon.messages import shown
+from neon.arguments import number
+from neon.messages import kind_of, shown
 from neon.transforms import GANCost
 
-__all__ = ["GeneralizedCost", "GeneralizedGANCost"]
+__all__ = ["GeneralizedCost", "GeneralizedCostMask", "GeneralizedGANCost"]
 
 
 class GeneralizedCost:
@@ -29,6 +30,35 @@ class GeneralizedCost:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.costfunc!r})"
+
+
+class GeneralizedCostMask(GeneralizedCost):
+    """The mean over the minibatch of a cost where a mask of ones and zeros has ones, times `weights` (default 1).
+
+    Targets are (targets, mask), two tensors, the mask shaped like the outputs. Outputs and targets are multiplied by
+    it, so that what has zeros gives neither cost nor gradient in any cost that is 0 where both are 0.
+    """
+
+    def __init__(
+        self, costfunc: Callable[[Tensor, Tensor], Tensor], weights: float = 1.0, name: str | None = None
+    ) -> None:
+        super().__init__(costfunc, name)
+        self.weights = number("weights", weights)
+
+    def __call__(self, outputs: Tensor, targets: tuple[Tensor, Tensor]) -> Tensor:  # type: ignore[override]
+        return self.per_sample(outputs, targets).mean()
+
+    def per_sample(self, outputs: Tensor, targets: tuple[Tensor, Tensor]) -> Tensor:
+        """The cost of each sample, shape (N,)."""
+        if not isinstance(targets, (tuple, list)) or len(targets) != 2:
+            raise TypeError(f"GeneralizedCostMask takes (targets, mask) as targets. Received: {kind_of(targets)}")
+        wanted, mask = targets
+        if mask.shape != outputs.shape:  # never broadcast
+            raise ValueError(
+                f"GeneralizedCostMask takes a mask shaped like the outputs, {tuple(outputs.shape)}. "
+                f"Received: a mask of shape {tuple(mask.shape)}"
+            )
+        return self.costfunc(outputs * mask, wanted * mask) * self.weights
 
 
 class GeneralizedGANCost(GeneralizedCost):

@@ -1,4 +1,4 @@
-"""BatchNorm."""
+"""BatchNorm, and LRN, the normalization that AlexNet had."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch.nn import functional as F
 
 from neon.arguments import flag
 from neon.initializers.initializer import check_finite
-from neon.layers.layer import InferringLayer, feature_dim
+from neon.layers.layer import InferringLayer, Layer, check_count, describe, feature_dim
 from neon.messages import shown
 
-__all__ = ["BatchNorm"]
+__all__ = ["LRN", "BatchNorm"]
 
 
 class BatchNorm(InferringLayer):
@@ -74,3 +74,46 @@ class BatchNorm(InferringLayer):
 
     def extra_repr(self) -> str:
         return f"rho={self.rho}, eps={self.eps}"
+
+
+class LRN(Layer):
+    """y = x / (1 + ascale/depth · Σ x²)^bpower for images, the sum over `depth` channels around each (Krizhevsky 2012).
+
+    Args:
+        depth: how many channels, an odd number: (depth − 1) / 2 on either side, zeros beyond the first and the last.
+        alpha, beta: 1 and 0; they scale nothing, and other values are refused.
+        ascale: the weight of the mean square. Default 1.
+        bpower: the exponent. Default 1.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        alpha: float = 1.0,
+        beta: float = 0.0,
+        ascale: float = 1.0,
+        bpower: float = 1.0,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name=name)
+        self.depth = check_count(self, "depth", depth)
+        if self.depth % 2 == 0:
+            raise ValueError(f"LRN's depth must be odd. Received: {shown(depth)}")
+        self.ascale = check_finite("LRN", "ascale", ascale)
+        self.bpower = check_finite("LRN", "bpower", bpower)
+        if (alpha, beta) != (1, 0):
+            raise ValueError(
+                f"LRN's alpha and beta must be 1 and 0. Received: {shown((alpha, beta))}. The scale is ascale and the "
+                "exponent bpower."
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim != 4:
+            raise ValueError(
+                f"{describe(self)} takes images (N, channels, height, width). Received: inputs of shape "
+                f"{tuple(x.shape)}"
+            )
+        return F.local_response_norm(x, self.depth, self.ascale, self.bpower, k=1.0)
+
+    def extra_repr(self) -> str:
+        return f"depth={self.depth}, ascale={self.ascale}, bpower={self.bpower}"

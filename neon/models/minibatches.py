@@ -14,10 +14,13 @@ from neon.messages import received
 __all__ = ["Dataset", "first_inputs", "minibatches", "place"]
 
 Dataset = Iterable[Any]
+_ARRAYS = (Tensor, np.ndarray)
 
 
-def minibatches(dataset: Dataset, like: Tensor, *, in_order: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+def minibatches(dataset: Dataset, like: Tensor, *, in_order: bool = False) -> Iterator[tuple[Tensor, Any]]:
     """The (inputs, targets) of a dataset on the device of a tensor, floating-point ones in its dtype.
+
+    Targets may be a pair of arrays: a GeneralizedCostMask takes them with a mask.
 
     With `in_order`, those that the dataset's method of that name gives, where it has one.
     """
@@ -30,7 +33,7 @@ def minibatches(dataset: Dataset, like: Tensor, *, in_order: bool = False) -> It
                 "A dataset must give (inputs, targets) minibatches, as ArrayIterator(X, y) "
                 f"does. Received: a {type(batch).__name__}"
             )
-        yield place(batch[0], like), place(batch[1], like)
+        yield place(batch[0], like), place_targets(batch[1], like)
     if batch is None:
         raise ValueError(
             "The dataset gave no minibatch. A generator gives them only once: pass a list, a "
@@ -64,3 +67,9 @@ def place(values: Any, like: Tensor) -> Tensor:
     """Values as a tensor on the device of another, in its dtype if they are floating-point numbers."""
     tensor = values if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values), device="cpu")
     return tensor.to(like.device, like.dtype if tensor.is_floating_point() else tensor.dtype)
+
+
+def place_targets(values: Any, like: Tensor) -> Any:
+    """Targets as a tensor, or a pair of arrays as a pair of tensors."""
+    is_pair = isinstance(values, tuple) and len(values) == 2 and all(isinstance(v, _ARRAYS) and v.ndim for v in values)
+    return tuple(place(value, like) for value in values) if is_pair else place(values, like)

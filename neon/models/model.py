@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, overload
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -14,13 +15,13 @@ from torch.nn.parameter import is_lazy
 from neon.backends import NervanaObject
 from neon.callbacks import Callbacks
 from neon.layers.container import Sequential
-from neon.layers.cost import GeneralizedCost
+from neon.layers.cost import GeneralizedCost, GeneralizedCostMask
 from neon.layers.layer import check_count
 from neon.models.checks import check_cost, check_layers, check_optimizer
 from neon.models.minibatches import Dataset, first_inputs, minibatches, place
 from neon.models.parameter_file import load, save
-from neon.old_paths import names_of
-from neon.transforms import Cost
+from neon.old_paths import instead_of, names_of
+from neon.transforms import Cost, TopKMisclassification
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -73,6 +74,11 @@ class Model(Sequential):
         super().__init__([layers] if isinstance(layers, Sequential) else layers, name)
         if not self.layers:
             raise ValueError("A Model needs at least one layer. Received: an empty list")
+
+    def __getattr__(self, name: str) -> Any:
+        if words := instead_of(name, "Model"):
+            raise AttributeError(words)
+        return super().__getattr__(name)
 
     @property
     def epoch_index(self) -> int:
@@ -203,9 +209,11 @@ class Model(Sequential):
     @overload
     def eval(self) -> Self: ...
     @overload
+    def eval(self, dataset: Dataset, metric: TopKMisclassification) -> np.ndarray: ...  # pyright: ignore[reportOverlappingOverload]
+    @overload
     def eval(self, dataset: Dataset, metric: CostFunction) -> float: ...
     def eval(self, dataset: Dataset | None = None, metric: CostFunction | None = None) -> Any:
-        """The mean of a metric, or of a cost, over a dataset.
+        """The mean of a metric, or of a cost, over a dataset; of a TopKMisclassification an array of three means.
 
         A dataset that has `in_order()`, as an ArrayIterator does, is read by that: its orders of training stay as they
         are.
@@ -217,23 +225,26 @@ class Model(Sequential):
         if dataset is None or metric is None:
             raise TypeError("eval takes a dataset and a metric, such as eval(test, Accuracy())")
         self.check_cost(metric)
-        total, samples = 0.0, 0
+        total, samples = torch.zeros((), dtype=torch.float64, device="cpu"), 0
+        several = isinstance(metric, TopKMisclassification)
         with self.evaluating():
             for inputs, targets in self.batches(dataset, in_order=True):
                 values = self.per_sample(metric, inputs, targets)
-                total += float(values.sum())
+                total = total + (values.sum(0) if several else values.sum()).to("cpu", torch.float64)
                 samples += len(values)
-        return total / samples
+        return (total / samples).numpy() if several else float(total) / samples
 
     def get_outputs(self, dataset: Dataset) -> Tensor:
         """The outputs for every sample, in evaluation mode, in the dataset's order: of an ArrayIterator that of X."""
         with self.evaluating():
             return torch.cat([self(inputs) for inputs, _ in self.batches(dataset, in_order=True)])
 
-    def per_sample(self, cost: CostFunction, inputs: Tensor, targets: Tensor) -> Tensor:
+    def per_sample(self, cost: CostFunction, inputs: Tensor, targets: Any) -> Tensor:
         """The cost or metric of each sample, shape (N,); from logits where the cost fuses with
         the last transform.
         """
+        if isinstance(cost, GeneralizedCostMask):
+            return cost.per_sample(self(inputs), targets)
         if isinstance(cost, GeneralizedCost):
             cost = cost.costfunc
         fuses_with = cost.fuses_with if isinstance(cost, Cost) else None
@@ -246,7 +257,7 @@ class Model(Sequential):
         """Refuse what is no cost or metric for this model."""
         check_cost(cost)
 
-    def batches(self, dataset: Dataset, *, in_order: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, dataset: Dataset, *, in_order: bool = False) -> Iterator[tuple[Tensor, Any]]:
         """The minibatches on the model's device, floating-point ones in its dtype."""
         return minibatches(dataset, self.example(), in_order=in_order)
 

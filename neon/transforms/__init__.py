@@ -1,5 +1,6 @@
 """What is applied to a layer's outputs: activations, costs and metrics."""
 
+from neon.old_paths import names_of
 from neon.transforms.activation import (
     Explin,
     Identity,
@@ -19,6 +20,7 @@ from neon.transforms.cost import (
     Metric,
     Misclassification,
     SumSquared,
+    TopKMisclassification,
 )
 from neon.transforms.gan import GANCost
 
@@ -39,5 +41,8 @@ __all__ = [
     "Softmax",
     "SumSquared",
     "Tanh",
+    "TopKMisclassification",
     "Transform",
 ]
+
+__getattr__ = names_of("neon.transforms", __name__)

@@ -2,7 +2,7 @@
 
 Values of the steps of a sequence are added up (costs) or averaged (metrics). Classes and features
 lie in the last dimension. Outputs and targets that are images, (N, channels, height, width), are read as vectors, as
-Linear reads them: an image that was rebuilt is compared with a vector of its pixels, and (N, classes, 1, 1) are classes.
+Linear reads them: an image that was rebuilt can have a vector of pixels as its target, and (N, classes, 1, 1) classes.
 
 A cost works on a network's final outputs, after Softmax or Logistic, as neon's documentation has
 it. Rounded to floats, those lose what a logarithm needs: a probability of 1e-50 is 0 in float32,
@@ -34,6 +34,7 @@ __all__ = [
     "Metric",
     "Misclassification",
     "SumSquared",
+    "TopKMisclassification",
 ]
 
 
@@ -196,6 +197,39 @@ class Accuracy(Misclassification):
 
     def __call__(self, y: Tensor, t: Tensor) -> Tensor:
         return 1 - super().__call__(y, t)
+
+
+@dataclass(frozen=True)
+class TopKMisclassification(Metric):
+    """Three numbers a sample, (N, 3): −log y of the target's class, and 1 where it is not the most probable class, and
+    where it is not among the `k` most probable; averaged over a sequence. `Model.eval` gives an array of three means.
+
+    Targets as for CrossEntropyMulti, one-hot ones if they are shaped like `y`. The logarithm is 50 at most. Of classes
+    that are equally probable, the target's has an equal chance to be among the first.
+
+    >>> TopKMisclassification(k=2)(torch.tensor([[0.5, 0.3, 0.2]]), torch.tensor([1]))
+    tensor([[1.2040, 1.0000, 0.0000]])
+    """
+
+    k: int
+
+    def __post_init__(self) -> None:
+        positive_integer("TopKMisclassification's k", self.k)
+
+    @property
+    def metric_names(self) -> list[str]:
+        """What the three numbers are."""
+        return ["LogLoss", "Top1Misclass", f"Top{self.k}Misclass"]
+
+    def __call__(self, y: Tensor, t: Tensor) -> Tensor:
+        y = vectors(y)
+        t = class_targets(y, t, type(self).__name__)
+        found = y.gather(-1, t.unsqueeze(-1)) if t.ndim < y.ndim else (y * t).sum(-1, keepdim=True)
+        above, equal = (y > found).sum(-1), (y == found).sum(-1)
+        places = torch.stack([1 - above, self.k - above], -1)  # for the classes that are as probable as the target's
+        right = (places / equal.unsqueeze(-1)).clamp(0, 1) * (equal > 0).unsqueeze(-1)  # NaN equals nothing
+        values = torch.cat([-found.clamp_min(math.exp(-50)).log(), 1 - right], -1)
+        return values.flatten(1, -2).mean(1) if values.ndim > 2 else values
 
 
 def with_scaled_gradient(values: Tensor, scale: float) -> Tensor:
