@@ -51,13 +51,14 @@ INSTEAD = {
     "Write Softmax(axis=1): the channels hold the classes.": "PixelwiseSoftmax",
     "Write a function of (outputs, targets) in torch's words, such as torch.nn.functional.smooth_l1_loss.": "LogLoss "
     "SmoothL1Loss SquareHingeLoss PrecisionRecall ObjectDetection BLEUScore MultiMetric",
-    _BACKEND: "NervanaCPU NervanaGPU NervanaMKL Autodiff OpTree cleanup_backend",
+    _BACKEND: "NervanaCPU NervanaGPU NervanaMKL cleanup_backend",
     _CALLBACK: "BatchNormTuneCallback DeconvCallback HistCallback LossCallback MetricCallback MultiLabelStatsCallback "
     "RunTimerCallback TrainCostCallback TrainLoggerCallback TrainMulticostCallback WatchTickerCallback "
     "ProgressBarCallback add_deconv_callback add_hist_callback add_watch_ticker_callback",
     _OUTPUTS: "get_outputs_beam",
-    _FILE: "serialize deserialize load_weights get_description load_callbacks",
-    "Write loss.backward(): gradients are autograd's.": "bprop bprop_dis bprop_gen allocate_deltas",
+    _FILE: "serialize deserialize load_weights load_callbacks",
+    "Write model.state_dict() for the parameters, print(model) for the layers.": "get_description",
+    "Write loss.backward(): gradients are autograd's.": "Autodiff OpTree bprop bprop_dis bprop_gen allocate_deltas",
     _TIME: "Benchmark benchmark",
     "Write torch.save(obj, path) and torch.load(path).": "save_obj load_obj",
     "Give minibatches of that size: layers take any.": "set_batch_size set_seq_len",
@@ -67,7 +68,8 @@ MODULES = {
     _ARRAYS: "data.image data.datasets data.hdf5iterator",
     _TEXT: "data.text data.text_preprocessing data.ticker data.questionanswer",
     _LOADER: "data.aeon_shim data.dataloaderadapter data.dataloader_transformers data.imagecaption",
-    _BACKEND: "backends.nervanacpu backends.nervanagpu backends.nervanamkl backends.autodiff backends.util",
+    _BACKEND: "backends.nervanacpu backends.nervanagpu backends.nervanamkl backends.util",
+    "Write loss.backward(): gradients are autograd's.": "backends.autodiff",
     _OUTPUTS: "util.beamsearch",
     _PLOT: "visualizations callbacks.plotting_callbacks",
     "Write the program in Python: layers, then Model(layers).": "util.yaml_parse util.modeldesc util.load_experiment",

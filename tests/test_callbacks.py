@@ -90,7 +90,7 @@ def test_a_metric_of_ones_own_and_no_bar(capsys: pytest.CaptureFixture[str]) -> 
         (
             {"eval_sett": []},
             TypeError,
-            "no argument 'eval_sett'. Its arguments: callbacks, eval_set, metric",
+            "no argument 'eval_sett'. Its arguments: callbacks, train_set, eval_set, metric",
         ),
         ({"eval_set": [], "eval_freq": 0}, ValueError, "eval_freq must be at least 1"),
         ({"metric": 3}, ValueError, "metric and eval_freq are of an eval_set"),

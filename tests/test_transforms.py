@@ -26,6 +26,7 @@ from neon.transforms import (
     Softmax,
     SumSquared,
     Tanh,
+    TopKMisclassification,
     Transform,
 )
 
@@ -203,6 +204,33 @@ def test_metrics(outputs: list[Any], targets: list[Any], wrong: list[float]) -> 
     assert Misclassification()(y, t).tolist() == wrong
     assert Misclassification(steps=7)(y, t).tolist() == wrong
     assert Accuracy()(y, t).tolist() == [1 - value for value in wrong]
+
+
+def chance_among_the_first(y: list[float], target: int, k: int) -> float:
+    """The share of all orders of equals in which the target's class is among the first k."""
+    above, equal = sum(v > y[target] for v in y), sum(v == y[target] for v in y)
+    return sum(above + place < k for place in range(equal)) / equal
+
+
+def test_three_numbers_of_the_most_probable_classes() -> None:
+    y = torch.softmax(torch.randint(0, 4, (40, 6), generator=torch.Generator().manual_seed(0)).double(), 1)
+    t = torch.arange(40) % 6
+    for k in (1, 2, 5, 6, 9):
+        metric = TopKMisclassification(k=k)
+        expected = [
+            [-math.log(p[c]), 1 - chance_among_the_first(p, c, 1), 1 - chance_among_the_first(p, c, k)]
+            for p, c in zip(y.tolist(), t.tolist(), strict=True)
+        ]
+        for found in (metric(y, t), metric(y, F.one_hot(t, 6)), metric(y.reshape(40, 6, 1, 1), t)):
+            torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-12)
+        steps = metric(y.reshape(8, 5, 6), t.reshape(8, 5))
+        torch.testing.assert_close(steps, metric(y, t).reshape(8, 5, 3).mean(1))
+        assert metric.metric_names == ["LogLoss", "Top1Misclass", f"Top{k}Misclass"]
+    nothing = TopKMisclassification(2)(torch.tensor([[0.0, 1.0], [math.nan, math.nan]]), torch.tensor([0, 1]))
+    assert nothing[0].tolist() == [50, 1, 0]
+    assert nothing[1, 1:].tolist() == [1, 1]
+    with pytest.raises(ValueError, match="k must be"):
+        TopKMisclassification(0)
 
 
 def test_initializers_repeat_with_torchs_seed_and_leave_autograd_alone() -> None:

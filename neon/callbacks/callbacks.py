@@ -54,6 +54,7 @@ class Callbacks:
     def __init__(
         self,
         callbacks: nn.Module | Iterable[Any] = (),
+        train_set: Any = None,
         *,
         eval_set: Iterable[Any] | None = None,
         metric: Any = None,
@@ -63,7 +64,6 @@ class Callbacks:
         serialize: int = 0,
         history: int = 1,
         model_file: str | os.PathLike[str] | None = None,
-        train_set: Any = None,
         output_file: Any = None,
         log_token: Any = None,
         multicost: bool = False,

@@ -46,6 +46,12 @@ class Layer(nn.Module):
         super().__init__(**kwargs)
         self.name = check_name(self, name)
 
+    def forward(self, x: Tensor) -> Tensor:
+        raise NotImplementedError(
+            f"{type(self).__name__} must define forward(self, x): fprop and bprop are not called here, and gradients "
+            "are autograd's."
+        )
+
     def configure(self, in_obj: Any) -> Self:
         """Give the parameters their shapes and first values, and the layer its `in_shape` and `out_shape`.
 

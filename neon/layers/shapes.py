@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 from neon.arguments import plain
 from neon.messages import received, shortened
 
-__all__ = ["Sizes", "allocate", "sizes_after", "sizes_given", "zeros_like_inputs"]
+__all__ = ["Sizes", "allocate", "framework_order", "sizes_after", "sizes_given", "zeros_like_inputs"]
 
 Sizes = tuple[int, ...]
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from neon.layers.cost import GeneralizedCost, GeneralizedGANCost
 from neon.messages import received, shown
 from neon.transforms import GANCost
 
-__all__ = ["adversarial_cost", "check_cost", "check_layers", "check_optimizer"]
+__all__ = ["adversarial_cost", "check_cost", "check_layers", "check_optimizer", "values_of_samples"]
 
 
 def check_layers(layers: Any) -> None:
@@ -50,3 +52,19 @@ def check_optimizer(optimizer: object) -> None:
             "An optimizer must be one of neon.optimizers, such as Adam(), or a "
             f"torch.optim.Optimizer. Received: {shown(optimizer)}"
         )
+
+
+def values_of_samples(values: Any, samples: int) -> Tensor:
+    """What a cost or metric returned, as one value for each sample; a single number is their mean.
+
+    The documented framework has samples last: what sums over axis 0 there would sum over samples here, and is refused.
+    """
+    values = values if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values), device="cpu")
+    if values.ndim == 0:
+        return values.expand(samples)
+    if len(values) % samples:
+        raise ValueError(
+            f"A cost or metric must return one value for each of the {samples} samples, or their mean. Received: "
+            f"values of shape {tuple(values.shape)}. Samples are the first dimension: sum over axis=1."
+        )
+    return values

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neon.layers.shapes import framework_order
 from neon.messages import received
 
 __all__ = ["Dataset", "first_inputs", "minibatches", "place"]
@@ -44,8 +45,8 @@ def minibatches(dataset: Dataset, like: Tensor, *, in_order: bool = False) -> It
 def first_inputs(dataset: Any, like: Tensor) -> Tensor:
     """Inputs to give layers their shapes by: of the first minibatch, or zeros of the shape that the dataset has.
 
-    The dataset itself may be such a shape: a number of features, or a tuple without the minibatch. Reading a minibatch
-    leaves torch's random numbers where they were.
+    The dataset itself may be such a shape, as `Layer.configure` has it: a number of features, (features,),
+    (features, T) or (channels, height, width). Reading a minibatch leaves torch's random numbers where they were.
     """
     is_shape = isinstance(dataset, tuple) and all(isinstance(size, (int, np.integer)) for size in dataset)
     if hasattr(dataset, "__iter__") and not is_shape:
@@ -60,7 +61,8 @@ def first_inputs(dataset: Any, like: Tensor) -> Tensor:
             "dataset must give minibatches or have the shape of one input, such as 784 or (1, 28, 28). "
             f"{received('dataset', dataset)}"
         )
-    return torch.zeros(1, *map(int, sizes), dtype=like.dtype, device=like.device)
+    sizes = framework_order(tuple(map(int, sizes)))
+    return torch.zeros(1, *sizes, dtype=like.dtype, device=like.device)
 
 
 def place(values: Any, like: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from neon.callbacks import Callbacks
 from neon.layers.container import Sequential
 from neon.layers.cost import GeneralizedCost, GeneralizedCostMask
 from neon.layers.layer import check_count
-from neon.models.checks import check_cost, check_layers, check_optimizer
+from neon.models.checks import check_cost, check_layers, check_optimizer, values_of_samples
 from neon.models.minibatches import Dataset, first_inputs, minibatches, place
 from neon.models.parameter_file import load, save
 from neon.old_paths import instead_of, names_of
@@ -96,7 +96,8 @@ class Model(Sequential):
         `fit`, or a first call, does the same.
 
         Args:
-            dataset: minibatches, as the class describes them; or what has the `shape` of one input, or such a shape.
+            dataset: minibatches, as the class describes them; or what has the `shape` of one input, or such a shape:
+                features, (features, T) or (channels, height, width).
             cost: means nothing here; it is checked.
         """
         if cost is not None:
@@ -250,8 +251,7 @@ class Model(Sequential):
         fuses_with = cost.fuses_with if isinstance(cost, Cost) else None
         if isinstance(cost, Cost) and fuses_with is not None and fuses_with == self.last_transform:
             return cost.from_logits(self.logits(inputs), targets)
-        values = cost(self(inputs), targets)
-        return values if values.ndim else values.expand(len(inputs))
+        return values_of_samples(cost(self(inputs), targets), len(inputs))
 
     def check_cost(self, cost: Any) -> None:
         """Refuse what is no cost or metric for this model."""

@@ -17,7 +17,8 @@ __all__ = ["Explin", "Identity", "Logistic", "Rectlin", "Rectlinclip", "Softmax"
 
 
 class Transform:
-    """A function from a tensor to a tensor of the same shape, for `Activation`. Gradients are autograd's.
+    """A function from a tensor to a tensor of the same shape, for `Activation`. A `bprop` is not called: gradients are
+    autograd's.
 
     A `name` is kept, and means nothing: transforms are equal if they do the same.
     """

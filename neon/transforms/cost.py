@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from neon.arguments import flag, positive_integer
+from neon.backends import NervanaObject
 from neon.initializers.initializer import keep_finite
 from neon.old_paths import names_of
 from neon.transforms.activation import Logistic, Softmax, Transform
@@ -42,9 +43,11 @@ class Cost:
     """What training makes small. `y`: outputs, `t`: targets; returns one value per sample.
 
     To write one, define `__call__`. If it also has an exact form on what goes into a certain
-    transform, name that transform in `fuses_with` and define `from_logits`.
+    transform, name that transform in `fuses_with` and define `from_logits`. A `bprop` is not called: gradients are
+    autograd's.
     """
 
+    be = NervanaObject.be
     fuses_with: Transform | None = None
 
     def __call__(self, y: Tensor, t: Tensor) -> Tensor:
@@ -159,7 +162,9 @@ class MeanSquared(Cost):
 
 
 class Metric:
-    """What is reported of a network. `y`: outputs, `t`: targets; returns one value per sample."""
+    """What is reported of a network. `y`: outputs, `t`: targets; returns one value per sample, or their mean."""
+
+    be = NervanaObject.be
 
     def __call__(self, y: Tensor, t: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} must define __call__(self, y, t)")
@@ -227,7 +232,7 @@ class TopKMisclassification(Metric):
         found = y.gather(-1, t.unsqueeze(-1)) if t.ndim < y.ndim else (y * t).sum(-1, keepdim=True)
         above, equal = (y > found).sum(-1), (y == found).sum(-1)
         places = torch.stack([1 - above, self.k - above], -1)  # for the classes that are as probable as the target's
-        right = (places / equal.unsqueeze(-1)).clamp(0, 1) * (equal > 0).unsqueeze(-1)  # NaN equals nothing
+        right = (places.to(y.dtype) / equal.unsqueeze(-1)).clamp(0, 1) * (equal > 0).unsqueeze(-1)  # NaN equals nothing
         values = torch.cat([-found.clamp_min(math.exp(-50)).log(), 1 - right], -1)
         return values.flatten(1, -2).mean(1) if values.ndim > 2 else values
 
