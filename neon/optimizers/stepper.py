@@ -79,11 +79,11 @@ class LayerStepper:
             refuse_while_averaged()
         with self._lock:
             assigned = self._assign(layer_list)
-            by_hand = [(site, match) for site, match in assigned if is_by_hand(match)]
+            by_hand = [(site, match) for site, match in assigned if self._is_by_hand(match)]
             ours = [
                 (index, site, match)
                 for index, (site, match) in enumerate(assigned)
-                if match.optimizer and _gradient(site) is not None and not is_by_hand(match)
+                if match.optimizer and _gradient(site) is not None and not self._is_by_hand(match)
             ]
             self._step(ours, by_hand, epoch)
             self._tell_mappings(assigned)
@@ -99,13 +99,17 @@ class LayerStepper:
         """Have the layers compute with the averages of their weights."""
         if self._averaged:
             refuse_while_averaged()
-        entries = [(site.entry, match.optimizer) for site, match in self._assign(layer_list) if not is_by_hand(match)]
+        entries = [(site.entry, match.optimizer) for site, match in self._assign(layer_list) if not self._is_by_hand(match)]
         try:
             with in_place_of(pair for entry, leaf in entries if entry and leaf for pair in _averages(entry, leaf)):
                 self._averaged = True
                 yield
         finally:
             self._averaged = False
+
+    def _is_by_hand(self, match: Match) -> bool:
+        """Whether others' code makes the step; where the optimizer itself came here, by super(), its rule does."""
+        return match.optimizer is not self._optimizer and is_by_hand(match)
 
     def _assign(self, layer_list: Any) -> list[tuple[Site, Match]]:
         sites = list(layer_sites(layer_list))
