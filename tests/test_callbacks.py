@@ -12,6 +12,7 @@ import torch
 from plain_training import PlainDescent, random_batches, small_model
 
 from neon.callbacks.callbacks import Callback, Callbacks, ProgressBar
+from neon.data import ArrayIterator
 from neon.models import Model
 from neon.optimizers import Adam, Schedule
 from neon.transforms import Accuracy, CrossEntropyMulti
@@ -175,6 +176,24 @@ def test_a_training_goes_on_from_a_model_file_to_the_total_of_epochs(tmp_path: P
     assert recorder.seen == [2, 3, 4, "end"]
     assert all(map(torch.equal, resumed.parameters(), whole.parameters()))
     assert resumed.fit(batches, CrossEntropyMulti(), rule(), num_epochs=2, callbacks=callbacks) == []
+
+
+def test_a_training_that_goes_on_shuffles_as_if_it_had_not_stopped(tmp_path: Path) -> None:
+    def batches() -> ArrayIterator:
+        return ArrayIterator(*random_samples, batch_size=8)
+
+    random_samples = torch.randn(40, 6), torch.randint(0, 3, (40,))
+    whole = small_model()
+    whole.initialize(6)
+    first, resumed = copy.deepcopy(whole), copy.deepcopy(whole)
+    whole.fit(batches(), CrossEntropyMulti(), Adam(), num_epochs=5)
+    first.fit(batches(), CrossEntropyMulti(), Adam(), num_epochs=3)
+    first.save_params(tmp_path / "model.prm")
+    training = batches()
+    callbacks = Callbacks(resumed, model_file=tmp_path / "model.prm", progress_bar=False)
+    resumed.fit(training, CrossEntropyMulti(), Adam(), num_epochs=5, callbacks=callbacks)
+    assert all(map(torch.equal, resumed.parameters(), whole.parameters()))
+    assert training.passes == 5
 
 
 def test_a_model_file_that_does_not_fit_leaves_all_as_it_was(tmp_path: Path) -> None:

@@ -184,7 +184,10 @@ class Counted(Adam):
 def test_an_optimize_of_a_rule_may_go_on_to_super(inside: bool) -> None:
     # It came back to itself without an end.
     ours, plain = Conv("a", 1.0, -2.0), Conv("a", 1.0, -2.0)
-    counted, adam = Counted(learning_rate=0.1, schedule=Schedule(1, 0.5)), Adam(learning_rate=0.1, schedule=Schedule(1, 0.5))
+    counted, adam = (
+        Counted(learning_rate=0.1, schedule=Schedule(1, 0.5)),
+        Adam(learning_rate=0.1, schedule=Schedule(1, 0.5)),
+    )
     optimizer = MultiOptimizer({"default": counted}) if inside else counted
     for epoch in range(3):
         optimizer.optimize([ours], epoch)

@@ -141,7 +141,7 @@ class Model(Sequential):
         check_optimizer(optimizer)
         watching = callbacks if isinstance(callbacks, Callbacks) else Callbacks(callbacks or [])
         watching.cost = cost
-        remaining = watching.resume(self, num_epochs)
+        remaining = watching.resume(self, num_epochs, dataset)
         history: list[float] = []
         was_training, self.finished = self.training, False
         self.train()

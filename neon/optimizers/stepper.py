@@ -99,7 +99,9 @@ class LayerStepper:
         """Have the layers compute with the averages of their weights."""
         if self._averaged:
             refuse_while_averaged()
-        entries = [(site.entry, match.optimizer) for site, match in self._assign(layer_list) if not self._is_by_hand(match)]
+        entries = [
+            (site.entry, match.optimizer) for site, match in self._assign(layer_list) if not self._is_by_hand(match)
+        ]
         try:
             with in_place_of(pair for entry, leaf in entries if entry and leaf for pair in _averages(entry, leaf)):
                 self._averaged = True
@@ -185,6 +187,7 @@ class LayerStepper:
             leaf = match.optimizer
             assert leaf is not None
             values = self._values[match.key]
+            values.clear()  # what another optimizer of this key left
             values.update(leaf.group())
             values["lr"] = rate(leaf.schedule, values.get("lr", 0.0), epoch, updates)
             values["epoch"] = epoch
