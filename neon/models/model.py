@@ -16,6 +16,7 @@ from neon.callbacks import Callbacks
 from neon.layers.container import Sequential
 from neon.layers.cost import GeneralizedCost
 from neon.layers.layer import check_count
+from neon.layers.shapes import undone_on_error
 from neon.models.checks import check_cost, check_layers, check_optimizer
 from neon.models.minibatches import Dataset, first_inputs, minibatches, place
 from neon.models.parameter_file import load, save
@@ -96,7 +97,7 @@ class Model(Sequential):
         if cost is not None:
             self.check_cost(cost)
         if any(map(is_lazy, (*self.parameters(), *self.buffers()))):
-            with self.evaluating():
+            with undone_on_error(self), self.evaluating():
                 self(first_inputs(dataset, self.example()))
 
     def fprop(self, x: Any, inference: bool = False) -> Tensor:
