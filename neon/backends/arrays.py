@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neon.arguments import whole_number
 from neon.messages import received
 
 __all__ = ["array", "filled", "filled_like", "torch_dtype"]
@@ -45,8 +46,8 @@ def filled(value: float | None, *shape: Any, dtype: Any = None, device: Any = "c
     """A tensor of this shape, (2, 3) or 2, 3, full of one value; for None of anything."""
     if len(shape) == 2 and not isinstance(shape[1], (int, np.integer)):  # shape, dtype
         shape, dtype = shape[:1], shape[1]
-    sizes = shape[0] if len(shape) == 1 and not isinstance(shape[0], (int, np.integer)) else shape
-    empty = torch.empty([int(size) for size in sizes], dtype=torch_dtype(dtype), device=device)
+    sizes = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list, np.ndarray)) else shape
+    empty = torch.empty([whole_number("shape", size) for size in sizes], dtype=torch_dtype(dtype), device=device)
     return empty if value is None else empty.fill_(value)
 
 
