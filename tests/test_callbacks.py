@@ -346,3 +346,14 @@ def test_an_interrupted_fit_leaves_the_model_and_the_optimizer_usable() -> None:
     assert not model.training
     model.fit(random_batches(), CrossEntropyMulti(), PlainDescent(), num_epochs=1)
     assert model.epoch == 1
+
+
+def test_each_callback_is_told_of_the_end_whatever_another_raises() -> None:
+    class Fails:
+        def on_fit_end(self, _model: Model) -> None:
+            raise OSError("the disk is full")
+
+    recorder, model = Recorder(), small_model()
+    with pytest.raises(OSError, match="the disk is full"):
+        model.fit(random_batches(), CrossEntropyMulti(), PlainDescent(), 1, callbacks=[Fails(), recorder])
+    assert recorder.seen == [1, 0, "end"]

@@ -18,6 +18,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from typing import Any
 
 from torch import nn
@@ -138,7 +139,9 @@ class Callbacks:
         return self.call("on_loss", model, epoch, value if self._metric is None else model.eval(eval_set, self.cost))
 
     def on_fit_end(self, model: Any) -> None:
-        self.call("on_fit_end", model)
+        with ExitStack() as all_of_them:  # each is called, whatever another raises
+            for method in reversed(self.methods("on_fit_end")):
+                all_of_them.callback(method, model)
 
     def methods(self, name: str) -> list[Callable[..., Any]]:
         """The method of this name of every callback that has it."""

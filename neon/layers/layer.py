@@ -171,6 +171,11 @@ def feature_dim(x: Tensor) -> int:
     return 1 if x.ndim == 4 else x.ndim - 1
 
 
+def floating(x: Tensor, weight: Tensor) -> Tensor:
+    """Whole numbers, such as pixels of 8 bits, in the dtype of a weight; others as they are."""
+    return x if x.is_floating_point() or x.is_complex() else x.to(weight.dtype)
+
+
 def describe(layer: nn.Module) -> str:
     """A layer as error messages call it, such as Linear 'layer_one'."""
     name = getattr(layer, "name", None)

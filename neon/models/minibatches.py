@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neon.backends.arrays import as_tensor
 from neon.messages import received
 
 __all__ = ["Dataset", "first_inputs", "minibatches", "place"]
@@ -62,5 +63,5 @@ def first_inputs(dataset: Any, like: Tensor) -> Tensor:
 
 def place(values: Any, like: Tensor) -> Tensor:
     """Values as a tensor on the device of another, in its dtype if they are floating-point numbers."""
-    tensor = values if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values), device="cpu")
+    tensor = as_tensor(values)
     return tensor.to(like.device, like.dtype if tensor.is_floating_point() else tensor.dtype)

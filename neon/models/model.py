@@ -102,15 +102,8 @@ class Model(Sequential):
 
     def fprop(self, x: Any, inference: bool = False) -> Tensor:
         """The outputs for a minibatch of inputs: as in training, or as in evaluation and without gradients."""
-        if inference:
-            with self.evaluating():
-                return self(place(x, self.example()))
-        was_training = self.training
-        self.train()
-        try:
+        with self.evaluating() if inference else self.in_mode(training=True):
             return self(place(x, self.example()))
-        finally:
-            self.train(was_training)
 
     def fit(
         self,
@@ -144,18 +137,17 @@ class Model(Sequential):
         watching.cost = cost
         remaining = watching.resume(self, num_epochs, dataset)
         history: list[float] = []
-        was_training, self.finished = self.training, False
-        self.train()
+        self.finished = False
         try:
-            watching.on_fit_begin(self, remaining)
-            for _ in range(remaining):
-                watching.call("on_epoch_begin", self, self.epoch)
-                history.append(self.fit_epoch(dataset, cost, optimizer, watching))
-                self.epoch += 1
-                if watching.on_epoch_end(self, self.epoch - 1, history[-1]) or self.finished:
-                    break
+            with self.in_mode(training=True):
+                watching.on_fit_begin(self, remaining)
+                for _ in range(remaining):
+                    watching.call("on_epoch_begin", self, self.epoch)
+                    history.append(self.fit_epoch(dataset, cost, optimizer, watching))
+                    self.epoch += 1
+                    if watching.on_epoch_end(self, self.epoch - 1, history[-1]) or self.finished:
+                        break
         finally:
-            self.train(was_training)
             watching.on_fit_end(self)
         return history
 
@@ -258,13 +250,20 @@ class Model(Sequential):
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Evaluation mode without gradients; the mode before it comes back afterwards."""
-        was_training = self.training
-        self.train(False)
+        with self.in_mode(training=False), torch.no_grad():
+            yield
+
+    @contextmanager
+    def in_mode(self, *, training: bool) -> Iterator[None]:
+        """Training or evaluation mode; each layer has afterwards the one that it had."""
+        modes = [(part, part.training) for part in self.modules()]
+        self.train(training)
         try:
-            with torch.no_grad():
-                yield
+            yield
         finally:
-            self.train(was_training)
+            self.train(modes[0][1])
+            for part, mode in modes:
+                part.training = mode
 
     def save_params(self, path: str | os.PathLike[str], keep_states: bool = True) -> None:
         """Write parameters, buffers, `epoch` and, with `keep_states`, neon's optimizer states to a file.
