@@ -357,3 +357,30 @@ def test_each_callback_is_told_of_the_end_whatever_another_raises() -> None:
     with pytest.raises(OSError, match="the disk is full"):
         model.fit(random_batches(), CrossEntropyMulti(), PlainDescent(), 1, callbacks=[Fails(), recorder])
     assert recorder.seen == [1, 0, "end"]
+
+
+def test_a_file_with_the_number_of_an_epoch_keeps_the_model_of_that_epoch(tmp_path: Path) -> None:
+    """A later training that keeps one file wrote through the link, into "model_3.prm"."""
+    model, path, elsewhere = small_model(), tmp_path / "model.prm", tmp_path / "elsewhere.prm"
+    for history in (2, 1, 1):
+        callbacks = Callbacks(model, save_path=path, history=history, progress_bar=False)
+        model.fit(random_batches(), CrossEntropyMulti(), PlainDescent(), 2, callbacks=callbacks)
+    twin = small_model()
+    for file, epoch in ((tmp_path / "model_1.prm", 2), (path, 6)):
+        twin.load_params(file)
+        assert twin.epoch == epoch
+    path.unlink()
+    path.symlink_to(elsewhere.name)  # a link of the user's own stays
+    callbacks = Callbacks(model, save_path=path, progress_bar=False)
+    model.fit(random_batches(), CrossEntropyMulti(), PlainDescent(), 1, callbacks=callbacks)
+    assert path.is_symlink()
+    twin.load_params(elsewhere)
+    assert twin.epoch == 7
+
+
+@pytest.mark.parametrize(("wrong", "error"), [(0, ValueError), (1.5, TypeError), ("2", TypeError), ([1.5], TypeError)])
+def test_a_frequency_is_a_whole_number(wrong: Any, error: Any) -> None:
+    with pytest.raises(error, match="epoch_freq must be"):
+        Callback(epoch_freq=wrong)
+    with pytest.raises(error, match="minibatch_freq must be"):
+        Callback(minibatch_freq=wrong)
