@@ -149,6 +149,7 @@ def test_a_program_saves_and_goes_on(tmp_path: Path) -> None:
         ("-u 30", "must be True, False or a width of 1 to 23"),
         ("-u x", "argument -u/--rounding: invalid"),
         ("-e many", "argument -e/--epochs: invalid int value: 'many'"),
+        ("--manifest train.csv", "must be NAME:FILE.*manifest='train.csv'"),
         ("--no_such_option", "unrecognized arguments"),
     ],
 )
@@ -194,6 +195,14 @@ def test_what_a_program_gives_wrong_is_refused(tmp_path: Path) -> None:
     (tmp_path / "train.cfg").touch()
     with pytest.raises(ValueError, match=r"default_config_files are not read here. .*train.cfg"):
         NeonArgparser("", default_config_files=[str(tmp_path / "train.cfg")])
+
+
+def test_a_second_parse_logs_to_its_own_file_alone(tmp_path: Path) -> None:
+    for name in ("one.txt", "two.txt", "two.txt"):
+        parsed(f"-v -l {tmp_path}/{name}")
+    neon.logger.info("here")
+    assert (tmp_path / "one.txt").read_text() == ""
+    assert (tmp_path / "two.txt").read_text().count("here") == 1
 
 
 def test_help_says_what_means_nothing(capsys: pytest.CaptureFixture[str]) -> None:

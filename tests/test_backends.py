@@ -122,6 +122,8 @@ def test_an_array_is_a_copy() -> None:
 A = np.random.default_rng(0).normal(size=(3, 4))
 B = np.random.default_rng(1).normal(size=(3, 4))
 
+COMPARISONS = ["less", "less_equal", "greater", "greater_equal", "equal", "not_equal"]
+
 # What a program writes, and what the documented framework means by it, in numpy and float64.
 WORDS: dict[str, tuple[Callable[[Any, Any, Any], Any], Any]] = {
     "maximum with a number": (lambda be, a, b: be.maximum(a, 0), np.maximum(A, 0)),
@@ -130,6 +132,7 @@ WORDS: dict[str, tuple[Callable[[Any, Any, Any], Any], Any]] = {
     "maximum of a row": (lambda be, a, b: be.maximum(a, b[:1]), np.maximum(A, B[:1])),
     "minimum": (lambda be, a, b: be.minimum(a, 0.25), np.minimum(A, 0.25)),
     "clip": (lambda be, a, b: be.clip(a, -0.5, 0.5), np.clip(A, -0.5, 0.5)),
+    "clip by name": (lambda be, a, b: be.clip(a, a_min=-0.5, a_max=0.5), np.clip(A, -0.5, 0.5)),
     "power": (lambda be, a, b: be.power(be.fabs(a), 1.5), np.abs(A) ** 1.5),
     "sig": (lambda be, a, b: be.sig(a), 1 / (1 + np.exp(-A))),
     "sig2": (lambda be, a, b: be.sig2(a), 1 / (1 + 2**-A)),
@@ -139,6 +142,10 @@ WORDS: dict[str, tuple[Callable[[Any, Any, Any], Any], Any]] = {
     "rint": (lambda be, a, b: be.rint(a * 2), np.rint(A * 2)),
     "equal": (lambda be, a, b: be.equal(a, be.maximum(a, 0)) * 1.0, (A >= 0) * 1.0),
     "greater": (lambda be, a, b: be.greater(a, 0) * a, (A > 0) * A),
+    "a number compared": (
+        lambda be, a, b: sum(getattr(be, word)(0.1, a) * i for i, word in enumerate(COMPARISONS, 1)),
+        sum(getattr(np, word)(0.1, A) * i for i, word in enumerate(COMPARISONS, 1)),
+    ),
     "finite": (lambda be, a, b: be.finite(a / 0.0) * 1.0, np.zeros((3, 4))),
     "a number less a tensor": (lambda be, a, b: be.subtract(1, a), 1 - A),
     "divide": (lambda be, a, b: be.divide(a, b), A / B),
@@ -188,6 +195,8 @@ def test_results_go_into_out() -> None:
         (lambda be: be.zeros(2, dtype="floaty"), TypeError, "dtype must be one of torch's or of numpy's.*'floaty'"),
         (lambda be: be.sig(torch.zeros(2), out=[0, 0]), TypeError, "out must be a tensor"),
         (lambda be: be.zeros(2, requires=True), TypeError, "requires"),
+        (lambda be: be.zeros((2.5, 2)), TypeError, "shape must be a whole number. Received: shape=2.5"),
+        (lambda be: be.ones("three"), TypeError, "shape must be a whole number. Received: shape='three'"),
     ],
 )
 def test_what_a_backend_cannot_do_it_says(action: Callable[[Any], Any], error: Any, words: str) -> None:

@@ -12,6 +12,7 @@ import torch
 from plain_training import PlainDescent, random_batches, small_model
 
 from neon.callbacks.callbacks import Callback, Callbacks, ProgressBar
+from neon.data import ArrayIterator
 from neon.models import Model
 from neon.optimizers import Adam, Schedule
 from neon.transforms import Accuracy, CrossEntropyMulti
@@ -177,6 +178,24 @@ def test_a_training_goes_on_from_a_model_file_to_the_total_of_epochs(tmp_path: P
     assert resumed.fit(batches, CrossEntropyMulti(), rule(), num_epochs=2, callbacks=callbacks) == []
 
 
+def test_a_training_that_goes_on_shuffles_as_if_it_had_not_stopped(tmp_path: Path) -> None:
+    def batches() -> ArrayIterator:
+        return ArrayIterator(*random_samples, batch_size=8)
+
+    random_samples = torch.randn(40, 6), torch.randint(0, 3, (40,))
+    whole = small_model()
+    whole.initialize(6)
+    first, resumed = copy.deepcopy(whole), copy.deepcopy(whole)
+    whole.fit(batches(), CrossEntropyMulti(), Adam(), num_epochs=5)
+    first.fit(batches(), CrossEntropyMulti(), Adam(), num_epochs=3)
+    first.save_params(tmp_path / "model.prm")
+    training = batches()
+    callbacks = Callbacks(resumed, model_file=tmp_path / "model.prm", progress_bar=False)
+    resumed.fit(training, CrossEntropyMulti(), Adam(), num_epochs=5, callbacks=callbacks)
+    assert all(map(torch.equal, resumed.parameters(), whole.parameters()))
+    assert training.passes == 5
+
+
 def test_a_model_file_that_does_not_fit_leaves_all_as_it_was(tmp_path: Path) -> None:
     model, other, recorder = small_model(), small_model(outputs=4), Recorder()
     for one in (model, other):
@@ -327,3 +346,41 @@ def test_an_interrupted_fit_leaves_the_model_and_the_optimizer_usable() -> None:
     assert not model.training
     model.fit(random_batches(), CrossEntropyMulti(), PlainDescent(), num_epochs=1)
     assert model.epoch == 1
+
+
+def test_each_callback_is_told_of_the_end_whatever_another_raises() -> None:
+    class Fails:
+        def on_fit_end(self, _model: Model) -> None:
+            raise OSError("the disk is full")
+
+    recorder, model = Recorder(), small_model()
+    with pytest.raises(OSError, match="the disk is full"):
+        model.fit(random_batches(), CrossEntropyMulti(), PlainDescent(), 1, callbacks=[Fails(), recorder])
+    assert recorder.seen == [1, 0, "end"]
+
+
+def test_a_file_with_the_number_of_an_epoch_keeps_the_model_of_that_epoch(tmp_path: Path) -> None:
+    """A later training that keeps one file wrote through the link, into "model_3.prm"."""
+    model, path, elsewhere = small_model(), tmp_path / "model.prm", tmp_path / "elsewhere.prm"
+    for history in (2, 1, 1):
+        callbacks = Callbacks(model, save_path=path, history=history, progress_bar=False)
+        model.fit(random_batches(), CrossEntropyMulti(), PlainDescent(), 2, callbacks=callbacks)
+    twin = small_model()
+    for file, epoch in ((tmp_path / "model_1.prm", 2), (path, 6)):
+        twin.load_params(file)
+        assert twin.epoch == epoch
+    path.unlink()
+    path.symlink_to(elsewhere.name)  # a link of the user's own stays
+    callbacks = Callbacks(model, save_path=path, progress_bar=False)
+    model.fit(random_batches(), CrossEntropyMulti(), PlainDescent(), 1, callbacks=callbacks)
+    assert path.is_symlink()
+    twin.load_params(elsewhere)
+    assert twin.epoch == 7
+
+
+@pytest.mark.parametrize(("wrong", "error"), [(0, ValueError), (1.5, TypeError), ("2", TypeError), ([1.5], TypeError)])
+def test_a_frequency_is_a_whole_number(wrong: Any, error: Any) -> None:
+    with pytest.raises(error, match="epoch_freq must be"):
+        Callback(epoch_freq=wrong)
+    with pytest.raises(error, match="minibatch_freq must be"):
+        Callback(minibatch_freq=wrong)

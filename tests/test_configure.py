@@ -34,6 +34,7 @@ from neon.layers import (
     Reshape,
     Sequential,
 )
+from neon.models import Model
 from neon.optimizers import Adadelta, Adam, GradientDescentMomentum, MultiOptimizer, RMSProp
 from neon.transforms import Logistic, Rectlin, Softmax, Tanh
 
@@ -298,3 +299,36 @@ def test_a_layer_of_ones_own_is_configured_by_running_it() -> None:
     layer = Doubled(init=Constant(2.0), name="doubled")
     assert layer.configure((3, 8, 9)).out_shape == (6, 8, 9)
     assert layer(torch.ones(1, 2)).tolist() == [[2, 2, 2, 2]]
+
+
+@pytest.mark.parametrize("way", ["configure", "initialize"])
+def test_layers_before_one_that_refuses_wait_for_a_shape_again(way: str) -> None:
+    """They kept the wrong number of channels, and refused the right shape afterwards."""
+    row = [
+        Conv((3, 3, 4), INIT, bias=Constant(0.0), batch_norm=True),
+        torch.nn.LazyConv2d(2, 3),
+        LSTM(3, INIT),
+        RecurrentLast(),
+        Affine(2, INIT),
+    ]
+    model = Model(row)
+    before = {name: (type(value), value.dtype) for name, value in model.state_dict(keep_vars=True).items()}
+    with pytest.raises(ValueError if way == "configure" else RuntimeError):
+        getattr(model, way)((5, 4, 4))
+    assert {name: (type(value), value.dtype) for name, value in model.state_dict(keep_vars=True).items()} == before
+    assert all(getattr(part, "out_shape", None) is None for part in model.modules())
+    getattr(model, way)((3, 8, 8))
+    assert model(torch.ones(2, 3, 8, 8)).shape == (2, 2)
+    assert model.training
+
+
+def test_a_single_layer_that_refuses_waits_again() -> None:
+    layer = Convolution((3, 3, 4), Gaussian())
+    with pytest.raises(ValueError, match="cannot take samples of shape"):
+        layer.configure((5, 2, 2))
+    assert layer.configure((1, 3, 3)).out_shape == (4, 1, 1)
+    layer = Convolution((3, 3, 4), Gaussian())
+    with pytest.raises(ValueError, match="cannot take samples of shape"):
+        layer.configure((5, 2, 2))
+    layer.load_state_dict({"weight": torch.ones(4, 2, 3, 3)})
+    assert layer(torch.ones(1, 2, 3, 3)).flatten().tolist() == [18.0] * 4

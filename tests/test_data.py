@@ -149,3 +149,21 @@ def test_bad_input_is_named(action: Any, error: Any, words: str) -> None:
     with pytest.raises(error, match=words) as raised:
         action()
     assert len(str(raised.value)) <= 500
+
+
+def test_arrays_in_any_order_of_elements_and_bytes() -> None:
+    """Mirrored images have negative strides, which torch's tensors cannot have; files of digits are big-endian."""
+    images = np.arange(12.0).reshape(2, 2, 3)
+    for X in (images[:, :, ::-1], images[::-1], images.astype(">f4"), images.astype(">i2")):  # noqa: N806
+        (inputs, targets) = next(ArrayIterator(X, np.array([1, 0], ">u2")).in_order())
+        assert inputs.tolist() == X.tolist()
+        assert targets.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("values", [np.array([[1j], [1.0]]), torch.ones(2, 1, dtype=torch.complex64)])
+def test_complex_numbers_are_refused_as_inputs_and_targets(values: Any) -> None:
+    """Their imaginary part was left out in silence."""
+    with pytest.raises(TypeError, match="ArrayIterator's X must hold real numbers"):
+        ArrayIterator(values, [0, 1])
+    with pytest.raises(TypeError, match="ArrayIterator's y must hold real numbers"):
+        ArrayIterator([[0.0], [1.0]], values)

@@ -152,9 +152,9 @@ def test_a_multi_optimizer_tells_which_layers_each_optimizer_has() -> None:
     init = Gaussian(scale=0.01)
     made: list[Any] = [
         layers_module.Conv((11, 11, 64), strides=4, padding=3, init=init, bias=Constant(0), activation=Rectlin()),
-        Affine(nout=4096, init=init, bias=Constant(1), activation=Rectlin()),
-        layers_module.LSTM(output_size=1000, init=init, activation=Logistic(), gate_activation=Tanh()),
-        layers_module.GRU(output_size=100, init=init, activation=Logistic(), gate_activation=Tanh()),
+        Affine(nout=64, init=init, bias=Constant(1), activation=Rectlin()),
+        layers_module.LSTM(output_size=40, init=init, activation=Logistic(), gate_activation=Tanh()),
+        layers_module.GRU(output_size=20, init=init, activation=Logistic(), gate_activation=Tanh()),
     ]
     layers = [layer for part in made for layer in (part if isinstance(part, list) else [part])]
     for layer in layers:

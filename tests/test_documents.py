@@ -13,9 +13,12 @@ import torch
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/guide.md", "docs/pytorch.md", "docs/precision.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "docs/guide.md", "docs/pytorch.md", "docs/precision.md", "docs/documented_programs.md"]
+)
 def test_code_blocks_run(document: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [document])  # a program reads its command line
     torch.manual_seed(0)
     text = (ROOT / document).read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", text, re.M | re.S)

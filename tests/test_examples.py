@@ -25,6 +25,15 @@ CASES = [
 ]
 SHORTER = {"text_rmsprop": ("--quick",)}
 
+# Programs in the form of the documented framework's: what they display at the end, and the most that it may be.
+DOCUMENTED = [
+    ("documented/mlp", (), "Misclassification error", 6.0),
+    ("documented/alexnet", (), "Misclassification error", 5.0),
+    ("documented/char_lstm", (), "Bits per character", 2.7),
+    ("documented/char_lstm", ("-e", "1", "--rlayer_type", "gru", "-u"), "Bits per character", 4.0),
+    ("documented/gan", (), "Distance after training", 1.2),
+]
+
 MAPPING = """\
 layer           class       optimizer
 layer_one       Linear      optimizer_B
@@ -36,13 +45,14 @@ Affine.Softmax  Activation  None (no parameters)
 
 
 @lru_cache
-def output_of(name: str) -> str:
+def output_of(name: str, arguments: tuple[str, ...] = ()) -> str:
+    """What a program writes; what it logs comes behind."""
     # One thread: where other work keeps the cores busy, torch's threads wait for each other without end.
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
-    command = [sys.executable, "-W", "error", str(EXAMPLES / f"{name}.py"), *SHORTER.get(name, ())]
+    command = [sys.executable, "-W", "error", str(EXAMPLES / f"{name}.py"), *SHORTER.get(name, arguments)]
     run = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", timeout=120)
     assert run.returncode == 0, run.stderr
-    return run.stdout
+    return run.stdout + run.stderr
 
 
 def columns(text: str) -> list[list[str]]:
@@ -54,6 +64,19 @@ def test_example_reaches_what_it_promises(name: str, label: str, least: float, m
     printed = output_of(name)
     assert printed.splitlines()[-1].startswith(f"{label}: ")
     assert least <= float(printed.split()[-1]) <= most
+
+
+@pytest.mark.parametrize(("name", "arguments", "label", "most"), DOCUMENTED, ids=str)
+def test_programs_of_the_documented_framework_learn(
+    name: str, arguments: tuple[str, ...], label: str, most: float
+) -> None:
+    [reached] = re.findall(rf"{label} = ([\d.]+)", output_of(name, arguments))
+    assert 0 < float(reached) <= most
+
+
+def test_a_generative_pair_comes_nearer_to_its_data() -> None:
+    before, after = re.findall(r"Distance (?:before|after) training = ([\d.]+)", output_of("documented/gan", ()))
+    assert float(after) < float(before) / 4
 
 
 def test_documented_mapping_comes_out_exactly() -> None:
@@ -71,4 +94,5 @@ def test_loss_of_the_text_falls_every_epoch() -> None:
 
 
 def test_every_example_has_a_case() -> None:
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {name for name, *_ in CASES}
+    found = {path.relative_to(EXAMPLES).with_suffix("").as_posix() for path in EXAMPLES.rglob("*.py")}
+    assert found == {name for name, *_ in (*CASES, *DOCUMENTED)}

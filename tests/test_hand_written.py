@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from neon.initializers import Gaussian
 from neon.layers import Affine, Linear
-from neon.optimizers import GradientDescentMomentum, MultiOptimizer, Optimizer, get_param_list
+from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, Optimizer, Schedule, get_param_list
 
 
 class ByHand(Optimizer):
@@ -168,3 +168,29 @@ def test_linear_is_neons_class() -> None:
     MultiOptimizer({"default": opt}, gradient_clip_norm=1.0).optimize([layer], 0)
     assert isinstance(opt.layers[0], Linear)
     assert opt.layers[0].name == "top"
+
+
+class Counted(Adam):
+    """A rule of the library with something before each step, which it leaves to `super()`."""
+
+    calls = 0
+
+    def optimize(self, layer_list: Any, epoch: int) -> None:
+        self.calls += 1
+        super().optimize(layer_list, epoch)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_an_optimize_of_a_rule_may_go_on_to_super(inside: bool) -> None:
+    # It came back to itself without an end.
+    ours, plain = Conv("a", 1.0, -2.0), Conv("a", 1.0, -2.0)
+    counted, adam = (
+        Counted(learning_rate=0.1, schedule=Schedule(1, 0.5)),
+        Adam(learning_rate=0.1, schedule=Schedule(1, 0.5)),
+    )
+    optimizer = MultiOptimizer({"default": counted}) if inside else counted
+    for epoch in range(3):
+        optimizer.optimize([ours], epoch)
+        adam.optimize([plain], epoch)
+    assert ours.values == plain.values
+    assert counted.calls == counted.updates == 3

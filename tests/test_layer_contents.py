@@ -511,3 +511,24 @@ def test_another_mapping_holds_from_the_next_step_on() -> None:
     with pytest.raises(ValueError, match="needs the key 'default'"):
         opt.optimizer_mapping = {"one": fast}
     assert opt.keys == ("default", "three")
+
+
+class OneAlpha(Optimizer):
+    """A rule with an alpha that no rule of the library could have."""
+
+    @staticmethod
+    def rule(w: Any, g: Any, *, lr: float = 0.1, alpha: float = 5.0) -> Any:
+        return w - lr * alpha * g
+
+
+def test_values_of_the_optimizer_before_are_forgotten() -> None:
+    layer, opt = plain(), MultiOptimizer({"default": OneAlpha()})
+    opt.optimize([layer], 0)
+    opt.optimizer_mapping = {"default": RMSProp()}
+    opt.optimize([layer], 0)
+    opt.optimizer_mapping = {"default": Adagrad()}
+    layer.entries[0][1].clear()
+    opt.optimize([layer], 0)
+    opt.optimizer_mapping = {"default": OneAlpha()}
+    layer.entries[0][1].clear()
+    opt.optimize([layer], 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -371,3 +372,27 @@ def test_each_gate_of_an_lstm_is_initialized_as_a_matrix_of_its_own() -> None:
     for gate in layer.weight_ih_l0.chunk(4):
         assert gate.abs().max().item() == pytest.approx((6 / 150) ** 0.5, rel=0.01)
     assert torch.count_nonzero(layer.bias_ih_l0) == torch.count_nonzero(layer.bias_hh_l0) == 0
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (Linear(2, Gaussian()), (4, 3)),
+        (Affine(2, Gaussian(), batch_norm=True), (4, 1, 3, 3)),
+        (Conv((2, 2, 3), Gaussian()), (4, 1, 3, 3)),
+        (Deconv((2, 2, 3), Gaussian()), (4, 1, 3, 3)),
+        (BatchNorm(), (4, 3)),
+        (Bias(Gaussian()), (4, 3)),
+        (Recurrent(2, Gaussian()), (4, 3, 3)),
+        (LSTM(2, Gaussian(), reset_cells=False), (4, 3, 3)),
+        (GRU(2, Gaussian()), (4, 3, 3)),
+    ],
+)
+def test_pixels_of_eight_bits_are_inputs(layer: Any, shape: tuple[int, ...]) -> None:
+    """The documented framework makes float32 of all inputs."""
+    pixels = torch.arange(4 * math.prod(shape[1:]), dtype=torch.uint8).reshape(shape)
+    layer.eval()
+    expected = layer(pixels.float())
+    layer.train().eval()
+    assert torch.equal(layer(pixels), expected)
+    assert layer.double()(pixels).dtype == torch.float64

@@ -369,3 +369,18 @@ ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
 def test_bad_input_is_named(action: Callable[[], Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         action()
+
+
+def test_a_layer_in_a_mode_of_its_own_is_left_in_it() -> None:
+    """An evaluation put a frozen BatchNorm back into training."""
+    model = Model([Affine(3, GlorotUniform(), batch_norm=True), Affine(2, GlorotUniform(), activation=Softmax())])
+    model.initialize(5)
+    model.layers[0].eval()
+    modes = [part.training for part in model.modules()]
+    batches = [(torch.randn(4, 5), torch.tensor([0, 1, 0, 1]))]
+    model.eval(batches, Accuracy())
+    model.get_outputs(batches)
+    model.fprop(batches[0][0], inference=True)
+    model.fprop(batches[0][0])
+    model.fit(batches, CrossEntropyMulti(), PlainDescent(), num_epochs=1)
+    assert [part.training for part in model.modules()] == modes

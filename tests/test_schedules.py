@@ -155,6 +155,16 @@ def test_rates_are_plain_floats(name: str, of: Any, at: Any) -> None:
         assert found == schedule.get_learning_rate(float(of(rate)), epoch)
 
 
+@pytest.mark.parametrize("schedule", [Schedule([], 0.97), Schedule([], []), StepSchedule([], [])], ids=repr)
+def test_a_list_without_epochs_leaves_the_rate_as_it_is(schedule: Schedule) -> None:
+    """Programs write list(range(10, epochs)), which a shorter run empties."""
+    assert [schedule.get_learning_rate(0.1, epoch) for epoch in (0, 5, 100)] == [0.1] * 3
+    attached = Adam(schedule=Schedule([], 0.97)).attach([torch.ones(1, requires_grad=True)])
+    attached.param_groups[0]["lr"] = 0.5
+    attached.set_epoch(3)
+    assert attached.param_groups[0]["lr"] == 0.5
+
+
 def test_arguments_may_be_numpys() -> None:
     assert Schedule(np.array([2, 6]), np.float64(0.5)) == Schedule([2, 6], 0.5)
     assert StepSchedule(np.array([2, 6]), np.array([0.6, 0.4])) == StepSchedule([2, 6], [0.6, 0.4])

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neon.arguments import whole_number
 from neon.messages import received
 
-__all__ = ["array", "filled", "filled_like", "torch_dtype"]
+__all__ = ["array", "as_tensor", "filled", "filled_like", "torch_dtype"]
 
 
 def torch_dtype(dtype: Any) -> torch.dtype:
@@ -28,13 +29,23 @@ def torch_dtype(dtype: Any) -> torch.dtype:
         ) from None
 
 
+def as_tensor(values: Any) -> Tensor:
+    """A tensor as it is; an array or nested lists on the CPU, in any order of elements and bytes."""
+    if isinstance(values, Tensor):
+        return values
+    found = np.asarray(values)
+    if not found.dtype.isnative or any(stride < 0 for stride in found.strides):  # torch has no such
+        found = found.astype(found.dtype.newbyteorder("="), order="C")
+    return torch.as_tensor(found, device="cpu")
+
+
 def array(values: Any, dtype: Any = None) -> Tensor:
     """A copy of numbers, an array or a tensor; a tensor's stays on its device."""
     wanted = torch_dtype(dtype)
     if isinstance(values, Tensor):
         return values.detach().to(wanted, copy=True)
     try:
-        return torch.tensor(np.asarray(values), dtype=wanted, device="cpu")
+        return as_tensor(values).to(wanted, copy=True)
     except (TypeError, ValueError):
         raise TypeError(
             f"ary must be a number, an array or a tensor, or a list of such of one shape. {received('ary', values)}"
@@ -45,13 +56,13 @@ def filled(value: float | None, *shape: Any, dtype: Any = None, device: Any = "c
     """A tensor of this shape, (2, 3) or 2, 3, full of one value; for None of anything."""
     if len(shape) == 2 and not isinstance(shape[1], (int, np.integer)):  # shape, dtype
         shape, dtype = shape[:1], shape[1]
-    sizes = shape[0] if len(shape) == 1 and not isinstance(shape[0], (int, np.integer)) else shape
-    empty = torch.empty([int(size) for size in sizes], dtype=torch_dtype(dtype), device=device)
+    sizes = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list, np.ndarray)) else shape
+    empty = torch.empty([whole_number("shape", size) for size in sizes], dtype=torch_dtype(dtype), device=device)
     return empty if value is None else empty.fill_(value)
 
 
 def filled_like(value: float | None, like: Any, dtype: Any = None) -> Tensor:
     """A tensor with the shape, dtype and device of another, or of an array, full of one value; for None of anything."""
-    tensor = like if isinstance(like, Tensor) else torch.as_tensor(np.asarray(like), device="cpu")
+    tensor = as_tensor(like)
     empty = torch.empty_like(tensor, dtype=tensor.dtype if dtype is None else torch_dtype(dtype), requires_grad=False)
     return empty if value is None else empty.fill_(value)

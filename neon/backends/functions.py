@@ -48,16 +48,21 @@ def _take(a: Tensor, indices: Any, axis: int | None) -> Tensor:
 _ELEMENTWISE: dict[str, Function] = {
     "absolute": torch.abs,
     "add": operator.add,
-    "clip": torch.clamp,
+    "clip": lambda a, a_min, a_max: torch.clamp(a, a_min, a_max),
     "divide": operator.truediv,
     "dot": torch.matmul,  # of matrices: torch's dot is of vectors
-    "equal": torch.eq,  # element by element: torch's equal is one answer for all
+    "equal": operator.eq,  # element by element: torch's equal is one answer for all
     "fabs": torch.abs,
     "finite": torch.isfinite,
+    "greater": operator.gt,
+    "greater_equal": operator.ge,
+    "less": operator.lt,
+    "less_equal": operator.le,
     "maximum": _larger,
     "minimum": _smaller,
     "multiply": operator.mul,
     "negative": torch.neg,
+    "not_equal": operator.ne,
     "power": operator.pow,
     "rint": torch.round,
     "safelog": lambda a: a.clamp_min(_LEAST).log(),

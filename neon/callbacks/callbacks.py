@@ -18,6 +18,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from typing import Any
 
 from torch import nn
@@ -26,6 +27,7 @@ from neon.arguments import flag, positive_integer, whole_number
 from neon.callbacks.documented import method_of
 from neon.callbacks.progress import ProgressBar
 from neon.callbacks.saving import EarlyStopCallback, SaveBestStateCallback, SerializeModelCallback
+from neon.data import ArrayIterator
 from neon.messages import received, shown
 from neon.old_paths import instead_of, names_of
 
@@ -44,7 +46,8 @@ class Callbacks:
         save_path: the file that the model is saved to, as SerializeModelCallback does it, every `serialize` epochs
             (0, the default, counts as 1) with the newest `history` files kept (default 1).
         model_file: a file of `Model.save_params`, loaded when `fit` begins. The `num_epochs` of `fit` are then those
-            of the whole training: after a file that was saved after 3 epochs, 7 more of 10.
+            of the whole training: after a file that was saved after 3 epochs, 7 more of 10. An ArrayIterator that has
+            made no pass yet goes on with the order of that epoch.
 
     `train_set` and `log_token` mean nothing here. `output_file` and `multicost=True` are refused.
 
@@ -111,11 +114,13 @@ class Callbacks:
         """Save the model whenever its cost on the `eval_set` is the least so far."""
         self.add_callback(SaveBestStateCallback(path))
 
-    def resume(self, model: Any, num_epochs: int) -> int:
+    def resume(self, model: Any, num_epochs: int, dataset: Any = None) -> int:
         """Load `model_file`, where there is one. Returns how many epochs `fit` is to train for."""
         if self.model_file is None:
             return num_epochs
         model.load_params(self.model_file)
+        if isinstance(dataset, ArrayIterator) and dataset.passes == 0:  # a new one: its orders go on too
+            dataset.passes = model.epoch
         return max(0, num_epochs - model.epoch)
 
     def on_fit_begin(self, model: Any, num_epochs: int) -> None:
@@ -137,7 +142,9 @@ class Callbacks:
         return self.call("on_loss", model, epoch, value if self._metric is None else model.eval(eval_set, self.cost))
 
     def on_fit_end(self, model: Any) -> None:
-        self.call("on_fit_end", model)
+        with ExitStack() as all_of_them:  # each is called, whatever another raises
+            for method in reversed(self.methods("on_fit_end")):
+                all_of_them.callback(method, model)
 
     def methods(self, name: str) -> list[Callable[..., Any]]:
         """The method of this name of every callback that has it."""

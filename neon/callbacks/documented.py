@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from neon.arguments import positive_integer, whole_number
 from neon.backends import NervanaObject
 
 __all__ = ["Callback", "GANCostCallback", "method_of"]
@@ -29,8 +30,8 @@ class Callback(NervanaObject):
 
     def __init__(self, epoch_freq: Frequency = 1, minibatch_freq: Frequency = 1) -> None:
         super().__init__()
-        self.epoch_freq = epoch_freq
-        self.minibatch_freq = minibatch_freq
+        self.epoch_freq = _frequency("epoch_freq", epoch_freq)
+        self.minibatch_freq = _frequency("minibatch_freq", minibatch_freq)
 
     def on_train_begin(self, callback_data: dict[str, Any], model: Any, epochs: int) -> None:
         """Before the first epoch of a fit of `epochs` epochs."""
@@ -55,6 +56,12 @@ class Callback(NervanaObject):
         if isinstance(freq, (list, tuple)):
             return time in freq
         return freq is not None and (time + 1) % freq == 0
+
+
+def _frequency(name: str, value: Any) -> Frequency:
+    if isinstance(value, (list, tuple)):
+        return [whole_number(name, time) for time in value]
+    return None if value is None else positive_integer(name, value)
 
 
 class GANCostCallback(Callback):

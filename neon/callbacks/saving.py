@@ -36,6 +36,8 @@ class SerializeModelCallback:
         if (epoch + 1) % self.epoch_freq:
             return
         if self.history == 1:
+            if self._is_ours(self.save_path):  # of a training before: that file has the number of its own epoch
+                self.save_path.unlink()
             model.save_params(self.save_path)
             return
         path = self.save_path.with_name(f"{self.save_path.stem}_{epoch}{self.save_path.suffix}")
@@ -46,6 +48,13 @@ class SerializeModelCallback:
         while len(self.files) > self.history:
             with suppress(FileNotFoundError):  # someone else has
                 self.files.popleft().unlink()
+
+    def _is_ours(self, path: Path) -> bool:
+        """Whether it is a link to a file with the number of an epoch."""
+        if not path.is_symlink():
+            return False
+        stem, _, number = (target := path.readlink()).stem.rpartition("_")
+        return target == Path(f"{stem}_{number}{path.suffix}") and stem == path.stem and number.isdigit()
 
 
 class SaveBestStateCallback:

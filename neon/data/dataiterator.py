@@ -13,6 +13,7 @@ from torch import Tensor
 
 from neon.arguments import flag, optional_name, positive_integer, whole_number
 from neon.backends import NervanaObject
+from neon.backends.arrays import as_tensor
 from neon.messages import received, shown
 
 __all__ = ["ArrayIterator", "NervanaDataIterator"]
@@ -144,7 +145,7 @@ class ArrayIterator(NervanaDataIterator):
 
 def as_samples(argument: str, values: Any) -> Tensor:
     try:
-        tensor = values if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values), device="cpu")
+        tensor = as_tensor(values).detach()
     except (TypeError, ValueError):
         raise TypeError(
             f"ArrayIterator's {argument} must be an array of numbers, samples first. {received(argument, values)}"
@@ -154,6 +155,8 @@ def as_samples(argument: str, values: Any) -> Tensor:
             f"ArrayIterator's {argument} must hold samples in its first dimension. "
             f"Received: an array of shape {tuple(tensor.shape)}"
         )
+    if tensor.is_complex():
+        raise TypeError(f"ArrayIterator's {argument} must hold real numbers. {received(argument, values)}")
     return tensor.float() if tensor.is_floating_point() else tensor.long()
 
 

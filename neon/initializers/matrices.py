@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neon.backends.arrays import as_tensor
 from neon.initializers.initializer import Initializer, a_name, check_has_fans, keep_finite
 from neon.messages import shown
 
@@ -34,7 +35,7 @@ class Array(Initializer):
     def __post_init__(self) -> None:
         super().__post_init__()
         try:
-            copied = torch.as_tensor(self.val).detach().clone()
+            copied = as_tensor(self.val).detach().clone()
         except (TypeError, ValueError, RuntimeError) as error:
             raise TypeError(
                 f"Array's val must be a tensor or an array of numbers. Received: {shown(self.val)}"

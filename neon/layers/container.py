@@ -15,7 +15,7 @@ from neon.layers.convolution import Convolution, Deconvolution, Filters, Pair
 from neon.layers.dense import Bias, Linear
 from neon.layers.layer import Layer, ParameterLayer, Transformation, check_name, check_transform, describe
 from neon.layers.normalization import BatchNorm
-from neon.layers.shapes import Sizes, allocate, sizes_after, sizes_given, zeros_like_inputs
+from neon.layers.shapes import Sizes, allocate, sizes_after, sizes_given, undone_on_error, zeros_like_inputs
 from neon.messages import shown
 from neon.old_paths import names_of
 
@@ -64,12 +64,13 @@ class Sequential(nn.Module):
     def configure(self, in_obj: Any) -> Self:
         """Configure each layer with the `out_shape` of the one before it, as `Layer.configure` says; return itself."""
         sizes = given = sizes_given(describe(self), in_obj)
-        for layer in self.layers:
-            if isinstance(layer, (Layer, Sequential)):
-                sizes = layer.configure(sizes).out_shape
-            else:
-                sizes = sizes_after(layer, zeros_like_inputs(layer, sizes), describe(layer))
-            assert sizes is not None
+        with undone_on_error(self):
+            for layer in self.layers:
+                if isinstance(layer, (Layer, Sequential)):
+                    sizes = layer.configure(sizes).out_shape
+                else:
+                    sizes = sizes_after(layer, zeros_like_inputs(layer, sizes), describe(layer))
+                assert sizes is not None
         self.in_shape, self.out_shape = given, sizes
         return self
 

@@ -10,7 +10,7 @@ from torch.nn import Parameter
 from torch.nn import functional as F
 
 from neon.initializers import Initializer
-from neon.layers.layer import InferringLayer, Layer, Shape, check_init, describe
+from neon.layers.layer import InferringLayer, Layer, Shape, check_init, describe, floating
 from neon.layers.windows import check_filters, check_pair, check_whole_window
 from neon.messages import shown
 
@@ -91,7 +91,7 @@ class Convolution(FilterLayer):
         return filters, None, height, width
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight, **self.moves)
+        return F.conv2d(floating(x, self.weight), self.weight, **self.moves)
 
 
 class Deconvolution(FilterLayer):
@@ -113,7 +113,7 @@ class Deconvolution(FilterLayer):
         return None, filters, height, width
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv_transpose2d(x, self.weight, **self.moves)
+        return F.conv_transpose2d(floating(x, self.weight), self.weight, **self.moves)
 
 
 class Pooling(Layer):

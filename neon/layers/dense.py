@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from neon.arguments import flag
 from neon.initializers import Initializer
-from neon.layers.layer import InferringLayer, ParameterLayer, check_count, check_init, describe
+from neon.layers.layer import InferringLayer, ParameterLayer, check_count, check_init, describe, floating
 from neon.layers.shapes import Sizes
 from neon.messages import shown
 
@@ -51,7 +51,7 @@ class Linear(InferringLayer):
         return flat_images(x).shape[-1]
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(flat_images(x), self.weight)
+        return F.linear(floating(flat_images(x), self.weight), self.weight)
 
     def extra_repr(self) -> str:
         return f"nout={self.nout}, init={self.init}"

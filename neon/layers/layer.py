@@ -16,7 +16,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter, is_l
 from neon.arguments import plain
 from neon.backends import NervanaObject
 from neon.initializers import Array, Initializer
-from neon.layers.shapes import Sizes, allocate, sizes_after, sizes_given, zeros_like_inputs
+from neon.layers.shapes import Sizes, allocate, let_go, sizes_after, sizes_given, undone_on_error, zeros_like_inputs
 from neon.messages import shown
 from neon.old_paths import names_of
 from neon.optimizers.param_list import Entry, param_entry
@@ -62,10 +62,12 @@ class Layer(nn.Module):
             in_obj: the shape of one sample without the minibatch: an int (features), (features, T) or (channels,
                 height, width); or what has one: a configured layer, a dataset with a `shape`, a minibatch.
 
-        Returns the layer. Raises `TypeError` for what has no shape, `ValueError` for one that does not fit.
+        Returns the layer. Raises `TypeError` for what has no shape, `ValueError` for one that does not fit; nothing is
+        changed then.
         """
         sizes = sizes_given(describe(self), in_obj)
-        self.out_shape = sizes_after(self, self.blank(sizes), describe(self))
+        with undone_on_error(self):
+            self.out_shape = sizes_after(self, self.blank(sizes), describe(self))
         self.in_shape = sizes
         return self
 
@@ -164,9 +166,7 @@ class InferringLayer(LazyModuleMixin, ParameterLayer):
             self.initialize()
         except BaseException:
             for name, kind in waiting.items():  # half initialized: it goes back to waiting
-                tensor = getattr(self, name)
-                tensor.data = tensor.data.new_empty(0)
-                tensor.__class__ = kind
+                let_go(getattr(self, name), kind)
             raise
 
 
@@ -175,6 +175,11 @@ def feature_dim(x: Tensor) -> int:
     and sequences, (N, T, features), in the last.
     """
     return 1 if x.ndim == 4 else x.ndim - 1
+
+
+def floating(x: Tensor, weight: Tensor) -> Tensor:
+    """Whole numbers, such as pixels of 8 bits, in the dtype of a weight; others as they are."""
+    return x if x.is_floating_point() or x.is_complex() else x.to(weight.dtype)
 
 
 def describe(layer: nn.Module) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from neon.layers.container import Sequential
 from neon.layers.layer import Layer, Transformation, describe
-from neon.layers.shapes import sizes_after, sizes_given, zeros_like_inputs
+from neon.layers.shapes import sizes_after, sizes_given, undone_on_error, zeros_like_inputs
 from neon.messages import received, shown
 
 if TYPE_CHECKING:
@@ -52,10 +52,11 @@ class Paths(Sequential):
     def configure(self, in_obj: Any) -> Self:
         """Configure each path with the same `in_obj`, as `Layer.configure` says; return itself."""
         sizes = sizes_given(describe(self), in_obj)
-        for path in self.layers:
-            if isinstance(path, (Layer, Sequential)):
-                path.configure(sizes)
-        self.out_shape = sizes_after(self, zeros_like_inputs(self, sizes), describe(self))
+        with undone_on_error(self):
+            for path in self.layers:
+                if isinstance(path, (Layer, Sequential)):
+                    path.configure(sizes)
+            self.out_shape = sizes_after(self, zeros_like_inputs(self, sizes), describe(self))
         self.in_shape = sizes
         return self
 

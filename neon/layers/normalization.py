@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from neon.arguments import flag
 from neon.initializers.initializer import check_finite
-from neon.layers.layer import InferringLayer, Layer, check_count, describe, feature_dim
+from neon.layers.layer import InferringLayer, Layer, check_count, describe, feature_dim, floating
 from neon.messages import shown
 
 __all__ = ["LRN", "BatchNorm"]
@@ -61,7 +61,7 @@ class BatchNorm(InferringLayer):
         dim = feature_dim(x)
         # torch wants features in dimension 1: for sequences they are moved there and back
         y = F.batch_norm(
-            x.movedim(dim, 1),
+            floating(x, self.gamma).movedim(dim, 1),
             self.running_mean,
             self.running_var,
             weight=self.gamma,

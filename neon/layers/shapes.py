@@ -6,6 +6,8 @@ the minibatch first and the features of a sequence last: (N, T, features).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,16 @@ from torch.nn.parameter import is_lazy
 from neon.arguments import plain
 from neon.messages import received, shortened
 
-__all__ = ["Sizes", "allocate", "framework_order", "sizes_after", "sizes_given", "zeros_like_inputs"]
+__all__ = [
+    "Sizes",
+    "allocate",
+    "framework_order",
+    "let_go",
+    "sizes_after",
+    "sizes_given",
+    "undone_on_error",
+    "zeros_like_inputs",
+]
 
 Sizes = tuple[int, ...]
 
@@ -85,6 +96,39 @@ def sizes_after(module: nn.Module, x: Tensor, layer: str) -> Sizes:
     if not isinstance(y, Tensor):
         raise TypeError(f"{layer} must return one tensor to be configured. Received: a {type(y).__name__}")
     return framework_order(tuple(y.shape[1:]))
+
+
+@contextmanager
+def undone_on_error(module: nn.Module) -> Iterator[None]:
+    """After an error within, what had no shape has none again, and each part of the module is what it was."""
+    parts = [(part, type(part), _contents(part)) for part in module.modules()]
+    waiting = [(t, type(t)) for t in (*module.parameters(), *module.buffers()) if is_lazy(t)]
+    try:
+        yield
+    except BaseException:
+        for tensor, kind in waiting:
+            let_go(tensor, kind)
+        for part, kind, contents in parts:
+            part.__class__ = kind  # torch's lazy modules become others
+            vars(part).clear()
+            for name, (value, items) in contents.items():
+                vars(part)[name] = value
+                if items is not None:  # a dict, which the handles of hooks refer to: the same one, as it was
+                    value.clear()
+                    value.update(items)
+        raise
+
+
+def _contents(part: nn.Module) -> dict[str, tuple[Any, dict[Any, Any] | None]]:
+    """The attributes of a module, each with a copy of what it holds where it is a dict."""
+    return {name: (value, dict(value) if isinstance(value, dict) else None) for name, value in vars(part).items()}
+
+
+def let_go(tensor: Tensor, kind: type) -> None:
+    """Make a tensor one that waits for its shape again, of the class that it had."""
+    if not is_lazy(tensor):
+        tensor.data = tensor.data.new_empty(0)
+        tensor.__class__ = kind
 
 
 def allocate(module: nn.Module, layer: str) -> None:

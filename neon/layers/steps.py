@@ -12,7 +12,15 @@ from torch.nn import functional as F
 
 from neon.arguments import flag
 from neon.initializers import Initializer
-from neon.layers.layer import InferringLayer, Transformation, check_count, check_init, check_transform, describe
+from neon.layers.layer import (
+    InferringLayer,
+    Transformation,
+    check_count,
+    check_init,
+    check_transform,
+    describe,
+    floating,
+)
 from neon.layers.shapes import Sizes
 
 if TYPE_CHECKING:
@@ -76,7 +84,7 @@ class RecurrentLayer(InferringLayer):
         self.bias_hh_l0.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = sequences(self, x)
+        x = floating(sequences(self, x), self.weight_hh_l0)
         outputs, last = self.run(x, self.start(x))
         if not self.reset_cells:
             kept = self.weight_hh_l0.dtype  # autocast may compute in another

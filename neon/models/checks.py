@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from neon.backends.arrays import as_tensor
 from neon.layers.cost import GeneralizedCost, GeneralizedGANCost
 from neon.messages import received, shown
 from neon.transforms import GANCost
@@ -59,7 +59,7 @@ def values_of_samples(values: Any, samples: int) -> Tensor:
 
     The documented framework has samples last: what sums over axis 0 there would sum over samples here, and is refused.
     """
-    values = values if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values), device="cpu")
+    values = as_tensor(values)
     if values.ndim == 0:
         return values.expand(samples)
     if len(values) % samples:

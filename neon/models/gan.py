@@ -12,6 +12,7 @@ from neon.arguments import flag, positive, positive_integer
 from neon.callbacks import Callbacks
 from neon.layers.adversarial import GenerativeAdversarial
 from neon.layers.container import Sequential
+from neon.layers.shapes import undone_on_error
 from neon.messages import received
 from neon.models.checks import adversarial_cost
 from neon.models.minibatches import Dataset, place
@@ -97,7 +98,7 @@ class GAN(Model):
             self.check_cost(cost)
         if any(map(is_lazy, (*self.parameters(), *self.buffers()))):
             like = self.example()
-            with self.evaluating():
+            with undone_on_error(self), self.evaluating():
                 self(torch.zeros(1, *self.noise_dim, dtype=like.dtype, device=like.device))
 
     def noise(self, samples: int, generator: torch.Generator | None = None) -> Tensor:

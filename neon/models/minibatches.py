@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neon.backends.arrays import as_tensor
 from neon.layers.shapes import framework_order
 from neon.messages import received
 
@@ -67,7 +68,7 @@ def first_inputs(dataset: Any, like: Tensor) -> Tensor:
 
 def place(values: Any, like: Tensor) -> Tensor:
     """Values as a tensor on the device of another, in its dtype if they are floating-point numbers."""
-    tensor = values if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values), device="cpu")
+    tensor = as_tensor(values)
     return tensor.to(like.device, like.dtype if tensor.is_floating_point() else tensor.dtype)
 
 

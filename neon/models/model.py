@@ -17,6 +17,7 @@ from neon.callbacks import Callbacks
 from neon.layers.container import Sequential
 from neon.layers.cost import GeneralizedCost, GeneralizedCostMask
 from neon.layers.layer import check_count
+from neon.layers.shapes import undone_on_error
 from neon.models.checks import check_cost, check_layers, check_optimizer, values_of_samples
 from neon.models.minibatches import Dataset, first_inputs, minibatches, place
 from neon.models.parameter_file import load, save
@@ -103,20 +104,13 @@ class Model(Sequential):
         if cost is not None:
             self.check_cost(cost)
         if any(map(is_lazy, (*self.parameters(), *self.buffers()))):
-            with self.evaluating():
+            with undone_on_error(self), self.evaluating():
                 self(first_inputs(dataset, self.example()))
 
     def fprop(self, x: Any, inference: bool = False) -> Tensor:
         """The outputs for a minibatch of inputs: as in training, or as in evaluation and without gradients."""
-        if inference:
-            with self.evaluating():
-                return self(place(x, self.example()))
-        was_training = self.training
-        self.train()
-        try:
+        with self.evaluating() if inference else self.in_mode(training=True):
             return self(place(x, self.example()))
-        finally:
-            self.train(was_training)
 
     def fit(
         self,
@@ -148,20 +142,19 @@ class Model(Sequential):
         check_optimizer(optimizer)
         watching = callbacks if isinstance(callbacks, Callbacks) else Callbacks(callbacks or [])
         watching.cost = cost
-        remaining = watching.resume(self, num_epochs)
+        remaining = watching.resume(self, num_epochs, dataset)
         history: list[float] = []
-        was_training, self.finished = self.training, False
-        self.train()
+        self.finished = False
         try:
-            watching.on_fit_begin(self, remaining)
-            for _ in range(remaining):
-                watching.call("on_epoch_begin", self, self.epoch)
-                history.append(self.fit_epoch(dataset, cost, optimizer, watching))
-                self.epoch += 1
-                if watching.on_epoch_end(self, self.epoch - 1, history[-1]) or self.finished:
-                    break
+            with self.in_mode(training=True):
+                watching.on_fit_begin(self, remaining)
+                for _ in range(remaining):
+                    watching.call("on_epoch_begin", self, self.epoch)
+                    history.append(self.fit_epoch(dataset, cost, optimizer, watching))
+                    self.epoch += 1
+                    if watching.on_epoch_end(self, self.epoch - 1, history[-1]) or self.finished:
+                        break
         finally:
-            self.train(was_training)
             watching.on_fit_end(self)
         return history
 
@@ -268,13 +261,20 @@ class Model(Sequential):
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Evaluation mode without gradients; the mode before it comes back afterwards."""
-        was_training = self.training
-        self.train(False)
+        with self.in_mode(training=False), torch.no_grad():
+            yield
+
+    @contextmanager
+    def in_mode(self, *, training: bool) -> Iterator[None]:
+        """Training or evaluation mode; each layer has afterwards the one that it had."""
+        modes = [(part, part.training) for part in self.modules()]
+        self.train(training)
         try:
-            with torch.no_grad():
-                yield
+            yield
         finally:
-            self.train(was_training)
+            self.train(modes[0][1])
+            for part, mode in modes:
+                part.training = mode
 
     def save_params(self, path: str | os.PathLike[str], keep_states: bool = True) -> None:
         """Write parameters, buffers, `epoch` and, with `keep_states`, neon's optimizer states to a file.

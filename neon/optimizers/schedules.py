@@ -35,7 +35,7 @@ class Schedule:
     - `Schedule(step_config=2, change=0.5)`: α · change^⌊epoch / step_config⌋.
     - `Schedule(step_config=[2, 6], change=[0.6, 0.4])`: *set* to 0.6 from epoch 2, to 0.4 from epoch 6.
 
-    An empty list is α too: programs write `Schedule(list(range(10, num_epochs)), 0.97)`.
+    An empty list of epochs, such as `list(range(10, args.epochs))` for a shorter run, leaves the rate constant.
 
     >>> [Schedule(step_config=[2, 6], change=0.5).get_learning_rate(1.0, e) for e in (0, 2, 6)]
     [1.0, 0.5, 0.25]
@@ -91,7 +91,7 @@ class Schedule:
 
 def is_constant(schedule: Any) -> bool:
     """Whether the rate never changes; it is then left to whoever else sets it."""
-    return type(schedule) is Schedule and schedule.step_config is None
+    return type(schedule) is Schedule and not schedule.step_config
 
 
 def _power(base: float, exponent: float) -> float:

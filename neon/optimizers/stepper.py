@@ -7,9 +7,10 @@ import threading
 import warnings
 import weakref
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +22,7 @@ from neon.engine.interrupts import Uninterrupted
 from neon.engine.options import AVERAGE
 from neon.engine.plan import Plan
 from neon.engine.settings import Item, Settings
+from neon.engine.uncompiled import uncompiled
 from neon.engine.watch import same_objects
 from neon.messages import quoted
 from neon.optimizers.assignment import Match, assign
@@ -79,11 +81,11 @@ class LayerStepper:
             refuse_while_averaged()
         with self._lock:
             assigned = self._assign(layer_list)
-            by_hand = [(site, match) for site, match in assigned if is_by_hand(match)]
+            by_hand = [(site, match) for site, match in assigned if self._is_by_hand(match)]
             ours = [
                 (index, site, match)
                 for index, (site, match) in enumerate(assigned)
-                if match.optimizer and _gradient(site) is not None and not is_by_hand(match)
+                if match.optimizer and _gradient(site) is not None and not self._is_by_hand(match)
             ]
             self._step(ours, by_hand, epoch)
             self._tell_mappings(assigned)
@@ -99,13 +101,19 @@ class LayerStepper:
         """Have the layers compute with the averages of their weights."""
         if self._averaged:
             refuse_while_averaged()
-        entries = [(site.entry, match.optimizer) for site, match in self._assign(layer_list) if not is_by_hand(match)]
+        entries = [
+            (site.entry, match.optimizer) for site, match in self._assign(layer_list) if not self._is_by_hand(match)
+        ]
         try:
             with in_place_of(pair for entry, leaf in entries if entry and leaf for pair in _averages(entry, leaf)):
                 self._averaged = True
                 yield
         finally:
             self._averaged = False
+
+    def _is_by_hand(self, match: Match) -> bool:
+        """Whether others' code makes the step; where the optimizer itself came here, by super(), its rule does."""
+        return match.optimizer is not self._optimizer and is_by_hand(match)
 
     def _assign(self, layer_list: Any) -> list[tuple[Site, Match]]:
         sites = list(layer_sites(layer_list))
@@ -151,7 +159,7 @@ class LayerStepper:
         kept = next((kept for kept in reversed(self._kept) if same_objects(params, kept.plan.params)), None)
         if kept is None:
             return self._make_plan(ours, settings, grads)
-        self._kept.remove(kept)  # until the step has been made
+        _let_go(self._kept, lambda: kept)  # until the step has been made
         if kept.moves != Moves.made:
             self._take_counts(kept)
         alike = kept.keys == keys and all(map(Settings.alike, kept.plan.settings, settings.values()))
@@ -167,7 +175,7 @@ class LayerStepper:
             plans[:] = [other for other in plans if not other.layers & kept.layers][1 - _MOST_PLANS :]
             mine = weakref.ref(kept)
             kept.watching = [
-                weakref.ref(layer, lambda _: _let_go(plans, mine()))
+                weakref.ref(layer, partial(_let_go, plans, mine))
                 for layer in {id(layer): layer for layer in layers}.values()
                 if type(layer).__weakrefoffset__
             ]
@@ -181,6 +189,7 @@ class LayerStepper:
             leaf = match.optimizer
             assert leaf is not None
             values = self._values[match.key]
+            values.clear()  # what another optimizer of this key left
             values.update(leaf.group())
             values["lr"] = rate(leaf.schedule, values.get("lr", 0.0), epoch, updates)
             values["epoch"] = epoch
@@ -278,8 +287,10 @@ def _holder(item: Item) -> Tensor:
     return next(iter((*item.states, *item.companions)), item.param)
 
 
-def _let_go(plans: list[_Kept], gone: _Kept | None) -> None:
-    plans[:] = [kept for kept in plans if kept is not gone]
+@uncompiled
+def _let_go(plans: list[_Kept], gone: Callable[[], _Kept | None], _layer: Any = None) -> None:
+    """Remove a plan, which a layer that was collected meanwhile may have removed already."""
+    plans[:] = [kept for kept in plans if kept is not gone()]
 
 
 def _held(ours: Sequence[tuple[int, Site, Match]]) -> list[Any]:

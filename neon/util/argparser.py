@@ -25,6 +25,8 @@ _HOME = os.path.join(os.path.expanduser("~"), "nervana")
 _TYPES = {"f16": np.float16, "f32": np.float32, "f64": np.float64}
 _IGNORED = "taken, and means nothing here"
 _FLAG: dict[str, Any] = {"action": "store_true"}
+# Of the logger, from the last parse.
+_handlers: list[logging.Handler] = []
 # What a user's "~" may stand in.
 _PATHS = ("data_dir", "save_path", "model_file", "output_file", "logfile")
 
@@ -35,6 +37,13 @@ def _bits(text: str) -> int:
         return int(rounding("BITS", int(text)))
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _named_file(text: str) -> str:
+    """NAME:FILE."""
+    if ":" not in text:
+        raise argparse.ArgumentTypeError(f"must be NAME:FILE, such as train:train.csv. {received('manifest', text)}")
+    return text
 
 
 # Group: option strings, what argparse is told besides.
@@ -69,7 +78,7 @@ _OPTIONS: dict[str, list[tuple[tuple[str, ...], dict[str, Any]]]] = {
         (("-eval", "--eval_freq"), {"type": int, "help": "epochs from one evaluation to the next"}),
         (("-H", "--history"), {"type": int, "default": 1, "help": "how many saved files to keep"}),
         (("--log_token",), {"default": "", "help": _IGNORED}),
-        (("--manifest",), {"action": "append", "help": "NAME:FILE, for the program itself"}),
+        (("--manifest",), {"action": "append", "type": _named_file, "help": "NAME:FILE, for the program itself"}),
         (("--manifest_root",), {"help": "folder of those files, for the program itself"}),
     ],
     "backend": [
@@ -221,13 +230,16 @@ def _check_files(args: argparse.Namespace) -> None:
 def _set_up_log(args: argparse.Namespace) -> None:
     """The level of the logger `neon`; a file for it; and, where nothing shows it, the standard error."""
     logger.setLevel(args.log_thresh)
+    while _handlers:  # a second parse has its own, or both would write to one file
+        handler = _handlers.pop()
+        logger.removeHandler(handler)
+        handler.close()
     form = logging.Formatter("%(asctime)s - %(name)s - %(levelname)s - %(message)s")
-    handlers: list[logging.Handler] = []
     if args.logfile:
         os.makedirs(os.path.dirname(os.path.abspath(args.logfile)), exist_ok=True)
-        handlers.append(logging.FileHandler(args.logfile, mode="w", encoding="utf-8"))
+        _handlers.append(logging.FileHandler(args.logfile, mode="w", encoding="utf-8"))
     if not logger.hasHandlers():
-        handlers.append(logging.StreamHandler())
-    for handler in handlers:
+        _handlers.append(logging.StreamHandler())
+    for handler in _handlers:
         handler.setFormatter(form)
         logger.addHandler(handler)
