@@ -60,7 +60,7 @@ INSTEAD = {
     "Write model.state_dict() for the parameters, print(model) for the layers.": "get_description",
     "Write loss.backward(): gradients are autograd's.": "Autodiff OpTree bprop bprop_dis bprop_gen allocate_deltas",
     _TIME: "Benchmark benchmark",
-    "Write torch.save(obj, path) and torch.load(path).": "save_obj load_obj",
+    "Write pickle.dump(obj, file) and pickle.load(file).": "save_obj load_obj",
     "Give minibatches of that size: layers take any.": "set_batch_size set_seq_len",
 }
 # Modules that are not built, with what to write.
