@@ -75,6 +75,8 @@ def test_methods_that_are_not_built_say_what_to_write() -> None:
         model.get_outputs_beam(None)
     with pytest.raises(AttributeError, match=r"Model has no bprop here\. Write loss\.backward"):
         model.bprop  # noqa: B018
+    named = Linear(2, Gaussian(), name="benchmark")
+    assert Model([named]).benchmark is named
     with pytest.raises(AttributeError, match="'Model' object has no attribute 'affinity'"):
         model.affinity  # noqa: B018
     with pytest.raises(AttributeError, match=r"Callbacks has no add_hist_callback here\. Write a subclass"):

@@ -77,9 +77,10 @@ class Model(Sequential):
             raise ValueError("A Model needs at least one layer. Received: an empty list")
 
     def __getattr__(self, name: str) -> Any:
-        if words := instead_of(name, "Model"):
-            raise AttributeError(words)
-        return super().__getattr__(name)
+        try:
+            return super().__getattr__(name)
+        except AttributeError as error:
+            raise AttributeError(instead_of(name, "Model") or str(error)) from None
 
     @property
     def epoch_index(self) -> int:
