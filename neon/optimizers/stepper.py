@@ -46,6 +46,7 @@ class LayerStepper:
         self._plans = LayerPlans()
         self._values: dict[str, dict[str, Any]] = defaultdict(dict)
         self._warned: Any = None  # the mapping whose keys that fit nothing have been told
+        self._fitted: Any = None  # keys, and the names and classes of layers, of the last look for such keys
         self._averaged = False
         self._created: list[tuple[list[Tensor], list[Tensor]]] = []  # lists of layers, and what goes into them
         self._lock = threading.Lock()
@@ -95,10 +96,11 @@ class LayerStepper:
         sites = list(layer_sites(layer_list))
         optimizer = self._optimizer
         if isinstance(optimizer, MultiOptimizer) and self._warned is not optimizer.optimizer_mapping:
-            problem = explain_unmatched(optimizer, sites)
-            if problem:
+            fitted = optimizer.keys, [*optimizer.leaves()], [(site.names, site.classes) for site in sites]
+            if fitted != self._fitted and (problem := explain_unmatched(optimizer, sites)):
                 self._warned = optimizer.optimizer_mapping
                 warnings.warn(problem, UserWarning, stacklevel=4)
+            self._fitted = fitted
         return [(site, match) for site, match in assign(optimizer, sites) if site.entry is not None]
 
     def _tell_mappings(self, assigned: Sequence[tuple[Site, Match]]) -> None:
