@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from re import fullmatch
 from typing import TYPE_CHECKING
 
@@ -37,29 +38,34 @@ class Match:
         return "/".join(key for _, _, key in self.path) or "default"
 
 
+@lru_cache(maxsize=1024)
 def is_pattern(key: str) -> bool:
     """Whether a key is a pattern: `re:` and a regular expression, or a name with `*`, `?` or `[`."""
     return key.startswith("re:") or any(character in key for character in "*?[")
 
 
-def matching_keys(keys: Iterable[str], site: Site) -> list[tuple[int, int, str]]:
-    """The keys that apply to a site, as (level, length, key), the one that holds first."""
-    keys = list(keys)
-    names = {name: near for near, name in reversed(list(enumerate(site.names)))}
-    classes = {name: near for near, name in reversed(list(enumerate(site.classes)))}
-    found: list[tuple[int, int, int, str]] = []
-    for key in keys:
-        if key == "default":
-            found.append((DEFAULT, 0, 0, key))
-        elif key in names:
-            found.append((NAME, 0, -names[key], key))
-        elif is_pattern(key):
-            if any(_fits(key, name) for name in site.names):
-                found.append((PATTERN, len(key.removeprefix("re:")), 0, key))
-        elif key in classes:
-            found.append((CLASS, 0, -classes[key], key))
-    found.sort(key=lambda match: match[:3], reverse=True)  # stable: of equals the first in the mapping
-    return [(level, length, key) for level, length, _, key in found]
+def strongest_key(keys: Collection[str], site: Site) -> tuple[int, int, str] | None:
+    """The key that holds for a site, as (level, length, key)."""
+    for name in site.names:
+        if name in keys and name != "default":
+            return NAME, 0, name
+    patterns = [key for key in keys if is_pattern(key) and any(_fits(key, name) for name in site.names)]
+    if patterns:
+        longest = max(patterns, key=_length)  # of equals the first in the mapping
+        return PATTERN, _length(longest), longest
+    for kind in site.classes:
+        if kind in keys and kind != "default":
+            return CLASS, 0, kind
+    return (DEFAULT, 0, "default") if "default" in keys else None
+
+
+def fitting_keys(keys: Iterable[str], site: Site) -> set[str]:
+    """All keys that apply to a site, whether they hold or not."""
+    return {key for key in keys if key == "default" or strongest_key((key,), site)}
+
+
+def _length(pattern: str) -> int:
+    return len(pattern.removeprefix("re:"))
 
 
 def _fits(pattern: str, name: str) -> bool:
@@ -82,6 +88,8 @@ def assign(optimizer: Optimizer, sites: Iterable[Site]) -> list[tuple[Site, Matc
 
 def _strongest(shared: list[tuple[Site, Match]], depth: int = 0) -> Match:
     """Of the matches of one parameter the one that holds; of nested mappings the outer key decides first."""
+    if len(shared) == 1:
+        return shared[0][1]
     best = max((match.path[depth][:2] for _, match in shared if len(match.path) > depth), default=None)
     if best is None:
         return shared[0][1]

@@ -8,7 +8,7 @@ from typing import Any
 
 from neon.arguments import clip_bound, optional_name
 from neon.messages import kind_of, listed, shortened, shown
-from neon.optimizers.assignment import Match, assign, matching_keys
+from neon.optimizers.assignment import Match, assign, strongest_key
 from neon.optimizers.mapped_layers import MappedLayers
 from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.sites import Site, layer_sites
@@ -79,7 +79,8 @@ class MultiOptimizer(Optimizer):
         return {}
 
     def match(self, site: Site) -> Match:
-        step = matching_keys(self.keys, site)[0]
+        step = strongest_key(self.optimizer_mapping, site)
+        assert step is not None  # "default" fits everything
         chosen = self.optimizer_mapping[step[2]]
         inner = Match((), None) if chosen is None else chosen.match(site)
         norms = () if self.gradient_clip_norm is None else (self,)

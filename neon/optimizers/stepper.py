@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 import threading
 import warnings
-import weakref
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,12 +19,12 @@ from neon.engine.interrupts import Uninterrupted
 from neon.engine.options import AVERAGE
 from neon.engine.plan import Plan
 from neon.engine.settings import Item, Settings
-from neon.engine.uncompiled import uncompiled
 from neon.engine.watch import same_objects
 from neon.messages import quoted
 from neon.optimizers.assignment import Match, assign
 from neon.optimizers.averages import in_place_of, refuse_while_averaged
 from neon.optimizers.by_hand import is_by_hand, layers_of
+from neon.optimizers.layer_plans import LayerPlan, LayerPlans
 from neon.optimizers.mapped_layers import MappedLayers
 from neon.optimizers.multioptimizer import MultiOptimizer
 from neon.optimizers.param_list import Entry
@@ -35,30 +32,10 @@ from neon.optimizers.schedules import counts_steps, rate
 from neon.optimizers.sites import Site, layer_sites
 from neon.optimizers.state_lists import split_states
 from neon.optimizers.unmatched import explain_unmatched
-from neon.optimizers.update_counts import Moves, keep_update_count, update_count, updates_of
+from neon.optimizers.update_counts import update_count, updates_of
 
 if TYPE_CHECKING:
     from neon.optimizers.optimizer import Optimizer
-
-
-@dataclass(eq=False)
-class _Kept:
-    """A plan with the keys of the mapping that it goes by, and the layers that it is for.
-
-    `held` is what the lists of states held after its last step, in order: all of it, states or not. `moves` is the
-    number of moves of counts when its own were looked at last.
-    """
-
-    plan: Plan
-    keys: list[str]
-    layers: set[int]
-    held: list[Any] = field(default_factory=list)
-    moves: int = 0
-    watching: list[weakref.ref[Any]] = field(default_factory=list)
-
-
-# So many plans of different layers are kept: of the halves of a generative pair, of parts that are stepped by turns.
-_MOST_PLANS = 8
 
 
 class LayerStepper:
@@ -66,9 +43,10 @@ class LayerStepper:
 
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
-        self._kept: list[_Kept] = []  # the last stepped at the end; each as long as its layers live
+        self._plans = LayerPlans()
         self._values: dict[str, dict[str, Any]] = defaultdict(dict)
         self._warned: Any = None  # the mapping whose keys that fit nothing have been told
+        self._fitted: Any = None  # keys, and the names and classes of layers, of the last look for such keys
         self._averaged = False
         self._created: list[tuple[list[Tensor], list[Tensor]]] = []  # lists of layers, and what goes into them
         self._lock = threading.Lock()
@@ -93,8 +71,7 @@ class LayerStepper:
     @property
     def updates(self) -> int:
         """The number of updates that the layers of the last step have had; 0 where there was none."""
-        last = self._kept[-1:]
-        return max((int(update_count(_holder(item))) for kept in last for item in kept.plan.items), default=0)
+        return self._plans.updates
 
     @contextmanager
     def averaged(self, layer_list: Any) -> Iterator[None]:
@@ -119,10 +96,11 @@ class LayerStepper:
         sites = list(layer_sites(layer_list))
         optimizer = self._optimizer
         if isinstance(optimizer, MultiOptimizer) and self._warned is not optimizer.optimizer_mapping:
-            problem = explain_unmatched(optimizer, sites)
-            if problem:
+            fitted = optimizer.keys, [*optimizer.leaves()], [(site.names, site.classes) for site in sites]
+            if fitted != self._fitted and (problem := explain_unmatched(optimizer, sites)):
                 self._warned = optimizer.optimizer_mapping
                 warnings.warn(problem, UserWarning, stacklevel=4)
+            self._fitted = fitted
         return [(site, match) for site, match in assign(optimizer, sites) if site.entry is not None]
 
     def _tell_mappings(self, assigned: Sequence[tuple[Site, Match]]) -> None:
@@ -148,38 +126,23 @@ class LayerStepper:
             self._keep_states()
             kept.plan.step(grads, elsewhere)
         kept.held = _held(ours)
-        self._keep(kept, [site.layer for _, site, _ in ours])
+        self._plans.keep(kept, [site.layer for _, site, _ in ours])
 
     def _plan(
         self, ours: Sequence[tuple[int, Site, Match]], settings: dict[str, Settings], grads: Sequence[Tensor]
-    ) -> _Kept:
+    ) -> LayerPlan:
         """The plan of an earlier step, where it still holds, or a new one; neither has changed a parameter or state."""
         params = [site.entry[0][0] for _, site, _ in ours if site.entry is not None]
         keys = [match.key for _, _, match in ours]
-        kept = next((kept for kept in reversed(self._kept) if same_objects(params, kept.plan.params)), None)
+        kept = self._plans.take(params)
         if kept is None:
             return self._make_plan(ours, settings, grads)
-        _let_go(self._kept, lambda: kept)  # until the step has been made
-        if kept.moves != Moves.made:
-            self._take_counts(kept)
+        kept.take_counts()
         alike = kept.keys == keys and all(map(Settings.alike, kept.plan.settings, settings.values()))
         if not alike or not same_objects(_held(ours), kept.held) or not kept.plan.holds(grads):
             return self._make_plan(ours, settings, grads)
         self._created = []
         return kept
-
-    def _keep(self, kept: _Kept, layers: Sequence[Any]) -> None:
-        """Keep a plan, which holds parameters, until one of its layers is gone or comes in another plan."""
-        plans = self._kept
-        if not kept.watching:
-            plans[:] = [other for other in plans if not other.layers & kept.layers][1 - _MOST_PLANS :]
-            mine = weakref.ref(kept)
-            kept.watching = [
-                weakref.ref(layer, partial(_let_go, plans, mine))
-                for layer in {id(layer): layer for layer in layers}.values()
-                if type(layer).__weakrefoffset__
-            ]
-        plans.append(kept)
 
     def _settings(self, ours: Sequence[tuple[int, Site, Match]], epoch: int) -> dict[str, Settings]:
         """The numbers of this step for each optimizer in use, in dictionaries that the plan keeps reading."""
@@ -200,7 +163,7 @@ class LayerStepper:
 
     def _make_plan(
         self, ours: Sequence[tuple[int, Site, Match]], settings: dict[str, Settings], grads: Sequence[Tensor]
-    ) -> _Kept:
+    ) -> LayerPlan:
         places = {key: place for place, key in enumerate(settings)}
         items, self._created, owners = [], [], dict[int, str]()  # of each list of states, the layer
         for index, site, match in ours:
@@ -231,10 +194,7 @@ class LayerStepper:
                     companions=companions,
                 )
             )
-        plan = Plan(items, grads, list(settings.values()))
-        kept = _Kept(plan, [match.key for _, _, match in ours], {id(site.layer) for _, site, _ in ours})
-        self._take_counts(kept)
-        return kept
+        return LayerPlan(Plan(items, grads, list(settings.values())), [match.key for _, _, match in ours])
 
     def _keep_states(self) -> None:
         """Give the layers the states that were made for them, once the step is sure to be made."""
@@ -242,16 +202,6 @@ class LayerStepper:
             if not states:
                 states.extend(used)
         self._created = []
-
-    def _take_counts(self, kept: _Kept) -> None:
-        """Have a plan count its tensors, from where others have counted them to: another optimizer, a file."""
-        plan = kept.plan
-        for place, (item, own) in enumerate(zip(plan.items, plan.counts.exact, strict=True)):
-            count = update_count(_holder(item))
-            if count is not own:
-                plan.counts.set(place, float(count))
-                keep_update_count(_holder(item), own)
-        kept.moves = Moves.made
 
     def _squares(self, matched: Sequence[tuple[Site, Match]]) -> dict[int, float]:
         """What these gradients add to the norms over everything, by the norm's owner."""
@@ -280,17 +230,6 @@ class LayerStepper:
             shares[match.optimizer].append((site.layer, ((param, scaled), states)))
         for optimizer, owned in shares.items():
             optimizer.optimize(layers_of(owned), epoch)
-
-
-def _holder(item: Item) -> Tensor:
-    """The tensor that keeps the count of an item's updates: that of its states that comes first, if it has any."""
-    return next(iter((*item.states, *item.companions)), item.param)
-
-
-@uncompiled
-def _let_go(plans: list[_Kept], gone: Callable[[], _Kept | None], _layer: Any = None) -> None:
-    """Remove a plan, which a layer that was collected meanwhile may have removed already."""
-    plans[:] = [kept for kept in plans if kept is not gone()]
 
 
 def _held(ours: Sequence[tuple[int, Site, Match]]) -> list[Any]:

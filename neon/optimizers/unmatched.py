@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from typing import NamedTuple
 
 from neon.messages import LONGEST, listed, shortened
-from neon.optimizers.assignment import is_pattern, matching_keys
+from neon.optimizers.assignment import fitting_keys, is_pattern, strongest_key
 from neon.optimizers.multioptimizer import MultiOptimizer
 from neon.optimizers.sites import Site
 
@@ -47,9 +47,9 @@ def _uses(mapping: MultiOptimizer, sites: Sequence[Site]) -> list[_Use]:
         use.paths.append(path)
         use.sites.extend(sites)
         nested = {k: value for k, value in mapping.optimizer_mapping.items() if isinstance(value, MultiOptimizer)}
-        strongest = [matching_keys(mapping.keys, site)[0][2] for site in sites] if nested else []
+        strongest = [strongest_key(mapping.optimizer_mapping, site) for site in sites] if nested else []
         for key, value in nested.items():
-            below = [site for site, chosen in zip(sites, strongest, strict=True) if chosen == key]
+            below = [site for site, chosen in zip(sites, strongest, strict=True) if chosen and chosen[2] == key]
             visit(value, f"{path}/{key}" if path else key, below)
 
     visit(mapping, "", sites)
@@ -58,7 +58,7 @@ def _uses(mapping: MultiOptimizer, sites: Sequence[Site]) -> list[_Use]:
 
 def _missing(use: _Use) -> list[str]:
     """The keys of a mapping, beside its default, that fit none of its sites."""
-    fitting = {key for site in use.sites for _, _, key in matching_keys(use.mapping.keys, site)}
+    fitting = {key for site in use.sites for key in fitting_keys(use.mapping.keys, site)}
     return [key for key in use.mapping.keys if key not in fitting and key != "default"]
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from neon.arguments import plain, state_format
 from neon.engine.options import SCALE
 from neon.messages import kind_of, listed, shortened
-from neon.optimizers.assignment import DEFAULT, Match, assign, matching_keys
+from neon.optimizers.assignment import Match, assign, strongest_key
 from neon.optimizers.sites import Site, module_sites, named_sites
 from neon.optimizers.unmatched import what_there_is
 from neon.optimizers.wrappers import bare_names
@@ -128,7 +128,7 @@ def _fitting(optimizer: AttachedOptimizer, layers: str) -> dict[int, list[str]]:
     for place, group in enumerate(optimizer.param_groups):
         for name, param in named_parameters(group) if has_names(group) else ():
             sites.append(known.get(name) or named_sites([(name, param)])[0])
-            if any(level != DEFAULT for level, *_ in matching_keys([layers], sites[-1])):
+            if layers != "default" and strongest_key([layers], sites[-1]):
                 found.setdefault(place, []).append(name)
     if not found:
         raise ValueError(_explain(layers, sites))
