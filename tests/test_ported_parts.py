@@ -36,6 +36,8 @@ def test_local_response_normalization_against_its_sum_in_float64() -> None:
         around = x[:, max(0, c - 2) : c + 3].square().sum(1)
         expected[:, c] = x[:, c] / (1 + 0.3 / 5 * around) ** 0.75
     torch.testing.assert_close(LRN(5, ascale=0.3, bpower=0.75)(x), expected, rtol=1e-13, atol=1e-13)
+    low = LRN(5, ascale=0.3, bpower=0.75)(x.bfloat16())
+    torch.testing.assert_close(low.double(), expected, rtol=2**-6, atol=0)
     assert LRN(5, 1.0, 0.0, 0.3, 0.75, "norm").configure((7, 3, 4)).out_shape == (7, 3, 4)
 
 

@@ -113,7 +113,9 @@ class LRN(Layer):
                 f"{describe(self)} takes images (N, channels, height, width). Received: inputs of shape "
                 f"{tuple(x.shape)}"
             )
-        return F.local_response_norm(x, self.depth, self.ascale, self.bpower, k=1.0)
+        around = self.depth // 2  # torch's own cannot take bfloat16 on the CPU
+        squares = F.pad(x.square(), (0, 0, 0, 0, around, around)).unfold(1, self.depth, 1).mean(-1)
+        return x / (1 + self.ascale * squares) ** self.bpower
 
     def extra_repr(self) -> str:
         return f"depth={self.depth}, ascale={self.ascale}, bpower={self.bpower}"
