@@ -14,7 +14,7 @@ from neon.callbacks import Callbacks
 from neon.initializers import Gaussian
 from neon.layers import Linear
 from neon.models import Model
-from neon.old_paths import INSTEAD, MODULES, instead_of
+from neon.not_built import INSTEAD, instead_of
 from neon.util.persist import ensure_dirs_exist, get_data_cache_dir, get_data_cache_or_nothing
 
 PACKAGES = ("layers", "transforms", "data", "callbacks", "models", "backends", "optimizers", "initializers")
@@ -33,7 +33,7 @@ def test_a_name_that_is_not_built_is_in_no_package_and_says_what_to_write(name: 
 
 def test_the_page_lists_every_name_with_its_words() -> None:
     page = (Path(__file__).parent.parent / "docs" / "documented_programs.md").read_text(encoding="utf-8")
-    for words, names in [*INSTEAD.items(), *MODULES.items()]:
+    for words, names in INSTEAD.items():
         row = f"| {', '.join(f'`{name}`' for name in names.split())} | {words} |"
         assert row in page
 
@@ -59,16 +59,6 @@ def test_names_of_no_framework_are_errors_as_ever() -> None:
         import_module("neon.affinity")
 
 
-@pytest.mark.parametrize("name", [name for names in MODULES.values() for name in names.split()])
-def test_a_module_that_is_not_built_says_what_to_write(name: str) -> None:
-    with pytest.raises(
-        ModuleNotFoundError, match=rf"There is no neon\.{name} here\. (Write|Load|Draw|Time) "
-    ) as caught:
-        import_module(f"neon.{name}")
-    assert caught.value.name == f"neon.{name}"
-    assert not (Path(layers.__file__).parents[1] / f"{name.replace('.', '/')}.py").exists()
-
-
 def test_methods_that_are_not_built_say_what_to_write() -> None:
     model = Model([Linear(2, Gaussian())])
     with pytest.raises(AttributeError, match=r"Model has no get_outputs_beam here\. Write model\.get_outputs"):
@@ -85,7 +75,7 @@ def test_methods_that_are_not_built_say_what_to_write() -> None:
 
 
 def test_neon_alone_stays_light() -> None:
-    code = "import sys, neon; sys.exit('torch' in sys.modules or 'neon.old_paths' in sys.modules)"
+    code = "import sys, neon; sys.exit('torch' in sys.modules or 'neon.not_built' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

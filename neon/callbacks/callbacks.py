@@ -29,7 +29,8 @@ from neon.callbacks.progress import ProgressBar
 from neon.callbacks.saving import EarlyStopCallback, SaveBestStateCallback, SerializeModelCallback
 from neon.data import ArrayIterator
 from neon.messages import received, shown
-from neon.old_paths import instead_of, names_of
+from neon.not_built import instead_of
+from neon.old_paths import names_of
 
 __all__ = ["Callbacks"]
 

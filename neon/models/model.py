@@ -21,7 +21,8 @@ from neon.layers.shapes import undone_on_error
 from neon.models.checks import check_cost, check_layers, check_optimizer, values_of_samples
 from neon.models.minibatches import Dataset, first_inputs, minibatches, place
 from neon.models.parameter_file import load, save
-from neon.old_paths import instead_of, names_of
+from neon.not_built import instead_of
+from neon.old_paths import names_of
 from neon.transforms import Cost, TopKMisclassification
 
 if TYPE_CHECKING:
