@@ -1,4 +1,4 @@
-"""What of the documented framework is not built: names that can be imported, and say what to write when they are used."""
+"""What of the documented framework is not built: names that can be imported and, when used, say what to write."""
 
 from __future__ import annotations
 
