@@ -113,3 +113,17 @@ def test_outputs_of_other_shapes_are_not_broadcast() -> None:
 
     with pytest.raises(ValueError, match="cannot merge"):
         MergeSum([SkipNode(), Activation(first)])(torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("shape", [(2, 6), (2, 5, 3), (2, 3, 4, 4)])
+def test_depth_puts_features_behind_each_other_whatever_the_inputs_are(shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    features = {2: 1, 3: 2, 4: 1}[x.ndim]
+    expected = torch.cat([x, 2 * x], features)
+    assert torch.equal(MergeBroadcast([SkipNode(), Activation(lambda x: 2 * x)], "depth")(x), expected)
+
+
+@pytest.mark.parametrize("shape", [(2, 6), (2, 3, 4, 4)])
+def test_only_sequences_have_steps_to_put_behind_each_other(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"\(N, T, features\).*write merge='depth'"):
+        MergeBroadcast([SkipNode(), SkipNode()], "recurrent")(torch.ones(shape))

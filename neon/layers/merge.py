@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from neon.layers.container import Sequential
-from neon.layers.layer import Layer, Transformation, describe
+from neon.layers.layer import Layer, Transformation, describe, feature_dim
 from neon.layers.shapes import sizes_after, sizes_given, undone_on_error, zeros_like_inputs
 from neon.messages import received, shown
 
@@ -84,8 +84,8 @@ class MergeBroadcast(Paths):
 
     Args:
         layers: the paths, each a layer, a Sequential or a list of layers.
-        merge: "depth" puts the channels of images behind each other, "recurrent" the steps of sequences, "stack" all
-            values of a sample, as a vector.
+        merge: "depth" puts features behind each other, those of images being channels; "recurrent" the steps of
+            sequences (N, T, features); "stack" all values of a sample, as a vector.
         alphas: None or ones; weights of the gradients of the paths are refused.
     """
 
@@ -110,8 +110,18 @@ class MergeBroadcast(Paths):
         return f"merge={self.merge!r}"
 
 
+def _steps_behind(outputs: list[Tensor]) -> Tensor:
+    for output in outputs:
+        if output.ndim != 3:
+            raise ValueError(
+                "MergeBroadcast's merge='recurrent' takes sequences (N, T, features). Received: outputs of shape "
+                f"{tuple(output.shape)}. To put features behind each other, write merge='depth'."
+            )
+    return torch.cat(outputs, 1)
+
+
 _MERGED: dict[str, Callable[[list[Tensor]], Tensor]] = {
-    "depth": lambda outputs: torch.cat(outputs, 1),
-    "recurrent": lambda outputs: torch.cat(outputs, 1),
+    "depth": lambda outputs: torch.cat(outputs, feature_dim(outputs[0])),
+    "recurrent": _steps_behind,
     "stack": lambda outputs: torch.cat([output.flatten(1) for output in outputs], 1),
 }
