@@ -158,3 +158,12 @@ class Doubles(Layer):
 def test_bad_input_is_named(action: Any, error: Any, words: str) -> None:
     with pytest.raises(error, match=words):
         action()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_lrn_of_16_bits_is_rounded_once_and_its_squares_do_not_overflow(dtype: torch.dtype) -> None:
+    x = (300 * torch.randn(2, 7, 3, 4, generator=torch.Generator().manual_seed(0))).to(dtype)
+    expected = LRN(5, ascale=0.3, bpower=0.75)(x.double())
+    low = LRN(5, ascale=0.3, bpower=0.75)(x)
+    assert low.dtype == dtype
+    torch.testing.assert_close(low.double(), expected, rtol=0.51 * torch.finfo(dtype).eps, atol=0)

@@ -79,6 +79,8 @@ class BatchNorm(InferringLayer):
 class LRN(Layer):
     """y = x / (1 + ascale/depth · Σ x²)^bpower for images, the sum over `depth` channels around each (Krizhevsky 2012).
 
+    Computed in float32 at least.
+
     Args:
         depth: how many channels, an odd number: (depth − 1) / 2 on either side, zeros beyond the first and the last.
         alpha, beta: 1 and 0; they scale nothing, and other values are refused.
@@ -113,9 +115,11 @@ class LRN(Layer):
                 f"{describe(self)} takes images (N, channels, height, width). Received: inputs of shape "
                 f"{tuple(x.shape)}"
             )
-        around = self.depth // 2  # torch's own cannot take bfloat16 on the CPU
-        squares = F.pad(x.square(), (0, 0, 0, 0, around, around)).unfold(1, self.depth, 1).mean(-1)
-        return x / (1 + self.ascale * squares) ** self.bpower
+        around = self.depth // 2
+        wide = x if x.dtype == torch.float64 else x.float()  # squares of 300 overflow float16
+        squares = F.pad(wide.square(), (0, 0, 0, 0, around, around)).unfold(1, self.depth, 1).mean(-1)
+        y = wide / (1 + self.ascale * squares) ** self.bpower
+        return y.to(x.dtype) if x.is_floating_point() else y
 
     def extra_repr(self) -> str:
         return f"depth={self.depth}, ascale={self.ascale}, bpower={self.bpower}"
