@@ -19,6 +19,7 @@ from neon.optimizers import Adam, GradientDescentMomentum
 from neon.transforms import (
     Cost,
     CrossEntropyBinary,
+    CrossEntropyMulti,
     Logistic,
     MeanSquared,
     Metric,
@@ -167,3 +168,9 @@ def test_lrn_of_16_bits_is_rounded_once_and_its_squares_do_not_overflow(dtype: t
     low = LRN(5, ascale=0.3, bpower=0.75)(x)
     assert low.dtype == dtype
     torch.testing.assert_close(low.double(), expected, rtol=0.51 * torch.finfo(dtype).eps, atol=0)
+
+
+@pytest.mark.parametrize("targets", [torch.tensor([0, 1, 2]), torch.ones(1, 3), torch.ones(3, 1)])
+def test_targets_under_a_mask_are_not_broadcast(targets: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"targets shaped like the outputs, \(3, 3\).*one_hot"):
+        GeneralizedCostMask(CrossEntropyMulti())(torch.full((3, 3), 1 / 3), (targets, torch.ones(3, 3)))

@@ -35,7 +35,7 @@ class GeneralizedCost:
 class GeneralizedCostMask(GeneralizedCost):
     """The mean over the minibatch of a cost where a mask of ones and zeros has ones, times `weights` (default 1).
 
-    Targets are (targets, mask), two tensors, the mask shaped like the outputs. Outputs and targets are multiplied by
+    Targets are (targets, mask), two tensors shaped like the outputs. Outputs and targets are multiplied by
     it, so that what has zeros gives neither cost nor gradient in any cost that is 0 where both are 0.
     """
 
@@ -57,6 +57,11 @@ class GeneralizedCostMask(GeneralizedCost):
             raise ValueError(
                 f"GeneralizedCostMask takes a mask shaped like the outputs, {tuple(outputs.shape)}. "
                 f"Received: a mask of shape {tuple(mask.shape)}"
+            )
+        if wanted.shape != outputs.shape:
+            raise ValueError(
+                f"GeneralizedCostMask takes targets shaped like the outputs, {tuple(outputs.shape)}. Received: targets "
+                f"of shape {tuple(wanted.shape)}. Write class numbers as torch.nn.functional.one_hot(targets, classes)."
             )
         return self.costfunc(outputs * mask, wanted * mask) * self.weights
 
