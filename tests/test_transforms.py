@@ -242,3 +242,14 @@ def test_initializers_repeat_with_torchs_seed_and_leave_autograd_alone() -> None
         assert torch.equal(first, second)
         assert first.is_leaf
         assert first.requires_grad
+
+
+def test_three_numbers_in_float16_and_for_targets_that_are_no_certainty() -> None:
+    outputs = torch.tensor([[0.0, 1.0, 0.0], [0.2, 0.5, 0.3]])
+    expected = torch.tensor([[50.0, 1.0, 0.5], [-math.log(0.3), 1.0, 0.0]])
+    likely = torch.tensor([[0.6, 0.2, 0.2], [0.1, 0.1, 0.8]])  # as Misclassification reads them: classes 0 and 2
+    torch.testing.assert_close(TopKMisclassification(2)(outputs, likely), expected)
+    low = TopKMisclassification(2)(outputs.half(), torch.tensor([0, 2]))
+    torch.testing.assert_close(low, expected.half())
+    between = TopKMisclassification(2)(torch.tensor([[0.2, 0.5, 0.3]]), torch.tensor([[0.1, 0.8, 0.1]]))
+    torch.testing.assert_close(between, torch.tensor([[math.log(2), 0.0, 0.0]]))

@@ -209,7 +209,7 @@ class TopKMisclassification(Metric):
     """Three numbers a sample, (N, 3): −log y of the target's class, and 1 where it is not the most probable class, and
     where it is not among the `k` most probable; averaged over a sequence. `Model.eval` gives an array of three means.
 
-    Targets as for CrossEntropyMulti, one-hot ones if they are shaped like `y`. The logarithm is 50 at most. Of classes
+    Targets as for CrossEntropyMulti; of probabilities, the most probable class. The logarithm is 50 at most. Of classes
     that are equally probable, the target's has an equal chance to be among the first.
 
     >>> TopKMisclassification(k=2)(torch.tensor([[0.5, 0.3, 0.2]]), torch.tensor([1]))
@@ -229,11 +229,11 @@ class TopKMisclassification(Metric):
     def __call__(self, y: Tensor, t: Tensor) -> Tensor:
         y = vectors(y)
         t = class_targets(y, t, type(self).__name__)
-        found = y.gather(-1, t.unsqueeze(-1)) if t.ndim < y.ndim else (y * t).sum(-1, keepdim=True)
+        found = y.gather(-1, (t if t.ndim < y.ndim else t.argmax(-1)).unsqueeze(-1))
         above, equal = (y > found).sum(-1), (y == found).sum(-1)
         places = torch.stack([1 - above, self.k - above], -1)  # for the classes that are as probable as the target's
         right = (places.to(y.dtype) / equal.unsqueeze(-1)).clamp(0, 1) * (equal > 0).unsqueeze(-1)  # NaN equals nothing
-        values = torch.cat([-found.clamp_min(math.exp(-50)).log(), 1 - right], -1)
+        values = torch.cat([-found.log().clamp_min(-50), 1 - right], -1)
         return values.flatten(1, -2).mean(1) if values.ndim > 2 else values
 
 
