@@ -224,3 +224,15 @@ def test_arguments_of_a_function_are_picked_by_name() -> None:
     args.first = 1
     assert extract_valid_args(args, train) == {"first": 1, "epochs": 3, "rng_seed": 4}
     assert extract_valid_args(args, train, startidx=1) == {"epochs": 3, "rng_seed": 4}
+
+
+@pytest.mark.parametrize("override", [{"serialize": None}, {"verbose": "2"}, {"epochs": 2.5}, {"batch_size": None}])
+def test_overrides_of_numbers_are_numbers(override: dict[str, Any]) -> None:
+    (name,) = override
+    with pytest.raises((TypeError, ValueError), match=f"^{name} must be.*Received: {name}="):
+        NeonArgparser("x", default_overrides=override)
+
+
+def test_overrides_may_be_what_would_stand_on_the_command_line() -> None:
+    args = NeonArgparser("x", default_overrides={"epochs": "3", "verbose": 2}).parse_args([], gen_be=False)
+    assert (args.epochs, args.verbose) == (3, 2)

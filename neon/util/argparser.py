@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import neon
-from neon.arguments import rounding
+from neon.arguments import rounding, whole_number
 from neon.backends import check_backend, gen_backend
 from neon.callbacks import Callbacks
 from neon.log import logger
@@ -118,7 +118,8 @@ class NeonArgparser(argparse.ArgumentParser):
     names. `default_config_files` that are there are refused, as `--config` is: defaults stand in the program. Options
     that mean nothing here say so in `--help`. Options of one's own are added by `add_argument`, before `parse_args`.
 
-    Raises `ValueError` for overrides of options that there are not, and for files that are there.
+    Raises `ValueError` for overrides of options that there are not, and for files that are there; `TypeError` for
+    overrides of numbers by what is none.
     """
 
     def __init__(
@@ -149,6 +150,9 @@ class NeonArgparser(argparse.ArgumentParser):
             choices = known[name].choices
             if choices is not None and value not in choices:
                 raise ValueError(f"{name} must be one of {listed(map(str, choices))}. {received(name, value)}")
+            parsed = isinstance(value, str) and known[name].type is not None  # argparse converts these
+            if type(known[name].default) is int and not parsed:
+                whole_number(name, value)
         self.set_defaults(**defaults)
 
     def parse_args(  # type: ignore[override]
