@@ -48,7 +48,7 @@ class Callbacks:
             (0, the default, counts as 1) with the newest `history` files kept (default 1).
         model_file: a file of `Model.save_params`, loaded when `fit` begins. The `num_epochs` of `fit` are then those
             of the whole training: after a file that was saved after 3 epochs, 7 more of 10. An ArrayIterator that has
-            made no pass yet goes on with the order of that epoch.
+            made no pass yet goes on with the order of that epoch. Random numbers, such as Dropout's, do not go on.
 
     `train_set` and `log_token` mean nothing here. `output_file` and `multicost=True` are refused.
 
