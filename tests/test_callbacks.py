@@ -13,9 +13,11 @@ from plain_training import PlainDescent, random_batches, small_model
 
 from neon.callbacks.callbacks import Callback, Callbacks, ProgressBar
 from neon.data import ArrayIterator
+from neon.initializers import Gaussian
+from neon.layers import Affine, Dropout
 from neon.models import Model
-from neon.optimizers import Adam, Schedule
-from neon.transforms import Accuracy, CrossEntropyMulti
+from neon.optimizers import Adam, GradientDescentMomentum, Schedule
+from neon.transforms import Accuracy, CrossEntropyMulti, Rectlin, Softmax
 
 
 @pytest.fixture(autouse=True)
@@ -194,6 +196,31 @@ def test_a_training_that_goes_on_shuffles_as_if_it_had_not_stopped(tmp_path: Pat
     resumed.fit(training, CrossEntropyMulti(), Adam(), num_epochs=5, callbacks=callbacks)
     assert all(map(torch.equal, resumed.parameters(), whole.parameters()))
     assert training.passes == 5
+
+
+def test_random_numbers_go_on_from_a_model_file(tmp_path: Path) -> None:
+    """Dropout draws the masks that it would have drawn in a training without a pause."""
+
+    def made() -> Model:
+        hidden = Affine(16, Gaussian(scale=0.1), activation=Rectlin())
+        return Model([hidden, Dropout(0.5), Affine(3, Gaussian(), activation=Softmax())])
+
+    def trained(model: Model, epochs: int, **given: Any) -> dict[str, Any]:
+        callbacks = Callbacks(model, progress_bar=False, **given)
+        data = [(torch.linspace(-1, 1, 40).reshape(8, 5), torch.arange(8) % 3)] * 4
+        model.fit(data, CrossEntropyMulti(), GradientDescentMomentum(0.1, 0.9), epochs, callbacks=callbacks)
+        return model.state_dict()
+
+    torch.manual_seed(0)
+    whole = trained(made(), 4)
+    torch.manual_seed(0)
+    trained(made(), 2, save_path=tmp_path / "model.prm")
+    torch.manual_seed(5)
+    resumed = trained(made(), 4, model_file=tmp_path / "model.prm")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    before = torch.get_rng_state()
+    made().load_params(tmp_path / "model.prm")  # by itself it leaves them alone
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_model_file_that_does_not_fit_leaves_all_as_it_was(tmp_path: Path) -> None:

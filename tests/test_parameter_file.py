@@ -261,7 +261,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     foreign = {
         "text": b"not a file of parameters",
         "empty": b"",
-        "cut short": whole[: len(whole) // 2],
+        **{f"cut short at {size}": whole[:size] for size in range(0, len(whole), 997)},
         "a pickle": pickle.dumps(Path("somewhere"), protocol=2),
     }
     for contents in foreign.values():

@@ -48,7 +48,7 @@ class Callbacks:
             (0, the default, counts as 1) with the newest `history` files kept (default 1).
         model_file: a file of `Model.save_params`, loaded when `fit` begins. The `num_epochs` of `fit` are then those
             of the whole training: after a file that was saved after 3 epochs, 7 more of 10. An ArrayIterator that has
-            made no pass yet goes on with the order of that epoch. Random numbers, such as Dropout's, do not go on.
+            made no pass yet goes on with the order of that epoch, and torch's random numbers go on.
 
     `train_set` and `log_token` mean nothing here. `output_file` and `multicost=True` are refused.
 
@@ -119,7 +119,7 @@ class Callbacks:
         """Load `model_file`, where there is one. Returns how many epochs `fit` is to train for."""
         if self.model_file is None:
             return num_epochs
-        model.load_params(self.model_file)
+        model.load_params(self.model_file, random_state=True)
         if isinstance(dataset, ArrayIterator) and dataset.passes == 0:  # a new one: its orders go on too
             dataset.passes = model.epoch
         return max(0, num_epochs - model.epoch)

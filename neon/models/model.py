@@ -279,7 +279,8 @@ class Model(Sequential):
                 part.training = mode
 
     def save_params(self, path: str | os.PathLike[str], keep_states: bool = True) -> None:
-        """Write parameters, buffers, `epoch` and, with `keep_states`, neon's optimizer states to a file.
+        """Write parameters, buffers, `epoch`, the states of torch's random numbers and, with `keep_states`, neon's
+        optimizer states to a file.
 
         The counts of updates, which schedules in steps go by, are written with the states. A torch optimizer's state
         is in its own `state_dict`. The file is complete or not there: a write that is interrupted leaves a previous
@@ -287,8 +288,12 @@ class Model(Sequential):
         """
         save(self, path, keep_states=keep_states)
 
-    def load_params(self, path: str | os.PathLike[str], load_states: bool = True) -> None:
+    def load_params(
+        self, path: str | os.PathLike[str], load_states: bool = True, *, random_state: bool = False
+    ) -> None:
         """Read what `save_params` wrote into a model of the same layers.
+
+        With `random_state`, torch's random numbers go on from where they were then.
 
         With `load_states` False, or from a file without states, optimizers start anew: the states that the model's
         parameters had are let go.
@@ -296,7 +301,7 @@ class Model(Sequential):
         Raises ValueError if the file is not such a file or its parameters do not fit, and then
         changes nothing.
         """
-        load(self, path, load_states=load_states)
+        load(self, path, load_states=load_states, random_state=random_state)
 
 
 def minibatch_hooks(callbacks: Callbacks | None) -> tuple[list[Any], list[Any]]:

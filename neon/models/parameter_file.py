@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 from collections.abc import Iterator
@@ -29,10 +30,17 @@ def save(model: Any, path: str | os.PathLike[str], *, keep_states: bool) -> None
     entries = {name: param_entry(value) for name, value in model.named_parameters()} if keep_states else {}
     states = {name: kept for name, (_, kept) in entries.items()}
     updates = {name: updates_of(entry) for name, entry in entries.items()}
-    write_whole({"params": params, "states": states, "updates": updates, "epoch": model.epoch}, Path(path))
+    kept = {"params": params, "states": states, "updates": updates, "epoch": model.epoch, "random": random_states()}
+    write_whole(kept, Path(path))
 
 
-def load(model: Any, path: str | os.PathLike[str], *, load_states: bool) -> None:
+def random_states() -> dict[str, Any]:
+    """The states of torch's random numbers, on the processor and on GPUs that are in use."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def load(model: Any, path: str | os.PathLike[str], *, load_states: bool, random_state: bool) -> None:
     """What `Model.load_params` does."""
     _refuse_averages(model)
     saved = read_saved(path)
@@ -46,6 +54,10 @@ def load(model: Any, path: str | os.PathLike[str], *, load_states: bool) -> None
         if updates is not None:  # older files count the updates of states alone, on these
             set_updates(entry, updates.get(name, 0))
     model.epoch = saved["epoch"]
+    if random_state and "random" in saved:  # older files have none
+        torch.set_rng_state(saved["random"]["cpu"])
+        for device, state in enumerate(saved["random"]["cuda"][: torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(state, device)
 
 
 def _refuse_averages(model: nn.Module) -> None:
@@ -75,9 +87,12 @@ def read_saved(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What `save_params` gave to `write_whole`. Nothing in the file is executed."""
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-    except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
+    except (EOFError, OSError, RuntimeError, pickle.UnpicklingError) as error:
+        # of a file that was cut short torch seeks a place before its beginning
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
         raise ValueError(f"{path} is not a file that Model.save_params wrote") from error
-    if not isinstance(saved, dict) or saved.keys() - {"updates"} != {"params", "states", "epoch"}:
+    if not isinstance(saved, dict) or saved.keys() - {"updates", "random"} != {"params", "states", "epoch"}:
         raise ValueError(f"{path} is not a file that Model.save_params wrote")
     return saved
 
