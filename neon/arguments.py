@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from neon.messages import received
+from neon.messages import received, shown
 
 # The format of states that takes the size of the parameter.
 PARAMETER = "parameter"
@@ -183,3 +183,20 @@ def master_format(name: str, value: Any) -> str | None:
     if value not in (None, "split"):
         raise ValueError(f'{name} must be None or "split". {received(name, value)}')
     return value
+
+
+def keep_finite(owner: object, *arguments: str) -> None:
+    """Check that the attributes of an immutable object are finite numbers, and keep them as Python's."""
+    for argument in arguments:
+        value = check_finite(type(owner).__name__, argument, getattr(owner, argument))
+        object.__setattr__(owner, argument, value)
+
+
+def check_finite(owner: str, argument: str, value: object) -> Any:
+    """The value, a finite number, as Python's."""
+    found = plain(value)
+    if isinstance(found, bool) or not isinstance(found, (int, float)):
+        raise TypeError(f"{owner}'s {argument} must be a number. Received: {shown(value)}")
+    if not math.isfinite(found):
+        raise ValueError(f"{owner}'s {argument} must be finite. Received: {shown(value)}")
+    return found

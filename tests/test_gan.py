@@ -297,6 +297,7 @@ ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: GANCost(func="hinge"), ValueError, "func must be one of 'original', .*func='hinge'"),
     (lambda: GANCost(cost_type="both"), ValueError, "cost_type must be 'dis'"),
     (lambda: GANCost(scale="2"), TypeError, "scale must be a number"),  # type: ignore[arg-type]
+    (lambda: GANCost(scale=float("nan")), ValueError, "scale must be finite"),
     (lambda: GeneralizedGANCost(MeanSquared()), TypeError, "costfunc must be a GANCost"),  # type: ignore[arg-type]
     (lambda: GenerativeAdversarial(3, []), TypeError, r"generator must be a Sequential\(layers, name='Generator'\)"),
     (lambda: GANCost()(torch.ones(2, 2), torch.ones(2, 2)), ValueError, r"one output for each sample.* \(2, 2\)"),

@@ -145,6 +145,7 @@ class Doubles(Layer):
     ("action", "error", "words"),
     [
         (lambda: Model([Doubles()])(torch.ones(2, 3)), NotImplementedError, r"Doubles must define forward\(self, x\)"),
+        (lambda: GeneralizedCostMask(SumSquared(), weights=float("inf")), ValueError, "weights must be finite"),
         (lambda: LRN(4), ValueError, "depth must be odd. Received: 4"),
         (lambda: LRN(5, 1e-4, 0.75), ValueError, r"alpha and beta must be 1 and 0.*0\.75.*The scale is ascale"),
         (lambda: LRN(5)(torch.ones(2, 3)), ValueError, "LRN takes images"),

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neon.arguments import optional_name, plain
+from neon.arguments import keep_finite, optional_name
 from neon.backends import NervanaObject
 from neon.messages import shown
 from neon.old_paths import names_of
@@ -185,23 +184,6 @@ class Kaiming(Initializer):
     def fill(self, tensor: Tensor) -> None:
         check_has_fans("Kaiming", tensor)
         nn.init.kaiming_normal_(tensor, nonlinearity="relu")
-
-
-def keep_finite(owner: object, *arguments: str) -> None:
-    """Check that the attributes of an immutable object are finite numbers, and keep them as Python's."""
-    for argument in arguments:
-        value = check_finite(type(owner).__name__, argument, getattr(owner, argument))
-        object.__setattr__(owner, argument, value)
-
-
-def check_finite(owner: str, argument: str, value: object) -> Any:
-    """The value, a finite number, as Python's."""
-    found = plain(value)
-    if isinstance(found, bool) or not isinstance(found, (int, float)):
-        raise TypeError(f"{owner}'s {argument} must be a number. Received: {shown(value)}")
-    if not math.isfinite(found):
-        raise ValueError(f"{owner}'s {argument} must be finite. Received: {shown(value)}")
-    return found
 
 
 def check_has_fans(owner: str, tensor: Tensor) -> None:

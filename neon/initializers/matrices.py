@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neon.arguments import keep_finite
 from neon.backends.arrays import as_tensor
-from neon.initializers.initializer import Initializer, a_name, check_has_fans, keep_finite
+from neon.initializers.initializer import Initializer, a_name, check_has_fans
 from neon.messages import shown
 
 __all__ = ["Array", "IdentityInit", "Orthonormal"]

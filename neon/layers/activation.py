@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
-from neon.initializers.initializer import check_finite
+from neon.arguments import check_finite
 from neon.layers.layer import Layer, check_count, check_transform, describe
 from neon.messages import shown
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from neon.arguments import number
+from neon.arguments import check_finite
 from neon.messages import kind_of, shown
 from neon.transforms import GANCost
 
@@ -43,7 +43,7 @@ class GeneralizedCostMask(GeneralizedCost):
         self, costfunc: Callable[[Tensor, Tensor], Tensor], weights: float = 1.0, name: str | None = None
     ) -> None:
         super().__init__(costfunc, name)
-        self.weights = number("weights", weights)
+        self.weights = check_finite("GeneralizedCostMask", "weights", weights)
 
     def __call__(self, outputs: Tensor, targets: tuple[Tensor, Tensor]) -> Tensor:  # type: ignore[override]
         return self.per_sample(outputs, targets).mean()

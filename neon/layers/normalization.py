@@ -7,8 +7,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.nn import functional as F
 
-from neon.arguments import flag
-from neon.initializers.initializer import check_finite
+from neon.arguments import check_finite, flag
 from neon.layers.layer import InferringLayer, Layer, check_count, describe, feature_dim, floating
 from neon.messages import shown
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from neon.arguments import flag, optional_name, plain
+from neon.arguments import check_finite, flag, keep_finite, optional_name, plain
 from neon.backends import NervanaObject
-from neon.initializers.initializer import a_name, check_finite, keep_finite
+from neon.initializers.initializer import a_name
 from neon.messages import shown
 
 __all__ = ["Explin", "Identity", "Logistic", "Rectlin", "Rectlinclip", "Softmax", "Tanh", "Transform"]

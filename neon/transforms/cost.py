@@ -20,9 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from neon.arguments import flag, positive_integer
+from neon.arguments import flag, keep_finite, positive_integer
 from neon.backends import NervanaObject
-from neon.initializers.initializer import keep_finite
 from neon.old_paths import names_of
 from neon.transforms.activation import Logistic, Softmax, Transform
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from neon.arguments import number
+from neon.arguments import keep_finite
 from neon.messages import received
 from neon.transforms.activation import Logistic
-from neon.transforms.cost import Cost
+from neon.transforms.cost import Cost, with_scaled_gradient
 
 __all__ = ["GANCost"]
 
@@ -60,7 +60,7 @@ class GANCost(Cost):
     func: str = "modified"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "scale", number("scale", self.scale))
+        keep_finite(self, "scale")
         _parts(self.cost_type)
         if self.func not in _PARTS:
             raise ValueError(f"func must be one of {', '.join(map(repr, _PARTS))}. {received('func', self.func)}")
@@ -82,8 +82,7 @@ class GANCost(Cost):
         for part in _parts(self.cost_type if cost_type is None else cost_type):
             sign, what = _PARTS[self.func][part]
             terms.append(sign * functions[what](_one_each(data if part == "dis_data" else noise)))
-        costs = sum(terms[1:], terms[0])
-        return costs if self.scale == 1 else costs + (self.scale - 1) * (costs - costs.detach())
+        return with_scaled_gradient(sum(terms[1:], terms[0]), self.scale)
 
 
 def _parts(cost_type: Any) -> tuple[str, ...]:
