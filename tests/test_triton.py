@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -366,14 +367,21 @@ def test_tensors_of_more_than_two_to_the_31_elements(monkeypatch: pytest.MonkeyP
 
 
 def test_devices_have_their_backends(monkeypatch: pytest.MonkeyPatch) -> None:
-    devices = ("cpu", "cuda", "xpu", "mps", "meta")
+    devices = [torch.device(kind) for kind in ("cpu", "cuda", "xpu", "mps", "meta")]
+    widths = {"has_fp64": True}
+    monkeypatch.setattr(torch.xpu, "get_device_properties", lambda device: SimpleNamespace(**widths))
+    backends.has_float64.cache_clear()
     assert [*map(backends.serving, devices)] == ["numba", "eager", "eager", "eager", "eager"]  # in the interpreter
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     assert [*map(backends.serving, devices)] == ["numba", "triton", "triton", "eager", "eager"]
+    widths["has_fp64"] = False
+    backends.has_float64.cache_clear()
+    assert [*map(backends.serving, devices)] == ["numba", "triton", "eager", "eager", "eager"]
+    backends.has_float64.cache_clear()
     monkeypatch.setattr(backends, "_has_triton", lambda: False)
     assert [*map(backends.serving, devices)] == ["numba", "eager", "eager", "eager", "eager"]
     with use_backend("triton"), pytest.raises(ModuleNotFoundError, match="pip install triton"):
-        backends.serving("cpu")
+        backends.serving(torch.device("cpu"))
 
 
 @pytest.mark.parametrize("clip", [None, 1.0])
@@ -470,9 +478,13 @@ class Graph(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         assert function is not torch.ops.aten._local_scalar_dense.default, "a graph has no host to read a number"
+        operation = partial(function, *args, **kwargs or {})
+        result = operation()
         if function._schema.is_mutable:
-            self._done.append(partial(function, *args, **kwargs or {}))
-        return function(*args, **kwargs or {})
+            self._done.append(operation)
+        elif isinstance(result, Tensor) and not function.is_view:  # a replay computes it in its place
+            self._done.append(lambda: result.copy_(operation()))
+        return result
 
     def replay(self) -> None:
         for operation in self._done:

@@ -35,12 +35,26 @@ def report_all(name: str, optimizer: Optimizer, dtype: torch.dtype) -> None:
     real = "*fp64" if dtype == torch.float64 else "*fp32"
     functions = triton.prepare(kernel)
     for number, (numbers, stage) in enumerate(zip(functions.numbers, functions.stages, strict=True)):
-        types = {"chunks": "*i64", "table": "*i64", "scalars": real, "steps": "*fp64", "partials": "*fp64"}
+        types = {
+            "chunks": "*i64",
+            "table": "*i64",
+            "scalars": real,
+            "steps": "*fp64",
+            "partials": "*fp64",
+            "stop": "*fp32",
+        }
         for aligned in (False, True):
             constants = {"TILE": triton.TILE, "PART": triton.PART, "ALIGNED": aligned}
             report(f"{name} stage {number}{', aligned' * aligned}", stage, types, constants)
         if numbers is not None:
-            types = {"numbers": "*fp64", "sums": "*i64", "steps": "*fp64", "scalars": real, "rows": "i32"}
+            types = {
+                "numbers": "*fp64",
+                "sums": "*i64",
+                "counts": "*i64",
+                "steps": "*fp64",
+                "scalars": real,
+                "rows": "i32",
+            }
             report(f"{name} numbers {number}", numbers, types, {"ROWS": triton.NUMBER_ROWS})
 
 
@@ -51,3 +65,5 @@ if __name__ == "__main__":
     report_all("shift", ShiftAdaMax(), torch.float64)
     types = {"addresses": "*i64", "ends": "*i64", "totals": "*fp64"}
     report("sums", triton_intrinsics.sum_up, types, {"LANES": 1024})
+    types = {"exact": "*fp64", "shown": "*fp32", "places": "*i64", "stop": "*fp32", "count": "i32"}
+    report("counts", triton_intrinsics.count_up, types, {"ROWS": triton.NUMBER_ROWS})

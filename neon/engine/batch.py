@@ -80,10 +80,10 @@ class Batch:
         self._positions = np.array(positions)
         self._settings = settings
         self.device = self._members[0].param.device
-        self.executable: Any = prepare(kernel, self.device.type)
+        self.executable: Any = prepare(kernel, self.device)
         self.reach = self._members[0].reach
         self._number_nodes = [scalar(name) for name in kernel.program.numbers if name not in PER_STEP]
-        self._alone = any(r.label == ALONE for stage in kernel.stages for r in stage.reductions)
+        self._rows_apart = any(r.label == ALONE for stage in kernel.stages for r in stage.reductions)
         self._temporaries: dict[int, dict[str, Tensor]] = {}
         self._groups = np.array([item.group for item in self._members])
         self._directly = np.array([_direct(item) for item in self._members])
@@ -124,9 +124,9 @@ class Batch:
         return [Pass(self, stage) for stage in self.kernel.stages]
 
     def _make_rows(self, groups: npt.NDArray[np.int64], steps: npt.NDArray[np.float64]) -> None:
-        """Tensors with the same group and step count share a row, unless each has a norm of its own."""
+        """Tensors with the same group and step count share a row, unless each has numbers of its own."""
         _, ranks = np.unique(steps, return_inverse=True)
-        keys = np.arange(len(groups)) if self._alone else groups * len(steps) + ranks
+        keys = np.arange(len(groups)) if self._rows_apart else groups * len(steps) + ranks
         _, first, rows = np.unique(keys, return_index=True, return_inverse=True)
         self.row_of, self.first_of_row = rows, first.tolist()
         self.row_groups = groups[first].tolist()

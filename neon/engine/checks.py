@@ -115,7 +115,7 @@ def check_gradient(item: Item, grad: Tensor) -> None:
 
 def check_capturable(device: torch.device) -> None:
     """Refuse devices whose steps no graph can hold."""
-    if serving(device.type) != "triton":
+    if serving(device) != "triton":
         raise ValueError(
             "capturable=True asks for steps that can be captured in a graph of the device. That needs parameters on a "
             f"device that Triton serves, such as cuda; some are on {device}. Leave it out."

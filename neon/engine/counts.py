@@ -1,4 +1,4 @@
-"""Step counts: how often each tensor has been updated, all of them in one vector."""
+"""Step counts: how often each tensor has been updated, all of them in one vector, on the host."""
 
 from __future__ import annotations
 
@@ -18,40 +18,33 @@ EXACT_IN_FLOAT32 = 2**24
 Exact = npt.NDArray[np.float64]
 
 
-class Counts:
-    """The counts of items in float64; `each` shows one as the float32 that torch's formats know as `step`.
+def known_counts(items: Sequence[Item]) -> tuple[Exact, npt.NDArray[np.float32]]:
+    """The exact counts of items, and what their `step` shows of them.
 
     Past 2²⁴ float32 leaves numbers out. What it shows is therefore not what counts, unless somebody else has
     written to it: an exact count is believed as long as its rounding is what is shown.
+    """
+    shown = np.array([float(item.step) for item in items], np.float32)
+    written = np.array([float(item.step) for item in items], np.float64)
+    known = np.array([np.nan if item.count is None else item.count for item in items], np.float64)
+    return np.where(known.astype(np.float32) == shown, known, written), shown
 
-    The counts are the host's, unless steps are to be captured in a graph of the device, whose replays the host
-    does not see: then they are on the device, and read back only when a plan is made or gradients come and go.
-    Tensors in memory that processes share stay, and are counted up where they are.
+
+class Counts:
+    """The counts of items in float64; `each` shows one as the float32 that torch's formats know as `step`.
+
+    They are the host's. Tensors in memory that processes share stay, and are counted up where they are.
     """
 
-    def __init__(self, items: Sequence[Item], on_device: bool) -> None:
-        self.on_device = on_device
-        devices = {item.param.device for item in items} if on_device else set()
-        if len(devices) > 1:
-            named = ", ".join(sorted(map(str, devices)))
-            raise ValueError(f"capturable=True needs all parameters on one device; they are on {named}.")
-        shown = np.array([float(item.step) for item in items], np.float32)
-        written = np.array([float(item.step) for item in items], np.float64)
-        known = np.array([np.nan if item.count is None else item.count for item in items], np.float64)
-        self._exact = np.where(known.astype(np.float32) == shown, known, written)
-        self._shown = shown
+    def __init__(self, items: Sequence[Item]) -> None:
+        self._exact, self._shown = known_counts(items)
         self._shared: list[tuple[int, npt.NDArray[np.float32]]] = []
-        if on_device:
-            device = devices.pop() if devices else torch.device("cpu")
-            self._counting, self._vector = (torch.from_numpy(counts).to(device) for counts in (self._exact, shown))
-            self.each = list(self._vector.unbind())
-        else:
-            # Each in a storage of its own, of which a checkpoint of one parameter writes one number.
-            self.each = [
-                item.step if _is_shared(item.step) else torch.from_numpy(shown[place, ...])
-                for place, item in enumerate(items)
-            ]
-            self._shared = [(place, step.numpy()) for place, step in enumerate(self.each) if step is items[place].step]
+        # Each in a storage of its own, of which a checkpoint of one parameter writes one number.
+        self.each = [
+            item.step if _is_shared(item.step) else torch.from_numpy(self._shown[place, ...])
+            for place, item in enumerate(items)
+        ]
+        self._shared = [(place, step.numpy()) for place, step in enumerate(self.each) if step is items[place].step]
         self._expect()
 
     @cached_property
@@ -65,49 +58,36 @@ class Counts:
 
     def stand(self) -> bool:
         """Whether nobody else has written to them since the last step."""
-        if self.on_device:
-            return self._vector._version == self._expected
         if self._shared and any(own != self._shown[place] for place, own in self._shared):
             return False
         return self._shown.tobytes() == self._expected
 
     def _expect(self) -> None:
-        self._expected = self._vector._version if self.on_device else self._shown.tobytes()
+        self._expected = self._shown.tobytes()
 
     def reread(self) -> None:
         """Go by what somebody else has written."""
-        if self.on_device:
-            rounded = self._counting.to(torch.float32)
-            torch.where(rounded == self._vector, self._counting, self._vector.double(), out=self._counting)
-        else:
-            for place, own in self._shared:
-                self._shown[place] = own
-            np.copyto(self._exact, self._shown, where=self._exact.astype(np.float32) != self._shown)
+        for place, own in self._shared:
+            self._shown[place] = own
+        np.copyto(self._exact, self._shown, where=self._exact.astype(np.float32) != self._shown)
         self._expect()
 
     def read(self) -> Exact:
-        """Their exact values, for which a device is waited for."""
-        return self._counting.cpu().numpy() if self.on_device else self._exact
+        """Their exact values."""
+        return self._exact
 
     def select(self, present: npt.NDArray[np.bool_]) -> None:
         """Have those counted, from now on, that a mask says."""
         self._increment = present.astype(np.float64)
         self._shared_counted = [(place, own) for place, own in self._shared if present[place]]
-        if self.on_device:
-            self._increment_there = torch.from_numpy(self._increment).to(self._counting.device)
 
     def add_one(self) -> None:
         """Count an update."""
-        if self.on_device:
-            self._counting.add_(self._increment_there)
-            self._vector.copy_(self._counting)
-            self._expect()
-        else:
-            np.add(self._exact, self._increment, self._exact)
-            if self._shared_counted:
-                self._count_shared()
-            self._shown[...] = self._exact
-            self._expected = self._shown.tobytes()
+        np.add(self._exact, self._increment, self._exact)
+        if self._shared_counted:
+            self._count_shared()
+        self._shown[...] = self._exact
+        self._expect()
 
     def _count_shared(self) -> None:
         """Count where processes share the counts: another may have counted meanwhile."""

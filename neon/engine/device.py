@@ -1,13 +1,13 @@
 """Batches on a device that runs on its own: their tables lie there, and within a step nothing is waited for.
 
 What the host knows (addresses, numbers of groups) it sends when it has changed; step counts, sums and
-all that depends on them stay on the device.
+all that depends on them stay on the device, and so do numbers that are tensors there.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from neon.engine.backends import triton
 from neon.engine.backends.triton import Launch
 from neon.engine.batch import Batch, column
 from neon.engine.graph import REDUCTION, Node, scalar, walk
+from neon.engine.resident import DeviceCounts
 from neon.engine.trace import PER_STEP
 
 
@@ -27,6 +28,54 @@ def capturing(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_current_stream_capturing()
     return device.type != "cpu" and torch.accelerator.current_stream(device).is_capturing()
+
+
+def check_not_captured(devices: Iterable[torch.device]) -> None:
+    """Refuse to make tables within a capture: the device would have to be waited for, and memory asked for."""
+    if any(map(capturing, devices)):
+        raise RuntimeError(
+            "A step is being captured in a graph of the device, and its tables are not there yet. Attach with "
+            "capturable=True, and make a step, with gradients for the same parameters, before the capture."
+        )
+
+
+class Reserve:
+    """Host memory for what a graph copies from at each replay: within a capture none may be asked for.
+
+    A graph keeps its part for good. What is left is for the next graph, until a step outside of graphs renews it.
+    """
+
+    def __init__(self, array_bytes: Iterable[int], device: torch.device) -> None:
+        self._size = _GRAPHS * sum(map(_whole_lines, array_bytes))
+        self._pinned = device.type != "cpu"
+        self._used = 1
+        self.renew()
+
+    def renew(self) -> None:
+        """Have all of it free again."""
+        if self._used:
+            self._memory = torch.empty(self._size, dtype=torch.uint8, pin_memory=self._pinned)
+            self._used = 0
+
+    def take(self, array: npt.NDArray[Any]) -> Tensor:
+        """A copy of an array that stays."""
+        first, self._used = self._used, self._used + _whole_lines(array.nbytes)
+        if self._used > self._size:
+            raise RuntimeError(
+                f"Steps were captured in {_GRAPHS} graphs one after another, and there is no memory for what the next "
+                "would copy from. Make a step outside of a graph before this capture."
+            )
+        part = self._memory[first : first + array.nbytes].view(torch.from_numpy(array).dtype)
+        part.numpy()[...] = array
+        return part
+
+
+# Graphs that can be captured with no step between them.
+_GRAPHS = 8
+
+
+def _whole_lines(size: int) -> int:
+    return -(-size // 64) * 64
 
 
 class DevicePass:
@@ -45,10 +94,10 @@ class DevicePass:
         self.evaluate = None
         if numbers is not None:
             grid = (-(-rows // triton.NUMBER_ROWS),)
-            tables = (batch.numbers, batch.addresses_of_sums, batch.row_steps, scalars, rows)
+            tables = (batch.numbers, batch.addresses_of_sums, batch.counts, batch.steps, scalars, rows)
             self.evaluate = Launch(numbers, grid, tables, ROWS=triton.NUMBER_ROWS)
         parts = 1 if stage.reductions else -(-int(batch.chunks[:, 2].max(initial=1)) // triton.PART)
-        tables = (batch.lines_of_chunks, batch.addresses, scalars, batch.row_steps, self.sums)
+        tables = (batch.lines_of_chunks, batch.addresses, scalars, batch.steps, self.sums, batch.stop)
         constants = {"TILE": triton.TILE, "PART": triton.PART}
         self.launches = [
             Launch(executable.stages[number], (chunks, parts), tables, **constants, ALIGNED=aligned)
@@ -66,19 +115,27 @@ class DeviceBatch(Batch):
 
     passes: list[Any]
 
-    def __init__(self, *arguments: Any, capturable: bool = False) -> None:
-        self._capturable = capturable
+    def __init__(self, *arguments: Any, counts: DeviceCounts | None = None, capturable: bool = False) -> None:
+        super().__init__(*arguments)
+        self._counts, self._capturable = counts, capturable
+        # Tensors of which one goes on in a graph without the other have counts of their own.
+        self._rows_apart |= capturable
+        self.stop = torch.zeros(1, device=self.device) if counts is None else counts.resident.stop
         self.captured: list[Tensor] = []  # what a graph copies from at each replay
         self.capturing = False
         self._replayed = False  # whether a graph may have written to the tables since the last step
-        super().__init__(*arguments)
 
     def _make_passes(self) -> list[DevicePass]:
         self.lines_of_chunks = self._put(self.chunks)
         self.addresses = self._put(np.zeros_like(self.table))
         rows = len(self.row_groups)
         steps = np.broadcast_to(np.asarray(self._row_steps, np.float64), (rows,))
-        self.row_steps = self._put(steps - 1)
+        self.steps = self._put(steps - 1)
+        # Each row's count is its own, which the last stage counts on, or lies among those of the optimizer.
+        own_counts = self.steps.data_ptr() + 8 * np.arange(rows, dtype=np.int64)
+        self.counts = self._put(
+            own_counts if self._counts is None else self._counts.addresses[self._places][self.first_of_row]
+        )
         self._numbers_read = np.full((len(triton.numbers_of(self.kernel)), rows), np.nan)
         self.numbers = self._put(self._numbers_read)
         # Sums that the host adds up come into a table of our own, line by line; where others are, is told.
@@ -90,13 +147,16 @@ class DeviceBatch(Batch):
         self._own = self._where.copy()
         self.addresses_of_sums = self._put(own)
         self._aligned = False
+        sent = (self.table, self._numbers_read, self._sums_given, self._where)
+        self._tensors = Scattered()
+        self._reserve = Reserve((array.nbytes for array in sent), self.device) if self._capturable else None
         return [DevicePass(self, number) for number in range(len(self.kernel.stages))]
 
     def bind(
         self,
         grads: Sequence[Tensor],
         addresses: Sequence[int],
-        brought: Mapping[Node, float],
+        brought: Mapping[Node, Any],
         *,
         moved: bool,
         reread: bool,
@@ -108,31 +168,39 @@ class DeviceBatch(Batch):
                 "A step is being captured in a graph of the device, whose replays would not be counted. "
                 "Give capturable=True to attach, or to the class."
             )
+        if self._reserve is not None and not self.capturing:
+            self._reserve.renew()
         self._replayed |= self.capturing
+        there = {node: value for node, value in brought.items() if self._is_here(value)}
         stand = self._bound and not (moved or self._replayed)
         known = self._numbers and not (reread or brought or self._replayed)
-        super().bind(grads, addresses, brought, moved=moved, reread=reread)
+        super().bind(grads, addresses, {**brought, **dict.fromkeys(there, math.nan)}, moved=moved, reread=reread)
         if not stand or self._copied or self._staged:
             self._send(self.table, self.addresses)
             self._aligned = not (self.table[:, : len(self.kernel.tensors)] & 15).any()
         if not known:
             self._send_numbers()
-        for place, value in self._tensors:
-            place.copy_(value)
-        if self._tensors or self._capturable:
+        lines = self.numbers.view(-1, len(self.row_groups))
+        for node, value in there.items():
+            if node.label in triton.numbers_of(self.kernel):
+                lines[triton.numbers_of(self.kernel).index(node.label)].copy_(value.detach().reshape(1))
+        self._tensors.put_into(self.numbers)
+        if there or self._tensors or self._capturable:
             self._evaluated = False  # what a graph does not compute it will not compute anew
 
     def _read_numbers(self) -> None:
         """The groups' numbers; of a tensor on this device NaN stands in for what is read there at each step."""
-        self._tensors: list[tuple[Tensor, Tensor]] = []
-        lines = self.numbers.view(-1, len(self.row_groups))
-        names = [node.label for node in self._number_nodes]
+        names = [triton.numbers_of(self.kernel).index(node.label) for node in self._number_nodes]
         given = {group: self._settings[group].given() for group in dict.fromkeys(self.row_groups)}
-        for row, group in enumerate(self.row_groups):
-            for name, value in zip(names, given[group], strict=True):
-                if self._is_here(value):
-                    place = lines[triton.numbers_of(self.kernel).index(name), row]
-                    self._tensors.append((place, value.detach().squeeze()))
+        tensors = [
+            (line * len(self.row_groups) + row, value)
+            for row, group in enumerate(self.row_groups)
+            for line, value in zip(names, given[group], strict=True)
+            if self._is_here(value)
+        ]
+        if not self._tensors.are(tensors):
+            check_not_captured([self.device])
+            self._tensors = Scattered(tensors, self._put)
         read = {g: [math.nan if self._is_here(v) else float(v) for v in values] for g, values in given.items()}
         columns = map(column, zip(*(read[group] for group in self.row_groups), strict=True))
         self._numbers = dict(zip(self._number_nodes, columns, strict=True))
@@ -183,11 +251,39 @@ class DeviceBatch(Batch):
     def _send(self, array: npt.NDArray[Any], table: Tensor) -> None:
         """Send what a table holds from now on, without waiting until it is there."""
         source = torch.from_numpy(array.reshape(-1))
-        if self.device.type != "cpu":
+        if self.capturing and self._reserve is not None:
+            source = self._reserve.take(array.reshape(-1))
+            self.captured.append(source)
+        elif self.device.type != "cpu":
             source = source.pin_memory()  # torch keeps such memory until the copy is done
-            if capturing(self.device):
-                self.captured.append(source)
         table.copy_(source, non_blocking=True)
+
+
+class Scattered:
+    """Numbers that are tensors on the device, and their places in a table: all are put there at once."""
+
+    def __init__(
+        self, placed: Sequence[tuple[int, Tensor]] = (), put: Callable[[npt.NDArray[Any]], Tensor] = torch.from_numpy
+    ) -> None:
+        self._placed = placed
+        values = {id(value): value for _, value in placed}
+        numbers = {key: number for number, key in enumerate(values)}
+        self._values = [value.detach().reshape(1) for value in values.values()]
+        self._places = put(np.array([place for place, _ in placed], np.int64))
+        self._which = put(np.array([numbers[id(value)] for _, value in placed], np.int64))
+
+    def __len__(self) -> int:
+        return len(self._placed)
+
+    def are(self, placed: Sequence[tuple[int, Tensor]]) -> bool:
+        """Whether these are the same tensors, in the same places."""
+        return [(place, id(value)) for place, value in self._placed] == [(place, id(value)) for place, value in placed]
+
+    def put_into(self, table: Tensor) -> None:
+        """Read them, and write each to its places."""
+        if self._placed:
+            values = torch.cat(self._values).to(table.dtype)
+            table.index_copy_(0, self._places, values.index_select(0, self._which))
 
 
 class DeviceSums:

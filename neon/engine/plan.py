@@ -17,11 +17,12 @@ from neon.engine.backends import forced, serving
 from neon.engine.batch import Batch, column
 from neon.engine.checks import check_capturable, check_gradient, check_parameter, check_rounding, check_states
 from neon.engine.counts import Counts
-from neon.engine.device import DeviceBatch, DeviceSums
+from neon.engine.device import DeviceBatch, DeviceSums, check_not_captured
 from neon.engine.graph import Node, scalar
 from neon.engine.kernel import Formats, lower
 from neon.engine.memory import Written
 from neon.engine.options import GUARD
+from neon.engine.resident import DeviceCounts, Resident
 from neon.engine.settings import Item, Reach, Settings
 from neon.engine.watch import Likeness, Watch
 from neon.messages import quoted
@@ -40,7 +41,8 @@ class Plan:
 
     `steps[i]` shows the number of updates of item i; all of them are one vector, so that one
     addition counts them all. `shared` lists, for processes that hold other parameters than this one, the
-    sums that all of them take part in, whether or not they hold something that counts in them.
+    sums that all of them take part in, whether or not they hold something that counts in them. With `resident`
+    counts are on its device, and steps can be left out there; `capturable`: graphs may go on with them unseen.
     """
 
     def __init__(
@@ -50,9 +52,12 @@ class Plan:
         settings: Sequence[Settings],
         shared: Mapping[Reach, Sequence[Hashable]] | None = None,
         *,
+        resident: Resident | None = None,
         capturable: bool = False,
     ) -> None:
         self.items = list(items)
+        self._devices = {item.param.device for item in items}
+        check_not_captured(self._devices)
         for item in items:
             check_parameter(item.name, item.param)
             check_states(item)
@@ -63,8 +68,9 @@ class Plan:
         self._written = Written(self.items)
         self._backend = forced()
         self.params = [item.param for item in items]
-        self.counts = counts = Counts(items, capturable)
-        self.steps = counts.each
+        self.resident, self._capturable = resident, capturable
+        self.counts = Counts(items) if resident is None else resident.counts(items)
+        self.steps = self.counts.each
         self._totals: dict[Hashable, float] = {}
         states = [state for item in items for state in (*item.states, *item.companions)]
         self._watch = Watch([*self.params, *states, *self.steps])
@@ -90,9 +96,10 @@ class Plan:
         ]
 
     def _kind_of_batch(self, device: torch.device) -> Any:
-        if serving(device.type) == "triton":
-            return partial(DeviceBatch, capturable=self.counts.on_device)
-        if self.counts.on_device:
+        if serving(device) == "triton":
+            counts = self.counts if isinstance(self.counts, DeviceCounts) else None
+            return partial(DeviceBatch, counts=counts, capturable=self._capturable)
+        if self._capturable:
             check_capturable(device)
         return Batch
 
@@ -151,6 +158,7 @@ class Plan:
             batch.inspect(given)
 
     def _select(self, present: list[bool]) -> None:
+        check_not_captured(self._devices)
         mask, steps = np.array(present, bool), self.counts.read()
         self._batches = [batch for batch in self._launches if batch.select(mask, steps)]
         stages = [len(batch.kernel.stages) for batch in self._batches]
@@ -181,13 +189,15 @@ class Plan:
         grads: Sequence[Tensor | None],
         elsewhere: Mapping[int, float] | None = None,
         reread: bool = True,
-        brought: Mapping[str, float] | None = None,
+        brought: Mapping[str, Any] | None = None,
+        found: Tensor | None = None,
     ) -> None:
         """Update every parameter that has a gradient, once; the plan has to hold.
 
         `elsewhere` gives sums of squares of gradients that this plan does not update but that count in a
         norm, by the id of the norm's owner. Without `reread`, the numbers of all settings are as they were.
-        `brought` are the numbers that only this step has.
+        `brought` are the numbers that only this step has; those that are tensors on the device are not waited for.
+        Where `found`, a number on the device of `resident`, is not 0, nothing is changed or counted but that.
 
         Raises `NotFiniteError`, with nothing changed, where a guarded gradient is not finite.
         """
@@ -202,6 +212,8 @@ class Plan:
         numbers = {scalar(name): value for name, value in brought.items()} if brought else {}
         for batch in self._batches:
             batch.bind(given, addresses, numbers, moved=moved, reread=reread)
+        if self.resident is not None:
+            self.resident.follow(found)
         try:
             self._launch(elsewhere or {})
         except NotFiniteError:
@@ -264,7 +276,8 @@ class Plan:
     def captured(self) -> list[Any]:
         """What a graph that this step went into works on besides its tensors, and needs at each replay."""
         batches = [batch for batch in self._batches if isinstance(batch, DeviceBatch) and batch.capturing]
-        return [(batch.passes, batch.captured, self._on_device, self.counts) for batch in batches]
+        counting = self.counts.captured if isinstance(self.counts, DeviceCounts) else None
+        return [(batch.passes, batch.captured, self._on_device, counting) for batch in batches]
 
     @property
     def totals(self) -> Mapping[Hashable, float]:

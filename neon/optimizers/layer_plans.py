@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from neon.engine.counts import Counts
 from neon.engine.plan import Plan
 from neon.engine.settings import Item
 from neon.engine.uncompiled import uncompiled
@@ -37,10 +38,12 @@ class LayerPlan:
         """Count the plan's tensors from where others have counted them to: another optimizer, a file."""
         if self._moves == Moves.made:
             return
-        for place, (item, own) in enumerate(zip(self.plan.items, self.plan.counts.exact, strict=True)):
+        counts = self.plan.counts
+        assert isinstance(counts, Counts)
+        for place, (item, own) in enumerate(zip(self.plan.items, counts.exact, strict=True)):
             count = update_count(_holder(item))
             if count is not own:
-                self.plan.counts.set(place, float(count))
+                counts.set(place, float(count))
                 keep_update_count(_holder(item), own)
         self._moves = Moves.made
 

@@ -128,7 +128,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         for key, (leaf, _) in self._leaves.items():
             check_leaf(key, leaf)
         self.skip_nonfinite = flag("skip_nonfinite", skip_nonfinite)
-        self.skipped_steps = 0
+        self._skipped = 0
         self.last_nonfinite: str | None = None
         self.partition = Partition() if flag("partitioned", partitioned) else None
         self.in_backward = flag("in_backward", in_backward)
@@ -356,9 +356,18 @@ class AttachedOptimizer(torch.optim.Optimizer):
         self._stepper.close(self)
         return averages_in_place(self, module)
 
+    @property
+    def skipped_steps(self) -> int:
+        """How many steps were left out; for those that a device has left out by itself it is waited for."""
+        return self._skipped + self._stepper.skipped()
+
+    @skipped_steps.setter
+    def skipped_steps(self, count: int) -> None:
+        self._skipped = count - self._stepper.skipped()
+
     def skip(self, name: str | None) -> None:
         """Count a step that was left out, and note whose gradient was not finite, where that is known."""
-        self.skipped_steps += 1
+        self._skipped += 1
         self.last_nonfinite = name
 
     _observed_step = observed(_step)
@@ -410,9 +419,12 @@ class AttachedOptimizer(torch.optim.Optimizer):
         """Everything but hooks, as torch has it, and what belongs to the memory at hand."""
         self._stepper.settle(self)
         own = {name: value for name, value in vars(self).items() if not (name in _NOT_KEPT or isroutine(value))}
+        own["_skipped"] = self.skipped_steps
         return own | super().__getstate__()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        if "_stepper" in vars(self):
+            state = {"_skipped": self.skipped_steps, **state}
         super().__setstate__(state)
         self.param_groups = list(self.param_groups)  # of a shallow copy, not the list of the original
         if "_stepper" in vars(self):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from neon.engine.backends import serving
 from neon.engine.interrupts import Uninterrupted
 from neon.engine.plan import NotFiniteError, Plan
+from neon.engine.resident import Resident
 from neon.engine.settings import Item
 from neon.engine.watch import same_objects
 from neon.messages import shortened
@@ -50,6 +52,8 @@ class GroupStepper:
         self._params: list[Any] = []
         self._waiting: tuple[Members, Members] | None = None  # whose states are not in place: of a plan, and abstract
         self._unscales = False
+        self._resident: Resident | None = None
+        self._device: torch.device | None = None  # the one that has all parameters, where Triton serves it
         self._captured: list[Any] = []  # what graphs go by when they are replayed, whatever the plan is by then
 
     def watch(self, optimizer: AttachedOptimizer) -> None:
@@ -89,44 +93,63 @@ class GroupStepper:
         self._scheduled: list[Any] = [group for group in groups if "updates" in group]
         self._silent = {id(group) for group in groups if not _tells_all(group, optimizer.capturable)}
 
+    def skipped(self) -> int:
+        """How many steps the device has left out, for which it is waited for."""
+        return 0 if self._resident is None else int(self._resident.skipped.item())
+
     def step(self, optimizer: AttachedOptimizer) -> None:
         """Update every parameter that has a gradient, once; what is refused leaves all of them as they were."""
         with self._lock:
-            brought = _loss_scale(optimizer)
-            if brought is None:
+            scaler = scaler_of(optimizer)
+            there = scaler.found is not None and self._decides(optimizer, scaler.found)
+            if self._plan is None or (there and self._plan.resident is None):
+                there, self._plan = False, None  # a new plan makes states, and the host has to know whether to
+            if not there and scaler.stops():
                 optimizer.skip(None)
                 return
             # Taken away until all is done: after an error nothing is believed of what was known before.
             plan, self._plan = self._plan, None
-            if self._unscales != bool(brought) or not same_objects(optimizer.param_groups, self._groups):
-                plan, self._unscales = None, bool(brought)
+            unscales = scaler.scale is not None
+            if self._unscales != unscales or not same_objects(optimizer.param_groups, self._groups):
+                plan, self._unscales = None, unscales
             if plan is None:
                 self.watch(optimizer)
                 if may_be_rehearsal(optimizer):
-                    plan = self._make_plan(optimizer)
+                    plan = self._make_plan(optimizer, scaler)
                     if not plan.anywhere(any(map(is_not_zero, self._gradients()))):
                         self._put_in_place(optimizer, plan)
                         self._plan = plan
                         return
-            self._plan = self._step(optimizer, plan, brought)
+            self._plan = self._step(optimizer, plan, scaler, there)
 
-    def _step(self, optimizer: AttachedOptimizer, plan: Plan | None, brought: Mapping[str, float]) -> Plan | None:
-        """One step with the plan, if it still holds, or another; returned is the one for the next step, if any."""
+    def _decides(self, optimizer: AttachedOptimizer, found: Any) -> bool:
+        """Whether the device can leave the step out on its own: the host goes by nothing that depends on it."""
+        here = isinstance(found, Tensor) and found.device == self._device
+        return here and not (self._scheduled or optimizer.skip_nonfinite)
+
+    def _step(self, optimizer: AttachedOptimizer, plan: Plan | None, scaler: Scaler, there: bool) -> Plan | None:
+        """One step with the plan, if it still holds, or another; returned is the one for the next step, if any.
+
+        `there`: the device is to find out whether the step is left out.
+        """
         rates = [float(group["lr"]) for group in self._scheduled] if optimizer.skip_nonfinite else []
         for group in self._scheduled:
             optimizer.apply_schedule(group)
-        grads: list[Any] = []
+        brought, grads = scaler.brought(there), list[Any]()
         reread = None
         if plan is not None and (reread := self._news(optimizer, plan)) is not None:
             grads = self._gradients()
             if self._unplanned_gradient() or not plan.holds(grads):
                 reread = None
         if plan is None or reread is None:
-            plan, reread = self._make_plan(optimizer), True
+            if there and scaler.stops():
+                optimizer.skip(None)
+                return None
+            plan, reread = self._make_plan(optimizer, scaler), True
             grads = self._gradients()
         try:
             with self._uninterrupted:
-                plan.step(grads, reread=reread, brought=brought)
+                plan.step(grads, reread=reread, brought=brought, found=scaler.found if there else None)
                 self._put_in_place(optimizer, plan)
                 for group in self._scheduled:
                     group.write_quietly("updates", group["updates"] + 1)
@@ -184,7 +207,7 @@ class GroupStepper:
 
     # -- a new plan --------------------------------------------------------------------------------
 
-    def _make_plan(self, optimizer: AttachedOptimizer) -> Plan:
+    def _make_plan(self, optimizer: AttachedOptimizer, scaler: Scaler) -> Plan:
         """A plan for what has a gradient or a state; states that are missing are made, and not yet put in place."""
         self.watch(optimizer)
         self._changed_groups.clear()
@@ -225,13 +248,30 @@ class GroupStepper:
         self._overrides = [group.get(KEY) for group in groups]
         planned = {id(param) for _, param in made}
         self._without = [param for *_, param in updated if id(param) not in planned]
+        self._settle_down(optimizer, [item for item, _ in items], scaler)
         return Plan(
             [item for item, _ in items],
             self._gradients(),
             settings,
             optimizer.shared_sums(),
+            resident=self._resident,
             capturable=optimizer.capturable,
         )
+
+    def _settle_down(self, optimizer: AttachedOptimizer, items: Sequence[Item], scaler: Scaler) -> None:
+        """Have counts lie on the device where graphs are to go on with them, or a scaler to decide there."""
+        devices = {item.param.device for item in items}
+        if optimizer.capturable and len(devices) > 1:
+            named = ", ".join(sorted(map(str, devices)))
+            raise ValueError(f"capturable=True needs all parameters on one device; they are on {named}.")
+        alone = len(devices) == 1 and serving(*devices) == "triton"
+        self._device = devices.pop() if alone else None
+        if self._resident is not None and self._resident.device != self._device:
+            skipped, self._resident = optimizer.skipped_steps, None
+            optimizer.skipped_steps = skipped
+        decides = scaler.found is not None and self._decides(optimizer, scaler.found)
+        if self._resident is None and self._device is not None and (optimizer.capturable or decides):
+            self._resident = Resident(self._device)
 
     def _put_in_place(self, optimizer: AttachedOptimizer, plan: Plan) -> None:
         """Put the states of a new plan in place: nothing was refused, and the step was not skipped."""
@@ -259,15 +299,31 @@ def _check_once(members: list[tuple[int, str, Tensor]]) -> None:
         names[id(param)] = name
 
 
-def _loss_scale(optimizer: AttachedOptimizer) -> Mapping[str, float] | None:
-    """What `torch.amp.GradScaler` has put on the optimizer for this step; None where it has found an infinity."""
+class Scaler(NamedTuple):
+    """What `torch.amp.GradScaler` has put on the optimizer for a step, which is left out where `found` is not 0."""
+
+    found: Any = None
+    scale: Any = None
+
+    def stops(self) -> bool:
+        """Whether the step is to be left out, for which a device is waited for."""
+        return self.found is not None and bool(float(self.found))
+
+    def brought(self, there: bool) -> Mapping[str, Any]:
+        """The number that the step goes by; it stays on the device where it is `there`."""
+        if self.scale is None:
+            return {}
+        stays = there and isinstance(self.scale, Tensor) and self.scale.device == self.found.device
+        return {"grad_scale": self.scale if stays else float(self.scale)}
+
+
+_NO_SCALER = Scaler()
+
+
+def scaler_of(optimizer: AttachedOptimizer) -> Scaler:
+    """What a scaler has put on the optimizer, if one has."""
     given = vars(optimizer)
-    if "found_inf" not in given:
-        return {}
-    if given["found_inf"] is not None and float(_whole(given["found_inf"])):
-        return None
-    scale = given.get("grad_scale")
-    return {} if scale is None else {"grad_scale": float(_whole(scale))}
+    return Scaler(_whole(given["found_inf"]), _whole(given.get("grad_scale"))) if "found_inf" in given else _NO_SCALER
 
 
 def _whole(value: Any) -> Any:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
+
 from neon.engine import threads
 
 if TYPE_CHECKING:
@@ -50,16 +52,24 @@ def forced() -> str | None:
     return _forced
 
 
-def serving(device: str) -> str:
-    """The backend that serves a type of device here; where Triton is missing, or interprets, eager does its work."""
-    name = _forced or DEVICES.get(device, "eager")
+def serving(device: torch.device) -> str:
+    """The backend that serves a device here; where Triton is missing, or interprets, eager does its work."""
+    name = _forced or DEVICES.get(device.type, "eager")
     if name == "triton" and not _has_triton():
         if _forced:
             raise ModuleNotFoundError("The backend 'triton' needs the package of that name: pip install triton")
         return "eager"
-    if name == "triton" and device != "cpu" and _interprets():
+    if name == "triton" and device.type != "cpu" and _interprets():
         return "eager"  # Triton's interpreter would look up the device's addresses in the processor's memory
-    return name
+    return name if name != "triton" or has_float64(device) else "eager"
+
+
+@lru_cache
+def has_float64(device: torch.device) -> bool:
+    """Whether a device computes in float64, as numbers and sums do: Metal does not, nor do some GPUs of Intel's."""
+    if device.type == "xpu":
+        return bool(torch.xpu.get_device_properties(device).has_fp64)
+    return device.type != "mps"
 
 
 @lru_cache(maxsize=1)
@@ -72,7 +82,7 @@ def _interprets() -> bool:
     return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
 
 
-def prepare(kernel: Kernel, device: str) -> Any:
+def prepare(kernel: Kernel, device: torch.device) -> Any:
     """The executable form of a kernel on a device; made once."""
     global _prepared
     name = serving(device)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from neon.engine.backends import has_float64
 from neon.engine.blocks import BLOCK
 from neon.engine.graph import Node, walk
 from neon.engine.kernel import CHUNK, LANES, ROWS, Kernel, Stage
@@ -47,7 +48,7 @@ def _rounded_once(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A function that is not correctly rounded, of float32 by way of float64: so devices hardly ever differ."""
 
     def of_float32(*arguments: Tensor) -> Tensor:
-        wide = arguments[0].dtype == torch.float64 or arguments[0].device.type == "mps"  # which has no float64
+        wide = arguments[0].dtype == torch.float64 or not has_float64(arguments[0].device)
         return function(*arguments) if wide else function(*(x.double() for x in arguments)).to(arguments[0].dtype)
 
     return of_float32
@@ -183,7 +184,7 @@ def _store(target: Tensor, value: Tensor) -> None:
 
 def _sum_of_squares(x: Tensor) -> Tensor:
     """Σx² of each chunk in float64, in the order that every backend keeps: rows, blocks, then lanes pairwise."""
-    x = (x.cpu() if x.device.type == "mps" else x).to(torch.float64)  # which Metal has not
+    x = (x if has_float64(x.device) else x.cpu()).to(torch.float64)
     chunks = -(-x.numel() // CHUNK)
     # Zeros that fill the last block, or the last chunk of several, change no sum.
     blocks = CHUNK // (ROWS * LANES) if chunks > 1 else max(1, -(-x.numel() // (ROWS * LANES)))

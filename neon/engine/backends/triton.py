@@ -13,7 +13,7 @@ from neon.engine import cache
 from neon.engine.backends.triton_source import counts, numbers_of, reductions_of, source
 from neon.engine.kernel import Kernel
 
-__all__ = ["Launch", "Triton", "counts", "numbers_of", "prepare", "reductions_of", "source", "sums"]
+__all__ = ["Launch", "Triton", "count_up", "counts", "numbers_of", "prepare", "reductions_of", "source", "sums"]
 
 # Elements that a program holds in registers at a time, and those that it updates: whole blocks of 8-bit states.
 TILE, PART = 1024, 8192
@@ -67,6 +67,14 @@ def sums(addresses: Tensor, ends: Tensor, totals: Tensor, longest: int) -> Launc
 
     lanes = min(1024, 1 << max(longest - 1, 0).bit_length())
     return Launch(sum_up, (len(totals),), (addresses, ends, totals), LANES=lanes)
+
+
+def count_up(exact: Tensor, shown: Tensor, places: Tensor, stop: Tensor) -> Launch:
+    """What adds one to the counts at some places, unless the step is left out, and shows them as float32."""
+    from neon.engine.backends.triton_intrinsics import count_up as function
+
+    count = len(places)
+    return Launch(function, (-(-count // NUMBER_ROWS),), (exact, shown, places, stop, count), ROWS=NUMBER_ROWS)
 
 
 def prepare(kernel: Kernel) -> Triton:

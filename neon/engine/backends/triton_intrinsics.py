@@ -130,3 +130,14 @@ def sum_up(addresses, ends, totals, LANES: tl.constexpr):  # type: ignore[no-unt
     high, low = tl.reduce((high, low), 0, two_sum)
     # Of infinity and NaN there is no error that could be added.
     tl.store(totals + scope, tl.where(tl.abs(high) < float("inf"), high + low, high))
+
+
+@triton.jit(do_not_specialize=["count"])
+def count_up(exact, shown, places, stop, count, ROWS: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+    """One more at each of some places of `exact`, which `shown` shows as float32, unless the step is left out."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    inside = row < tl.where(tl.load(stop) == 0.0, count, 0)
+    place = tl.load(places + row, mask=inside, other=0)
+    counted = tl.load(exact + place, mask=inside, other=0.0) + 1.0
+    tl.store(exact + place, counted, mask=inside)
+    tl.store(shown + place, counted.to(tl.float32), mask=inside)

@@ -72,11 +72,11 @@ from neon.engine.backends.triton_intrinsics import (
 )
 '''
 
-# What depends on numbers alone, in float64, a row for each lane. `at` of a sum is where its value lies.
+# What depends on numbers alone, in float64, a row for each lane. `at` is where a sum or a count lies.
 _NUMBERS = """
 
 @triton.jit(do_not_specialize=["rows"])
-def numbers_{number}(numbers, sums, steps, scalars, rows, ROWS: tl.constexpr):
+def numbers_{number}(numbers, sums, counts, steps, scalars, rows, ROWS: tl.constexpr):
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     inside = row < rows
 {body}
@@ -94,7 +94,7 @@ def tile_{number}({parameters}, TILE: tl.constexpr, WHOLE: tl.constexpr):
 
 @triton.jit
 def stage_{number}(
-    chunks, table, scalars, steps, partials, TILE: tl.constexpr, PART: tl.constexpr, ALIGNED: tl.constexpr
+    chunks, table, scalars, steps, partials, stop, TILE: tl.constexpr, PART: tl.constexpr, ALIGNED: tl.constexpr
 ):
 {prologue}
     first = tl.program_id(1) * PART
@@ -128,7 +128,7 @@ def rows_{number}({parameters}, WHOLE: tl.constexpr):
 
 @triton.jit
 def stage_{number}(
-    chunks, table, scalars, steps, partials, TILE: tl.constexpr, PART: tl.constexpr, ALIGNED: tl.constexpr
+    chunks, table, scalars, steps, partials, stop, TILE: tl.constexpr, PART: tl.constexpr, ALIGNED: tl.constexpr
 ):
 {prologue}
     if count == {chunk}:
@@ -184,8 +184,9 @@ def _numbers(kernel: Kernel, number: int) -> str:
                 f"at = tl.load(sums + {column} * rows + row, mask=inside, other=0).to(tl.pointer_type(tl.float64))",
                 f"{known[node]} = tl.load(at, mask=inside)  # {inline(node)}",
             ]
-    if counts(kernel):  # the number of this update; it is counted when the last stage begins
-        lines.append("step = tl.load(steps + row, mask=inside) + 1.0")
+    if counts(kernel):  # the number of this update
+        lines.append("at = tl.load(counts + row, mask=inside, other=0).to(tl.pointer_type(tl.float64))")
+        lines.append("step = tl.load(at, mask=inside) + 1.0")
         lines += ["tl.store(steps + row, step, mask=inside)"] if last else []
     named, formulas = assignments(stage.scalars, _writer("tl.float64"), known)
     lines += [f"{name} = {text}" for name, text in named]
@@ -234,6 +235,7 @@ def _prologue(
         "line = chunks + 4 * tl.program_id(0).to(tl.int64)",
         "tensor, begin = tl.load(line), tl.load(line + 1)",
         "count, row = tl.load(line + 2).to(tl.int32), tl.load(line + 3)",
+        "count = tl.where(tl.load(stop) == 0.0, count, 0)  # of a step that is left out no element is worked on",
         f"address = table + tensor * {size + 3}",
     ]
     for pointer in pointers:

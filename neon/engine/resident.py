@@ -1,0 +1,123 @@
+"""What of an optimizer stays on its device, where graphs that are replayed go on with it: counts, steps left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from neon.engine.backends.triton import Launch, count_up
+from neon.engine.counts import Exact, known_counts
+from neon.engine.settings import Item
+
+
+class Block:
+    """Counts that were made together: exact ones in float64, and as the float32 that torch's formats know as `step`."""
+
+    def __init__(self, items: Sequence[Item], device: torch.device) -> None:
+        exact, shown = known_counts(items)
+        self.exact = torch.from_numpy(exact).to(device)
+        self.shown = torch.from_numpy(shown).to(device)
+        self.each = list(self.shown.unbind())
+        self.counted = False  # before it is, nobody else may have them
+        self._expected = self.shown._version
+
+    def stands(self) -> bool:
+        """Whether nobody else has written to them; what neon's own kernel writes shows in no version."""
+        return self.shown._version == self._expected
+
+    def reread(self) -> None:
+        """Go by what somebody else has written."""
+        rounded = self.exact.to(torch.float32)
+        torch.where(rounded == self.shown, self.exact, self.shown.double(), out=self.exact)
+        self._expected = self.shown._version
+
+
+class Resident:
+    """What all plans of one optimizer, and graphs that were captured of them, go by on a device.
+
+    `stop` is not 0 where the step is left out; `skipped` counts such steps.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.stop = torch.zeros(1, dtype=torch.float32, device=device)
+        self.skipped = torch.zeros(1, dtype=torch.float64, device=device)
+        self._follows = False  # whether anybody has ever said that a step is to be left out
+        self._blocks: list[Block] = []
+
+    def follow(self, found: Tensor | None) -> None:
+        """Leave out the step that begins if a number on the device, `found`, is not 0."""
+        if found is not None:
+            self.stop.copy_(found.detach().reshape(1))
+            self.skipped.add_(self.stop != 0.0)
+            self._follows = True
+        elif self._follows:
+            self.stop.zero_()
+
+    def counts(self, items: Sequence[Item]) -> DeviceCounts:
+        """The counts of these items: those that lie here already stay where they are."""
+        self._blocks = [block for block in self._blocks if block.counted]
+        here = {id(step): (block, place) for block in self._blocks for place, step in enumerate(block.each)}
+        new = [item for item in items if id(item.step) not in here]
+        if new:
+            self._blocks.append(Block(new, self.device))
+            here |= {id(item.step): (self._blocks[-1], place) for place, item in enumerate(new)}
+        return DeviceCounts(self, [here[id(item.step)] for item in items])
+
+
+class DeviceCounts:
+    """The counts of a plan's items, each a place in a block.
+
+    They are read back only when a plan is made or gradients come and go.
+    """
+
+    def __init__(self, resident: Resident, places: Sequence[tuple[Block, int]]) -> None:
+        self.resident = resident
+        self._blocks = list({id(block): block for block, _ in places}.values())
+        self._places = places
+        self.each = [block.each[place] for block, place in places]
+        self.addresses = np.array([block.exact.data_ptr() + 8 * place for block, place in places], np.int64)
+        self._launches: list[Launch] = []
+
+    def stand(self) -> bool:
+        """Whether nobody else has written to them since the last step."""
+        return all(block.stands() for block in self._blocks)
+
+    def reread(self) -> None:
+        """Go by what somebody else has written."""
+        for block in self._blocks:
+            block.reread()
+
+    def read(self) -> Exact:
+        """Their exact values, for which the device is waited for."""
+        values = {id(block): block.exact.cpu().numpy() for block in self._blocks}
+        return np.array([values[id(block)][place] for block, place in self._places], np.float64)
+
+    def select(self, present: npt.NDArray[np.bool_]) -> None:
+        """Have those counted, from now on, that a mask says."""
+        chosen: dict[int, list[int]] = {id(block): [] for block in self._blocks}
+        for (block, place), there in zip(self._places, present, strict=True):
+            if there:
+                chosen[id(block)].append(place)
+        self._launches = [self._launch(block, chosen[id(block)]) for block in self._blocks if chosen[id(block)]]
+
+    def _launch(self, block: Block, places: Sequence[int]) -> Launch:
+        taken = torch.from_numpy(np.array(places, np.int64)).to(self.resident.device)
+        return count_up(block.exact, block.shown, taken, self.resident.stop)
+
+    def add_one(self) -> None:
+        """Count an update, unless it was left out."""
+        for launch in self._launches:
+            launch()
+        for block in self._blocks:
+            block.counted = True
+
+    @property
+    def captured(self) -> Any:
+        """What a graph that counts works on."""
+        return (self.resident, self._blocks, self._launches)
