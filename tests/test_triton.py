@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import gc
 import itertools
 import json
 import math
@@ -11,9 +9,7 @@ import os
 import re
 import subprocess
 import sys
-import weakref
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +22,6 @@ from rule_cases import CASES, RULES, after_special, assert_same_bits, assert_sam
 from test_kernels import SOURCES, check_stored, kernel_of
 from test_storage import BITS, assert_same, options, small, tensors_of, train
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 import neon.engine
 import neon.torch
@@ -447,215 +442,6 @@ def test_nothing_is_read_back_within_a_step(monkeypatch: pytest.MonkeyPatch) -> 
         opt.param_groups[0]["lr"] = 0.1
         opt.step()
         assert len(sent) == 1
-
-
-# -- steps that are captured -----------------------------------------------------------------------
-
-
-class Graph(TorchDispatchMode):
-    """What a graph of the device would hold: launches and writes of a step, to be done again without the host."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        super().__init__()
-        self._done: list[Callable[[], Any]] = []
-        launch = triton.Launch.__call__
-
-        def record(launched: triton.Launch) -> None:
-            self._done.append(partial(launch, launched))
-            with _disable_current_modes():  # the interpreter's own operations are not the device's
-                launch(launched)
-
-        self._patch = partial(monkeypatch.setattr, triton.Launch, "__call__")
-        self._launch, self._record = launch, record
-
-    def __enter__(self) -> Graph:
-        self._patch(self._record)
-        return super().__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
-        self._patch(self._launch)
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        assert function is not torch.ops.aten._local_scalar_dense.default, "a graph has no host to read a number"
-        operation = partial(function, *args, **kwargs or {})
-        result = operation()
-        if function._schema.is_mutable:
-            self._done.append(operation)
-        elif isinstance(result, Tensor) and not function.is_view:  # a replay computes it in its place
-            self._done.append(lambda: result.copy_(operation()))
-        return result
-
-    def replay(self) -> None:
-        for operation in self._done:
-            operation()
-
-
-@pytest.mark.parametrize(
-    "option",
-    [{}, {"gradient_clip_norm": 1.0}, {"lr_scale": 0.3}, {"stochastic_round": 10, "state_dtype": "int8"}],
-)
-def test_captured_steps_follow_rate_count_and_gradients(
-    option: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Replayed, with the rate changed in its tensor: as steps one by one are by the eager backend."""
-    rates = [0.1, 0.1, 0.2, 0.05]
-    noise = [new(5000, 20, seed=9 + step) for step in range(len(rates) + 1)]
-    graph, ends = Graph(monkeypatch), []
-    for backend in ("eager", "triton"):
-        params = new(5000, 20)
-        grads = [torch.empty_like(p) for p in params]
-        for p, g in zip(params, grads, strict=True):
-            p.grad = g
-        with use_backend(backend):
-            opt = Adam(**option).attach(params, capturable=backend == "triton")
-            lr = opt.param_groups[0]["lr"] = torch.tensor(rates[0])
-            for step, rate in enumerate([rates[0], *rates]):
-                for g, values in zip(grads, noise[step], strict=True):
-                    g.copy_(values.detach())
-                lr.fill_(rate)
-                if backend == "eager" or step < 2:
-                    opt.step()
-                    continue
-                if step == 2:
-                    with graph:
-                        opt.step()
-                else:
-                    graph.replay()
-        ends.append([*(p.detach() for p in params), *(t for p in params for t in tensors_of(opt.state[p]))])
-        assert [float(opt.state[p]["step"]) for p in params] == [5.0, 5.0]
-    assert_same(*ends)
-    # What the host then does itself goes on from what the replays have left.
-    params[1].grad = None
-    with use_backend("triton"):
-        opt.step()
-    assert [float(opt.state[p]["step"]) for p in params] == [6.0, 5.0]
-
-
-@pytest.mark.parametrize("clip", [None, 1.0])
-def test_steps_between_replays_leave_a_graph_its_gradients(clip: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A graph brings along the addresses and numbers that it was captured with; so does a step that is not in it."""
-    send, graph, ends = DeviceBatch._send, Graph(monkeypatch), []
-    monkeypatch.setattr(DeviceBatch, "_send", lambda batch, array, table: send(batch, array.copy(), table))
-    for backend in ("eager", "triton"):
-        params = new(5000, 20)
-        own, other = new(5000, 20, seed=1), new(5000, 20, seed=2)
-        with use_backend(backend):
-            opt = Adam(gradient_clip_norm=clip).attach(params, capturable=backend == "triton")
-            for step, (grads, rate) in enumerate([(own, 0.1)] * 3 + [(other, 0.5), (own, 0.1), (other, 0.5)]):
-                opt.param_groups[0]["lr"] = rate
-                for p, g in zip(params, grads, strict=True):
-                    p.grad = g.detach()
-                if backend == "triton" and step == 2:
-                    monkeypatch.setattr(device, "capturing", lambda device: True)
-                    with graph:
-                        opt.step()
-                    monkeypatch.setattr(device, "capturing", lambda device: False)
-                elif backend == "triton" and step == 4:
-                    for p, g in zip(params, other, strict=True):
-                        p.grad = g.detach()
-                    graph.replay()
-                else:
-                    opt.step()
-        ends.append([*(p.detach() for p in params), *(t for p in params for t in tensors_of(opt.state[p]))])
-    assert_same(*ends)
-
-
-def test_a_graph_keeps_the_tables_that_it_works_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    params = new(300, 20)
-    with use_backend("triton"):
-        opt = Adam(gradient_clip_norm=1.0).attach(params, capturable=True)
-        for _ in range(2):
-            for p in params:
-                p.grad = torch.ones_like(p)
-            monkeypatch.setattr(device, "capturing", lambda device: len(opt.state) > 0)
-            opt.step()
-        [batch] = opt._stepper._plan._batches  # type: ignore[union-attr]
-        launches = [launch for made in batch.passes for launch in (*made.launches, made.evaluate) if launch is not None]
-        tables = [weakref.ref(t) for launch in launches for t in launch._arguments if isinstance(t, Tensor)]
-        del batch, launches
-        monkeypatch.setattr(device, "capturing", lambda device: False)
-        params[1].grad = None
-        opt.step()
-        opt.restart()
-        opt.step()
-    gc.collect()
-    assert all(table() is not None for table in tables)
-
-
-def test_a_step_is_not_captured_unless_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "capturing", lambda device: True)
-    [param] = params = new(300)
-    before, param.grad = param.detach().clone(), torch.ones(300)
-    with use_backend("triton"), pytest.raises(RuntimeError, match="capturable=True"):
-        Adam().attach(params).step()
-    assert torch.equal(param, before)
-
-
-@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "Lion"])
-def test_every_class_can_be_captured(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of torch's classes SGD needs no word for it; here every class takes the word."""
-    params = new(300)
-    with use_backend("triton"):
-        opt = getattr(neon.torch, name)(params, capturable=True)
-        params[0].grad = torch.ones(300)
-        opt.step()
-        before = params[0].detach().clone()
-        monkeypatch.setattr(device, "capturing", lambda device: True)
-        opt.step()
-    assert not torch.equal(params[0], before)
-    with pytest.raises(TypeError, match="capturable must be True or False"):
-        getattr(neon.torch, name)(params, capturable=1)
-
-
-@pytest.mark.parametrize("option", ["skip_nonfinite", "partitioned", "in_backward"])
-def test_what_the_host_decides_cannot_be_captured(option: str) -> None:
-    with pytest.raises(ValueError, match=f"{option} cannot be had with capturable=True"):
-        Adam().attach(new(3), capturable=True, **{option: True})
-
-
-def test_the_processor_captures_nothing() -> None:
-    message = "capturable=True asks for steps .* a device that Triton serves, such as cuda; some are on cpu"
-    with pytest.raises(ValueError, match=message):
-        Adam().attach(new(3), capturable=True)
-    with use_backend("triton"):
-        opt = Adam().attach(params := new(3), capturable=True)
-    params[0].grad = torch.ones(3)
-    with pytest.raises(ValueError, match=message):
-        opt.step()
-
-
-@pytest.mark.parametrize("capturable", [False, True])
-def test_a_resumed_run_goes_on_with_the_same_bits(capturable: bool) -> None:
-    def run(params: list[Tensor], steps: range, saved: Any = None) -> tuple[list[Tensor], Any]:
-        opt = Adam(gradient_clip_norm=1.0, stochastic_round=True).attach(params, capturable=capturable)
-        if saved is not None:
-            opt.load_state_dict(saved)
-        for step in steps:
-            for p, g in zip(params, new(300, 20, dtype=torch.bfloat16, seed=step), strict=True):
-                p.grad = g.detach()
-            opt.step()
-        return [p.detach().clone() for p in params], copy.deepcopy(opt.state_dict())
-
-    with use_backend("triton"):
-        whole, _ = run(new(300, 20, dtype=torch.bfloat16), range(4))
-        half, saved = run(new(300, 20, dtype=torch.bfloat16), range(2))
-        resumed, _ = run([p.requires_grad_() for p in half], range(2, 4), saved)
-    assert_same(whole, resumed)
-
-
-def test_torchs_classes_by_name_can_be_captured() -> None:
-    ends = []
-    for library in (neon.torch, torch.optim):
-        [param] = params = new(300)
-        with use_backend("triton"):
-            opt = library.Adam(params, torch.tensor(0.1), capturable=library is neon.torch)
-            for _ in range(2):
-                param.grad = torch.ones(300)
-                opt.step()
-        ends.append(param.detach())
-    torch.testing.assert_close(*ends, rtol=1e-6, atol=1e-7)
-    assert "capturable" in opt.state_dict()["param_groups"][0]
 
 
 # -- the source ------------------------------------------------------------------------------------

@@ -199,7 +199,6 @@ class DeviceBatch(Batch):
             if self._is_here(value)
         ]
         if not self._tensors.are(tensors):
-            check_not_captured([self.device])
             self._tensors = Scattered(tensors, self._put)
         read = {g: [math.nan if self._is_here(v) else float(v) for v in values] for g, values in given.items()}
         columns = map(column, zip(*(read[group] for group in self.row_groups), strict=True))

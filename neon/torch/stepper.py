@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -91,7 +91,7 @@ class GroupStepper:
         """Find the groups to look at in every step: with a schedule, or with values that may change in silence."""
         groups = optimizer.param_groups
         self._scheduled: list[Any] = [group for group in groups if "updates" in group]
-        self._silent = {id(group) for group in groups if not _tells_all(group, optimizer.capturable)}
+        self._silent = {id(group) for group in groups if not _tells_all(group)}
 
     def skipped(self) -> int:
         """How many steps the device has left out, for which it is waited for."""
@@ -343,16 +343,20 @@ def is_not_zero(grad: Tensor | None) -> bool:
     return grad is not None and bool(torch.count_nonzero(grad))
 
 
-def _tells_all(group: dict[str, Any], capturable: bool) -> bool:
+def _tells_all(group: dict[str, Any]) -> bool:
     """Whether no value can change without the group's knowledge, as lists, tensors and arrays can.
 
-    Of a tensor the device asks anew itself at each step, where steps are captured and it is on the same device.
+    Of a tensor on the device of its parameters Triton's kernels ask the device anew at each step.
     """
-    device = group["params"][0].device if capturable and group["params"] else None
-    return all(_fixed(value, device) for key, value in group.items() if key not in _NOT_VALUES)
+    values = [value for key, value in group.items() if key not in _NOT_VALUES and not isinstance(value, _IMMUTABLE)]
+    if not values:
+        return True
+    devices = {param.device for param in group["params"]}
+    asked = devices if all(serving(device) == "triton" for device in devices) and len(devices) == 1 else ()
+    return all(_fixed(value, asked) for value in values)
 
 
-def _fixed(value: Any, device: torch.device | None) -> bool:
+def _fixed(value: Any, asked: Collection[torch.device]) -> bool:
     if isinstance(value, tuple):
-        return all(_fixed(item, device) for item in value)
-    return isinstance(value, _IMMUTABLE) or (isinstance(value, Tensor) and value.device == device)
+        return all(_fixed(item, asked) for item in value)
+    return isinstance(value, _IMMUTABLE) or (isinstance(value, Tensor) and value.device in asked)
