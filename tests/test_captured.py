@@ -8,7 +8,7 @@ import math
 import os
 import pickle
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,9 @@ import pytest
 import torch
 from test_storage import assert_same, tensors_of
 from test_triton import new
-from torch import Tensor
+from torch import Tensor, distributed
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from typing_extensions import Self
 
@@ -556,3 +558,38 @@ def test_a_scaler_that_comes_to_a_run_and_goes() -> None:
             assert opt.skipped_steps == 2
             ends.append(everything(opt))
     assert_same(*ends)
+
+
+@pytest.fixture
+def alone() -> Iterator[DeviceMesh]:
+    """A mesh of one process."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("when", ["attached", "added", "set", "around"])
+def test_a_norm_over_processes_cannot_be_captured(when: str, alone: DeviceMesh) -> None:
+    sharded = torch.nn.Parameter(distribute_tensor(torch.ones(3, 2), alone, [Shard(0)]))
+    whole = torch.nn.Parameter(distribute_tensor(torch.ones(3, 2), alone, [Replicate()]))
+    message = "gradient_clip_norm cannot be had with capturable=True for parameters of which other processes"
+    rule: Any = Adam(gradient_clip_norm=None if when in ("set", "around") else 1.0)
+    if when == "around":
+        rule = MultiOptimizer({"default": rule}, gradient_clip_norm=1.0)
+    with use_backend("triton"):
+        rule.attach([whole], capturable=True)
+        if when in ("attached", "around"):
+            with pytest.raises(ValueError, match=message):
+                rule.attach([sharded], capturable=True)
+        elif when == "added":
+            opt = rule.attach([whole], capturable=True)
+            with pytest.raises(ValueError, match=message):
+                opt.add_param_group({"params": iter([sharded])})
+            assert len(opt.param_groups) == 1
+        else:
+            opt = rule.attach([sharded], capturable=True)
+            sharded.grad = torch.ones_like(sharded)
+            opt.step()
+            opt.param_groups[0]["gradient_clip_norm"] = 1.0
+            with pytest.raises(ValueError, match=message):
+                opt.step()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from neon.engine.settings import Item
 
@@ -33,7 +34,8 @@ def known_counts(items: Sequence[Item]) -> tuple[Exact, npt.NDArray[np.float32]]
 class Counts:
     """The counts of items in float64; `each` shows one as the float32 that torch's formats know as `step`.
 
-    They are the host's. Tensors in memory that processes share stay, and are counted up where they are.
+    They are the host's. Tensors that are somebody's own stay, and are counted up where they are: those in memory
+    that processes share, and those that were put into the states from outside.
     """
 
     def __init__(self, items: Sequence[Item]) -> None:
@@ -41,10 +43,13 @@ class Counts:
         self._shared: list[tuple[int, npt.NDArray[np.float32]]] = []
         # Each in a storage of its own, of which a checkpoint of one parameter writes one number.
         self.each = [
-            item.step if _is_shared(item.step) else torch.from_numpy(self._shown[place, ...])
+            item.step if _is_somebodys(item.step) else torch.from_numpy(self._shown[place, ...])
             for place, item in enumerate(items)
         ]
         self._shared = [(place, step.numpy()) for place, step in enumerate(self.each) if step is items[place].step]
+        for place, step in enumerate(self.each):
+            if step is not items[place].step:
+                movable(step)
         self._expect()
 
     @cached_property
@@ -95,7 +100,17 @@ class Counts:
             own[...] = self._exact[place] if own == self._shown[place] else own + 1
 
 
-def _is_shared(step: Tensor) -> bool:
-    """Whether processes share the memory of a count, and it is as torch keeps them."""
+# Counts that nobody else holds, as far as is known: a plan may put others in their place.
+_MOVABLE: MutableMapping[Tensor, None] = WeakIdKeyDictionary()
+
+
+def movable(step: Tensor) -> Tensor:
+    """Have plans put a tensor of their own in the place of this count."""
+    _MOVABLE[step] = None
+    return step
+
+
+def _is_somebodys(step: Tensor) -> bool:
+    """Whether a count is as torch keeps them, and may be looked at by others."""
     alike = step.device.type == "cpu" and step.dtype == torch.float32 and step.dim() == 0
-    return alike and step.is_shared()
+    return alike and (step.is_shared() or step not in _MOVABLE)

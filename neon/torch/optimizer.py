@@ -15,6 +15,7 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 
 from neon.arguments import clip_bound, epoch_number, flag, plain
 from neon.engine.checks import check_capturable
+from neon.engine.counts import movable
 from neon.engine.options import GUARD, SCALE
 from neon.engine.settings import Reach, Settings
 from neon.engine.uncompiled import Method, uncompiled
@@ -198,12 +199,13 @@ class AttachedOptimizer(torch.optim.Optimizer):
         self.settings(param_group)  # refuses values by name
         name_alike(self.param_groups, param_group)
         _untraced(torch.optim.Optimizer.add_param_group)(self, param_group)
-        if self.in_backward:
-            try:
+        try:
+            check_group(self, self.param_groups[-1], norms)  # now that there is a list of parameters
+            if self.in_backward:
                 check_sizes(self.param_groups[-1]["params"], "in_backward=True")
-            except ValueError:
-                self.param_groups.pop()
-                raise
+        except ValueError:
+            self.param_groups.pop()
+            raise
         self.apply_schedule(self.param_groups[-1])
         if "_stepper" in vars(self):  # when all groups of the constructor are there
             check_added(self.param_groups, self._storages)
@@ -432,6 +434,9 @@ class AttachedOptimizer(torch.optim.Optimizer):
         self._storages = storages_of(self.param_groups)
         self._stepper = self._new_stepper()
         self._stepper.watch(self)
+        for values in self.state.values():
+            if isinstance(values, dict) and isinstance(values.get("step"), Tensor):
+                movable(values["step"])  # a copy that nobody else has
         if self.aside is not None and not self.aside.standing:
             give_back(self, self.aside)
 

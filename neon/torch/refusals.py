@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 from neon.engine.options import SCALE
 from neon.messages import received, shortened, shown
 from neon.optimizers.optimizer import Optimizer
+from neon.torch.sharding import is_sharded
 
 if TYPE_CHECKING:
     from neon.torch.optimizer import AttachedOptimizer
@@ -37,6 +38,13 @@ def check_options(**options: Any) -> None:
     for one, other, reason in _EXCLUSIVE:
         if options[other] and options[one] not in (None, False):
             raise ValueError(f"{one} cannot be had with {other}=True: {reason}. Leave one of the two out.")
+
+
+def _is_shared(params: Any) -> bool:
+    """Whether a list of parameters, if it is one yet, holds some of which other processes have a part."""
+    return isinstance(params, list) and any(
+        not placement.is_replicate() for param in params if is_sharded(param) for placement in param.placements
+    )
 
 
 def check_leaf(key: str, leaf: Optimizer) -> None:
@@ -83,6 +91,11 @@ def check_group(optimizer: AttachedOptimizer, group: Mapping[str, Any], norms: S
         )
     if not optimizer.in_backward and group.get("gradient_clip_previous_norm") is not None:
         raise ValueError(_ONLY_IN_BACKWARD)
+    if optimizer.capturable and (norms or group["gradient_clip_norm"] is not None) and _is_shared(group["params"]):
+        raise ValueError(
+            "gradient_clip_norm cannot be had with capturable=True for parameters of which other processes hold parts: "
+            f"their norm is summed by the host, {_NO_HOST}. Leave one of the two out."
+        )
     if group.get("capturable") and not optimizer.capturable:
         raise ValueError(
             "capturable=True asks for steps that can be captured in a graph of the device, and this optimizer was "

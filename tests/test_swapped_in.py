@@ -1,0 +1,64 @@
+"""torch's swap of an optimizer's parameters and states for others, within a context."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import neon.torch
+
+swap = pytest.importorskip("torch.optim._stateless", reason="torch has it from 2.13 on")
+
+
+def new(seed: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(n, generator=generator).requires_grad_() for name, n in (("a", 5), ("b", 70))}
+
+
+def give(params: dict[str, Tensor], seed: int) -> None:
+    for p, g in zip(params.values(), new(seed).values(), strict=True):
+        p.grad = g.detach()
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta"])
+def test_what_is_swapped_in_is_stepped_where_it_is(name: str) -> None:
+    """States that are given go on in their own memory, counts too; those of before are back afterwards."""
+    ends = []
+    for library in (torch.optim, neon.torch):
+        params, others = new(0), new(1)
+        opt: Any = getattr(library, name)(params.values(), lr=0.05, **({"momentum": 0.9} if name == "SGD" else {}))
+        give(params, 2)
+        opt.step()
+        state = copy.deepcopy(opt.state_dict())
+        for step in range(3):
+            with swap.swap_in_optimizer_params_and_state(opt, others, state):
+                for _ in range(2):
+                    give(others, 3 + step)
+                    opt.step()
+            give(params, 9 + step)
+            opt.step()
+        counts = [values["step"] for values in state["state"].values() if "step" in values]
+        if counts and library is neon.torch:
+            assert counts == [7.0, 7.0]
+            assert [opt.state[p]["step"].item() for p in params.values()] == [4.0, 4.0]
+        kept = [values[key] for values in state["state"].values() for key in sorted(values) if key != "step"]
+        own = [opt.state[p][key] for p in params.values() for key in sorted(opt.state[p]) if key != "step"]
+        ends.append([*params.values(), *others.values(), *kept, *own])
+    torch.testing.assert_close(*ends, rtol=1e-5, atol=1e-6)
+
+
+def test_a_count_that_is_put_in_by_hand_stays() -> None:
+    [param] = params = [torch.ones(3, requires_grad=True)]
+    opt = neon.torch.Adam(params)
+    param.grad = torch.ones(3)
+    opt.step()
+    own = torch.tensor(9.0)
+    opt.state[param]["step"] = own
+    opt.step()
+    opt.step()
+    assert own.item() == 11.0
+    assert opt.state[param]["step"] is own
