@@ -25,9 +25,7 @@ from neon.engine.trace import PER_STEP
 
 def capturing(device: torch.device) -> bool:
     """Whether what is launched now goes into a graph of the device, to be replayed, and is not done."""
-    if device.type == "cuda":
-        return torch.cuda.is_current_stream_capturing()
-    return device.type != "cpu" and torch.accelerator.current_stream(device).is_capturing()
+    return device.type in ("cuda", "xpu") and torch.get_device_module(device).is_current_stream_capturing()
 
 
 def check_not_captured(devices: Iterable[torch.device]) -> None:
