@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from typing_extensions import Self
 
 import neon.torch
-from neon.engine import device, use_backend
+from neon.engine import capture, use_backend
 from neon.engine.backends import triton
 from neon.optimizers import Adam, AdamW, GradientDescentMomentum, MultiOptimizer, WarmupCosine
 
@@ -73,12 +73,12 @@ class Graph(Alone):
         super().launched(launch)
 
     def __enter__(self) -> Self:
-        self._patch(device, "capturing", lambda device: True)
+        self._patch(capture, "capturing", lambda device: True)
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
-        self._patch(device, "capturing", lambda device: False)
+        self._patch(capture, "capturing", lambda device: False)
 
     def run(self, function: Any, operation: Callable[[], Any]) -> Any:
         result = operation()
@@ -167,13 +167,13 @@ def test_a_graph_keeps_the_tables_that_it_works_on(monkeypatch: pytest.MonkeyPat
         for _ in range(2):
             for p in params:
                 p.grad = torch.ones_like(p)
-            monkeypatch.setattr(device, "capturing", lambda device: len(opt.state) > 0)
+            monkeypatch.setattr(capture, "capturing", lambda device: len(opt.state) > 0)
             opt.step()
         [batch] = opt._stepper._plan._batches  # type: ignore[union-attr]
         launches = [launch for made in batch.passes for launch in (*made.launches, made.evaluate) if launch is not None]
         tables = [weakref.ref(t) for launch in launches for t in launch._arguments if isinstance(t, Tensor)]
         del batch, launches
-        monkeypatch.setattr(device, "capturing", lambda device: False)
+        monkeypatch.setattr(capture, "capturing", lambda device: False)
         params[1].grad = None
         opt.step()
         opt.restart()
@@ -183,7 +183,7 @@ def test_a_graph_keeps_the_tables_that_it_works_on(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_step_is_not_captured_unless_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "capturing", lambda device: True)
+    monkeypatch.setattr(capture, "capturing", lambda device: True)
     [param] = params = new(300)
     before, param.grad = param.detach().clone(), torch.ones(300)
     with use_backend("triton"), pytest.raises(RuntimeError, match="capturable=True"):
@@ -200,7 +200,7 @@ def test_every_class_can_be_captured(name: str, monkeypatch: pytest.MonkeyPatch)
         params[0].grad = torch.ones(300)
         opt.step()
         before = params[0].detach().clone()
-        monkeypatch.setattr(device, "capturing", lambda device: True)
+        monkeypatch.setattr(capture, "capturing", lambda device: True)
         opt.step()
     assert not torch.equal(params[0], before)
     with pytest.raises(TypeError, match="capturable must be True or False"):
@@ -386,7 +386,10 @@ def test_what_a_capture_cannot_prepare_is_refused(what: str, monkeypatch: pytest
             opt.step()
         give(params, 1, without=(1,) if what == "other gradients" else ())
         before = everything(opt)
-        with pytest.raises(RuntimeError, match="make a step, with gradients for the same parameters, before"), graph:
+        with (
+            pytest.raises(RuntimeError, match="make a step, with gradients"),
+            graph,
+        ):
             opt.step()
         assert_same(everything(opt), before)
         opt.step()
@@ -521,6 +524,44 @@ def test_a_scaler_in_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
             opt.step()  # no scaler: nothing is left out any more
             ends.append(everything(opt))
     assert_same(*ends)
+
+
+def test_a_graph_without_a_scaler_goes_on_after_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a scaler has found outside of a graph leaves out that step, and no replay."""
+    graph, ends = Graph(monkeypatch), []
+    for backend in ("eager", "triton"):
+        [param] = params = new(300)
+        param.grad = torch.ones(300)
+        with use_backend(backend):
+            opt = Adam().attach(params, capturable=backend == "triton")
+            opt.step()
+            if backend == "triton":
+                with graph:
+                    opt.step()
+            else:
+                opt.step()
+            opt.found_inf = torch.tensor(1.0)
+            opt.step()
+            del opt.found_inf
+            graph.replay() if backend == "triton" else opt.step()
+            assert opt.skipped_steps == 1
+        ends.append(everything(opt))
+    assert_same(*ends)
+
+
+@pytest.mark.parametrize("option", ["a schedule", "the first step"])
+def test_what_a_scaler_found_is_not_read_in_a_capture(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    [param] = params = new(300)
+    with use_backend("triton"):
+        schedule = {"schedule": WarmupCosine(2, 9, unit="steps")} if option == "a schedule" else {}
+        opt = AdamW(**schedule).attach(params, capturable=True)
+        for step in range(3):
+            param.grad, opt.found_inf = torch.ones(300), torch.tensor(0.0)
+            if step == 2 or option == "the first step":
+                with pytest.raises(RuntimeError, match="no schedule where there is a GradScaler"), Graph(monkeypatch):
+                    opt.step()
+                return
+            opt.step()
 
 
 def test_the_host_decides_what_it_has_to_know() -> None:

@@ -7,7 +7,7 @@ all that depends on them stay on the device, and so do numbers that are tensors 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,65 +15,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from neon.engine import capture
 from neon.engine.backends import triton
 from neon.engine.backends.triton import Launch
 from neon.engine.batch import Batch, column
 from neon.engine.graph import REDUCTION, Node, scalar, walk
 from neon.engine.resident import DeviceCounts
 from neon.engine.trace import PER_STEP
-
-
-def capturing(device: torch.device) -> bool:
-    """Whether what is launched now goes into a graph of the device, to be replayed, and is not done."""
-    return device.type in ("cuda", "xpu") and torch.get_device_module(device).is_current_stream_capturing()
-
-
-def check_not_captured(devices: Iterable[torch.device]) -> None:
-    """Refuse to make tables within a capture: the device would have to be waited for, and memory asked for."""
-    if any(map(capturing, devices)):
-        raise RuntimeError(
-            "A step is being captured in a graph of the device, and its tables are not there yet. Attach with "
-            "capturable=True, and make a step, with gradients for the same parameters, before the capture."
-        )
-
-
-class Reserve:
-    """Host memory for what a graph copies from at each replay: within a capture none may be asked for.
-
-    A graph keeps its part for good. What is left is for the next graph, until a step outside of graphs renews it.
-    """
-
-    def __init__(self, array_bytes: Iterable[int], device: torch.device) -> None:
-        self._size = _GRAPHS * sum(map(_whole_lines, array_bytes))
-        self._pinned = device.type != "cpu"
-        self._used = 1
-        self.renew()
-
-    def renew(self) -> None:
-        """Have all of it free again."""
-        if self._used:
-            self._memory = torch.empty(self._size, dtype=torch.uint8, pin_memory=self._pinned)
-            self._used = 0
-
-    def take(self, array: npt.NDArray[Any]) -> Tensor:
-        """A copy of an array that stays."""
-        first, self._used = self._used, self._used + _whole_lines(array.nbytes)
-        if self._used > self._size:
-            raise RuntimeError(
-                f"Steps were captured in {_GRAPHS} graphs one after another, and there is no memory for what the next "
-                "would copy from. Make a step outside of a graph before this capture."
-            )
-        part = self._memory[first : first + array.nbytes].view(torch.from_numpy(array).dtype)
-        part.numpy()[...] = array
-        return part
-
-
-# Graphs that can be captured with no step between them.
-_GRAPHS = 8
-
-
-def _whole_lines(size: int) -> int:
-    return -(-size // 64) * 64
 
 
 class DevicePass:
@@ -147,7 +95,7 @@ class DeviceBatch(Batch):
         self._aligned = False
         sent = (self.table, self._numbers_read, self._sums_given, self._where)
         self._tensors = Scattered()
-        self._reserve = Reserve((array.nbytes for array in sent), self.device) if self._capturable else None
+        self._reserve = capture.Reserve((array.nbytes for array in sent), self.device) if self._capturable else None
         return [DevicePass(self, number) for number in range(len(self.kernel.stages))]
 
     def bind(
@@ -160,7 +108,7 @@ class DeviceBatch(Batch):
         reread: bool,
     ) -> None:
         """Take this step's gradients and numbers before anything is written; what has changed goes to the device."""
-        self.capturing = capturing(self.device)
+        self.capturing = capture.capturing(self.device)
         if self.capturing and not self._capturable:
             raise RuntimeError(
                 "A step is being captured in a graph of the device, whose replays would not be counted. "

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from neon.engine.backends import forced, serving
 from neon.engine.batch import Batch, column
+from neon.engine.capture import check_not_captured
 from neon.engine.checks import check_capturable, check_gradient, check_parameter, check_rounding, check_states
 from neon.engine.counts import Counts
-from neon.engine.device import DeviceBatch, DeviceSums, check_not_captured
+from neon.engine.device import DeviceBatch, DeviceSums
 from neon.engine.graph import Node, scalar
 from neon.engine.kernel import Formats, lower
 from neon.engine.memory import Written

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from neon.engine import capture
 from neon.engine.backends.triton import Launch, count_up
 from neon.engine.counts import Exact, known_counts
 from neon.engine.settings import Item
@@ -51,12 +52,12 @@ class Resident:
         self._blocks: list[Block] = []
 
     def follow(self, found: Tensor | None) -> None:
-        """Leave out the step that begins if a number on the device, `found`, is not 0."""
+        """Leave out the step that begins if a number on the device, `found`, is not 0; graphs look at each replay."""
         if found is not None:
             self.stop.copy_(found.detach().reshape(1))
             self.skipped.add_(self.stop != 0.0)
             self._follows = True
-        elif self._follows:
+        elif self._follows or capture.capturing(self.device):
             self.stop.zero_()
 
     def counts(self, items: Sequence[Item]) -> DeviceCounts:

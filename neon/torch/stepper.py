@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from neon.engine.backends import serving
+from neon.engine.capture import check_not_captured
 from neon.engine.interrupts import Uninterrupted
 from neon.engine.plan import NotFiniteError, Plan
 from neon.engine.resident import Resident
@@ -261,6 +262,8 @@ class GroupStepper:
     def _settle_down(self, optimizer: AttachedOptimizer, items: Sequence[Item], scaler: Scaler) -> None:
         """Have counts lie on the device where graphs are to go on with them, or a scaler to decide there."""
         devices = {item.param.device for item in items}
+        if not devices:
+            return
         if optimizer.capturable and len(devices) > 1:
             named = ", ".join(sorted(map(str, devices)))
             raise ValueError(f"capturable=True needs all parameters on one device; they are on {named}.")
@@ -307,6 +310,8 @@ class Scaler(NamedTuple):
 
     def stops(self) -> bool:
         """Whether the step is to be left out, for which a device is waited for."""
+        if isinstance(self.found, Tensor):
+            check_not_captured([self.found.device])
         return self.found is not None and bool(float(self.found))
 
     def brought(self, there: bool) -> Mapping[str, Any]:
