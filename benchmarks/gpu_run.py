@@ -6,6 +6,7 @@ import faulthandler
 import gc
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -43,6 +44,9 @@ class Run:
         self.out, self.until, self.rehearse = out, until, rehearse
         self.device = torch.device("cpu") if rehearse else torch.device("cuda", torch.cuda.current_device())
         self.compiled: dict[str, float] = {}
+        self.lines = out / "gpu.jsonl"
+        kept = self.lines.read_text(encoding="utf-8") if self.lines.exists() else ""
+        self.lines.write_text(kept and kept.rstrip("\n") + "\n", encoding="utf-8")  # its last line may be cut off
         self._work: tuple[Any, Work] | None = None
 
     # -- clocks ------------------------------------------------------------------------------------
@@ -148,14 +152,13 @@ class Run:
     # -- lines -------------------------------------------------------------------------------------
 
     def write(self, **line: Any) -> None:
-        with (self.out / "gpu.jsonl").open("a", encoding="utf-8") as file:
+        with self.lines.open("a", encoding="utf-8") as file:
             print(json.dumps(line), file=file, flush=True)
 
     def read(self) -> list[dict[str, Any]]:
         """What has been written, but for a line that was cut off."""
-        path, lines = self.out / "gpu.jsonl", []
-        texts = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        for text in texts:
+        lines = []
+        for text in self.lines.read_text(encoding="utf-8").splitlines():
             with suppress(ValueError):
                 lines.append(json.loads(text))
         return lines
@@ -211,7 +214,9 @@ def take(run: Run, case: Case) -> None:
     run.write(begun=case.name)
     run.compiled.clear()
     start = time.perf_counter()
-    faulthandler.dump_traceback_later(min(case.limit, max(10.0, run.until - time.time() + 20)), exit=True)
+    faulthandler.dump_traceback_later(
+        min(case.limit, max(10.0, run.until - time.time() + 20)), exit=True, file=sys.__stderr__
+    )
     try:
         found = case.measure(run)
     except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -74,11 +75,12 @@ def assert_same_bits(ours: Tensor, theirs: Tensor, where: str) -> None:
     if wrong.any():
         far = (in_order(a) - in_order(b)).abs().max().item()
         x, y = (t.reshape(-1)[wrong][0].item() for t in (ours, theirs))
-        pytest.fail(
+        text = (
             f"{where}: {wrong.sum().item()} of {a.numel()} {ours.dtype} differ, by {far} units in the last place at "
-            f"most; the first: {x!r} on the device, {y!r} on the processor",
-            pytrace=False,
+            f"most; the first: {x!r} on the device, {y!r} on the processor"
         )
+        logging.getLogger(__name__).error(text)  # for a --log-file, even if the process does not live to report
+        pytest.fail(text, pytrace=False)
 
 
 def in_order(words: Tensor) -> Tensor:
@@ -95,7 +97,7 @@ def compare(rule: str, option: str, format: str, start: int = 0) -> None:
     found = steps(rule, option, format, "cuda", start)
     for number, (ours, theirs) in enumerate(zip(found, expected, strict=True), start=1):
         for place, (x, y) in enumerate(zip(ours, theirs, strict=True)):
-            assert_same_bits(x, y, f"step {number}, tensor {place}")
+            assert_same_bits(x, y, f"{rule}, {option}, {format}, step {number}, tensor {place}")
 
 
 def test_triton_serves_the_device() -> None:
