@@ -380,13 +380,13 @@ def main() -> int:
     parser.add_argument("--rehearse", action="store_true", help="tiny tensors on the processor")
     parser.add_argument("--resume", action="store_true", help="go on after a run whose process ended")
     options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name in () if options.resume else ("gpu.jsonl", "table.md", "differences.txt"):
+        (options.out / name).unlink(missing_ok=True)
     if options.rehearse:
         os.environ["TRITON_INTERPRET"] = "1"
     elif not torch.cuda.is_available():
         torch.cuda.init()  # says why
-    options.out.mkdir(parents=True, exist_ok=True)
-    if not options.resume:
-        (options.out / "gpu.jsonl").unlink(missing_ok=True)
     run = Run(options.out, options.until or time.time() + options.seconds, options.rehearse)
     chosen = [case for case in cases() if re.search(options.cases, case.name)]
     if not options.rehearse:

@@ -116,6 +116,7 @@ def test_weights_that_are_not_aligned_are_the_processors(format: str) -> None:
     compare("adam", "all", format, start=1)
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
 @pytest.mark.parametrize("clip", [None, 1.0])
 def test_no_step_waits_for_the_device(clip: float | None) -> None:
     params = [torch.randn(n, device="cuda", requires_grad=True) for n in SIZES]
