@@ -214,6 +214,7 @@ def take(run: Run, case: Case) -> None:
     """Measure a case and write what it gave, or what it raised."""
     run.write(begun=case.name)
     run.compiled.clear()
+    gc.collect()  # the states of the case before
     start = time.perf_counter()
     faulthandler.dump_traceback_later(
         min(case.limit, max(10.0, run.until - time.time() + 20)), exit=True, file=sys.__stderr__
