@@ -53,10 +53,12 @@ class Launch:
 
     def _run(self) -> None:
         if self._compiled is None:
-            # What has been compiled is called past Triton's search for it; the interpreter compiles nothing.
+            # What has been compiled is called past Triton's search for it, and with addresses: of tensors it would ask
+            # the driver where they are. The interpreter compiles nothing.
             self._compiled = self._function[self._grid](*self._arguments, **self._constants, **LAUNCH)
             if self._compiled is not None:
-                self._compiled = partial(self._compiled[self._grid], *self._arguments, *self._constants.values())
+                given = (a.data_ptr() if isinstance(a, Tensor) else a for a in self._arguments)
+                self._compiled = partial(self._compiled[self._grid], *given, *self._constants.values())
         else:
             self._compiled()
 

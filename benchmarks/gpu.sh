@@ -1,0 +1,60 @@
+#!/bin/sh
+# neon on this machine's GPU: its tests, and what a step takes beside torch's. About eight minutes.
+#
+#   benchmarks/gpu.sh OUT                  results into the folder OUT: gpu.jsonl, table.md, tests.txt and others
+#   benchmarks/gpu.sh --rehearse OUT       the same on the processor, by Triton's interpreter: two minutes
+#   benchmarks/gpu.sh --seconds 200 OUT    less time; --cases 'AdamW.*gpt2': what fits a regular expression
+#   benchmarks/gpu.sh --wheels DIR OUT     packages that are missing come from wheels in DIR (else .whl, if it is there)
+#
+# PYTHON=... chooses another Python than python3. Torch, Triton, a C compiler and Python.h have to be there.
+set -u
+here=$(cd "$(dirname "$0")/.." && pwd)
+python=${PYTHON:-python3}
+wheels=$here/.whl seconds=440 cases= rehearse= out=
+while [ $# -gt 0 ]; do
+    case $1 in
+    --rehearse) rehearse=--rehearse; seconds=120; export PYTHONWARNINGS=ignore::RuntimeWarning ;; # of masked lanes
+    --seconds) seconds=$2; shift ;;
+    --cases) cases=$2; shift ;;
+    --wheels) wheels=$(cd "$2" && pwd); shift ;;
+    -*) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    *) out=$1 ;;
+    esac
+    shift
+done
+[ -n "$out" ] || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 2
+until=$(($(date +%s) + seconds))
+
+kept=$(mktemp -d)
+trap 'rm -rf "$kept"' EXIT
+trap 'exit 130' INT TERM
+export PYTHONPATH="$here" PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+export NEON_CACHE_DIR="$kept/neon" TRITON_CACHE_DIR="$kept/triton"
+unset TRITON_INTERPRET
+
+missing=$("$python" - <<'END'
+from importlib.util import find_spec
+names = "numpy numba llvmlite rich typer platformdirs typing_extensions pytest torch triton".split()
+print(*(name for name in names if find_spec(name) is None))
+END
+) || { echo "$python does not run: set PYTHON" >&2; exit 2; }
+if [ -n "$missing" ]; then
+    echo "Missing in $python: $missing"
+    if ls "$wheels"/*.whl >/dev/null 2>&1; then
+        "$python" -m pip install -q --no-index --no-deps --no-compile --target "$kept/packages" "$wheels"/*.whl
+        export PYTHONPATH="$here:$kept/packages"
+    fi
+fi
+(command -v nvidia-smi >/dev/null && nvidia-smi) >"$out/nvidia-smi.txt" 2>&1
+
+# A process to which the device is lost, or that was ended in a case that hung, is followed by another that goes on.
+resume=
+for try in 1 2 3 4 5 6; do
+    "$python" "$here/benchmarks/gpu.py" "$out" --until "$until" --cases "$cases" $rehearse $resume
+    status=$?
+    [ $status -ne 0 ] && [ -s "$out/gpu.jsonl" ] && [ "$(date +%s)" -lt "$until" ] || break
+    echo "The process ended with status $status; another goes on."
+    resume=--resume
+done 2>&1 | tee "$out/log.txt"
+tail -n 1 "$out/log.txt" | grep -q '^Left out'
