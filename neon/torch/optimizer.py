@@ -17,7 +17,7 @@ from neon.arguments import clip_bound, epoch_number, flag, plain
 from neon.engine.checks import check_capturable
 from neon.engine.options import GUARD, SCALE
 from neon.engine.settings import Reach, Settings
-from neon.engine.uncompiled import Method, uncompiled
+from neon.engine.versions import Method, uncompiled
 from neon.messages import listed, shortened
 from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.schedules import Schedule, is_constant, rate
