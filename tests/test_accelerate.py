@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
-from accelerate.optimizer import AcceleratedOptimizer
-from accelerate.state import AcceleratorState, GradientState
 from torch import nn
 from torch.nn.functional import cross_entropy
 from training_runs import OPTIMIZERS, Make, assert_same, batches, by_hand, contents, network, warm_up
 
 import neon.torch
+
+pytest.importorskip("accelerate", reason="accelerate is not installed")
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
+from accelerate.state import AcceleratorState, GradientState
 
 pytestmark = pytest.mark.usefixtures("one_thread", "alone")
 

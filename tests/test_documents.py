@@ -11,6 +11,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parent.parent
+TRAINERS = ("accelerate", "pytorch_lightning", "transformers")  # need not be installed
 
 
 @pytest.mark.parametrize(
@@ -26,5 +27,10 @@ def test_code_blocks_run(document: str, monkeypatch: pytest.MonkeyPatch, tmp_pat
     names: dict[str, object] = {"__name__": "__main__"}
     for number, (block, shown) in enumerate(blocks):
         with redirect_stdout(StringIO()) as printed:
-            exec(compile(block, f"{document}, block {number}", "exec"), names)
+            try:
+                exec(compile(block, f"{document}, block {number}", "exec"), names)
+            except ModuleNotFoundError as error:
+                if error.name not in TRAINERS:
+                    raise
+                pytest.skip(f"{error.name} is not installed: {document} ran up to block {number}")
         assert printed.getvalue() == shown or not shown

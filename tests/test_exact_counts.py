@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from other_versions import needs_interpreter
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -243,6 +244,7 @@ def test_what_are_no_counts_is_refused(counts: Any) -> None:
     train(model, optimizer, 1)
 
 
+@needs_interpreter
 def test_counts_on_a_device_go_on() -> None:
     """Steps that can be captured are counted there, where a float32 would stand still."""
     runs = []
@@ -313,7 +315,7 @@ def size(value: Any) -> int:
     return len(file.getvalue())
 
 
-@pytest.mark.parametrize("capturable", [False, True])
+@pytest.mark.parametrize("capturable", [False, pytest.param(True, marks=needs_interpreter)])
 def test_the_saved_state_of_a_parameter_holds_one_count(capturable: bool) -> None:
     sizes = []
     for many in (1, 300):

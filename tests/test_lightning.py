@@ -9,8 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytorch_lightning as pl
 import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import MultiStepLR
+from training_runs import FACTORS, OPTIMIZERS, Make, assert_same, batches, by_hand, network, warm_up
+
+import neon.torch
+from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, Schedule
+
+pytest.importorskip("pytorch_lightning", reason="pytorch-lightning is not installed")
+import pytorch_lightning as pl
 from lightning_fabric import Fabric
 from pytorch_lightning.callbacks import (
     EMAWeightAveraging,
@@ -21,13 +30,6 @@ from pytorch_lightning.callbacks import (
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.plugins import MixedPrecision
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
-from torch.optim.lr_scheduler import MultiStepLR
-from training_runs import FACTORS, OPTIMIZERS, Make, assert_same, batches, by_hand, network, warm_up
-
-import neon.torch
-from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, Schedule
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),

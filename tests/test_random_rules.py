@@ -8,12 +8,11 @@ Some are run always; more by their number, or from one seed to another:
 
 from __future__ import annotations
 
-import os
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
+from other_versions import needs_interpreter
 from random_rules import apart, draw, run
 
 from neon.engine import storage
@@ -56,9 +55,7 @@ def test_powers_are_within_the_bound_that_is_stated(number: int) -> None:
         assert largest <= BOUNDS[case.dtypes[0]], str(case)
 
 
-@pytest.mark.skipif(
-    "TRITON_INTERPRET" not in os.environ or not find_spec("triton"), reason="Triton runs on a GPU, or not"
-)
+@needs_interpreter
 @pytest.mark.parametrize("number", range(10))
 def test_triton_gives_the_same_bits(number: int) -> None:
     case = draw(number, shapes=[(), (0,), (7,), (3, 5), (257,), (600,), (2, 3, 4, 5)])

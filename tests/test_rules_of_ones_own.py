@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
-from enum import Enum
+from enum import Enum, StrEnum
 from functools import lru_cache, reduce
 from typing import Any
 
@@ -186,7 +186,7 @@ class Choice(Enum):
     NESTEROV = "nesterov"
 
 
-class Word(str, Enum):
+class Word(StrEnum):
     NESTEROV = "nesterov"
 
 

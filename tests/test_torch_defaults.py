@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from other_versions import needs_interpreter
 from torch import nn
 
 import neon.torch
@@ -169,6 +170,7 @@ def test_a_run_is_as_without(to: str, name: str) -> None:
     assert found == expected
 
 
+@needs_interpreter
 @pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")  # of numpy, which the interpreter computes with
 @pytest.mark.parametrize("to", DEFAULTS)
 def test_steps_on_a_device_are_as_without(to: str) -> None:

@@ -11,7 +11,7 @@ from rule_cases import RULES, make
 from test_storage import DTYPES, FORMATS, assert_same, options
 from torch import Tensor
 
-from neon.engine import use_backend, watch
+from neon.engine import use_backend, versions
 from neon.engine.plan import Plan
 from neon.engine.settings import Item
 from neon.engine.storage import complete
@@ -68,4 +68,4 @@ def test_no_default_reaches_a_step(rule: str, backend: str, name: str) -> None:
 
 def test_no_default_reaches_the_watch() -> None:
     with default("meta"):
-        assert watch._guards_work.__wrapped__()
+        assert versions._guards_work.__wrapped__()

@@ -10,6 +10,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 from training_runs import Make, assert_same
+
+import neon.torch
+from neon.optimizers import AdamW, GradientDescentMomentum, MultiOptimizer, RMSProp
+
+pytest.importorskip("transformers", reason="transformers is not installed")
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -18,9 +23,6 @@ from transformers import (
     TrainingArguments,
     get_linear_schedule_with_warmup,
 )
-
-import neon.torch
-from neon.optimizers import AdamW, GradientDescentMomentum, MultiOptimizer, RMSProp
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 import pytest
 import rule_cases
 import torch
+from other_versions import needs_interpreter
 from rule_cases import CASES, RULES, after_special, assert_same_bits, assert_same_special, make, run
 from test_kernels import SOURCES, check_stored, kernel_of
 from test_storage import BITS, assert_same, options, small, tensors_of, train
@@ -35,9 +36,8 @@ from neon.optimizers import Adam, GradientDescentMomentum, Lion, MultiOptimizer,
 from neon.optimizers.functions import exp, log, maximum, minimum, norm, power_of_two, sign, sqrt, where
 
 __all__ = ["small"]
-pytest.importorskip("triton", reason="Triton is for Linux")
 pytestmark = [
-    pytest.mark.skipif("TRITON_INTERPRET" not in os.environ, reason="There is a GPU: set TRITON_INTERPRET=1"),
+    needs_interpreter,
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore::RuntimeWarning:triton"),  # of numpy, which the interpreter computes with
 ]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.__future__ import set_swap_module_params_on_conversion
 
-from neon.engine import watch
+from neon.engine import versions, watch
 from neon.engine.watch import Likeness, Watch
 from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, Optimizer, WarmupCosine
 from neon.torch.watched import Watched
@@ -90,14 +90,14 @@ UNLIKE = {
 
 @pytest.mark.parametrize("other", UNLIKE)
 def test_likeness(other: str) -> None:
-    assert watch._guards_work(), "torch's guards were not found: the quick way goes untested"
+    assert versions._guards_work(), "torch's guards were not found: the quick way goes untested"
     likeness = Likeness([torch.zeros(3), torch.zeros(6)])
     assert likeness.holds([torch.ones(3), torch.ones(6)])
     assert not likeness.holds([torch.ones(3), UNLIKE[other]])
 
 
 def test_likeness_without_torchs_guards_never_says_yes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "_guards_work", lambda: False)
+    monkeypatch.setattr(versions, "_guards_work", lambda: False)
     assert not Likeness([torch.zeros(3)]).holds([torch.zeros(3)])
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from neon.engine import threads
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 Number = int | float
 

@@ -3,7 +3,6 @@
 Kernels work on addresses, and a tensor's memory may move under the same object (`p.data = ...`). So every
 step asks every tensor again; attribute by attribute, that takes longer than the update of small tensors.
 """
-# pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
@@ -14,10 +13,9 @@ from operator import is_
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from neon.engine import cache, machine_code
+from neon.engine import cache, machine_code, versions
 
 # What is asked: by Python, and by torch's stable C interface as aoti_torch_NAME(handle, &value).
 _PROPERTIES: dict[str, Callable[[Tensor], Any]] = {
@@ -113,12 +111,9 @@ class _Native(NamedTuple):
 @lru_cache(maxsize=1)
 def _native() -> _Native | None:
     """What asks natively, or None where torch has no such functions."""
-    try:
-        library = ctypes.CDLL(torch._C.__file__)
-        functions = [getattr(library, f"aoti_torch_{name}") for name in _PROPERTIES]
-    except (AttributeError, OSError):
+    addresses = versions.questions(_PROPERTIES)
+    if addresses is None:
         return None
-    addresses = [ctypes.cast(function, ctypes.c_void_p).value or 0 for function in functions]
     code = cache.load("watch", _SOURCE, 1)
     # A function that holds the GIL: nobody changes a tensor while it is read.
     return _Native(ctypes.PYFUNCTYPE(None, ctypes.c_int64)(code.addresses[0]), addresses, code)
@@ -131,29 +126,8 @@ class Likeness:
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
-        self._guards = _guards(tensors) if _guards_work() else None
+        self._guards = versions.guards(tensors)
 
     def holds(self, tensors: Sequence[Tensor | None]) -> bool:
         """Whether these are like those, None and tensors of another class not being like any."""
         return self._guards is not None and self._guards.check(*tensors)
-
-
-def _guards(tensors: Sequence[Tensor]) -> Any:
-    """What `torch.compile` compares tensors by: one call for many."""
-    return torch._C._dynamo.guards.TensorGuards(
-        *tensors,
-        dynamic_dims_sizes=[list(t.shape) for t in tensors],
-        dynamic_dims_strides=[list(t.stride()) for t in tensors],
-    )
-
-
-@lru_cache(maxsize=1)
-def _guards_work() -> bool:
-    """Whether torch has them, and they tell apart what has to be told apart."""
-    zeros = partial(torch.zeros, dtype=torch.float32, device="cpu")
-    known, others = zeros(2), (zeros(3), zeros(2).double(), zeros(4)[::2], None)
-    try:
-        guards = _guards([known])
-        return guards.check(zeros(2)) and not any(guards.check(other) for other in others)
-    except (AttributeError, TypeError):
-        return False

@@ -20,7 +20,7 @@ from neon.messages import shown
 from neon.old_paths import names_of
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 __all__ = ["Affine", "Conv", "Deconv", "Sequential"]
 

@@ -22,7 +22,7 @@ from neon.old_paths import names_of
 from neon.optimizers.param_list import Entry, param_entry
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 __all__ = ["InferringLayer", "Layer", "ParameterLayer"]
 

@@ -14,7 +14,7 @@ from neon.layers.shapes import sizes_after, sizes_given, undone_on_error, zeros_
 from neon.messages import received, shown
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 __all__ = ["MergeBroadcast", "MergeSum", "SkipNode"]
 

@@ -24,7 +24,7 @@ from neon.layers.layer import (
 from neon.layers.shapes import Sizes
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 __all__ = ["RecurrentLayer", "States", "sequences", "zeros_in_steps"]
 

@@ -26,7 +26,7 @@ from neon.old_paths import names_of
 from neon.transforms import Cost, TopKMisclassification
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 __all__ = ["Model"]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from neon.engine.counts import Counts
 from neon.engine.plan import Plan
 from neon.engine.settings import Item
-from neon.engine.uncompiled import uncompiled
+from neon.engine.versions import uncompiled
 from neon.engine.watch import same_objects
 from neon.optimizers.update_counts import Moves, keep_update_count, update_count
 

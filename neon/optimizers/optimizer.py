@@ -28,7 +28,7 @@ from neon.engine.options import AVERAGE, SCALE, Options
 from neon.engine.settings import Settings
 from neon.engine.storage import Storage
 from neon.engine.trace import Rule, check_argument, signature, trace
-from neon.engine.uncompiled import uncompiled
+from neon.engine.versions import uncompiled
 from neon.messages import listed, received, shortened, shown
 from neon.old_paths import names_of
 from neon.optimizers.options import SUPPLIED, NamedOptions

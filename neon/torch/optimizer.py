@@ -18,7 +18,7 @@ from neon.engine.checks import check_capturable
 from neon.engine.counts import movable
 from neon.engine.options import GUARD, SCALE
 from neon.engine.settings import Reach, Settings
-from neon.engine.uncompiled import Method, uncompiled
+from neon.engine.versions import Method, uncompiled
 from neon.messages import listed, shortened
 from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.schedules import Schedule, is_constant, rate

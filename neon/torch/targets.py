@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from neon.engine.memory import sharing
+from neon.engine.versions import warn_of_set
 from neon.messages import listed, shortened
 from neon.optimizers.assignment import Match, assign
 from neon.optimizers.multioptimizer import MultiOptimizer
@@ -35,6 +36,7 @@ def target_groups(description: Optimizer, target: Any) -> tuple[Any, Assigned]:
             "attach takes a module, named parameters, parameters or a list of parameter groups. "
             f"Received: {type(target).__name__}."
         )
+    warn_of_set(target)
     given = list(target)
     if not isinstance(description, MultiOptimizer):
         return given, []

@@ -1,0 +1,89 @@
+"""What differs between versions of torch: what neon takes from its interior, and what serves where that is missing.
+
+No version is asked for its number: what is there and answers as it should is used.
+"""
+# pyright: reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache, partial
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def uncompiled(method: Method) -> Method:
+    """A function that breaks a compiled graph cleanly, with all that it calls.
+
+    As `torch.compiler.disable`, which would import the compiler (1 s) and cost a call each time.
+    """
+    try:
+        dynamo = torch._C._dynamo.eval_frame
+        skip = dynamo._FrameAction.SKIP
+        dynamo.set_code_exec_strategy(method.__code__, dynamo._FrameExecStrategy(skip, skip))
+    except (AttributeError, TypeError):
+        return torch.compiler.disable(method)  # type: ignore[return-value]
+    method._torchdynamo_disable = True  # type: ignore[attr-defined]
+    method._torchdynamo_disable_msg = "neon's steps are machine code already"  # type: ignore[attr-defined]
+    return method
+
+
+def questions(names: Iterable[str]) -> list[int] | None:
+    """The addresses of functions of torch's stable C interface, aoti_torch_NAME, or None where it lacks one."""
+    try:
+        library = ctypes.CDLL(torch._C.__file__)
+        functions = [getattr(library, f"aoti_torch_{name}") for name in names]
+    except (AttributeError, OSError):
+        return None
+    return [ctypes.cast(function, ctypes.c_void_p).value or 0 for function in functions]
+
+
+def guards(tensors: Sequence[Tensor]) -> Any:
+    """What `torch.compile` compares tensors by, one call for many; None where there is none that can be trusted."""
+    return _guards(tensors) if _guards_work() else None
+
+
+def _guards(tensors: Sequence[Tensor]) -> Any:
+    return torch._C._dynamo.guards.TensorGuards(
+        *tensors,
+        dynamic_dims_sizes=[list(t.shape) for t in tensors],
+        dynamic_dims_strides=[list(t.stride()) for t in tensors],
+    )
+
+
+@lru_cache(maxsize=1)
+def _guards_work() -> bool:
+    """Whether torch has them, and they tell apart what has to be told apart."""
+    zeros = partial(torch.zeros, dtype=torch.float32, device="cpu")
+    known, others = zeros(2), (zeros(3), zeros(2).double(), zeros(4)[::2], None)
+    try:
+        found = _guards([known])
+        return found.check(zeros(2)) and not any(found.check(other) for other in others)
+    except (AttributeError, TypeError):
+        return False
+
+
+def warn_of_set(params: Any) -> None:
+    """Warn, whatever the version, of what torch warns of from 2.15 on and will refuse: parameters in a set."""
+    if isinstance(params, (set, frozenset)):
+        warnings.warn(
+            f"The parameters are a {type(params).__name__}, whose order changes from run to run: a checkpoint would "
+            "give them each other's states. Give a list. torch will refuse sets.",
+            FutureWarning,
+            stacklevel=_outside(),
+        )
+
+
+def _outside() -> int:
+    """How far up neon's first caller is, as its caller counts for `warnings.warn`."""
+    level, frame = 0, sys._getframe()
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith("neon."):
+        level, frame = level + 1, frame.f_back
+    return level
