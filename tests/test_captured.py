@@ -10,7 +10,7 @@ import pickle
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import torch
@@ -20,7 +20,6 @@ from torch import Tensor, distributed
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from typing_extensions import Self
 
 import neon.torch
 from neon.engine import capture, use_backend
