@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import gc
 import math
-import os
 import pickle
 import weakref
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from typing import Any, Self
 
 import pytest
 import torch
+from other_versions import needs_interpreter
 from test_storage import assert_same, tensors_of
 from test_triton import new
 from torch import Tensor, distributed
@@ -27,7 +27,7 @@ from neon.engine.backends import triton
 from neon.optimizers import Adam, AdamW, GradientDescentMomentum, MultiOptimizer, WarmupCosine
 
 pytestmark = [
-    pytest.mark.skipif("TRITON_INTERPRET" not in os.environ, reason="There is a GPU: set TRITON_INTERPRET=1"),
+    needs_interpreter,
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore::RuntimeWarning:triton"),  # of numpy, which the interpreter computes with
 ]

@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 import torch
+from other_versions import needs_interpreter
 
 from neon.engine import use_backend
 from neon.engine.backends import triton
 
 ROOT = Path(__file__).parent.parent
-pytest.importorskip("triton", reason="Triton is not here.")
+pytestmark = needs_interpreter
 
 
 @pytest.fixture(scope="module")
