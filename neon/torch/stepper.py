@@ -114,7 +114,7 @@ class GroupStepper:
             if self._unscales != unscales or not same_objects(optimizer.param_groups, self._groups):
                 plan, self._unscales = None, unscales
             if plan is None:
-                self.watch(optimizer)
+                self._prepare(optimizer)
                 if may_be_rehearsal(optimizer):
                     plan = self._make_plan(optimizer, scaler)
                     if not plan.anywhere(any(map(is_not_zero, self._gradients()))):
@@ -208,9 +208,14 @@ class GroupStepper:
 
     # -- a new plan --------------------------------------------------------------------------------
 
+    def _prepare(self, optimizer: AttachedOptimizer) -> None:
+        """Watch anew; counts are read from their device for that."""
+        check_not_captured({param.device for group in optimizer.param_groups for param in group["params"]})
+        self.watch(optimizer)
+
     def _make_plan(self, optimizer: AttachedOptimizer, scaler: Scaler) -> Plan:
         """A plan for what has a gradient or a state; states that are missing are made, and not yet put in place."""
-        self.watch(optimizer)
+        self._prepare(optimizer)
         self._changed_groups.clear()
         self._changed_states.clear()
         groups = optimizer.param_groups
