@@ -10,20 +10,29 @@
 set -u
 here=$(cd "$(dirname "$0")/.." && pwd)
 python=${PYTHON:-python3}
-wheels=$here/.whl seconds=440 cases= rehearse= out=
+wheels=$here/.whl seconds= cases= rehearse= out=
+usage() {
+    echo "$1" >&2
+    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+}
 while [ $# -gt 0 ]; do
+    case $1 in --seconds | --cases | --wheels) [ $# -gt 1 ] || usage "$1 needs a value" ;; esac
     case $1 in
-    --rehearse) rehearse=--rehearse; seconds=120; export PYTHONWARNINGS=ignore::RuntimeWarning ;; # of masked lanes
+    --rehearse) rehearse=--rehearse; export PYTHONWARNINGS=ignore::RuntimeWarning ;; # of masked lanes
     --seconds) seconds=$2; shift ;;
     --cases) cases=$2; shift ;;
-    --wheels) wheels=$(cd "$2" && pwd); shift ;;
-    -*) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
-    *) out=$1 ;;
+    --wheels) wheels=$(cd "$2" && pwd) || exit 2; shift ;;
+    -*) usage "There is no option $1" ;;
+    *) [ -z "$out" ] || usage "There can be one OUT: $out or $1"; out=$1 ;;
     esac
     shift
 done
-[ -n "$out" ] || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ -n "$out" ] || usage "Say where the results are to go: OUT"
+seconds=${seconds:-$([ -n "$rehearse" ] && echo 120 || echo 440)}
+case $seconds in *[!0-9]*) usage "--seconds needs a whole number, not $seconds" ;; esac
 mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 2
+rm -f "$out/gpu.jsonl"  # of an earlier run, with which a process that fails early would be gone on
 until=$(($(date +%s) + seconds))
 
 kept=$(mktemp -d)

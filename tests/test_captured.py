@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 import neon.torch
 from neon.engine import capture, use_backend
 from neon.engine.backends import triton
+from neon.engine.resident import DeviceCounts
 from neon.optimizers import Adam, AdamW, GradientDescentMomentum, MultiOptimizer, WarmupCosine
 
 pytestmark = [
@@ -38,7 +39,7 @@ class Alone(TorchDispatchMode):
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__()
-        self._patch, self._launch = monkeypatch.setattr, triton.Launch.__call__
+        self._patch, self._launch, self._read = monkeypatch.setattr, triton.Launch.__call__, DeviceCounts.read
 
     def launched(self, launch: triton.Launch) -> None:
         with _disable_current_modes():
@@ -46,11 +47,13 @@ class Alone(TorchDispatchMode):
 
     def __enter__(self) -> Self:
         self._patch(triton.Launch, "__call__", lambda launch: self.launched(launch))
+        self._patch(DeviceCounts, "read", lambda counts: pytest.fail("the host reads counts"))
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
         self._patch(triton.Launch, "__call__", self._launch)
+        self._patch(DeviceCounts, "read", self._read)
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         assert function is not torch.ops.aten._local_scalar_dense.default, "the host reads a number"
@@ -306,8 +309,30 @@ def a_count_written_to(opt: Any, params: list[Tensor]) -> None:
     opt.state[params[0]]["step"].fill_(11.0)
 
 
+def a_count_written_to_before_another_plan(opt: Any, params: list[Tensor]) -> None:
+    a_count_written_to(opt, params)
+    opt.restart()
+
+
+def a_count_written_to_while_frozen(opt: Any, params: list[Tensor]) -> None:
+    opt.freeze("a")
+    a_count_written_to(opt, params)
+    opt.step()
+    opt.unfreeze("a")
+
+
 @pytest.mark.parametrize(
-    "change", [fewer_gradients, a_group_more, frozen_for_a_step, an_error, restarted, a_count_written_to]
+    "change",
+    [
+        fewer_gradients,
+        a_group_more,
+        frozen_for_a_step,
+        an_error,
+        restarted,
+        a_count_written_to,
+        a_count_written_to_before_another_plan,
+        a_count_written_to_while_frozen,
+    ],
 )
 def test_a_graph_counts_on_whatever_is_planned_between_its_replays(
     change: Callable[[Any, list[Tensor]], None], monkeypatch: pytest.MonkeyPatch
@@ -375,7 +400,23 @@ def test_many_graphs_one_after_another(tensor_rate: bool, monkeypatch: pytest.Mo
     assert_same(*ends)
 
 
-@pytest.mark.parametrize("what", ["the first step", "other gradients"])
+def test_counts_that_were_replaced_are_let_go() -> None:
+    [param] = params = new(3)
+    with use_backend("triton"):
+        opt = Adam().attach(params, capturable=True)
+        for _ in range(5):
+            param.grad = torch.ones(3)
+            opt.step()
+            left, opt.state[param]["step"] = opt.state[param]["step"], torch.tensor(9.0)
+        last, left = weakref.ref(left), None
+        opt.step()
+    gc.collect()
+    assert last() is None
+    assert opt.state[param]["step"].item() == 10.0
+    assert len(opt._stepper._resident._here) == 1  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("what", ["the first step", "other gradients", "another plan"])
 def test_what_a_capture_cannot_prepare_is_refused(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     graph, params = Graph(monkeypatch), new(300, 20)
     with use_backend("triton"):
@@ -384,6 +425,8 @@ def test_what_a_capture_cannot_prepare_is_refused(what: str, monkeypatch: pytest
             give(params, 0)
             opt.step()
         give(params, 1, without=(1,) if what == "other gradients" else ())
+        if what == "another plan":
+            opt.restart()
         before = everything(opt)
         with (
             pytest.raises(RuntimeError, match="make a step, with gradients"),
@@ -394,7 +437,7 @@ def test_what_a_capture_cannot_prepare_is_refused(what: str, monkeypatch: pytest
         opt.step()
         with graph:
             opt.step()
-        assert float(opt.state[params[0]]["step"]) == (3.0 if what == "other gradients" else 2.0)
+        assert float(opt.state[params[0]]["step"]) == (2.0 if what == "the first step" else 3.0)
 
 
 class Counting(Alone):

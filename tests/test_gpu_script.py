@@ -21,6 +21,7 @@ from neon.engine import use_backend
 from neon.engine.backends import triton
 
 ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "benchmarks/gpu.sh"
 pytestmark = needs_interpreter
 
 
@@ -46,7 +47,7 @@ def lines(out: Path) -> list[dict[str, Any]]:
 
 
 def rehearse(out: Path, *arguments: str) -> str:
-    command = ["sh", ROOT / "benchmarks/gpu.sh", "--rehearse", *arguments, out]
+    command = ["sh", SCRIPT, *arguments, "--rehearse", out]
     environment = {**os.environ, "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout
@@ -75,6 +76,35 @@ def test_a_rehearsal_writes_every_kind_of_result(tmp_path: Path) -> None:
 def test_what_there_is_no_time_for_is_named(tmp_path: Path) -> None:
     printed = rehearse(tmp_path, "--seconds", "0", "--cases", "copy|AdamW plain, float32, large")
     assert "Left out for want of time: copy; AdamW plain, float32, large." in printed
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--seconds"], "--seconds needs a value"),
+        (["--seconds", "a minute", "out"], "--seconds needs a whole number, not a minute"),
+        (["--wheels", "nowhere", "out"], "nowhere"),
+        (["one", "two"], "There can be one OUT: one or two"),
+        (["--fast", "out"], "There is no option --fast"),
+        ([], "Say where the results are to go: OUT"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(tmp_path: Path, options: list[str], message: str) -> None:
+    done = subprocess.run(["sh", SCRIPT, *options], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_process_that_fails_at_once_goes_on_with_no_earlier_results(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/gpu.jsonl").write_text('{"begun": "copy"}\n')
+    (tmp_path / "python").write_text("#!/bin/sh\n[ $1 = - ] && exit 0\necho failed\nexit 1\n")
+    (tmp_path / "python").chmod(0o755)
+    own = os.environ | {"PYTHON": str(tmp_path / "python")}
+    done = subprocess.run(["sh", SCRIPT, "out"], cwd=tmp_path, capture_output=True, text=True, env=own)
+    assert done.returncode == 1
+    assert done.stdout == "failed\n"
 
 
 def test_a_case_that_raises_leaves_its_error_and_the_next_is_measured(gpu: Any, run: Any, capsys: Any) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from neon.engine import capture
 from neon.engine.backends.triton import Launch, count_up
@@ -23,8 +24,6 @@ class Block:
         exact, shown = known_counts(items)
         self.exact = torch.from_numpy(exact).to(device)
         self.shown = torch.from_numpy(shown).to(device)
-        self.each = list(self.shown.unbind())
-        self.counted = False  # before it is, nobody else may have them
         self._expected = self.shown._version
 
     def stands(self) -> bool:
@@ -49,7 +48,8 @@ class Resident:
         self.stop = torch.zeros(1, dtype=torch.float32, device=device)
         self.skipped = torch.zeros(1, dtype=torch.float64, device=device)
         self._follows = False  # whether anybody has ever said that a step is to be left out
-        self._blocks: list[Block] = []
+        # Where each count lies, as long as somebody has the tensor that shows it.
+        self._here: MutableMapping[Tensor, tuple[Block, int]] = WeakIdKeyDictionary()
 
     def follow(self, found: Tensor | None) -> None:
         """Leave out the step that begins if a number on the device, `found`, is not 0; graphs look at each replay."""
@@ -61,14 +61,17 @@ class Resident:
             self.stop.zero_()
 
     def counts(self, items: Sequence[Item]) -> DeviceCounts:
-        """The counts of these items: those that lie here already stay where they are."""
-        self._blocks = [block for block in self._blocks if block.counted]
-        here = {id(step): (block, place) for block in self._blocks for place, step in enumerate(block.each)}
-        new = [item for item in items if id(item.step) not in here]
+        """The counts of these items: those that lie here already stay where they are, with what was written to them."""
+        new = [place for place, item in enumerate(items) if item.step not in self._here]
+        each = [item.step for item in items]
         if new:
-            self._blocks.append(Block(new, self.device))
-            here |= {id(item.step): (self._blocks[-1], place) for place, item in enumerate(new)}
-        return DeviceCounts(self, [here[id(item.step)] for item in items])
+            block = Block([items[place] for place in new], self.device)
+            for number, (place, step) in enumerate(zip(new, block.shown.unbind(), strict=True)):
+                each[place], self._here[step] = step, (block, number)
+        counts = DeviceCounts(self, each, [self._here[step] for step in each])
+        if not counts.stand():
+            counts.reread()
+        return counts
 
 
 class DeviceCounts:
@@ -77,11 +80,10 @@ class DeviceCounts:
     They are read back only when a plan is made or gradients come and go.
     """
 
-    def __init__(self, resident: Resident, places: Sequence[tuple[Block, int]]) -> None:
-        self.resident = resident
+    def __init__(self, resident: Resident, each: list[Tensor], places: Sequence[tuple[Block, int]]) -> None:
+        self.resident, self.each = resident, each
         self._blocks = list({id(block): block for block, _ in places}.values())
         self._places = places
-        self.each = [block.each[place] for block, place in places]
         self.addresses = np.array([block.exact.data_ptr() + 8 * place for block, place in places], np.int64)
         self._launches: list[Launch] = []
 
@@ -115,8 +117,6 @@ class DeviceCounts:
         """Count an update, unless it was left out."""
         for launch in self._launches:
             launch()
-        for block in self._blocks:
-            block.counted = True
 
     @property
     def captured(self) -> Any:

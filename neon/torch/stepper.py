@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -105,7 +105,7 @@ class GroupStepper:
             there = scaler.found is not None and self._decides(optimizer, scaler.found)
             if self._plan is None or (there and self._plan.resident is None):
                 there, self._plan = False, None  # a new plan makes states, and the host has to know whether to
-            if not there and scaler.stops():
+            if scaler.found is not None and not there and scaler.stops():
                 optimizer.skip(None)
                 return
             # Taken away until all is done: after an error nothing is believed of what was known before.
@@ -114,7 +114,7 @@ class GroupStepper:
             if self._unscales != unscales or not same_objects(optimizer.param_groups, self._groups):
                 plan, self._unscales = None, unscales
             if plan is None:
-                self.watch(optimizer)
+                self._prepare(optimizer)
                 if may_be_rehearsal(optimizer):
                     plan = self._make_plan(optimizer, scaler)
                     if not plan.anywhere(any(map(is_not_zero, self._gradients()))):
@@ -136,7 +136,8 @@ class GroupStepper:
         rates = [float(group["lr"]) for group in self._scheduled] if optimizer.skip_nonfinite else []
         for group in self._scheduled:
             optimizer.apply_schedule(group)
-        brought, grads = scaler.brought(there), list[Any]()
+        brought = None if scaler.scale is None else scaler.brought(there)
+        grads: list[Any] = []
         reread = None
         if plan is not None and (reread := self._news(optimizer, plan)) is not None:
             grads = self._gradients()
@@ -208,9 +209,14 @@ class GroupStepper:
 
     # -- a new plan --------------------------------------------------------------------------------
 
+    def _prepare(self, optimizer: AttachedOptimizer) -> None:
+        """Watch anew; counts are read from their device for that."""
+        check_not_captured({param.device for group in optimizer.param_groups for param in group["params"]})
+        self.watch(optimizer)
+
     def _make_plan(self, optimizer: AttachedOptimizer, scaler: Scaler) -> Plan:
         """A plan for what has a gradient or a state; states that are missing are made, and not yet put in place."""
-        self.watch(optimizer)
+        self._prepare(optimizer)
         self._changed_groups.clear()
         self._changed_states.clear()
         groups = optimizer.param_groups
@@ -312,12 +318,10 @@ class Scaler(NamedTuple):
         """Whether the step is to be left out, for which a device is waited for."""
         if isinstance(self.found, Tensor):
             check_not_captured([self.found.device])
-        return self.found is not None and bool(float(self.found))
+        return bool(float(self.found))
 
     def brought(self, there: bool) -> Mapping[str, Any]:
-        """The number that the step goes by; it stays on the device where it is `there`."""
-        if self.scale is None:
-            return {}
+        """The scale that the step goes by; it stays on the device where it is `there`."""
         stays = there and isinstance(self.scale, Tensor) and self.scale.device == self.found.device
         return {"grad_scale": self.scale if stays else float(self.scale)}
 
@@ -353,15 +357,17 @@ def _tells_all(group: dict[str, Any]) -> bool:
 
     Of a tensor on the device of its parameters Triton's kernels ask the device anew at each step.
     """
-    values = [value for key, value in group.items() if key not in _NOT_VALUES and not isinstance(value, _IMMUTABLE)]
-    if not values:
+    values = (value for key, value in group.items() if key not in _NOT_VALUES and not _fixed(value, None))
+    first, params = next(values, None), group["params"]
+    if first is None:
         return True
-    devices = {param.device for param in group["params"]}
-    asked = devices if all(serving(device) == "triton" for device in devices) and len(devices) == 1 else ()
-    return all(_fixed(value, asked) for value in values)
+    device = params[0].device if params else None
+    if device is None or serving(device) != "triton":
+        return False
+    return all(_fixed(value, device) for value in (first, *values)) and all(p.device == device for p in params)
 
 
-def _fixed(value: Any, asked: Collection[torch.device]) -> bool:
+def _fixed(value: Any, device: torch.device | None) -> bool:
     if isinstance(value, tuple):
-        return all(_fixed(item, asked) for item in value)
-    return isinstance(value, _IMMUTABLE) or (isinstance(value, Tensor) and value.device in asked)
+        return all(_fixed(item, device) for item in value)
+    return isinstance(value, _IMMUTABLE) or (isinstance(value, Tensor) and value.device == device)
