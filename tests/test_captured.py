@@ -25,7 +25,8 @@ import neon.torch
 from neon.engine import capture, use_backend
 from neon.engine.backends import triton
 from neon.engine.resident import DeviceCounts
-from neon.optimizers import Adam, AdamW, GradientDescentMomentum, MultiOptimizer, WarmupCosine
+from neon.optimizers import Adam, AdamW, GradientDescentMomentum, MultiOptimizer, Optimizer, WarmupCosine
+from neon.optimizers.functions import norm
 
 pytestmark = [
     pytest.mark.skipif("TRITON_INTERPRET" not in os.environ, reason="There is a GPU: set TRITON_INTERPRET=1"),
@@ -358,6 +359,38 @@ def test_a_graph_counts_on_whatever_is_planned_between_its_replays(
                     graph.replay()
                 else:
                     opt.step()
+        ends.append(everything(opt))
+    assert_same(*ends)
+
+
+class OfNorms(Optimizer):
+    @staticmethod
+    def rule(w: Any, g: Any, *, lr: float = 0.1) -> Any:
+        for _ in range(5):
+            g = g / (norm(g) + 1.0)
+        return w - lr * g
+
+
+def test_as_many_graphs_of_many_sums_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    params, ends = new(300, 20), []
+    with use_backend("triton"):
+        opt = OfNorms(gradient_clip_norm=1.0).attach(params, capturable=True)
+        for _ in range(2):
+            give(params, 1)
+            opt.step()
+        graphs = [Graph(monkeypatch) for _ in range(8)]
+        for graph in graphs:
+            with graph:
+                opt.step()
+        for graph in graphs:
+            graph.replay()
+        ends.append(everything(opt))
+    with use_backend("eager"):
+        params = new(300, 20)
+        opt = OfNorms(gradient_clip_norm=1.0).attach(params)
+        give(params, 1)
+        for _ in range(18):
+            opt.step()
         ends.append(everything(opt))
     assert_same(*ends)
 

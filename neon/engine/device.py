@@ -93,7 +93,8 @@ class DeviceBatch(Batch):
         self._own = self._where.copy()
         self.addresses_of_sums = self._put(own)
         self._aligned = False
-        sent = (self.table, self._numbers_read, self._sums_given, self._where)
+        levels = len(self.kernel.stages) - 1  # each of which has the places of its sums sent
+        sent = (self.table, self._numbers_read, *[self._where] * levels)
         self._tensors = Scattered()
         self._reserve = capture.Reserve((array.nbytes for array in sent), self.device) if self._capturable else None
         return [DevicePass(self, number) for number in range(len(self.kernel.stages))]
