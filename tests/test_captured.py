@@ -709,3 +709,17 @@ def test_a_norm_over_processes_cannot_be_captured(when: str, alone: DeviceMesh) 
             opt.param_groups[0]["gradient_clip_norm"] = 1.0
             with pytest.raises(ValueError, match=message):
                 opt.step()
+
+
+def test_norms_of_a_rule_over_processes_cannot_be_captured(alone: DeviceMesh) -> None:
+    for placement in (Replicate(), Shard(0)):
+        param = torch.nn.Parameter(distribute_tensor(torch.ones(3, 2), alone, [placement]))
+        param.grad = torch.ones_like(param)
+        with use_backend("triton"):
+            opt = OfNorms().attach([param], capturable=True)
+            if placement == Replicate():
+                opt.step()
+                continue
+            with pytest.raises(ValueError, match="norms of whole tensors cannot be had with capturable=True"):
+                opt.step()
+            assert not opt.state
