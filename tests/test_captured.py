@@ -499,6 +499,20 @@ def test_rates_of_many_groups_are_read_together(capturable: bool, monkeypatch: p
     assert counted[0] == counted[1] == counted[2]
 
 
+def test_a_rate_is_read_where_it_is_now() -> None:
+    [param], rate = new(3), torch.tensor(0.5)
+    with use_backend("triton"):
+        opt = GradientDescentMomentum(0.5, 0.0).attach([param], capturable=True)
+        opt.param_groups[0]["lr"] = rate
+        for _ in range(3):
+            param.grad = torch.ones(3)
+            opt.step()
+        before = param.detach().clone()
+        rate.data = torch.tensor(2.0)
+        opt.step()
+    assert torch.equal(param, before - 2.0)
+
+
 # -- a scaler whose findings stay on the device ----------------------------------------------------
 
 

@@ -214,7 +214,8 @@ class Scattered:
         self._placed = placed
         values = {id(value): value for _, value in placed}
         numbers = {key: number for number, key in enumerate(values)}
-        self._values = [value.detach().reshape(1) for value in values.values()]
+        self._tensors = [*values.values()]
+        self._addresses: list[int] = []
         self._places = put(np.array([place for place, _ in placed], np.int64))
         self._which = put(np.array([numbers[id(value)] for _, value in placed], np.int64))
 
@@ -228,6 +229,10 @@ class Scattered:
     def put_into(self, table: Tensor) -> None:
         """Read them, and write each to its places."""
         if self._placed:
+            addresses = [tensor.data_ptr() for tensor in self._tensors]
+            if addresses != self._addresses:  # theirs may move: tensor.data = ...
+                self._values = [tensor.detach().reshape(1) for tensor in self._tensors]
+                self._addresses = addresses
             values = torch.cat(self._values).to(table.dtype)
             table.index_copy_(0, self._places, values.index_select(0, self._which))
 
