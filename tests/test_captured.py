@@ -163,10 +163,13 @@ def test_steps_between_replays_leave_a_graph_its_gradients(clip: float | None, m
     assert_same(*ends)
 
 
-def test_a_graph_keeps_the_tables_that_it_works_on(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("tensor_rate", [False, True])
+def test_a_graph_keeps_the_tables_that_it_works_on(tensor_rate: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     params = new(300, 20)
     with use_backend("triton"):
         opt = Adam(gradient_clip_norm=1.0).attach(params, capturable=True)
+        if tensor_rate:
+            opt.param_groups[0]["lr"] = torch.tensor(0.1)
         for _ in range(2):
             for p in params:
                 p.grad = torch.ones_like(p)
@@ -175,6 +178,9 @@ def test_a_graph_keeps_the_tables_that_it_works_on(monkeypatch: pytest.MonkeyPat
         [batch] = opt._stepper._plan._batches  # type: ignore[union-attr]
         launches = [launch for made in batch.passes for launch in (*made.launches, made.evaluate) if launch is not None]
         tables = [weakref.ref(t) for launch in launches for t in launch._arguments if isinstance(t, Tensor)]
+        read = [weakref.ref(t) for t in batch._tensors.read]  # the rate, where it goes, and which it is
+        assert len(read) == (3 if tensor_rate else 0)
+        tables += read
         del batch, launches
         monkeypatch.setattr(capture, "capturing", lambda device: False)
         params[1].grad = None
