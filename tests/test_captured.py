@@ -439,6 +439,29 @@ def test_many_graphs_one_after_another(tensor_rate: bool, monkeypatch: pytest.Mo
     assert_same(*ends)
 
 
+@pytest.mark.parametrize("captured", [False, True])
+def test_counts_that_come_one_by_one_are_counted_together(captured: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By one launch, unless a graph has been captured, which goes on with those that there were."""
+    graph, params = Graph(monkeypatch), new(3, 4, 5)
+    with use_backend("triton"):
+        opt = Adam().attach(params, capturable=True)
+        give(params, 0, without=(1, 2))
+        opt.step()
+        opt.state[params[0]]["step"].fill_(2**24 + 1.0)
+        opt.step()
+        if captured:
+            with graph:
+                opt.step()
+        for step in (1, 2):
+            give(params, 0, without=tuple(range(step + 1, 3)))
+            opt.step()
+        if captured:
+            graph.replay()
+        assert len(opt._stepper._plan.counts._launches) == (3 if captured else 1)  # type: ignore[union-attr]
+        counts = opt._stepper._plan.counts.read().tolist()  # type: ignore[union-attr]
+    assert counts == [2.0**24 + (5.0 if captured else 3.0), 2.0, 1.0]
+
+
 def test_counts_that_were_replaced_are_let_go() -> None:
     [param] = params = new(3)
     with use_backend("triton"):
