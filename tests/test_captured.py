@@ -25,7 +25,8 @@ import neon.torch
 from neon.engine import capture, use_backend
 from neon.engine.backends import triton
 from neon.engine.resident import DeviceCounts
-from neon.optimizers import Adam, AdamW, GradientDescentMomentum, MultiOptimizer, WarmupCosine
+from neon.optimizers import Adam, AdamW, GradientDescentMomentum, MultiOptimizer, Optimizer, WarmupCosine
+from neon.optimizers.functions import norm
 
 pytestmark = [
     needs_interpreter,
@@ -162,10 +163,13 @@ def test_steps_between_replays_leave_a_graph_its_gradients(clip: float | None, m
     assert_same(*ends)
 
 
-def test_a_graph_keeps_the_tables_that_it_works_on(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("tensor_rate", [False, True])
+def test_a_graph_keeps_the_tables_that_it_works_on(tensor_rate: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     params = new(300, 20)
     with use_backend("triton"):
         opt = Adam(gradient_clip_norm=1.0).attach(params, capturable=True)
+        if tensor_rate:
+            opt.param_groups[0]["lr"] = torch.tensor(0.1)
         for _ in range(2):
             for p in params:
                 p.grad = torch.ones_like(p)
@@ -174,6 +178,9 @@ def test_a_graph_keeps_the_tables_that_it_works_on(monkeypatch: pytest.MonkeyPat
         [batch] = opt._stepper._plan._batches  # type: ignore[union-attr]
         launches = [launch for made in batch.passes for launch in (*made.launches, made.evaluate) if launch is not None]
         tables = [weakref.ref(t) for launch in launches for t in launch._arguments if isinstance(t, Tensor)]
+        read = [weakref.ref(t) for t in batch._tensors.read]  # the rate, where it goes, and which it is
+        assert len(read) == (3 if tensor_rate else 0)
+        tables += read
         del batch, launches
         monkeypatch.setattr(capture, "capturing", lambda device: False)
         params[1].grad = None
@@ -362,6 +369,38 @@ def test_a_graph_counts_on_whatever_is_planned_between_its_replays(
     assert_same(*ends)
 
 
+class OfNorms(Optimizer):
+    @staticmethod
+    def rule(w: Any, g: Any, *, lr: float = 0.1) -> Any:
+        for _ in range(5):
+            g = g / (norm(g) + 1.0)
+        return w - lr * g
+
+
+def test_as_many_graphs_of_many_sums_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    params, ends = new(300, 20), []
+    with use_backend("triton"):
+        opt = OfNorms(gradient_clip_norm=1.0).attach(params, capturable=True)
+        for _ in range(2):
+            give(params, 1)
+            opt.step()
+        graphs = [Graph(monkeypatch) for _ in range(8)]
+        for graph in graphs:
+            with graph:
+                opt.step()
+        for graph in graphs:
+            graph.replay()
+        ends.append(everything(opt))
+    with use_backend("eager"):
+        params = new(300, 20)
+        opt = OfNorms(gradient_clip_norm=1.0).attach(params)
+        give(params, 1)
+        for _ in range(18):
+            opt.step()
+        ends.append(everything(opt))
+    assert_same(*ends)
+
+
 @pytest.mark.parametrize("tensor_rate", [False, True])
 def test_many_graphs_one_after_another(tensor_rate: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each has gradients, and numbers, of its own; for one too many there is no memory."""
@@ -398,6 +437,29 @@ def test_many_graphs_one_after_another(tensor_rate: bool, monkeypatch: pytest.Mo
             opt.step()
         ends.append(everything(opt))
     assert_same(*ends)
+
+
+@pytest.mark.parametrize("captured", [False, True])
+def test_counts_that_come_one_by_one_are_counted_together(captured: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By one launch, unless a graph has been captured, which goes on with those that there were."""
+    graph, params = Graph(monkeypatch), new(3, 4, 5)
+    with use_backend("triton"):
+        opt = Adam().attach(params, capturable=True)
+        give(params, 0, without=(1, 2))
+        opt.step()
+        opt.state[params[0]]["step"].fill_(2**24 + 1.0)
+        opt.step()
+        if captured:
+            with graph:
+                opt.step()
+        for step in (1, 2):
+            give(params, 0, without=tuple(range(step + 1, 3)))
+            opt.step()
+        if captured:
+            graph.replay()
+        assert len(opt._stepper._plan.counts._launches) == (3 if captured else 1)  # type: ignore[union-attr]
+        counts = opt._stepper._plan.counts.read().tolist()  # type: ignore[union-attr]
+    assert counts == [2.0**24 + (5.0 if captured else 3.0), 2.0, 1.0]
 
 
 def test_counts_that_were_replaced_are_let_go() -> None:
@@ -464,6 +526,20 @@ def test_rates_of_many_groups_are_read_together(capturable: bool, monkeypatch: p
                 opt.step()
         counted.append(counting.operations)
     assert counted[0] == counted[1] == counted[2]
+
+
+def test_a_rate_is_read_where_it_is_now() -> None:
+    [param], rate = new(3), torch.tensor(0.5)
+    with use_backend("triton"):
+        opt = GradientDescentMomentum(0.5, 0.0).attach([param], capturable=True)
+        opt.param_groups[0]["lr"] = rate
+        for _ in range(3):
+            param.grad = torch.ones(3)
+            opt.step()
+        before = param.detach().clone()
+        rate.data = torch.tensor(2.0)
+        opt.step()
+    assert torch.equal(param, before - 2.0)
 
 
 # -- a scaler whose findings stay on the device ----------------------------------------------------
@@ -676,3 +752,17 @@ def test_a_norm_over_processes_cannot_be_captured(when: str, alone: DeviceMesh) 
             opt.param_groups[0]["gradient_clip_norm"] = 1.0
             with pytest.raises(ValueError, match=message):
                 opt.step()
+
+
+def test_norms_of_a_rule_over_processes_cannot_be_captured(alone: DeviceMesh) -> None:
+    for placement in (Replicate(), Shard(0)):
+        param = torch.nn.Parameter(distribute_tensor(torch.ones(3, 2), alone, [placement]))
+        param.grad = torch.ones_like(param)
+        with use_backend("triton"):
+            opt = OfNorms().attach([param], capturable=True)
+            if placement == Replicate():
+                opt.step()
+                continue
+            with pytest.raises(ValueError, match="norms of whole tensors cannot be had with capturable=True"):
+                opt.step()
+            assert not opt.state

@@ -67,7 +67,7 @@ class DeviceBatch(Batch):
         # Tensors of which one goes on in a graph without the other have counts of their own.
         self._rows_apart |= capturable
         self.stop = torch.zeros(1, device=self.device) if counts is None else counts.resident.stop
-        self.captured: list[Tensor] = []  # what a graph copies from at each replay
+        self.captured: list[Tensor] = []  # what a graph copies from, and by, at each replay
         self.capturing = False
         self._replayed = False  # whether a graph may have written to the tables since the last step
 
@@ -93,7 +93,8 @@ class DeviceBatch(Batch):
         self._own = self._where.copy()
         self.addresses_of_sums = self._put(own)
         self._aligned = False
-        sent = (self.table, self._numbers_read, self._sums_given, self._where)
+        levels = len(self.kernel.stages) - 1  # each of which has the places of its sums sent
+        sent = (self.table, self._numbers_read, *[self._where] * levels)
         self._tensors = Scattered()
         self._reserve = capture.Reserve((array.nbytes for array in sent), self.device) if self._capturable else None
         return [DevicePass(self, number) for number in range(len(self.kernel.stages))]
@@ -131,6 +132,8 @@ class DeviceBatch(Batch):
             if node.label in triton.numbers_of(self.kernel):
                 lines[triton.numbers_of(self.kernel).index(node.label)].copy_(value.detach().reshape(1))
         self._tensors.put_into(self.numbers)
+        if self.capturing:
+            self.captured += self._tensors.read
         if there or self._tensors or self._capturable:
             self._evaluated = False  # what a graph does not compute it will not compute anew
 
@@ -213,7 +216,8 @@ class Scattered:
         self._placed = placed
         values = {id(value): value for _, value in placed}
         numbers = {key: number for number, key in enumerate(values)}
-        self._values = [value.detach().reshape(1) for value in values.values()]
+        self._tensors, self._values = [*values.values()], list[Tensor]()
+        self._addresses: list[int] = []
         self._places = put(np.array([place for place, _ in placed], np.int64))
         self._which = put(np.array([numbers[id(value)] for _, value in placed], np.int64))
 
@@ -224,9 +228,18 @@ class Scattered:
         """Whether these are the same tensors, in the same places."""
         return [(place, id(value)) for place, value in self._placed] == [(place, id(value)) for place, value in placed]
 
+    @property
+    def read(self) -> list[Tensor]:
+        """What is read to put them there."""
+        return [*self._values, self._places, self._which] if self._placed else []
+
     def put_into(self, table: Tensor) -> None:
         """Read them, and write each to its places."""
         if self._placed:
+            addresses = [tensor.data_ptr() for tensor in self._tensors]
+            if addresses != self._addresses:  # theirs may move: tensor.data = ...
+                self._values = [tensor.detach().reshape(1) for tensor in self._tensors]
+                self._addresses = addresses
             values = torch.cat(self._values).to(table.dtype)
             table.index_copy_(0, self._places, values.index_select(0, self._which))
 

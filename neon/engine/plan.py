@@ -167,6 +167,12 @@ class Plan:
         self._guards = {scope for batch in self._batches for scope in batch.guard_scopes()}
         self._guards |= {GUARD for scopes in self._shared.values() if GUARD in scopes}
         self._on_device = [self._device_sums(level) for level in range(self._reducing_levels)]
+        if self._capturable and None in self._on_device:
+            raise ValueError(
+                "A rule with norms of whole tensors cannot be had with capturable=True for parameters of which other "
+                "processes hold parts: the host adds these norms up, and a graph that is replayed has no host. Leave "
+                "capturable out."
+            )
         self._present, self._absent = present, [not there for there in present]
         self._all = all(present)
         self.counts.select(mask)

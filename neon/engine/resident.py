@@ -20,8 +20,7 @@ from neon.engine.settings import Item
 class Block:
     """Counts that were made together: exact ones in float64, and as the float32 that torch's formats know as `step`."""
 
-    def __init__(self, items: Sequence[Item], device: torch.device) -> None:
-        exact, shown = known_counts(items)
+    def __init__(self, exact: Exact, shown: npt.NDArray[np.float32], device: torch.device) -> None:
         self.exact = torch.from_numpy(exact).to(device)
         self.shown = torch.from_numpy(shown).to(device)
         self._expected = self.shown._version
@@ -47,27 +46,42 @@ class Resident:
         self.device = device
         self.stop = torch.zeros(1, dtype=torch.float32, device=device)
         self.skipped = torch.zeros(1, dtype=torch.float64, device=device)
+        self._captured = False  # whether any graph goes on with what lies here
         self._follows = False  # whether anybody has ever said that a step is to be left out
         # Where each count lies, as long as somebody has the tensor that shows it.
         self._here: MutableMapping[Tensor, tuple[Block, int]] = WeakIdKeyDictionary()
 
     def follow(self, found: Tensor | None) -> None:
         """Leave out the step that begins if a number on the device, `found`, is not 0; graphs look at each replay."""
+        capturing = capture.capturing(self.device)
+        self._captured |= capturing
         if found is not None:
             self.stop.copy_(found.detach().reshape(1))
             self.skipped.add_(self.stop != 0.0)
             self._follows = True
-        elif self._follows or capture.capturing(self.device):
+        elif self._follows or capturing:
             self.stop.zero_()
 
     def counts(self, items: Sequence[Item]) -> DeviceCounts:
-        """The counts of these items: those that lie here already stay where they are, with what was written to them."""
-        new = [place for place, item in enumerate(items) if item.step not in self._here]
+        """The counts of these items, with what was written to them.
+
+        Those that graphs may go on with stay where they are. Else new ones have all lie together: that is one launch.
+        """
         each = [item.step for item in items]
+        new = [place for place, step in enumerate(each) if step not in self._here]
         if new:
-            block = Block([items[place] for place in new], self.device)
+            exact, shown = known_counts([items[place] for place in new])
+            if not self._captured:
+                rest = [place for place, step in enumerate(each) if step in self._here]
+                kept = self._lying([each[place] for place in rest]).read()
+                exact, shown = np.append(exact, kept), np.append(shown, kept.astype(np.float32))
+                new += rest
+            block = Block(exact, shown, self.device)
             for number, (place, step) in enumerate(zip(new, block.shown.unbind(), strict=True)):
                 each[place], self._here[step] = step, (block, number)
+        return self._lying(each)
+
+    def _lying(self, each: list[Tensor]) -> DeviceCounts:
         counts = DeviceCounts(self, each, [self._here[step] for step in each])
         if not counts.stand():
             counts.reread()
