@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from other_versions import needs_interpreter
 from torch import Tensor
 
 import neon.torch
+from neon.engine import use_backend
 
 swap = pytest.importorskip("torch.optim._stateless", reason="torch has it from 2.13 on")
 
@@ -49,6 +51,35 @@ def test_what_is_swapped_in_is_stepped_where_it_is(name: str) -> None:
         own = [opt.state[p][key] for p in params.values() for key in sorted(opt.state[p]) if key != "step"]
         ends.append([*params.values(), *others.values(), *kept, *own])
     torch.testing.assert_close(*ends, rtol=1e-5, atol=1e-6)
+
+
+@needs_interpreter
+@pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
+@pytest.mark.parametrize("scaled", [False, True])
+def test_what_is_swapped_in_on_a_device_is_counted_where_it_is(scaled: bool) -> None:
+    ends = []
+    for backend in ("eager", "triton"):
+        params, others = new(0), new(1)
+        with use_backend(backend):
+            opt: Any = neon.torch.Adam(params.values(), capturable=backend == "triton" and not scaled)
+            if scaled:
+                opt.found_inf = torch.tensor(0.0)
+            give(params, 2)
+            opt.step()
+            state = copy.deepcopy(opt.state_dict())
+            for step in range(3):
+                with swap.swap_in_optimizer_params_and_state(opt, others, state):
+                    for _ in range(2):
+                        give(others, 3 + step)
+                        opt.step()
+                    state["state"][0]["step"].fill_(40.0)
+                    opt.step()
+                give(params, 9 + step)
+                opt.step()
+        assert [values["step"].item() for values in state["state"].values()] == [41.0, 10.0]
+        assert [opt.state[p]["step"].item() for p in params.values()] == [4.0, 4.0]
+        ends.append([*params.values(), *others.values()])
+    torch.testing.assert_close(*ends, rtol=0, atol=0)
 
 
 def test_a_count_that_is_put_in_by_hand_stays() -> None:

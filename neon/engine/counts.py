@@ -15,6 +15,7 @@ from neon.engine.settings import Item
 
 # Up to here float32 holds every whole number.
 EXACT_IN_FLOAT32 = 2**24
+_HOST = torch.device("cpu")
 
 Exact = npt.NDArray[np.float64]
 
@@ -25,8 +26,8 @@ def known_counts(items: Sequence[Item]) -> tuple[Exact, npt.NDArray[np.float32]]
     Past 2²⁴ float32 leaves numbers out. What it shows is therefore not what counts, unless somebody else has
     written to it: an exact count is believed as long as its rounding is what is shown.
     """
-    shown = np.array([float(item.step) for item in items], np.float32)
     written = np.array([float(item.step) for item in items], np.float64)
+    shown = written.astype(np.float32)
     known = np.array([np.nan if item.count is None else item.count for item in items], np.float64)
     return np.where(known.astype(np.float32) == shown, known, written), shown
 
@@ -43,7 +44,7 @@ class Counts:
         self._shared: list[tuple[int, npt.NDArray[np.float32]]] = []
         # Each in a storage of its own, of which a checkpoint of one parameter writes one number.
         self.each = [
-            item.step if _is_somebodys(item.step) else torch.from_numpy(self._shown[place, ...])
+            item.step if is_somebodys(item.step, _HOST) else torch.from_numpy(self._shown[place, ...])
             for place, item in enumerate(items)
         ]
         self._shared = [(place, step.numpy()) for place, step in enumerate(self.each) if step is items[place].step]
@@ -110,7 +111,7 @@ def movable(step: Tensor) -> Tensor:
     return step
 
 
-def _is_somebodys(step: Tensor) -> bool:
-    """Whether a count is as torch keeps them, and may be looked at by others."""
-    alike = step.device.type == "cpu" and step.dtype == torch.float32 and step.dim() == 0
-    return alike and (step.is_shared() or step not in _MOVABLE)
+def is_somebodys(step: Tensor, device: torch.device) -> bool:
+    """Whether a count on a device is as torch keeps them, and may be looked at by others."""
+    alike = step.device == device and step.dtype == torch.float32 and step.dim() == 0
+    return alike and (step not in _MOVABLE or (device == _HOST and step.is_shared()))

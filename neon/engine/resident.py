@@ -13,7 +13,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from neon.engine import capture
 from neon.engine.backends.triton import Launch, count_up
-from neon.engine.counts import Exact, known_counts
+from neon.engine.counts import Exact, is_somebodys, known_counts, movable
 from neon.engine.settings import Item
 
 
@@ -78,7 +78,9 @@ class Resident:
                 new += rest
             block = Block(exact, shown, self.device)
             for number, (place, step) in enumerate(zip(new, block.shown.unbind(), strict=True)):
-                each[place], self._here[step] = step, (block, number)
+                if not is_somebodys(each[place], self.device):
+                    each[place] = movable(step)
+                self._here[each[place]] = block, number
         return self._lying(each)
 
     def _lying(self, each: list[Tensor]) -> DeviceCounts:
@@ -91,7 +93,8 @@ class Resident:
 class DeviceCounts:
     """The counts of a plan's items, each a place in a block.
 
-    They are read back only when a plan is made or gradients come and go.
+    They are read back only when a plan is made or gradients come and go. Tensors that are somebody's own, put into
+    the states from outside, follow what their places show.
     """
 
     def __init__(self, resident: Resident, each: list[Tensor], places: Sequence[tuple[Block, int]]) -> None:
@@ -100,13 +103,23 @@ class DeviceCounts:
         self._places = places
         self.addresses = np.array([block.exact.data_ptr() + 8 * place for block, place in places], np.int64)
         self._launches: list[Launch] = []
+        shown = [block.shown[place] for block, place in places]
+        followed = [(step, own) for step, own in zip(each, shown, strict=True) if step.data_ptr() != own.data_ptr()]
+        self._others, self._followed = [step for step, _ in followed], [own for _, own in followed]
+        self._versions = [-1] * len(followed)
 
     def stand(self) -> bool:
         """Whether nobody else has written to them since the last step."""
-        return all(block.stands() for block in self._blocks)
+        return all(block.stands() for block in self._blocks) and self._versions == self._versions_now()
+
+    def _versions_now(self) -> list[int]:
+        return [step._version for step in self._others]
 
     def reread(self) -> None:
         """Go by what somebody else has written."""
+        for step, own in zip(self._others, self._followed, strict=True):
+            own.copy_(step)
+        self._versions = self._versions_now()
         for block in self._blocks:
             block.reread()
 
@@ -131,8 +144,11 @@ class DeviceCounts:
         """Count an update, unless it was left out."""
         for launch in self._launches:
             launch()
+        for step, own in zip(self._others, self._followed, strict=True):
+            step.copy_(own)
+        self._versions = self._versions_now()
 
     @property
     def captured(self) -> Any:
         """What a graph that counts works on."""
-        return (self.resident, self._blocks, self._launches)
+        return (self.resident, self._blocks, self._launches, self._others)

@@ -359,11 +359,13 @@ class AttachedOptimizer(torch.optim.Optimizer):
         return averages_in_place(self, module)
 
     @property
+    @_on_itself
     def skipped_steps(self) -> int:
         """How many steps were left out; for those that a device has left out by itself it is waited for."""
         return self._skipped + self._stepper.skipped()
 
     @skipped_steps.setter
+    @_on_itself
     def skipped_steps(self, count: int) -> None:
         self._skipped = count - self._stepper.skipped()
 
@@ -427,6 +429,8 @@ class AttachedOptimizer(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "_stepper" in vars(self):
             state = {"_skipped": self.skipped_steps, **state}
+        elif "skipped_steps" in state:  # pickled whole by a version that had but this
+            state = {"_skipped": state["skipped_steps"], **state}
         super().__setstate__(state)
         self.param_groups = list(self.param_groups)  # of a shallow copy, not the list of the original
         if "_stepper" in vars(self):
