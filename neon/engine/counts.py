@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
 from neon.engine.settings import Item
 
@@ -101,17 +100,18 @@ class Counts:
             own[...] = self._exact[place] if own == self._shown[place] else own + 1
 
 
-# Counts that nobody else holds, as far as is known: a plan may put others in their place.
-_MOVABLE: MutableMapping[Tensor, None] = WeakIdKeyDictionary()
-
-
 def movable(step: Tensor) -> Tensor:
-    """Have plans put a tensor of their own in the place of this count."""
-    _MOVABLE[step] = None
+    """Have plans put a tensor of their own in the place of this count, which nobody else holds.
+
+    Noted with its memory, which goes when it goes: what weak references call then would swallow an interrupt.
+    """
+    if type(step) is Tensor:
+        vars(step.untyped_storage())["_neon_movable"] = True
     return step
 
 
 def is_somebodys(step: Tensor, device: torch.device) -> bool:
     """Whether a count on a device is as torch keeps them, and may be looked at by others."""
-    alike = step.device == device and step.dtype == torch.float32 and step.dim() == 0
-    return alike and (step not in _MOVABLE or (device == _HOST and step.is_shared()))
+    alike = type(step) is Tensor and step.device == device and step.dtype == torch.float32 and step.dim() == 0
+    ours = alike and "_neon_movable" in vars(step.untyped_storage())
+    return alike and (not ours or (device == _HOST and step.is_shared()))

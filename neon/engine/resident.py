@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
 from neon.engine import capture
 from neon.engine.backends.triton import Launch, count_up
@@ -22,7 +22,8 @@ class Block:
 
     def __init__(self, exact: Exact, shown: npt.NDArray[np.float32], device: torch.device) -> None:
         self.exact = torch.from_numpy(exact).to(device)
-        self.shown = torch.from_numpy(shown).to(device)
+        self.shown = movable(torch.from_numpy(shown).to(device))
+        vars(self.shown.untyped_storage())["_neon_block"] = weakref.ref(self)
         self._expected = self.shown._version
 
     def stands(self) -> bool:
@@ -48,8 +49,7 @@ class Resident:
         self.skipped = torch.zeros(1, dtype=torch.float64, device=device)
         self._captured = False  # whether any graph goes on with what lies here
         self._follows = False  # whether anybody has ever said that a step is to be left out
-        # Where each count lies, as long as somebody has the tensor that shows it.
-        self._here: MutableMapping[Tensor, tuple[Block, int]] = WeakIdKeyDictionary()
+        self._last: DeviceCounts | None = None  # whose exact counts the next plan goes on with
 
     def follow(self, found: Tensor | None) -> None:
         """Leave out the step that begins if a number on the device, `found`, is not 0; graphs look at each replay."""
@@ -67,24 +67,32 @@ class Resident:
 
         Those that graphs may go on with stay where they are. Else new ones have all lie together: that is one launch.
         """
-        each = [item.step for item in items]
-        new = [place for place, step in enumerate(each) if step not in self._here]
+        each, places = [item.step for item in items], [self._place_of(item.step) for item in items]
+        new = [number for number, place in enumerate(places) if place is None]
         if new:
-            exact, shown = known_counts([items[place] for place in new])
+            exact, shown = known_counts([items[number] for number in new])
             if not self._captured:
-                rest = [place for place, step in enumerate(each) if step in self._here]
-                kept = self._lying([each[place] for place in rest]).read()
-                exact, shown = np.append(exact, kept), np.append(shown, kept.astype(np.float32))
-                new += rest
+                kept = [number for number, place in enumerate(places) if place is not None]
+                rest = self._lying([each[number] for number in kept], [places[number] for number in kept]).read()
+                exact, shown = np.append(exact, rest), np.append(shown, rest.astype(np.float32))
+                new += kept
             block = Block(exact, shown, self.device)
-            for number, (place, step) in enumerate(zip(new, block.shown.unbind(), strict=True)):
-                if not is_somebodys(each[place], self.device):
-                    each[place] = movable(step)
-                self._here[each[place]] = block, number
-        return self._lying(each)
+            for offset, (number, step) in enumerate(zip(new, block.shown.unbind(), strict=True)):
+                places[number] = block, offset
+                if not is_somebodys(each[number], self.device):
+                    each[number] = step
+        self._last = self._lying(each, places)
+        return self._last
 
-    def _lying(self, each: list[Tensor]) -> DeviceCounts:
-        counts = DeviceCounts(self, each, [self._here[step] for step in each])
+    def _place_of(self, step: Tensor) -> tuple[Block, int] | None:
+        """The block on this device that a count lies in, and where; None for what lies elsewhere."""
+        here = type(step) is Tensor and step.device == self.device
+        noted = vars(step.untyped_storage()).get("_neon_block") if here else None
+        block = None if noted is None else noted()
+        return None if block is None else (block, int(step.storage_offset()))
+
+    def _lying(self, each: list[Tensor], places: Sequence[Any]) -> DeviceCounts:
+        counts = DeviceCounts(self, each, places)
         if not counts.stand():
             counts.reread()
         return counts
