@@ -1,4 +1,4 @@
-"""Step counts: how often each tensor has been updated, all of them in one vector, on the host."""
+"""Step counts on the host: how often each tensor has been updated, all of them in one vector."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Counts:
         self._expect()
 
     def _count_shared(self) -> None:
-        """Count where processes share the counts: another may have counted meanwhile."""
+        """Count where the tensors are somebody's own: another process may have counted meanwhile."""
         for place, own in self._shared_counted:
             own[...] = self._exact[place] if own == self._shown[place] else own + 1
 
@@ -111,7 +111,7 @@ def movable(step: Tensor) -> Tensor:
 
 
 def is_somebodys(step: Tensor, device: torch.device) -> bool:
-    """Whether a count on a device is as torch keeps them, and may be looked at by others."""
+    """Whether a count is on this device, as torch keeps them, and others may hold it: it is counted in place."""
     alike = type(step) is Tensor and step.device == device and step.dtype == torch.float32 and step.dim() == 0
     ours = alike and "_neon_movable" in vars(step.untyped_storage())
     return alike and (not ours or (device == _HOST and step.is_shared()))

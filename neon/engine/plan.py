@@ -40,7 +40,7 @@ class NotFiniteError(ArithmeticError):
 class Plan:
     """Everything that a step needs and that does not change from step to step.
 
-    `steps[i]` shows the number of updates of item i; all of them are one vector, so that one
+    `steps[i]` shows the number of updates of item i; on the host all of them are one vector, so that one
     addition counts them all. `shared` lists, for processes that hold other parameters than this one, the
     sums that all of them take part in, whether or not they hold something that counts in them. With `resident`
     counts are on its device, and steps can be left out there; `capturable`: graphs may go on with them unseen.
@@ -204,7 +204,8 @@ class Plan:
         `elsewhere` gives sums of squares of gradients that this plan does not update but that count in a
         norm, by the id of the norm's owner. Without `reread`, the numbers of all settings are as they were.
         `brought` are the numbers that only this step has; those that are tensors on the device are not waited for.
-        Where `found`, a number on the device of `resident`, is not 0, nothing is changed or counted but that.
+        Where `found`, a number on the device of `resident`, is not 0, the step is left out: that is counted, and
+        nothing else changes.
 
         Raises `NotFiniteError`, with nothing changed, where a guarded gradient is not finite.
         """

@@ -49,7 +49,7 @@ class Resident:
         self.skipped = torch.zeros(1, dtype=torch.float64, device=device)
         self._captured = False  # whether any graph goes on with what lies here
         self._follows = False  # whether anybody has ever said that a step is to be left out
-        self._last: DeviceCounts | None = None  # whose exact counts the next plan goes on with
+        self._last: DeviceCounts | None = None  # keeps the blocks that the next plan goes on with
 
     def follow(self, found: Tensor | None) -> None:
         """Leave out the step that begins if a number on the device, `found`, is not 0; graphs look at each replay."""
@@ -101,8 +101,8 @@ class Resident:
 class DeviceCounts:
     """The counts of a plan's items, each a place in a block.
 
-    They are read back only when a plan is made or gradients come and go. Tensors that are somebody's own, put into
-    the states from outside, follow what their places show.
+    They are read back only when a plan is made, gradients come and go, or states are saved. Tensors that are
+    somebody's own, put into the states from outside, follow what their places show.
     """
 
     def __init__(self, resident: Resident, each: list[Tensor], places: Sequence[tuple[Block, int]]) -> None:

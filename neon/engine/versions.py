@@ -1,4 +1,4 @@
-"""What differs between versions of torch: what neon takes from its interior, and what serves where that is missing.
+"""What differs between versions of torch, and what serves where one lacks it.
 
 No version is asked for its number: what is there and answers as it should is used.
 """

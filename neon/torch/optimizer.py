@@ -429,7 +429,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "_stepper" in vars(self):
             state = {"_skipped": self.skipped_steps, **state}
-        elif "skipped_steps" in state:  # pickled whole by a version that had but this
+        elif "skipped_steps" in state:  # pickled whole by a version that had only this
             state = {"_skipped": state["skipped_steps"], **state}
         super().__setstate__(state)
         self.param_groups = list(self.param_groups)  # of a shallow copy, not the list of the original

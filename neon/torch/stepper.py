@@ -104,7 +104,7 @@ class GroupStepper:
             scaler = scaler_of(optimizer)
             there = scaler.found is not None and self._decides(optimizer, scaler.found)
             if self._plan is None or (there and self._plan.resident is None):
-                there, self._plan = False, None  # a new plan makes states, and the host has to know whether to
+                there, self._plan = False, None  # a new plan makes states: the host has to know whether to
             if scaler.found is not None and not there and scaler.stops():
                 optimizer.skip(None)
                 return
@@ -210,7 +210,7 @@ class GroupStepper:
     # -- a new plan --------------------------------------------------------------------------------
 
     def _prepare(self, optimizer: AttachedOptimizer) -> None:
-        """Watch anew; counts are read from their device for that."""
+        """Watch anew, for which counts are read from their device."""
         check_not_captured({param.device for group in optimizer.param_groups for param in group["params"]})
         self.watch(optimizer)
 
@@ -321,7 +321,7 @@ class Scaler(NamedTuple):
         return bool(float(self.found))
 
     def brought(self, there: bool) -> Mapping[str, Any]:
-        """The scale that the step goes by; it stays on the device where it is `there`."""
+        """The scale that the step goes by; a tensor is not read where the device decides `there`."""
         stays = there and isinstance(self.scale, Tensor) and self.scale.device == self.found.device
         return {"grad_scale": self.scale if stays else float(self.scale)}
 
@@ -355,7 +355,7 @@ def is_not_zero(grad: Tensor | None) -> bool:
 def _tells_all(group: dict[str, Any]) -> bool:
     """Whether no value can change without the group's knowledge, as lists, tensors and arrays can.
 
-    Of a tensor on the device of its parameters Triton's kernels ask the device anew at each step.
+    Tensors on the device of the group's parameters need not tell where Triton serves it: kernels read them anew.
     """
     values = (value for key, value in group.items() if key not in _NOT_VALUES and not _fixed(value, None))
     first, params = next(values, None), group["params"]

@@ -53,7 +53,7 @@ def forced() -> str | None:
 
 
 def serving(device: torch.device) -> str:
-    """The backend that serves a device here; where Triton is missing, or interprets, eager does its work."""
+    """The backend that serves a device here; where Triton cannot, eager does its work."""
     name = _forced or DEVICES.get(device.type, "eager")
     if name == "triton" and not _has_triton():
         if _forced:
