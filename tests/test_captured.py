@@ -96,6 +96,13 @@ class Graph(Alone):
             operation()
 
 
+def everything(opt: Any) -> list[Tensor]:
+    """A copy of all parameters and states."""
+    params = [p for group in opt.param_groups for p in group["params"]]
+    states = [t for p in params for t in tensors_of(opt.state.get(p, {}))]
+    return [t.detach().clone() for t in (*params, *states)]
+
+
 @pytest.mark.parametrize(
     "option",
     [{}, {"gradient_clip_norm": 1.0}, {"lr_scale": 0.3}, {"stochastic_round": 10, "state_dtype": "int8"}],
@@ -127,7 +134,7 @@ def test_captured_steps_follow_rate_count_and_gradients(
                         opt.step()
                 else:
                     graph.replay()
-        ends.append([*(p.detach() for p in params), *(t for p in params for t in tensors_of(opt.state[p]))])
+        ends.append(everything(opt))
         assert [float(opt.state[p]["step"]) for p in params] == [5.0, 5.0]
     assert_same(*ends)
     # What the host then does itself goes on from what the replays have left.
@@ -159,7 +166,7 @@ def test_steps_between_replays_leave_a_graph_its_gradients(clip: float | None, m
                     graph.replay()
                 else:
                     opt.step()
-        ends.append([*(p.detach() for p in params), *(t for p in params for t in tensors_of(opt.state[p]))])
+        ends.append(everything(opt))
     assert_same(*ends)
 
 
@@ -267,12 +274,6 @@ def test_torchs_classes_by_name_can_be_captured() -> None:
 
 
 # -- counts go on ----------------------------------------------------------------------------------
-
-
-def everything(opt: Any) -> list[Tensor]:
-    params = [p for group in opt.param_groups for p in group["params"]]
-    states = [t for p in params for t in tensors_of(opt.state.get(p, {}))]
-    return [t.detach().float().clone() for t in (*params, *states)]
 
 
 def give(params: list[Tensor], seed: int, *, without: tuple[int, ...] = ()) -> None:
