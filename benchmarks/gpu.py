@@ -21,7 +21,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import lru_cache, partial
 from importlib import metadata
 from itertools import product
@@ -52,8 +52,10 @@ FORMATS: dict[str, tuple[torch.dtype, dict[str, Any]]] = {
 }
 # Elements of a tile, elements of a program, warps: each is compared with what neon has.
 OWN = triton.TILE, triton.PART, triton.LAUNCH["num_warps"]
-GRID = [(512, 8192, 4), (1024, 8192, 4), (2048, 8192, 4), (4096, 8192, 4), (1024, 8192, 8), (2048, 8192, 8)]
-GRID = [sizes for sizes in (*GRID, (1024, 4096, 4), (1024, 16384, 4), (1024, 65536, 4)) if sizes != OWN]
+TILES = [(tile, 8192, 4) for tile in (512, 1024, 2048, 4096)]
+WARPS = [(tile, 8192, 8) for tile in (1024, 2048)]
+PARTS = [(1024, part, 4) for part in (4096, 16384, 65536)]
+GRID = [sizes for sizes in (*TILES, *WARPS, *PARTS) if sizes != OWN]
 TELLING = [
     ("large", "plain", "float32"),
     ("gpt2", "plain", "float32"),
@@ -390,9 +392,7 @@ def main() -> int:
         torch.cuda.init()  # says why
     run = Run(options.out, options.until or time.time() + options.seconds, options.rehearse)
     chosen = [case for case in cases() if re.search(options.cases, case.name)]
-    if not options.rehearse:
-        return measure_all(run, chosen, targets)
-    with use_backend("triton"):
+    with use_backend("triton") if options.rehearse else nullcontext():
         return measure_all(run, chosen, targets)
 
 

@@ -4,7 +4,7 @@
 #   benchmarks/gpu.sh OUT                  results into the folder OUT: gpu.jsonl, table.md, tests.txt and others
 #   benchmarks/gpu.sh --rehearse OUT       the same on the processor, by Triton's interpreter: two minutes
 #   benchmarks/gpu.sh --seconds 200 OUT    less time; --cases 'AdamW.*gpt2': what fits a regular expression
-#   benchmarks/gpu.sh --wheels DIR OUT     packages that are missing come from wheels in DIR (else .whl, if it is there)
+#   benchmarks/gpu.sh --wheels DIR OUT     packages that are missing come from wheels in DIR (default: the checkout's .whl)
 #
 # PYTHON=... chooses another Python than python3. Torch, Triton, a C compiler and Python.h have to be there.
 set -u
@@ -19,7 +19,7 @@ usage() {
 while [ $# -gt 0 ]; do
     case $1 in --seconds | --cases | --wheels) [ $# -gt 1 ] || usage "$1 needs a value" ;; esac
     case $1 in
-    --rehearse) rehearse=--rehearse; export PYTHONWARNINGS=ignore::RuntimeWarning ;; # of masked lanes
+    --rehearse) rehearse=--rehearse; export PYTHONWARNINGS=ignore::RuntimeWarning ;; # numpy's, of lanes that are masked
     --seconds) seconds=$2; shift ;;
     --cases) cases=$2; shift ;;
     --wheels) wheels=$(cd "$2" && pwd) || exit 2; shift ;;
@@ -32,7 +32,7 @@ done
 seconds=${seconds:-$([ -n "$rehearse" ] && echo 120 || echo 440)}
 case $seconds in *[!0-9]*) usage "--seconds needs a whole number, not $seconds" ;; esac
 mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 2
-rm -f "$out/gpu.jsonl"  # of an earlier run, with which a process that fails early would be gone on
+rm -f "$out/gpu.jsonl"  # an earlier run's: after a process that fails early another would go on from it
 until=$(($(date +%s) + seconds))
 
 kept=$(mktemp -d)

@@ -1,4 +1,4 @@
-"""`benchmarks/gpu.sh` and what it runs, rehearsed: on the machine that it is for it has to work at the first try."""
+"""`benchmarks/gpu.sh` and what it runs, rehearsed: what is started on a GPU has been run before."""
 
 from __future__ import annotations
 
