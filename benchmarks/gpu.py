@@ -389,7 +389,11 @@ def main() -> int:
     if options.rehearse:
         os.environ["TRITON_INTERPRET"] = "1"
     elif not torch.cuda.is_available():
-        torch.cuda.init()  # says why
+        try:
+            torch.cuda.init()  # says why
+        except (AssertionError, RuntimeError) as error:
+            print(f"There is no GPU that torch can use: {error} With --rehearse the processor takes its place.")
+            return 2
     run = Run(options.out, options.until or time.time() + options.seconds, options.rehearse)
     chosen = [case for case in cases() if re.search(options.cases, case.name)]
     with use_backend("triton") if options.rehearse else nullcontext():

@@ -54,6 +54,7 @@ if [ -n "$missing" ]; then
         "$python" -m pip install -q --no-index --no-deps --no-compile --target "$kept/packages" "$wheels"/*.whl
         export PYTHONPATH="$here:$kept/packages"
     fi
+    "$python" -c 'import torch, triton' || { echo "Torch and Triton have to be there: set PYTHON, or --wheels." >&2; exit 2; }
 fi
 (command -v nvidia-smi >/dev/null && nvidia-smi) >"$out/nvidia-smi.txt" 2>&1
 

@@ -40,16 +40,15 @@ class Counts:
 
     def __init__(self, items: Sequence[Item]) -> None:
         self._exact, self._shown = known_counts(items)
-        self._shared: list[tuple[int, npt.NDArray[np.float32]]] = []
         # Each in a storage of its own, of which a checkpoint of one parameter writes one number.
         self.each = [
             item.step if is_somebodys(item.step, _HOST) else torch.from_numpy(self._shown[place, ...])
             for place, item in enumerate(items)
         ]
-        self._shared = [(place, step.numpy()) for place, step in enumerate(self.each) if step is items[place].step]
-        for place, step in enumerate(self.each):
-            if step is not items[place].step:
-                movable(step)
+        self._others = [(place, step.numpy()) for place, step in enumerate(self.each) if step is items[place].step]
+        for item, step in zip(items, self.each, strict=True):
+            if step is not item.step:
+                mark_movable(step)
         self._expect()
 
     @cached_property
@@ -63,7 +62,7 @@ class Counts:
 
     def stand(self) -> bool:
         """Whether nobody else has written to them since the last step."""
-        if self._shared and any(own != self._shown[place] for place, own in self._shared):
+        if self._others and any(own != self._shown[place] for place, own in self._others):
             return False
         return self._shown.tobytes() == self._expected
 
@@ -72,7 +71,7 @@ class Counts:
 
     def reread(self) -> None:
         """Go by what somebody else has written."""
-        for place, own in self._shared:
+        for place, own in self._others:
             self._shown[place] = own
         np.copyto(self._exact, self._shown, where=self._exact.astype(np.float32) != self._shown)
         self._expect()
@@ -84,23 +83,23 @@ class Counts:
     def select(self, present: npt.NDArray[np.bool_]) -> None:
         """Have those counted, from now on, that a mask says."""
         self._increment = present.astype(np.float64)
-        self._shared_counted = [(place, own) for place, own in self._shared if present[place]]
+        self._others_counted = [(place, own) for place, own in self._others if present[place]]
 
     def add_one(self) -> None:
         """Count an update."""
         np.add(self._exact, self._increment, self._exact)
-        if self._shared_counted:
-            self._count_shared()
+        if self._others_counted:
+            self._count_others()
         self._shown[...] = self._exact
         self._expect()
 
-    def _count_shared(self) -> None:
+    def _count_others(self) -> None:
         """Count where the tensors are somebody's own: another process may have counted meanwhile."""
-        for place, own in self._shared_counted:
+        for place, own in self._others_counted:
             own[...] = self._exact[place] if own == self._shown[place] else own + 1
 
 
-def movable(step: Tensor) -> Tensor:
+def mark_movable(step: Tensor) -> Tensor:
     """Have plans put a tensor of their own in the place of this count, which nobody else holds.
 
     Noted with its memory, which goes when it goes: what weak references call then would swallow an interrupt.

@@ -181,11 +181,11 @@ class Plan:
     def _device_sums(self, level: int) -> DeviceSums | None:
         """The sums of a level, where one device has all that is added up and nobody else needs to know."""
         batches = [batch for batch in self._batches if level < len(batch.kernel.stages) - 1]
-        resident = [batch for batch in batches if isinstance(batch, DeviceBatch) and batch.reach is None]
-        alone = len(resident) == len(batches) and len({batch.device for batch in batches}) == 1
+        on_device = [batch for batch in batches if isinstance(batch, DeviceBatch) and batch.reach is None]
+        alone = len(on_device) == len(batches) and len({batch.device for batch in batches}) == 1
         if not alone or self._shared or self._guards:
             return None
-        return DeviceSums(resident, level)
+        return DeviceSums(on_device, level)
 
     def _given(self, values: Sequence[Any]) -> Sequence[Any]:
         """The values of the parameters that have gradients."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from neon.engine import capture
 from neon.engine.backends.triton import Launch, count_up
-from neon.engine.counts import Exact, is_somebodys, known_counts, movable
+from neon.engine.counts import Exact, is_somebodys, known_counts, mark_movable
 from neon.engine.settings import Item
 
 
@@ -22,11 +22,11 @@ class Block:
 
     def __init__(self, exact: Exact, shown: npt.NDArray[np.float32], device: torch.device) -> None:
         self.exact = torch.from_numpy(exact).to(device)
-        self.shown = movable(torch.from_numpy(shown).to(device))
+        self.shown = mark_movable(torch.from_numpy(shown).to(device))
         vars(self.shown.untyped_storage())["_neon_block"] = weakref.ref(self)
         self._expected = self.shown._version
 
-    def stands(self) -> bool:
+    def stand(self) -> bool:
         """Whether nobody else has written to them; what neon's own kernel writes shows in no version."""
         return self.shown._version == self._expected
 
@@ -48,7 +48,7 @@ class Resident:
         self.stop = torch.zeros(1, dtype=torch.float32, device=device)
         self.skipped = torch.zeros(1, dtype=torch.float64, device=device)
         self._captured = False  # whether any graph goes on with what lies here
-        self._follows = False  # whether anybody has ever said that a step is to be left out
+        self._left_out = False  # whether anybody has ever said that a step is to be left out
         self._last: DeviceCounts | None = None  # keeps the blocks that the next plan goes on with
 
     def follow(self, found: Tensor | None) -> None:
@@ -58,8 +58,8 @@ class Resident:
         if found is not None:
             self.stop.copy_(found.detach().reshape(1))
             self.skipped.add_(self.stop != 0.0)
-            self._follows = True
-        elif self._follows or capturing:
+            self._left_out = True
+        elif self._left_out or capturing:
             self.stop.zero_()
 
     def counts(self, items: Sequence[Item]) -> DeviceCounts:
@@ -113,19 +113,19 @@ class DeviceCounts:
         self._launches: list[Launch] = []
         shown = [block.shown[place] for block, place in places]
         followed = [(step, own) for step, own in zip(each, shown, strict=True) if step.data_ptr() != own.data_ptr()]
-        self._others, self._followed = [step for step, _ in followed], [own for _, own in followed]
+        self._others, self._shown = [step for step, _ in followed], [own for _, own in followed]
         self._versions = [-1] * len(followed)
 
     def stand(self) -> bool:
         """Whether nobody else has written to them since the last step."""
-        return all(block.stands() for block in self._blocks) and self._versions == self._versions_now()
+        return all(block.stand() for block in self._blocks) and self._versions == self._versions_now()
 
     def _versions_now(self) -> list[int]:
         return [step._version for step in self._others]
 
     def reread(self) -> None:
         """Go by what somebody else has written."""
-        for step, own in zip(self._others, self._followed, strict=True):
+        for step, own in zip(self._others, self._shown, strict=True):
             own.copy_(step)
         self._versions = self._versions_now()
         for block in self._blocks:
@@ -152,7 +152,7 @@ class DeviceCounts:
         """Count an update, unless it was left out."""
         for launch in self._launches:
             launch()
-        for step, own in zip(self._others, self._followed, strict=True):
+        for step, own in zip(self._others, self._shown, strict=True):
             step.copy_(own)
         self._versions = self._versions_now()
 

@@ -15,7 +15,7 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 
 from neon.arguments import clip_bound, epoch_number, flag, plain
 from neon.engine.checks import check_capturable
-from neon.engine.counts import movable
+from neon.engine.counts import mark_movable
 from neon.engine.options import GUARD, SCALE
 from neon.engine.settings import Reach, Settings
 from neon.engine.versions import Method, uncompiled
@@ -440,7 +440,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         self._stepper.watch(self)
         for values in self.state.values():
             if isinstance(values, dict) and isinstance(values.get("step"), Tensor):
-                movable(values["step"])  # a copy that nobody else has
+                mark_movable(values["step"])  # a copy that nobody else has
         if self.aside is not None and not self.aside.standing:
             give_back(self, self.aside)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from neon.engine.blocks import BLOCK_CODECS
 from neon.engine.checks import check_parameter
-from neon.engine.counts import movable
+from neon.engine.counts import mark_movable
 from neon.engine.settings import Item, Reach, Settings
 from neon.engine.storage import complete
 from neon.torch.sharding import is_abstract, keeps_blocks, local, shard_of, sharded_like
@@ -37,7 +37,7 @@ def make_item(
     settings.storage.check_weight(name, part)
     size, blocks = param.numel(), keeps_blocks(param)
     own, companions = complete(settings.storage, settings.program, part, _local_parts(kept), size=size, blocks=blocks)
-    step = kept["step"] if "step" in kept else movable(torch.zeros((), dtype=torch.float32, device="cpu"))
+    step = kept["step"] if "step" in kept else mark_movable(torch.zeros((), dtype=torch.float32, device="cpu"))
     return Item(name, part, [*own.values()], step, row, order, reach, shard_of(param), companions, count)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from neon.messages import shortened
 from neon.torch.checkpoint import named_parameters
 from neon.torch.exact_steps import exact_steps, keys_of, write_down
 from neon.torch.overrides import KEY, Rows
+from neon.torch.scaler import Scaler, scaler_of
 from neon.torch.sharding import Reaches, is_abstract, is_sharded, local, local_gradients
 from neon.torch.states import make_item, put_states, still_has
 from neon.torch.watched import Watched
@@ -255,7 +256,7 @@ class GroupStepper:
         self._overrides = [group.get(KEY) for group in groups]
         planned = {id(param) for _, param in made}
         self._without = [param for *_, param in updated if id(param) not in planned]
-        self._settle_down(optimizer, [item for item, _ in items], scaler)
+        self._place_counts(optimizer, [item for item, _ in items], scaler)
         return Plan(
             [item for item, _ in items],
             self._gradients(),
@@ -265,7 +266,7 @@ class GroupStepper:
             capturable=optimizer.capturable,
         )
 
-    def _settle_down(self, optimizer: AttachedOptimizer, items: Sequence[Item], scaler: Scaler) -> None:
+    def _place_counts(self, optimizer: AttachedOptimizer, items: Sequence[Item], scaler: Scaler) -> None:
         """Have counts lie on the device where graphs are to go on with them, or a scaler to decide there."""
         devices = {item.param.device for item in items}
         if not devices:
@@ -306,37 +307,6 @@ def _check_once(members: list[tuple[int, str, Tensor]]) -> None:
                 "in one group."
             )
         names[id(param)] = name
-
-
-class Scaler(NamedTuple):
-    """What `torch.amp.GradScaler` has put on the optimizer for a step, which is left out where `found` is not 0."""
-
-    found: Any = None
-    scale: Any = None
-
-    def stops(self) -> bool:
-        """Whether the step is to be left out, for which a device is waited for."""
-        if isinstance(self.found, Tensor):
-            check_not_captured([self.found.device])
-        return bool(float(self.found))
-
-    def brought(self, there: bool) -> Mapping[str, Any]:
-        """The scale that the step goes by; a tensor is not read where the device decides `there`."""
-        stays = there and isinstance(self.scale, Tensor) and self.scale.device == self.found.device
-        return {"grad_scale": self.scale if stays else float(self.scale)}
-
-
-_NO_SCALER = Scaler()
-
-
-def scaler_of(optimizer: AttachedOptimizer) -> Scaler:
-    """What a scaler has put on the optimizer, if one has."""
-    given = vars(optimizer)
-    return Scaler(_whole(given["found_inf"]), _whole(given.get("grad_scale"))) if "found_inf" in given else _NO_SCALER
-
-
-def _whole(value: Any) -> Any:
-    return value.full_tensor() if is_sharded(value) else value
 
 
 def may_be_rehearsal(optimizer: AttachedOptimizer) -> bool:
