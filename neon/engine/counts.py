@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -104,13 +105,19 @@ def mark_movable(step: Tensor) -> Tensor:
 
     Noted with its memory, which goes when it goes: what weak references call then would swallow an interrupt.
     """
-    if type(step) is Tensor:
-        vars(step.untyped_storage())["_neon_movable"] = True
+    notes_on(step)["_neon_movable"] = True
     return step
 
 
 def is_somebodys(step: Tensor, device: torch.device) -> bool:
     """Whether a count is on this device, as torch keeps them, and others may hold it: it is counted in place."""
     alike = type(step) is Tensor and step.device == device and step.dtype == torch.float32 and step.dim() == 0
-    ours = alike and "_neon_movable" in vars(step.untyped_storage())
-    return alike and (not ours or (device == _HOST and step.is_shared()))
+    return alike and ("_neon_movable" not in notes_on(step) or (device == _HOST and step.is_shared()))
+
+
+def notes_on(tensor: Tensor) -> dict[str, Any]:
+    """What is noted with a tensor's memory; nothing can be with that of a tensor within a transform of torch's."""
+    try:
+        return vars(tensor.untyped_storage())
+    except NotImplementedError:
+        return {}

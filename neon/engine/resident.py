@@ -13,7 +13,7 @@ from torch import Tensor
 
 from neon.engine import capture
 from neon.engine.backends.triton import Launch, count_up
-from neon.engine.counts import Exact, is_somebodys, known_counts, mark_movable
+from neon.engine.counts import Exact, is_somebodys, known_counts, mark_movable, notes_on
 from neon.engine.settings import Item
 
 
@@ -23,7 +23,7 @@ class Block:
     def __init__(self, exact: Exact, shown: npt.NDArray[np.float32], device: torch.device) -> None:
         self.exact = torch.from_numpy(exact).to(device)
         self.shown = mark_movable(torch.from_numpy(shown).to(device))
-        vars(self.shown.untyped_storage())["_neon_block"] = weakref.ref(self)
+        notes_on(self.shown)["_neon_block"] = weakref.ref(self)
         self._expected = self.shown._version
 
     def stand(self) -> bool:
@@ -86,8 +86,7 @@ class Resident:
 
     def _place_of(self, step: Tensor) -> tuple[Block, int] | None:
         """The block on this device that a count lies in, and where; None for what lies elsewhere."""
-        here = type(step) is Tensor and step.device == self.device
-        noted = vars(step.untyped_storage()).get("_neon_block") if here else None
+        noted = notes_on(step).get("_neon_block") if step.device == self.device else None
         block = None if noted is None else noted()
         return None if block is None else (block, int(step.storage_offset()))
 
