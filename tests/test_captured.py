@@ -479,6 +479,25 @@ def test_counts_that_were_replaced_are_let_go() -> None:
     assert opt.state[param]["step"].item() == 10.0
 
 
+def test_torchs_defaults_do_not_reach_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, params = Graph(monkeypatch), new(300)
+    dtype = torch.get_default_dtype()
+    with use_backend("triton"):
+        opt = Adam().attach(params, capturable=True)
+        try:
+            torch.set_default_dtype(torch.float64)
+            torch.set_default_device("meta")
+            params[0].grad = torch.ones(300, dtype=torch.float32, device="cpu")
+            opt.step()
+            with graph:
+                opt.step()
+        finally:
+            torch.set_default_dtype(dtype)
+            torch.set_default_device(None)
+    assert opt.state[params[0]]["step"].item() == 2.0
+    assert all(batch.stop.dtype == torch.float32 for batch in opt._stepper._plan._batches)  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("what", ["the first step", "other gradients", "another plan"])
 def test_what_a_capture_cannot_prepare_is_refused(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     graph, params = Graph(monkeypatch), new(300, 20)

@@ -47,7 +47,7 @@ class Reserve:
     def renew(self) -> None:
         """Have all of it free again."""
         if self._used:
-            self._memory = torch.empty(self._size, dtype=torch.uint8, pin_memory=self._pinned)
+            self._memory = torch.empty(self._size, dtype=torch.uint8, device="cpu", pin_memory=self._pinned)
             self._used = 0
 
     def take(self, array: npt.NDArray[Any]) -> Tensor:

@@ -66,7 +66,7 @@ class DeviceBatch(Batch):
         self._counts, self._capturable = counts, capturable
         # Tensors of which one goes on in a graph without the other have counts of their own.
         self._rows_apart |= capturable
-        self.stop = torch.zeros(1, device=self.device) if counts is None else counts.resident.stop
+        self.stop = torch.zeros(1, dtype=torch.float32, device=self.device) if counts is None else counts.resident.stop
         self.captured: list[Tensor] = []  # what a graph copies from, and by, at each replay
         self.capturing = False
         self._replayed = False  # whether a graph may have written to the tables since the last step
