@@ -76,6 +76,7 @@ def cases() -> list[Case]:
         Case("launches, large", partial(measure_launches, shape="large")),
         Case("graph, gpt2", partial(measure_graph, shape="gpt2")),
         Case("tensor rates, groups", measure_tensor_rates),
+        Case("under a scaler, gpt2", partial(measure_scaled, shape="gpt2")),
         *(step_case(shape, format, "AdamW", option) for shape, format, option in product(SHAPES, FORMATS, OPTIONS)),
         *(step_case("large", "float32", rule, option) for rule, option in product(RULES, OPTIONS)),
         *(variant_case("float32", shape, sizes) for shape, sizes in product(("large", "gpt2"), GRID)),
@@ -269,6 +270,17 @@ def measure_tensor_rates(run: Run) -> dict[str, Any]:
     launches = len(launches_of(optimizer.step))
     steps = {"neon": optimizer.step, "neon, numbers": neon_on(work, "AdamW").step}
     return run.measure(steps | {"fused": torch.optim.AdamW(groups(), fused=True).step}) | {"launches": launches}
+
+
+def measure_scaled(run: Run, shape: str) -> dict[str, Any]:
+    """AdamW with what a GradScaler puts on an optimizer, beside steps without."""
+    work = run.work(shape, SHAPES[shape], torch.float32)
+    optimizers = {"neon": neon_on(work, "AdamW"), "fused": torch.optim.AdamW(work.groups(1e-3), fused=True)}
+    for optimizer in optimizers.values():
+        optimizer.found_inf = torch.zeros((), device=run.device)
+        optimizer.grad_scale = torch.ones((), device=run.device)
+    steps = {name: optimizer.step for name, optimizer in optimizers.items()}
+    return run.measure(steps | {"neon, no scaler": neon_on(work, "AdamW").step})
 
 
 def measure_graph(run: Run, shape: str) -> dict[str, Any]:

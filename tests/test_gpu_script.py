@@ -55,7 +55,8 @@ def rehearse(out: Path, *arguments: str) -> str:
 
 
 def test_a_rehearsal_writes_every_kind_of_result(tmp_path: Path) -> None:
-    chosen = "probe|copy|launches|graph|tensor rates|AdamW (plain|norm), float32, large|grid, tile 512.* float32, large"
+    steps = "AdamW (plain|norm), float32, large|grid, tile 512.* float32, large"
+    chosen = f"probe|copy|launches|graph|tensor rates|scaler|{steps}"
     printed = rehearse(tmp_path, "--seconds", "300", "--cases", chosen)
     results = {line["case"]: line for line in lines(tmp_path) if "case" in line}
     assert not [line for line in results.values() if "error" in line]
