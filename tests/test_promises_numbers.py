@@ -84,7 +84,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "one in a pair": (lambda: Mine(pair=(1, HUGE)), ValueError, "pair must be a number that a float can hold"),
     "an epoch of a schedule": (lambda: Schedule([HUGE], 0.5), ValueError, r"step_config must be less than 2\*\*64"),
     # a duration is a whole number to Python's `numbers`, but its unit says otherwise
-    "a duration": (lambda: Adam(learning_rate=np.timedelta64(1)), TypeError, "learning_rate must be a number"),
+    "a duration": (lambda: Adam(learning_rate=np.timedelta64(1, "s")), TypeError, "learning_rate must be a number"),
     "a decimal": (lambda: Adam(learning_rate=Decimal("0.1")), TypeError, r"Received: learning_rate=Decimal\('0\.1'\)"),
     # the defaults of a rule are its numbers too
     "a default below zero": (lambda: rule_with(lr=-1.0), ValueError, r"lr must be.*at least 0\. Received: lr=-1\.0"),
