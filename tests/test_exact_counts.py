@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
 import pickle
 from collections.abc import Callable
@@ -329,3 +330,39 @@ def test_the_saved_state_of_a_parameter_holds_one_count(capturable: bool) -> Non
             [size(optimizer.state_dict()["state"][0]), *([] if capturable else [size(optimizer.state[params[0]])])]
         )
     assert sizes[0] == sizes[1]
+
+
+def test_a_count_that_is_put_in_by_hand_stays() -> None:
+    [param] = params = [torch.ones(3, requires_grad=True)]
+    opt = neon.torch.Adam(params)
+    param.grad = torch.ones(3)
+    opt.step()
+    own = torch.tensor(9.0)
+    opt.state[param]["step"] = own
+    opt.step()
+    opt.step()
+    assert own.item() == 11.0
+    assert opt.state[param]["step"] is own
+
+
+@pytest.mark.parametrize("how", ["restarted", "loaded", "copied", "pickled"])
+def test_counts_that_nobody_else_holds_are_counted_together(how: str) -> None:
+    """One by one are only those that were put in from outside: they cost time in every step."""
+    optimizer: Any = neon.torch.Adam([torch.ones(3, requires_grad=True) for _ in range(3)])
+
+    def step() -> None:
+        for p in optimizer.param_groups[0]["params"]:
+            p.grad = torch.ones(3)
+        optimizer.step()
+        gc.collect()
+
+    step()
+    if how == "restarted":
+        optimizer.restart()
+    elif how == "loaded":
+        optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    else:
+        optimizer = copy.deepcopy(optimizer) if how == "copied" else pickle.loads(pickle.dumps(optimizer))
+    step()
+    assert not optimizer._stepper._plan.counts._others
+    assert [state["step"].item() for state in optimizer.state.values()] == [2.0, 2.0, 2.0]

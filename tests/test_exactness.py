@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -20,9 +21,13 @@ from rule_cases import (
     moments,
     weights,
 )
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import neon.engine
 from neon.engine import use_backend
+from neon.engine.backends import eager
+from neon.optimizers import Optimizer
+from neon.optimizers.functions import exp, log
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -177,3 +182,37 @@ def test_a_gradient_may_be_the_weight_itself(rule: str) -> None:
                 attached.step()
         results.append(Result([p.detach()], [moments(attached, p)]))
     assert_same_bits(*results)
+
+
+class Curved(Optimizer):
+    """A rule with the functions that other devices compute by way of float64."""
+
+    @staticmethod
+    def rule(w: Any, g: Any, *, lr: float = 0.1) -> Any:
+        return w - lr * exp(-abs(g)) * log(1.0 + g * g) ** 1.5
+
+
+class InFloat32(TorchDispatchMode):
+    """Refuses what a device without float64 could not compute."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function.overloadpacket in (torch.ops.aten.exp, torch.ops.aten.log, torch.ops.aten.pow):
+            assert args[0].dtype == torch.float32
+        return function(*args, **kwargs or {})
+
+
+def test_a_device_without_float64_is_served() -> None:
+    """Some of Intel's GPUs: functions are computed in float32, sums where there is float64."""
+    ends = []
+    for narrow in (False, True):
+        params = weights(torch.float32)
+        with use_backend("eager"), pytest.MonkeyPatch.context() as patch:
+            if narrow:
+                patch.setattr(eager, "has_float64", lambda device: False)
+            optimizer = Curved(gradient_clip_norm=1.0).attach(params)
+            for p in params:
+                p.grad = p.detach() * 0.3
+            with InFloat32() if narrow else nullcontext():
+                optimizer.step()
+        ends.append([p.detach() for p in params])
+    torch.testing.assert_close(*ends, rtol=1e-6, atol=1e-7)

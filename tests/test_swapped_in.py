@@ -26,6 +26,19 @@ def give(params: dict[str, Tensor], seed: int) -> None:
         p.grad = g.detach()
 
 
+def take_turns(opt: Any, params: dict[str, Tensor], others: dict[str, Tensor], state: Any, within: Any = None) -> None:
+    """Two steps of what is swapped in, `within` it what is to be done, then one of what was there before; thrice."""
+    for turn in range(3):
+        with swap.swap_in_optimizer_params_and_state(opt, others, state):
+            for _ in range(2):
+                give(others, 3 + turn)
+                opt.step()
+            if within is not None:
+                within()
+        give(params, 9 + turn)
+        opt.step()
+
+
 @pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta"])
 def test_what_is_swapped_in_is_stepped_where_it_is(name: str) -> None:
     """States that are given go on in their own memory, counts too; those of before are back afterwards."""
@@ -36,13 +49,7 @@ def test_what_is_swapped_in_is_stepped_where_it_is(name: str) -> None:
         give(params, 2)
         opt.step()
         state = copy.deepcopy(opt.state_dict())
-        for step in range(3):
-            with swap.swap_in_optimizer_params_and_state(opt, others, state):
-                for _ in range(2):
-                    give(others, 3 + step)
-                    opt.step()
-            give(params, 9 + step)
-            opt.step()
+        take_turns(opt, params, others, state)
         counts = [values["step"] for values in state["state"].values() if "step" in values]
         if counts and library is neon.torch:
             assert counts == [7.0, 7.0]
@@ -67,29 +74,13 @@ def test_what_is_swapped_in_on_a_device_is_counted_where_it_is(scaled: bool) -> 
             give(params, 2)
             opt.step()
             state = copy.deepcopy(opt.state_dict())
-            for step in range(3):
-                with swap.swap_in_optimizer_params_and_state(opt, others, state):
-                    for _ in range(2):
-                        give(others, 3 + step)
-                        opt.step()
-                    state["state"][0]["step"].fill_(40.0)
-                    opt.step()
-                give(params, 9 + step)
+
+            def write_and_step(opt: Any = opt, state: Any = state) -> None:
+                state["state"][0]["step"].fill_(40.0)
                 opt.step()
+
+            take_turns(opt, params, others, state, write_and_step)
         assert [values["step"].item() for values in state["state"].values()] == [41.0, 10.0]
         assert [opt.state[p]["step"].item() for p in params.values()] == [4.0, 4.0]
         ends.append([*params.values(), *others.values()])
     torch.testing.assert_close(*ends, rtol=0, atol=0)
-
-
-def test_a_count_that_is_put_in_by_hand_stays() -> None:
-    [param] = params = [torch.ones(3, requires_grad=True)]
-    opt = neon.torch.Adam(params)
-    param.grad = torch.ones(3)
-    opt.step()
-    own = torch.tensor(9.0)
-    opt.state[param]["step"] = own
-    opt.step()
-    opt.step()
-    assert own.item() == 11.0
-    assert opt.state[param]["step"] is own
