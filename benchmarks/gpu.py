@@ -29,7 +29,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_run import Case, Line, Run, Step, Target, measure_all, work_of
+from gpu_run import Case, Run, Step, measure_all, work_of
+from gpu_table import Line, Target
 from torch.nn.utils import clip_grad_norm_
 
 from neon.bench.rules import PEERS, neon_optimizer, torch_optimizers
