@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 
 from neon.compare.digits import digits
-from neon.engine.blocks import BLOCK, BLOCK_CODECS, BlockCodec
+from neon.engine.program.formats.blocks import BLOCK, BLOCK_CODECS, BlockCodec
 from neon.optimizers import Adam
 
 BLOCKS = (64, 128, 256, 512, 1024)

@@ -32,7 +32,7 @@ from neon.bench import machine
 from neon.bench.rules import exported_rules, neon_optimizer
 from neon.compare.plot import GREY, INK
 from neon.compare.store import write_atomically
-from neon.engine.blocks import BLOCK, BLOCK_CODECS
+from neon.engine.program.formats.blocks import BLOCK, BLOCK_CODECS
 from neon.optimizers import Adam
 
 if TYPE_CHECKING:

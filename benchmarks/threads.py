@@ -37,7 +37,9 @@ from rich.table import Table
 from torch import nn
 
 from neon.bench import machine
-from neon.engine import batch, kernel, threads
+from neon.engine import batch
+from neon.engine.native import threads
+from neon.engine.program import kernel
 from neon.optimizers import Adam
 
 SIZES = [4096, 8192, 16384, 32768, 65536, 131072, 262144, 1 << 20, 1 << 22, 1 << 24, 50_000_000]

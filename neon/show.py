@@ -7,10 +7,10 @@ import torch
 from neon.compare.errors import UsageError
 from neon.compare.spec import library_classes, parse_optimizer
 from neon.engine.backends import numba, triton_source
-from neon.engine.cache import path_of
-from neon.engine.codecs import CODECS
-from neon.engine.kernel import Formats, lower
-from neon.engine.printer import listing
+from neon.engine.native.cache import path_of
+from neon.engine.program.formats.floats import CODECS
+from neon.engine.program.kernel import Formats, lower
+from neon.engine.program.printer import listing
 from neon.optimizers import Optimizer
 
 # Who prints the source for a device.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from neon.engine.backends.eager import TORCH
-from neon.engine.graph import Node, walk
+from neon.engine.program.graph import Node, walk
 
 
 def value_of(root: Node, leaves: Mapping[str, Tensor]) -> Tensor:

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neon.assignment.param_list import param_entry
 from neon.initializers import GlorotUniform
 from neon.layers import Affine
 from neon.models import Model
-from neon.optimizers.param_list import param_entry
 from neon.transforms import Softmax, Tanh
 
 

@@ -12,8 +12,8 @@ from rule_cases import SPECIAL, PlainLayer
 from torch import Tensor
 
 from neon.engine import use_backend
-from neon.engine.blocks import BLOCK
-from neon.engine.layout import flat
+from neon.engine.program.formats.blocks import BLOCK
+from neon.engine.tensors.layout import flat
 from neon.optimizers import Optimizer, functions
 
 SHAPES: list[tuple[int, ...]] = [

@@ -7,8 +7,8 @@ import torch
 from graph_values import value_of
 from torch import Tensor
 
-from neon.engine.blocks import BLOCK, BLOCK_CODECS, BlockCodec
-from neon.engine.graph import load, node
+from neon.engine.program.formats.blocks import BLOCK, BLOCK_CODECS, BlockCodec
+from neon.engine.program.graph import load, node
 
 SIGNED, UNSIGNED = BLOCK_CODECS[torch.int8], BLOCK_CODECS[torch.uint8]
 CODECS = [SIGNED, UNSIGNED]

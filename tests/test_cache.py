@@ -16,7 +16,9 @@ import numba.core.compiler
 import pytest
 import torch
 
-from neon.engine import machine_code, trace, use_backend
+from neon.engine import use_backend
+from neon.engine.native import machine_code
+from neon.engine.program import trace
 from neon.optimizers import RMSProp
 
 Listing = dict[str, tuple[int, int]]

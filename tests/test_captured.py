@@ -22,9 +22,9 @@ from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 import neon.torch
-from neon.engine import capture, use_backend
-from neon.engine.backends import triton
-from neon.engine.resident import DeviceCounts
+from neon.engine import use_backend
+from neon.engine.backends import capture, triton
+from neon.engine.backends.resident import DeviceCounts
 from neon.optimizers import Adam, AdamW, GradientDescentMomentum, MultiOptimizer, Optimizer, WarmupCosine
 from neon.optimizers.functions import norm
 

@@ -32,8 +32,8 @@ from neon.optimizers import (
     MultiOptimizer,
     Optimizer,
 )
+from neon.stepping.overrides import as_text, overrides_of
 from neon.torch import AttachedOptimizer
-from neon.torch.overrides import as_text, overrides_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

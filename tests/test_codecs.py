@@ -7,9 +7,9 @@ import torch
 from graph_values import value_of
 from torch import Tensor
 
-from neon.engine import codecs
-from neon.engine.graph import Node, load, node
-from neon.engine.random import dither_bits, random_bits, tensor_key
+from neon.engine.program.formats import floats as codecs
+from neon.engine.program.graph import Node, load, node
+from neon.engine.program.random_bits import dither_bits, random_bits, tensor_key
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 HALVES = [torch.bfloat16, torch.float16]

@@ -19,10 +19,10 @@ from rich.console import Console
 from small_tasks import blobs, line, train, untimed
 from torch import nn
 
+from neon.attached.attached_optimizer import AttachedOptimizer
 from neon.compare import Comparison, Result, Settings, Task, parse_optimizer
 from neon.compare.report import result_table
 from neon.compare.store import require_writable
-from neon.torch.optimizer import AttachedOptimizer
 from neon.whole_files import write_atomically
 
 MULTI = 'MultiOptimizer({"default": Adam(), "Linear": GradientDescentMomentum(0.05, 0.9)})'

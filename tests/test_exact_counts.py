@@ -22,8 +22,8 @@ from torch.distributed.checkpoint.state_dict import (
 import neon.torch
 from neon.engine.backends import use_backend
 from neon.optimizers import GradientDescentMomentum, MultiOptimizer, Optimizer
-from neon.torch.exact_steps import exact_steps
-from neon.torch.overrides import KEY, as_text
+from neon.stepping.exact_steps import exact_steps
+from neon.stepping.overrides import KEY, as_text
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LIMIT = 2**24

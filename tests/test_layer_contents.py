@@ -321,7 +321,7 @@ def test_the_third_of_three_states_is_left_alone(name: str, way: str) -> None:
 
 
 def test_a_plan_stays_for_three_tensors_and_for_scales_beside_states(monkeypatch: pytest.MonkeyPatch) -> None:
-    from neon.optimizers import stepper
+    from neon.stepping import layer_lists as stepper
 
     built: list[Any] = []
     plan = stepper.Plan

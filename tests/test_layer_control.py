@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, WarmupCosine
-from neon.torch.overrides import overrides_of
+from neon.stepping.overrides import overrides_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -171,7 +171,7 @@ def test_a_description_lets_go_of_a_model_that_is_gone(kind: str, mapping: bool)
 
 
 def test_the_plan_stays_while_its_layers_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    from neon.optimizers import stepper
+    from neon.stepping import layer_lists as stepper
 
     made = []
 

@@ -15,7 +15,7 @@ import numba.core.compiler
 import pytest
 from numba.core.errors import TypingError
 
-from neon.engine import cache, machine_code
+from neon.engine.native import cache, machine_code
 
 COUNTS = """
 from neon.engine.backends.numba_intrinsics import take_next

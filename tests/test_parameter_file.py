@@ -14,11 +14,11 @@ import torch
 from plain_training import PlainDescent, random_batches, small_model
 from torch import Tensor
 
+from neon.assignment.param_list import param_entry
 from neon.initializers import GlorotUniform, Uniform
 from neon.layers import LSTM, Affine, Layer, Reshape, Sequential
 from neon.models import Model
 from neon.optimizers import Adam, GradientDescentMomentum, Schedule, WarmupCosine
-from neon.optimizers.param_list import param_entry
 from neon.transforms import CrossEntropyMulti, Tanh
 
 

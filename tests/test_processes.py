@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import neon
 import neon.torch
-from neon.engine import threads
+from neon.engine.native import threads
 from neon.optimizers import Optimizer
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -250,7 +250,7 @@ NEW_PROCESS = """
 import atexit, os
 import {modules}
 import torch
-from neon.engine import threads
+from neon.engine.native import threads
 from large_run import adam, digest
 {setting}
 def started():

@@ -15,7 +15,7 @@ import torch
 from other_versions import needs_interpreter
 from random_rules import apart, draw, run
 
-from neon.engine import storage
+from neon.engine.tensors import slots as storage
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread", "small"),

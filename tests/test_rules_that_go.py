@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from neon.engine import compilations, use_backend
-from neon.engine.trace import signature
+from neon.engine.program.trace import signature
 from neon.optimizers import Optimizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from neon.assignment.param_list import param_entry
 from neon.optimizers import (
     Adam,
     ExpSchedule,
@@ -25,7 +26,6 @@ from neon.optimizers import (
     WarmupCosine,
     WarmupStableDecay,
 )
-from neon.optimizers.param_list import param_entry
 
 COSINE_45 = 0.5 * (1 + math.sqrt(0.5))  # ½(1 + cos 45°)
 COSINE_135 = 0.5 * (1 - math.sqrt(0.5))

@@ -13,11 +13,12 @@ from rule_cases import RULES, SHAPES, PlainLayer, gradients, make, weights
 from torch import Tensor
 
 import neon.torch
-from neon.engine import storage, use_backend
-from neon.engine.blocks import BLOCK, BLOCK_CODECS, scale_name
-from neon.engine.options import Options
-from neon.engine.signs import never_negative
-from neon.engine.trace import signature, trace
+from neon.engine import use_backend
+from neon.engine.program.formats.blocks import BLOCK, BLOCK_CODECS, scale_name
+from neon.engine.program.options import Options
+from neon.engine.program.signs import never_negative
+from neon.engine.program.trace import signature, trace
+from neon.engine.tensors import slots as storage
 from neon.optimizers import Adam, MultiOptimizer, Optimizer
 from neon.optimizers.functions import maximum, norm, sqrt
 

@@ -16,8 +16,8 @@ import torch
 from large_run import LARGE, Run, adam, digest
 from torch import nn
 
-from neon.engine import threads
-from neon.engine.kernel import CHUNK
+from neon.engine.native import threads
+from neon.engine.program.kernel import CHUNK
 from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, Optimizer
 
 needs_team = pytest.mark.skipif(threads._team is None, reason="torch has no OpenMP team here that neon can use")

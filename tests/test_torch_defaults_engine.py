@@ -14,7 +14,7 @@ from torch import Tensor
 from neon.engine import use_backend, versions
 from neon.engine.plan import Plan
 from neon.engine.settings import Item
-from neon.engine.storage import complete
+from neon.engine.tensors.slots import complete
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

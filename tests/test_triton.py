@@ -26,11 +26,13 @@ from torch import Tensor
 
 import neon.engine
 import neon.torch
-from neon.engine import backends, device, plan, trace, use_backend
+from neon.engine import backends, plan, use_backend
+from neon.engine.backends import device_batch as device
 from neon.engine.backends import triton
+from neon.engine.backends.device_batch import DeviceBatch
 from neon.engine.batch import Batch
-from neon.engine.device import DeviceBatch
-from neon.engine.kernel import CHUNK, LANES
+from neon.engine.program import trace
+from neon.engine.program.kernel import CHUNK, LANES
 from neon.engine.settings import Item
 from neon.optimizers import Adam, GradientDescentMomentum, Lion, MultiOptimizer, Optimizer
 from neon.optimizers.functions import exp, log, maximum, minimum, norm, power_of_two, sign, sqrt, where

@@ -12,9 +12,9 @@ import torch
 from test_kernels import REQUIRED, RULES, kernel_of
 
 from neon.engine.backends import numba as numba_backend
-from neon.engine.kernel import Formats, Kernel, lower
-from neon.engine.options import Options
-from neon.engine.trace import trace
+from neon.engine.program.kernel import Formats, Kernel, lower
+from neon.engine.program.options import Options
+from neon.engine.program.trace import trace
 from neon.optimizers import Adam, Optimizer
 
 pytestmark = pytest.mark.skipif(

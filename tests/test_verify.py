@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from neon.engine.backends import numba
-from neon.engine.graph import apply, load, node, scalar, sum_of_squares
-from neon.engine.kernel import Formats, Kernel, Stage, Sweep, lower
-from neon.engine.options import Options
-from neon.engine.trace import trace
-from neon.engine.verify import KernelError, verify
+from neon.engine.program.graph import apply, load, node, scalar, sum_of_squares
+from neon.engine.program.kernel import Formats, Kernel, Stage, Sweep, lower
+from neon.engine.program.options import Options
+from neon.engine.program.trace import trace
+from neon.engine.program.verify import KernelError, verify
 from neon.optimizers.functions import norm
 
 

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.__future__ import set_swap_module_params_on_conversion
 
-from neon.engine import versions, watch
-from neon.engine.watch import Likeness, Watch
+from neon.engine import versions
+from neon.engine.tensors import watch
+from neon.engine.tensors.watch import Likeness, Watch
 from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, Optimizer, WarmupCosine
-from neon.torch.watched import Watched
+from neon.stepping.watched import Watched
 
 
 def set_data(tensor: Tensor, data: Tensor) -> None:

@@ -16,15 +16,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from neon.engine import random
 from neon.engine.backends import prepare
-from neon.engine.blocks import BLOCK_CODECS
-from neon.engine.graph import REDUCTION, Node, scalar
-from neon.engine.kernel import CHUNK, Kernel, Stage
-from neon.engine.layout import flat, is_dense, like_layout, same_layout
-from neon.engine.options import ALONE, GUARD, PREVIOUS
+from neon.engine.program import random_bits as random
+from neon.engine.program.formats.blocks import BLOCK_CODECS
+from neon.engine.program.graph import REDUCTION, Node, scalar
+from neon.engine.program.kernel import CHUNK, Kernel, Stage
+from neon.engine.program.options import ALONE, GUARD, PREVIOUS
+from neon.engine.program.trace import PER_STEP
 from neon.engine.settings import Item, Settings
-from neon.engine.trace import PER_STEP
+from neon.engine.tensors.layout import flat, is_dense, like_layout, same_layout
 
 _STEP = scalar("step")
 

@@ -14,18 +14,18 @@ import torch
 from torch import Tensor
 
 from neon.engine.backends import forced, serving
+from neon.engine.backends.capture import check_not_captured
+from neon.engine.backends.device_batch import DeviceBatch, DeviceSums
+from neon.engine.backends.resident import DeviceCounts, Resident
 from neon.engine.batch import Batch, column
-from neon.engine.capture import check_not_captured
-from neon.engine.checks import check_capturable, check_gradient, check_parameter, check_rounding, check_states
 from neon.engine.counts import Counts
-from neon.engine.device import DeviceBatch, DeviceSums
-from neon.engine.graph import Node, scalar
-from neon.engine.kernel import Formats, lower
-from neon.engine.memory import Written
-from neon.engine.options import GUARD
-from neon.engine.resident import DeviceCounts, Resident
+from neon.engine.program.graph import Node, scalar
+from neon.engine.program.kernel import Formats, lower
+from neon.engine.program.options import GUARD
 from neon.engine.settings import Item, Reach, Settings
-from neon.engine.watch import Likeness, Watch
+from neon.engine.tensors.checks import check_capturable, check_gradient, check_parameter, check_rounding, check_states
+from neon.engine.tensors.overlap import Written
+from neon.engine.tensors.watch import Likeness, Watch
 from neon.messages import quoted
 
 

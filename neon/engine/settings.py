@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
-from neon.engine.storage import AS_COMPUTED, Storage
-from neon.engine.trace import Program
+from neon.engine.program.trace import Program
+from neon.engine.tensors.slots import AS_COMPUTED, Storage
 
 
 @dataclass(eq=False)

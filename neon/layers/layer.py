@@ -14,12 +14,12 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter, is_lazy
 
 from neon.arguments import plain
+from neon.assignment.param_list import Entry, param_entry
 from neon.backends import NervanaObject
 from neon.initializers import Array, Initializer
 from neon.layers.shapes import Sizes, allocate, let_go, sizes_after, sizes_given, undone_on_error, zeros_like_inputs
 from neon.messages import shown
 from neon.old_paths import names_of
-from neon.optimizers.param_list import Entry, param_entry
 
 if TYPE_CHECKING:
     from typing import Self

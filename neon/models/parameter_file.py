@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from neon.assignment.param_list import param_entry
 from neon.layers.layer import InferringLayer, Shape
 from neon.messages import listed, shortened
-from neon.optimizers.averages import refuse_while_averaged, stand_in_place
-from neon.optimizers.param_list import param_entry
-from neon.optimizers.update_counts import set_updates, updates_of
+from neon.stepping.in_place import refuse_while_averaged, stand_in_place
+from neon.stepping.update_counts import set_updates, updates_of
 from neon.whole_files import write_atomically
 
 __all__ = ["load", "save"]

@@ -1,5 +1,6 @@
 """Optimizers: rules as equations, MultiOptimizer, schedules."""
 
+from neon.assignment.sites import get_param_list
 from neon.optimizers.adadelta import Adadelta
 from neon.optimizers.adagrad import Adagrad
 from neon.optimizers.adam import Adam, AdamW
@@ -19,7 +20,6 @@ from neon.optimizers.schedules import (
     WarmupStableDecay,
 )
 from neon.optimizers.shift_adamax import ShiftAdaMax
-from neon.optimizers.sites import get_param_list
 
 __all__ = [
     "Adadelta",

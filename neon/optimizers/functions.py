@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from neon.engine.backends.eager import TORCH
-from neon.engine.graph import sum_of_squares
-from neon.engine.options import ALONE
-from neon.engine.scalars import HOST
-from neon.engine.symbols import Symbol, operation
+from neon.engine.program.graph import sum_of_squares
+from neon.engine.program.options import ALONE
+from neon.engine.program.scalars import HOST
+from neon.engine.program.symbols import Symbol, operation
 
 __all__ = [
     "clip", "equal", "exp", "log", "maximum", "minimum", "norm", "power_of_two", "sign", "sqrt", "where",

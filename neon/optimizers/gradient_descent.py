@@ -8,7 +8,7 @@ from typing import Any
 from typing_extensions import Unpack
 
 from neon.arguments import flag, non_negative, unit_interval
-from neon.engine.trace import Rule
+from neon.engine.program.trace import Rule
 from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.options import StorageOptions
 from neon.optimizers.schedules import Schedule

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from neon.arguments import clip_bound, optional_name
+from neon.assignment.keys import Match, assign, strongest_key
+from neon.assignment.mapped_layers import MappedLayers
+from neon.assignment.sites import Site, layer_sites
+from neon.assignment.table import NOTHING, Given, frozen, given, table
 from neon.messages import kind_of, listed, shortened, shown
-from neon.optimizers.assignment import Match, assign, strongest_key
-from neon.optimizers.mapped_layers import MappedLayers
 from neon.optimizers.optimizer import Optimizer
-from neon.optimizers.sites import Site, layer_sites
-from neon.optimizers.table import NOTHING, Given, frozen, given, table
 
 
 class MultiOptimizer(Optimizer):
@@ -46,7 +46,7 @@ class MultiOptimizer(Optimizer):
         self.gradient_clip_norm = clip_bound("gradient_clip_norm", gradient_clip_norm, norm=True)
         self.optimizer_mapping = optimizer_mapping
 
-    @property
+    @property  # type: ignore[override]
     def optimizer_mapping(self) -> dict[str, Optimizer | None]:
         """The mapping; another one can be set, and holds from the next step on."""
         return vars(self)["optimizer_mapping"]
@@ -124,8 +124,7 @@ def _given(match: Match) -> Given:
     leaf = match.optimizer
     if leaf is None:
         return frozen(match.key)
-    by_hand = type(leaf).optimize is not Optimizer.optimize  # what values it goes by is its own affair
-    return given(leaf, match.key, {} if by_hand else leaf.group())
+    return given(leaf, match.key, {} if leaf.by_hand else leaf.group())  # what values it goes by is its own affair
 
 
 def _state_bytes(site: Site) -> int:

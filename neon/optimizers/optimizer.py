@@ -23,22 +23,23 @@ from neon.arguments import (
     state_format,
     whole_number,
 )
+from neon.assignment.keys import Match
+from neon.assignment.sites import Site
 from neon.backends import NervanaObject
-from neon.engine.options import AVERAGE, SCALE, Options
+from neon.engine.program.options import AVERAGE, SCALE, Options
+from neon.engine.program.trace import Rule, check_argument, signature, trace
 from neon.engine.settings import Settings
-from neon.engine.storage import Storage
-from neon.engine.trace import Rule, check_argument, signature, trace
+from neon.engine.tensors.slots import Storage
 from neon.engine.versions import uncompiled
 from neon.messages import listed, received, shortened, shown
 from neon.old_paths import names_of
 from neon.optimizers.options import SUPPLIED, NamedOptions
-from neon.optimizers.schedules import Schedule, check_schedule, is_constant
+from neon.optimizers.schedules import Schedule, check_schedule, counts_steps, is_constant, rate
 from neon.optimizers.values import check_values, other_word
+from neon.stepping.layer_lists import LayerStepper
 
 if TYPE_CHECKING:
-    from neon.optimizers.assignment import Match, Site
-    from neon.optimizers.stepper import LayerStepper
-    from neon.torch.optimizer import AttachedOptimizer
+    from neon.attached.attached_optimizer import AttachedOptimizer
 
 
 class Optimizer(NervanaObject):
@@ -86,6 +87,7 @@ class Optimizer(NervanaObject):
     seed: int = 0
     # How many tensors, behind the states of the rule, a caller's list of states may hold that no rule reads or writes.
     scratch: int = 0
+    _mapped: Any = None
     __signature__ = NamedOptions()
 
     def __init__(
@@ -169,8 +171,11 @@ class Optimizer(NervanaObject):
         """The rule for these hyper-parameters: one that needs fewer states where they allow it."""
         rule = type(self).rule
         if rule is None:
-            by_hand = type(self).optimize is not Optimizer.optimize
-            has = "an optimize() of its own and no rule" if by_hand else "neither a rule nor an optimize() of its own"
+            has = (
+                "an optimize() of its own and no rule"
+                if self.by_hand
+                else "neither a rule nor an optimize() of its own"
+            )
             raise TypeError(
                 f"{shortened(type(self).__name__)} has {has}. Give it a rule, which can be attached and compiled: a "
                 "static method rule(w, g, *states, *, lr)."
@@ -202,8 +207,6 @@ class Optimizer(NervanaObject):
         return self._layer_stepper().averaged(layer_list)
 
     def _layer_stepper(self) -> LayerStepper:
-        from neon.optimizers.stepper import LayerStepper
-
         return vars(self).setdefault("_stepper", LayerStepper(self))
 
     def clip_gradient_value(self, grad: Tensor, clip_value: float | None = None) -> Tensor:
@@ -231,7 +234,7 @@ class Optimizer(NervanaObject):
 
         Its options (`skip_nonfinite`, `partitioned`, `in_backward`, ...) are those of `AttachedOptimizer`.
         """
-        from neon.torch.optimizer import AttachedOptimizer
+        from neon.attached.attached_optimizer import AttachedOptimizer
 
         return AttachedOptimizer(self, target, **options)
 
@@ -301,8 +304,6 @@ class Optimizer(NervanaObject):
 
     def match(self, site: Site) -> Match:
         """Which optimizer a site gets: this one."""
-        from neon.optimizers.assignment import Match
-
         return Match((), self)
 
     def leaves(self) -> dict[str, tuple[Optimizer, tuple[Any, ...]]]:
@@ -313,6 +314,40 @@ class Optimizer(NervanaObject):
     def default_key(self) -> str:
         """The label, among `leaves`, of the optimizer for parameters that nothing is known of."""
         return "default"
+
+    @property
+    def optimizer_mapping(self) -> Mapping[str, Any] | None:
+        """The optimizers by key, of a MultiOptimizer alone."""
+        return None
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether it has an `optimize` written by hand in the place of a rule."""
+        return type(self).optimize is not Optimizer.optimize
+
+    @property
+    def rule_varies(self) -> bool:
+        """Whether values of a group choose among several rules."""
+        return type(self).select_rule is not Optimizer.select_rule
+
+    @property
+    def batch_size(self) -> int:
+        """The number of samples over which the gradients of layer lists are summed: `be.bsz`."""
+        return positive_integer("be.bsz", self.be.bsz)
+
+    @property
+    def has_schedule(self) -> bool:
+        """Whether its rate changes by a schedule; otherwise it is left to whoever else sets it."""
+        return not is_constant(self.schedule)
+
+    @property
+    def counts_steps(self) -> bool:
+        """Whether its schedule counts in steps, not in epochs."""
+        return counts_steps(self.schedule)
+
+    def rate(self, learning_rate: float, epoch: float, updates: int) -> float:
+        """The learning rate that the schedule makes of the initial one."""
+        return rate(self.schedule, learning_rate, epoch, updates)
 
     def __repr__(self) -> str:
         values = self.group()
@@ -326,7 +361,7 @@ class Optimizer(NervanaObject):
         present = {
             "lr_scale" if k == SCALE else k: v for k, v in values.items() if v is not None and unset.get(k, ...) != v
         }
-        if not is_constant(self.schedule):
+        if self.has_schedule:
             present["schedule"] = self.schedule
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in present.items())})"
 

@@ -22,7 +22,7 @@ from neon.arguments import (
     unit_interval,
     within,
 )
-from neon.engine.options import SCALE
+from neon.engine.program.options import SCALE
 from neon.messages import received
 
 # What every rule takes, and the engine relies on.

@@ -10,8 +10,11 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from neon.arguments import PARAMETER, plain
+from neon.attached.attached_optimizer import AttachedOptimizer
+from neon.attached.checkpoint import has_names
+from neon.attached.printed import groups_text
+from neon.engine.program.trace import Rule
 from neon.engine.settings import Settings
-from neon.engine.trace import Rule
 from neon.messages import listed, received, shown
 from neon.optimizers.adadelta import adadelta
 from neon.optimizers.adam import adam, adamw
@@ -21,9 +24,6 @@ from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.options import NamedOptions
 from neon.optimizers.values import check_torch_values, check_values, other_word
 from neon.torch import rules
-from neon.torch.checkpoint import has_names
-from neon.torch.optimizer import AttachedOptimizer
-from neon.torch.table import groups_text
 
 
 class TorchRule(Optimizer):

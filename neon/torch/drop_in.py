@@ -8,8 +8,10 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 from typing_extensions import Unpack
 
+from neon.attached.checkpoint import named_parameters
+from neon.attached.refusals import check_sizes
 from neon.messages import received
-from neon.torch.checkpoint import named_parameters
+from neon.stepping.group_states import make_item, put_states
 from neon.torch.described import (
     AdadeltaRule,
     AdagradRule,
@@ -23,8 +25,6 @@ from neon.torch.described import (
     SGDRule,
     two_betas,
 )
-from neon.torch.refusals import check_sizes
-from neon.torch.states import make_item, put_states
 
 
 class SGD(DropIn):

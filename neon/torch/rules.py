@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from neon.engine.trace import Rule
+from neon.engine.program.trace import Rule
 from neon.optimizers.functions import equal, maximum, sqrt, where
 
 

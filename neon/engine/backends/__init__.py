@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from neon.engine import threads
+from neon.engine.native import threads
 
 if TYPE_CHECKING:
     from neon.engine.batch import Batch
-    from neon.engine.kernel import Kernel
+    from neon.engine.program.kernel import Kernel
 
 # Device type -> the module of this package that serves it; every other device is served by eager.
 DEVICES = {"cpu": "numba", "cuda": "triton", "xpu": "triton"}

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from neon.engine.backends import has_float64
-from neon.engine.blocks import BLOCK
-from neon.engine.graph import Node, walk
-from neon.engine.kernel import CHUNK, LANES, ROWS, Kernel, Stage
+from neon.engine.program.formats.blocks import BLOCK
+from neon.engine.program.graph import Node, walk
+from neon.engine.program.kernel import CHUNK, LANES, ROWS, Kernel, Stage
 
 if TYPE_CHECKING:
     from neon.engine.batch import Batch

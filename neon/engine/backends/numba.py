@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from neon.engine import cache, machine_code, threads
-from neon.engine.blocks import BLOCK
-from neon.engine.graph import Node
-from neon.engine.kernel import LANES, ROWS, Kernel, Stage, Sweep
-from neon.engine.printer import assignments, inline, listing
+from neon.engine.native import cache, machine_code, threads
+from neon.engine.program.formats.blocks import BLOCK
+from neon.engine.program.graph import Node
+from neon.engine.program.kernel import LANES, ROWS, Kernel, Stage, Sweep
+from neon.engine.program.printer import assignments, inline, listing
 
 if TYPE_CHECKING:
     from neon.engine.batch import Batch

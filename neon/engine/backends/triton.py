@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neon.engine import cache
 from neon.engine.backends.triton_source import counts, numbers_of, reductions_of, source
-from neon.engine.kernel import Kernel
+from neon.engine.native import cache
+from neon.engine.program.kernel import Kernel
 
 __all__ = ["Launch", "Triton", "count_up", "counts", "numbers_of", "prepare", "reductions_of", "source", "sums"]
 

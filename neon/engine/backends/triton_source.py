@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from neon.engine.blocks import BLOCK
-from neon.engine.graph import Node, walk
-from neon.engine.kernel import CHUNK, LANES, ROWS, Kernel, Stage
-from neon.engine.printer import assignments, inline, listing
+from neon.engine.program.formats.blocks import BLOCK
+from neon.engine.program.graph import Node, walk
+from neon.engine.program.kernel import CHUNK, LANES, ROWS, Kernel, Stage
+from neon.engine.program.printer import assignments, inline, listing
 
 # How each operation is written; what Triton has not, or not exactly, is a function of `triton_intrinsics`.
 SOURCE: dict[str, str] = {

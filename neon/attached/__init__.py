@@ -1,0 +1,1 @@
+"""The torch.optim.Optimizer that `attach` returns: groups, checkpoints, layers by name."""

@@ -1,0 +1,93 @@
+"""What an attached optimizer prints: the table of its layers, and a drop-in's groups as torch has them."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from neon.assignment.sites import Site
+from neon.assignment.table import NOTHING, Given, frozen, given
+from neon.attached.checkpoint import has_names
+from neon.attached.targets import site_name
+from neon.stepping import overrides
+from neon.stepping.overrides import overrides_of
+
+if TYPE_CHECKING:
+    from neon.attached.attached_optimizer import AttachedOptimizer
+
+# What a group keeps of single parameters.
+_NOT_SHOWN = {"params", "param_names", overrides.KEY}
+
+
+def rows_of(optimizer: AttachedOptimizer, *, full: bool) -> Iterator[tuple[Site, Given, int]]:
+    """Every parameter, in the order of the model, with what it goes by and its bytes of state.
+
+    Parameters without names stand under their group; with `full` each has its place there.
+    """
+    found = dict(_members(optimizer, full=full))
+    by_name = {site_name(site): key for key, (site, _) in found.items()}
+    for site, match in optimizer.assigned:
+        if site.param is None:
+            yield site, NOTHING, 0
+        elif match.optimizer is None:
+            yield site, frozen(match.key), 0
+        else:  # others may have put parameters of theirs in the places of these
+            key = id(site.param) if id(site.param) in found else by_name.get(site_name(site))
+            if key in found:
+                own, goes_by = found.pop(key)
+                yield site, goes_by, _state_bytes(optimizer, own.param)
+    for site, goes_by in found.values():
+        yield site, goes_by, _state_bytes(optimizer, site.param)
+
+
+def _members(optimizer: AttachedOptimizer, *, full: bool) -> Iterator[tuple[int, tuple[Site, Given]]]:
+    for place, group in enumerate(optimizer.param_groups):
+        leaf, _ = optimizer._leaves[group["optimizer"]]
+        values = {name: group[name] for name in leaf.group() if name in group}  # torch adds those of other rules
+        every = given(leaf, group["optimizer"], values)
+        if not has_names(group):
+            for number, param in enumerate(group["params"]):
+                label = f"param_groups[{place}]" + (f".params[{number}]" if full else "")
+                yield id(param), (Site(label, "Parameter", (), (), param), every)
+            continue
+        of_layers = overrides_of(group)
+        same: dict[str, Given] = {}
+        for name, param in zip(group["param_names"], group["params"], strict=True):
+            goes_by = every
+            if own := of_layers.get(name):
+                if (text := repr(own)) not in same:
+                    same[text] = given(leaf, group["optimizer"], ChainMap(own, values), own)
+                goes_by = same[text]
+            yield id(param), (Site(name, "Parameter", (name,), (), param), goes_by)
+
+
+def _state_bytes(optimizer: AttachedOptimizer, param: Any) -> int:
+    state = optimizer.state.get(param)
+    return sum(t.numel() * t.element_size() for t in _tensors(state)) if isinstance(state, Mapping) else 0
+
+
+def _tensors(state: Mapping[str, Any]) -> Iterator[Tensor]:
+    """The tensors of a state, those of the dicts in it too."""
+    for value in state.values():
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, Mapping):
+            yield from _tensors(value)
+
+
+def groups_text(optimizer: AttachedOptimizer) -> str:
+    """The groups' values as torch prints them; groups that are alike, one after another, once."""
+    texts = [
+        "".join(f"    {key}: {group[key]}\n" for key in sorted(group) if key not in _NOT_SHOWN)
+        for group in optimizer.param_groups
+    ]
+    shown, place = "", 0
+    for text, alike in groupby(texts):
+        last = place + len(list(alike)) - 1
+        shown += f"\nParameter Group{f's {place} to {last}' if last > place else f' {place}'}\n{text}"
+        place = last + 1
+    return f"{type(optimizer).__name__} ({shown})"

@@ -1,0 +1,103 @@
+"""What an attached optimizer refuses: options that exclude each other, and groups that its options cannot serve."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from torch.nn.parameter import is_lazy
+
+from neon.assignment.description import Description
+from neon.engine.program.options import SCALE
+from neon.messages import received, shortened, shown
+from neon.stepping.sharding import is_sharded
+
+if TYPE_CHECKING:
+    from neon.attached.attached_optimizer import AttachedOptimizer
+
+_NO_HOST = "the host decides within a step, and a graph that is replayed has no host"
+# Options that cannot be had together, and why.
+_EXCLUSIVE = (
+    ("gradient_clip_previous_norm", "partitioned", "its norm is that of the gradients here"),
+    ("skip_nonfinite", "in_backward", "the first parameters are updated before the last gradient is there to look at"),
+    ("skip_nonfinite", "capturable", _NO_HOST),
+    ("partitioned", "capturable", _NO_HOST),
+    ("in_backward", "capturable", _NO_HOST),
+)
+_ONLY_IN_BACKWARD = (
+    "gradient_clip_previous_norm is for in_backward=True, where the norm over all gradients is not known in time. "
+    "Without it, give the optimizer gradient_clip_norm."
+)
+
+
+def check_options(**options: Any) -> None:
+    """Refuse options of which one rules out another; those that were not asked for are None or False."""
+    if options["gradient_clip_previous_norm"] is not None and not options["in_backward"]:
+        raise ValueError(_ONLY_IN_BACKWARD)
+    for one, other, reason in _EXCLUSIVE:
+        if options[other] and options[one] not in (None, False):
+            raise ValueError(f"{one} cannot be had with {other}=True: {reason}. Leave one of the two out.")
+
+
+def _is_shared(params: Any) -> bool:
+    """Whether a list of parameters, if it is one yet, holds some of which other processes have a part."""
+    return isinstance(params, list) and any(
+        not placement.is_replicate() for param in params if is_sharded(param) for placement in param.placements
+    )
+
+
+def check_leaf(key: str, leaf: Description) -> None:
+    """Refuse an optimizer that has no rule to make a step of."""
+    if leaf.by_hand:
+        raise TypeError(
+            f"{shortened(type(leaf).__name__)} ({shortened(key)}) has an optimize() of its own: it works on layer "
+            "lists, by optimize(layer_list, epoch). To attach it, write it as a rule: a static method "
+            "rule(w, g, *states, *, lr)."
+        )
+
+
+def check_scale(key: str, leaf: Description, group: Mapping[str, Any]) -> None:
+    """Refuse a multiplier of a rate that there is not."""
+    if SCALE in group and SCALE not in leaf.group():
+        raise ValueError(
+            f"{shortened(type(leaf).__name__)} ({shortened(key)}) has no lr for {SCALE} to multiply. "
+            f"{received(SCALE, group[SCALE])} Leave it out."
+        )
+
+
+def check_sizes(params: Iterable[Tensor], what: str) -> None:
+    """Refuse parameters that learn their size in the first forward pass, for what needs to know it."""
+    if any(map(is_lazy, params)):
+        raise ValueError(
+            f"{what} needs the sizes of parameters, and some have none yet: their layers infer the number of inputs "
+            "from the first batch. Run one forward pass before."
+        )
+
+
+def check_group(optimizer: AttachedOptimizer, group: Mapping[str, Any], norms: Sequence[Description]) -> None:
+    """Refuse values of a group that this optimizer cannot serve; `norms` are the owners of norms around it."""
+    if len(group.get("outer_clip_norms", ())) < len(norms):
+        raise ValueError(
+            f"outer_clip_norms must have {len(norms)} bounds, one for each MultiOptimizer around "
+            f"{shown(group['optimizer'])} that clips by norm. Received: "
+            f"outer_clip_norms={shown(group.get('outer_clip_norms'))}."
+        )
+    if optimizer.in_backward and (norms or group["gradient_clip_norm"] is not None):
+        raise ValueError(
+            "gradient_clip_norm cannot be had with in_backward=True: the norm over all gradients is known only "
+            "when the first parameters have been updated. Use attach(..., gradient_clip_previous_norm=k), the norm "
+            "of the step before."
+        )
+    if not optimizer.in_backward and group.get("gradient_clip_previous_norm") is not None:
+        raise ValueError(_ONLY_IN_BACKWARD)
+    if optimizer.capturable and (norms or group["gradient_clip_norm"] is not None) and _is_shared(group["params"]):
+        raise ValueError(
+            "gradient_clip_norm cannot be had with capturable=True for parameters of which other processes hold parts: "
+            f"their norm is summed by the host, {_NO_HOST}. Leave one of the two out."
+        )
+    if group.get("capturable") and not optimizer.capturable:
+        raise ValueError(
+            "capturable=True asks for steps that can be captured in a graph of the device, and this optimizer was "
+            "made without: give it to the constructor; in a checkpoint, set it to False in its param_groups."
+        )

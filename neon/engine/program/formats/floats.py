@@ -1,0 +1,167 @@
+"""Codecs: how a value is kept in memory. Decoded on load, encoded on store, seen by no rule.
+
+A codec is written in graph operations on 32-bit words, so that every backend has it, bit for bit.
+float32 and float64 need none; bfloat16 and float16 are decoded to float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from neon.engine.program.graph import Node, apply, node, word
+
+_SIGN, _INFINITY, _QUIET = 0x80000000, 0x7F800000, 0x00400000
+
+
+@dataclass(frozen=True)
+class Codec:
+    """A storage format of `mantissa` stored bits; `decode` and `encode` are None where it is native."""
+
+    dtype: torch.dtype
+    mantissa: int
+    decode: Callable[[Node], Node] | None = None
+    encode: Callable[[Node, Node | None], Node] | None = None
+
+
+def _add(a: Node, b: Node | int) -> Node:
+    return apply("uint_add", a, b)
+
+
+def _and(a: Node, b: Node | int) -> Node:
+    return apply("uint_and", a, b)
+
+
+def _or(a: Node, b: Node | int) -> Node:
+    return apply("uint_or", a, b)
+
+
+def _shr(a: Node, by: int) -> Node:
+    return apply("uint_shr", a, by)
+
+
+def _shl(a: Node, by: int) -> Node:
+    return apply("uint_shl", a, by)
+
+
+def _below(a: Node, b: Node | int) -> Node:
+    return apply("uint_less", a, b)
+
+
+def _where(condition: Node, a: Node | int, b: Node | int) -> Node:
+    return apply("uint_where", condition, a, b)
+
+
+def _rounding(bits: Node, dropped: int, random: Node | None) -> Node:
+    """What to add to the bits of a number before its last `dropped` go: to nearest even, or at random."""
+    if random is None:
+        return _add(_and(_shr(bits, dropped), 1), (1 << (dropped - 1)) - 1)
+    return _shr(random, 32 - dropped)
+
+
+def _rounded_bits(x: Node, mantissa: int, random: Node | None) -> Node:
+    """The bits of a float32, of which only those of `mantissa` stored bits count; infinity and NaN stay."""
+    bits, dropped = apply("bits", x), 23 - mantissa
+    rounding = _rounding(bits, dropped, random)
+    if random is not None:
+        # A finite value rounded at random stays finite: infinity is no neighbour that averages out.
+        largest = (2 - 2.0**-mantissa) * 2.0**127
+        rounding = _where(apply("less_equal", abs(x), largest), rounding, 0)
+    # A NaN whose payload sits in the dropped bits would become infinity: set the quiet bit.
+    return _where(apply("equal", x, x), _add(bits, rounding), _or(bits, _QUIET))
+
+
+def round_mantissa(x: Node, mantissa: int, random: Node | None) -> Node:
+    """A float32 rounded to `mantissa` stored bits, still a float32."""
+    return apply("from_bits", _and(_rounded_bits(x, mantissa, random), -1 << (23 - mantissa)))
+
+
+def _decode_bfloat16(stored: Node) -> Node:
+    return apply("from_bits", _shl(stored, 16))
+
+
+def _encode_bfloat16(x: Node, random: Node | None) -> Node:
+    return _shr(_rounded_bits(x, 7, random), 16)
+
+
+def _decode_float16(stored: Node) -> Node:
+    magnitude = _shl(_and(stored, 0x7FFF), 13)
+    # Rebias the exponent by 127 − 15 = 112 with an exact multiplication, which serves subnormals too.
+    finite = apply("bits", apply("mul", apply("from_bits", magnitude), 2.0**112))
+    special = _or(magnitude, _INFINITY)
+    bits = _where(_below(magnitude, 0x7C00 << 13), finite, special)
+    return apply("from_bits", _or(bits, _shl(_and(stored, 0x8000), 16)))
+
+
+def _encode_float16(x: Node, random: Node | None) -> Node:
+    bits = apply("bits", x)
+    magnitude = _and(bits, ~_SIGN)
+    normal = _shr(_add(_add(magnitude, _rounding(magnitude, 13, random)), -(112 << 23)), 13)
+    value = apply("from_bits", magnitude)
+    if random is None:
+        # Adding ½ puts the last bit of a subnormal half at the last bit of a float32, which rounds it.
+        half = 0x3F000000
+        tiny = _add(apply("bits", apply("add", value, 0.5)), -half)
+    else:
+        scaled = apply("to_uint", apply("minimum", apply("mul", value, 2.0**45), 2.0**31))
+        tiny = _shr(_add(scaled, _shr(random, 11)), 21)
+    rounded = _where(_below(magnitude, 113 << 23), tiny, normal)
+    infinity_or_largest = 0x7C00 if random is None else 0x7BFF
+    rounded = _where(_below(word(infinity_or_largest), rounded), infinity_or_largest, rounded)
+    # Past the largest half the shifted exponent has left its field: decide on the float32's own bits.
+    rounded = _where(_below(magnitude, 144 << 23), rounded, infinity_or_largest)
+    special = _where(_below(word(_INFINITY), magnitude), 0x7E00, 0x7C00)
+    rounded = _where(_below(magnitude, _INFINITY), rounded, special)
+    return _or(rounded, _shr(_and(bits, _SIGN), 16))
+
+
+def decode_split() -> Node:
+    """The float32 weight whose bits are shared between a bfloat16 weight and a 16-bit companion."""
+    high, low = (node("load_bits", label=name, kind="uint") for name in ("w", LOW_BITS))
+    # The companion is signed: what it adds may be negative, for the weight is rounded to nearest.
+    low = _add(apply("uint_xor", low, 0x8000), -0x8000)
+    return apply("from_bits", _add(_shl(high, 16), low))
+
+
+def encode_split(value: Node) -> tuple[Node, Node]:
+    """The bfloat16 weight nearest to a float32 value, and what is missing of its bits."""
+    bits = apply("bits", value)
+    number = apply("equal", value, value)
+    high = _where(number, _shr(_add(bits, 0x8000), 16), _or(_shr(bits, 16), _QUIET >> 16))
+    low = _where(number, _and(_add(bits, apply("uint_mul", _shl(high, 16), 0xFFFFFFFF)), 0xFFFF), 0)
+    return high, low
+
+
+# The tensor of the bits that a split weight keeps beside the parameter.
+LOW_BITS = "low_bits"
+
+CODECS: dict[torch.dtype, Codec] = {
+    codec.dtype: codec
+    for codec in (
+        Codec(torch.float64, 52),
+        Codec(torch.float32, 23),
+        Codec(torch.bfloat16, 7, _decode_bfloat16, _encode_bfloat16),
+        Codec(torch.float16, 10, _decode_float16, _encode_float16),
+    )
+}
+
+
+def decode(name: str, dtype: torch.dtype) -> Node:
+    """The value of tensor `name`, which is kept as `dtype`."""
+    codec = CODECS[dtype]
+    return (
+        node("load", label=name) if codec.decode is None else codec.decode(node("load_bits", label=name, kind="uint"))
+    )
+
+
+def encode(value: Node, dtype: torch.dtype, width: int | None, random: Node | None) -> Node:
+    """What is written for `value`: rounded to `width` mantissa bits first where that is narrower."""
+    codec = CODECS[dtype]
+    if random is not None and width is not None and width < codec.mantissa:
+        value = round_mantissa(value, width, random)
+        random = None
+    if codec.encode is not None:
+        return codec.encode(value, random)
+    return value

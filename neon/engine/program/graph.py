@@ -1,0 +1,254 @@
+"""The expression graph: what a rule becomes when it is called with symbols.
+
+A node is immutable and interned: the same operation on the same arguments is the same object, so
+common subexpressions are found by construction. Every node has a kind (`float`, `uint` for 32-bit
+words, `bool`) and either varies from element to element or is a scalar, which the host computes
+once a step.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+from neon.engine.native import threads
+
+if TYPE_CHECKING:
+    from typing import Self
+
+Number = int | float
+
+FLOAT, UINT, BOOL = "float", "uint", "bool"
+
+
+@dataclass(frozen=True)
+class OpType:
+    """The type of an operation: how it is written, the kinds that it takes and the kind of its result."""
+
+    text: str
+    takes: tuple[str, ...]
+    result: str = FLOAT
+
+
+_ONE, _TWO = (FLOAT,), (FLOAT, FLOAT)
+_WORDS = (UINT, UINT)
+
+# Every operation that a backend must know, and nothing else: its table has these keys.
+OPERATIONS: dict[str, OpType] = {
+    "add": OpType("{} + {}", _TWO),
+    "sub": OpType("{} - {}", _TWO),
+    "mul": OpType("{} * {}", _TWO),
+    "div": OpType("{} / {}", _TWO),
+    "pow": OpType("{} ** {}", _TWO),
+    "neg": OpType("-{}", _ONE),
+    "abs": OpType("abs({})", _ONE),
+    "sign": OpType("sign({})", _ONE),
+    "sqrt": OpType("sqrt({})", _ONE),
+    "exp": OpType("exp({})", _ONE),
+    "log": OpType("log({})", _ONE),
+    "minimum": OpType("minimum({}, {})", _TWO),
+    "maximum": OpType("maximum({}, {})", _TWO),
+    "power_of_two": OpType("power_of_two({})", _ONE),
+    "less": OpType("{} < {}", _TWO, BOOL),
+    "less_equal": OpType("{} <= {}", _TWO, BOOL),
+    "equal": OpType("{} == {}", _TWO, BOOL),
+    "where": OpType("where({}, {}, {})", (BOOL, FLOAT, FLOAT)),
+    "uint_add": OpType("{} + {}", _WORDS, UINT),
+    "uint_mul": OpType("{} * {}", _WORDS, UINT),
+    "uint_and": OpType("{} & {}", _WORDS, UINT),
+    "uint_or": OpType("{} | {}", _WORDS, UINT),
+    "uint_xor": OpType("{} ^ {}", _WORDS, UINT),
+    "uint_shl": OpType("{} << {}", _WORDS, UINT),
+    "uint_shr": OpType("{} >> {}", _WORDS, UINT),
+    "uint_less": OpType("{} < {}", _WORDS, BOOL),
+    "uint_where": OpType("where({}, {}, {})", (BOOL, UINT, UINT), UINT),
+    "bits": OpType("bits({})", _ONE, UINT),
+    "from_bits": OpType("from_bits({})", (UINT,)),
+    "to_uint": OpType("uint({})", _ONE, UINT),
+    "block_peak": OpType("block_peak({})", _ONE),
+}
+
+# Words of bits are computed for each element, whatever they are made of: the host, which computes numbers once a
+# step, knows none.
+_OF_WORDS = {op for op, form in OPERATIONS.items() if UINT in (form.result, *form.takes)} | {"block_peak"}
+
+# Leaves: a tensor's element, a run-time number, a constant, and four words that random bits are made of.
+# A `load_block` has one value for each block of elements; `block_peak` is the largest of an expression over a block,
+# by the bits of its magnitude, or, labelled `unsigned`, by its bits as they are: a negative number is then the largest.
+LOADS = ("load", "load_bits", "load_block")
+ELEMENT_LEAVES = (*LOADS, "index", "index_high", "tensor_key", "step_word")
+LEAVES = (*ELEMENT_LEAVES, "scalar", "const")
+# The sum of squares of an expression over every element of a scope; its label names the scope.
+REDUCTION = "sum_of_squares"
+
+
+class Arithmetic:
+    """The operators of what stands for a value: each makes a new one of the same class, by `_made`."""
+
+    __slots__ = ()
+
+    def _made(self, op: str, *args: Any) -> Self:
+        """The value of an operation."""
+        raise NotImplementedError
+
+    def __add__(self, other: Self | Number) -> Self:
+        return self._made("add", self, other)
+
+    def __radd__(self, other: Number) -> Self:
+        return self._made("add", other, self)
+
+    def __sub__(self, other: Self | Number) -> Self:
+        return self._made("sub", self, other)
+
+    def __rsub__(self, other: Number) -> Self:
+        return self._made("sub", other, self)
+
+    def __mul__(self, other: Self | Number) -> Self:
+        return self._made("mul", self, other)
+
+    def __rmul__(self, other: Number) -> Self:
+        return self._made("mul", other, self)
+
+    def __truediv__(self, other: Self | Number) -> Self:
+        return self._made("div", self, other)
+
+    def __rtruediv__(self, other: Number) -> Self:
+        return self._made("div", other, self)
+
+    def __pow__(self, other: Self | Number) -> Self:
+        if isinstance(other, Real) and abs(other) in _SHORT_POWERS:
+            power = self._short_power(float(abs(other)))
+            return power if other > 0 else 1.0 / power
+        return self._made("pow", self, other)
+
+    def _short_power(self, exponent: float) -> Self:
+        """A power of products and a square root, which are the same on every device."""
+        power = self._made("sqrt", self) if exponent % 1 else None
+        for _ in range(int(exponent)):
+            power = self if power is None else power * self
+        assert power is not None
+        return power
+
+    def __rpow__(self, other: Number) -> Self:
+        return self._made("pow", other, self)
+
+    def __neg__(self) -> Self:
+        return self._made("neg", self)
+
+    def __pos__(self) -> Self:
+        return self
+
+    def __abs__(self) -> Self:
+        return self._made("abs", self)
+
+    def __lt__(self, other: Self | Number) -> Self:
+        return self._made("less", self, other)
+
+    def __le__(self, other: Self | Number) -> Self:
+        return self._made("less_equal", self, other)
+
+    def __gt__(self, other: Self | Number) -> Self:
+        return self._made("less", other, self)
+
+    def __ge__(self, other: Self | Number) -> Self:
+        return self._made("less_equal", other, self)
+
+
+_SHORT_POWERS = (0.5, 1, 1.5, 2, 2.5, 3, 4)
+
+
+class Node(Arithmetic):
+    """One value of the graph. Made by arithmetic on other nodes; never changed afterwards."""
+
+    __slots__ = ("__weakref__", "args", "kind", "label", "op", "varies")
+    op: str
+    args: tuple[Node, ...]
+    label: Any
+    kind: str
+    varies: bool
+
+    def _made(self, op: str, *args: Any) -> Node:
+        return apply(op, *args)
+
+    def __repr__(self) -> str:
+        operands = f"({', '.join(map(repr, self.args))})" if self.args else ""
+        return f"{self.op if self.label is None else self.label}{operands}"
+
+
+_nodes: weakref.WeakValueDictionary[tuple[Any, ...], Node] = weakref.WeakValueDictionary()
+
+
+def node(op: str, args: tuple[Node, ...] = (), label: Any = None, kind: str = FLOAT) -> Node:
+    """The one node with this operation, these arguments and this label."""
+    key = (op, args, type(label), repr(label))
+    found = _nodes.get(key)
+    if found is None:
+        with threads.compiling:  # two threads must not make two nodes of one expression
+            found = _nodes.setdefault(key, _new(op, args, label, kind))
+    return found
+
+
+def _new(op: str, args: tuple[Node, ...], label: Any, kind: str) -> Node:
+    made = Node()
+    made.op, made.args, made.label, made.kind = op, args, label, kind
+    of_elements = op in ELEMENT_LEAVES or op in _OF_WORDS
+    made.varies = of_elements or (op != REDUCTION and any(argument.varies for argument in args))
+    return made
+
+
+def const(value: Number) -> Node:
+    """A number that the rule itself wrote down."""
+    return node("const", label=float(value))
+
+
+def word(value: int) -> Node:
+    """A constant 32-bit word."""
+    return node("const", label=int(value) & 0xFFFFFFFF, kind=UINT)
+
+
+def scalar(name: str) -> Node:
+    """A number that is read anew at every step: a hyper-parameter, the step count."""
+    return node("scalar", label=name)
+
+
+def load(name: str) -> Node:
+    """An element of a tensor, decoded: `w`, `g` or a state."""
+    return node("load", label=name)
+
+
+def apply(op: str, *args: Node | Number) -> Node:
+    """The node for an operation; numbers become constants of the kind that it takes, conditions 1 or 0."""
+    form = OPERATIONS[op]
+    nodes = tuple(_operand(argument, kind) for argument, kind in zip(args, form.takes, strict=True))
+    return node(op, nodes, kind=form.result)
+
+
+def _operand(value: Node | Number, kind: str) -> Node:
+    if not isinstance(value, Node):
+        return word(int(value)) if kind == UINT else const(value)
+    if kind == FLOAT and value.kind == BOOL:
+        return node("where", (value, const(1), const(0)))
+    return value
+
+
+def sum_of_squares(argument: Node, scope: str) -> Node:
+    """Σ argument² over all elements of a scope: `tensor`, or a set of tensors that the plan names."""
+    return node(REDUCTION, (_operand(argument, FLOAT),), label=scope)
+
+
+def walk(roots: Iterable[Node], *, into_reductions: bool = True, given: Container[Node] = ()) -> Iterator[Node]:
+    """Every node below `roots` once, arguments before what uses them; not what lies below `given`."""
+    seen: set[Node] = set()
+    stack = [(root, False) for root in reversed(list(roots))]
+    while stack:
+        current, done = stack.pop()
+        if done:
+            yield current
+        elif current not in seen:
+            seen.add(current)
+            stack.append((current, True))
+            if current not in given and (into_reductions or current.op != REDUCTION):
+                stack.extend((a, False) for a in reversed(current.args) if a not in seen)

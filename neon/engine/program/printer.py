@@ -1,0 +1,74 @@
+"""A graph as text: values that are used twice get a name, the rest is written where it is used."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+
+from neon.engine.program.graph import LEAVES, OPERATIONS, REDUCTION, Node, walk
+
+# Python's parser nests parentheses no deeper than 200; long before that a person stops reading.
+_DEEPEST = 30
+
+Write = Callable[[Node, list[str]], str]
+
+
+def assignments(
+    roots: Iterable[Node], write: Write, given: Mapping[Node, str] | None = None
+) -> tuple[list[tuple[str, str]], list[str]]:
+    """The named values in order, and the formulas of the roots.
+
+    `write(node, operands)` prints one operation; `given` holds the text of nodes that are known.
+    """
+    roots = list(roots)
+    texts = dict(given or {})
+    uses = Counter(roots)
+    nodes = [n for n in walk(roots, into_reductions=False, given=texts) if n not in texts]
+    for node in nodes:
+        uses.update(node.args)
+    named: list[tuple[str, str]] = []
+    depth: dict[Node, int] = {}
+    for node in nodes:
+        written = write(node, [texts.get(a, "") for a in node.args])
+        depth[node] = 1 + max((depth.get(a, 0) for a in node.args), default=0)
+        if (uses[node] > 1 or depth[node] > _DEEPEST) and node.args and node.op != REDUCTION:
+            depth[node] = 0
+            name = f"x{len(named)}"
+            named.append((name, written))
+            written = name
+        texts[node] = written
+    return named, [texts[root] for root in roots]
+
+
+def formula(node: Node, operands: list[str]) -> str:
+    """One operation in the notation of a rule."""
+    if node.op == REDUCTION:
+        return f"sum_of_squares({inline(node.args[0])}, over={node.label!r})"
+    if node.op in LEAVES:
+        return str(node.label) if node.label is not None else node.op
+    template = OPERATIONS[node.op].text
+    if "(" not in template:
+        operands = [f"({o})" if _open(o) else o for o in operands]
+    return template.format(*operands)
+
+
+def inline(node: Node) -> str:
+    """The whole of a node in one formula."""
+    return formula(node, [] if node.op == REDUCTION else [inline(a) for a in node.args])
+
+
+def _open(operand: str) -> bool:
+    """Whether an operand has an operator outside all parentheses."""
+    depth = 0
+    for character in operand:
+        depth += (character == "(") - (character == ")")
+        if character == " " and depth == 0:
+            return True
+    return False
+
+
+def listing(outputs: Mapping[str, Node]) -> str:
+    """Assignments in the notation of a rule, one a line: the graph as a person reads it."""
+    named, formulas = assignments(outputs.values(), formula)
+    lines = [f"{name} = {written}" for name, written in named]
+    return "\n".join([*lines, *(f"{n} ← {f}" for n, f in zip(outputs, formulas, strict=True))])

@@ -1,0 +1,59 @@
+"""Signs: which states of a program are never negative, and so need no bit for a sign."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from weakref import WeakKeyDictionary
+
+from neon.engine.program.graph import ELEMENT_LEAVES, REDUCTION, Node, walk
+from neon.engine.program.trace import Program
+
+# A negative zero counts as negative: √−0 is one, and so may be the maximum of 0 and −0.
+_ALWAYS = {"abs", "exp", "power_of_two", REDUCTION}
+_IF_ALL_ARE = {"add", "div", "pow", "minimum", "maximum", "sqrt"}
+
+
+_found: WeakKeyDictionary[Program, frozenset[str]] = WeakKeyDictionary()
+
+
+def never_negative(program: Program) -> frozenset[str]:
+    """The states that stay at zero or above, where they begin there and the hyper-parameters are not negative."""
+    found = _found.get(program)
+    return found if found is not None else _found.setdefault(program, _never_negative(program))
+
+
+def _never_negative(program: Program) -> frozenset[str]:
+    held = {name for name, initial in program.states.items() if initial is not None and initial >= 0}
+    while True:
+        signs = _not_negative(program.outputs.values(), held)
+        kept = {name for name in held if name not in program.outputs or program.outputs[name] in signs}
+        if kept == held:
+            return frozenset(held)
+        held = kept
+
+
+def _not_negative(roots: Iterable[Node], held: set[str]) -> set[Node]:
+    """The nodes that are never negative where the states `held` are not."""
+    found: set[Node] = set()
+    # The sign of a product is that of its factors, of which pairs of one and the same have none.
+    odd: dict[Node, frozenset[Node]] = {}
+    for node in walk(roots, into_reductions=False):
+        odd[node] = odd[node.args[0]] ^ odd[node.args[1]] if node.op == "mul" else frozenset([node])
+        match node.op:
+            case "const":
+                holds = node.label >= 0
+            case "scalar":
+                holds = True
+            case "load":
+                holds = node.label in held
+            case "sub":  # 1 − β: of numbers alone, rules take what is left of one
+                holds = all(below.op not in ELEMENT_LEAVES for below in walk([node]))
+            case "where":
+                holds = found.issuperset(node.args[1:])
+            case "mul":
+                holds = found >= odd[node]
+            case _:
+                holds = node.op in _ALWAYS or (node.op in _IF_ALL_ARE and found.issuperset(node.args))
+        if holds:
+            found.add(node)
+    return found

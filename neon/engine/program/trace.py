@@ -1,0 +1,194 @@
+"""Trace: call a rule once with symbols, compose the options around it, keep what results."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cached_property
+from types import MethodType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import Tensor
+
+from neon.arguments import plain
+from neon.engine.program import options
+from neon.engine.program.graph import Node, load, scalar, walk
+from neon.engine.program.symbols import Symbol, node_of
+from neon.messages import listed, received, shortened, shown
+
+Rule = Callable[..., Any]
+
+# Numbers that a step brings along; all others belong to a group of tensors.
+PER_STEP = ("step", "grad_scale", "previous_norm")
+# Names that the engine, the optimizer's own options and torch's states have taken.
+RESERVED = {
+    "batch_size", "outer_clip_norms", "name", "schedule", "stochastic_round", "gradient_clip_norm",
+    "gradient_clip_value", "param_clip_value", "wdecay", "maximize", "seed", "optimizer", "params",
+    "state_dtype", "master", "scales", "low_bits", "weight_average", "grad_scale", "previous_norm",
+    "gradient_clip_previous_norm", "overrides", "frozen", "initial_lr", "param_names", "scheduled_lr", "updates",
+    "lr_scale", options.SCALE,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a rule takes: its states with their initial values, and its keyword-only arguments."""
+
+    states: dict[str, float]
+    keywords: dict[str, Any]  # name -> default, or inspect.Parameter.empty
+
+
+# What has been made for each rule, for as long as it is there: nothing of it may hold the rule.
+_made: WeakKeyDictionary[Any, dict[Any, Any]] = WeakKeyDictionary()
+
+
+def _made_for(rule: Rule) -> dict[Any, Any]:
+    """What has been made for a rule so far; a method is made anew each time, what it is bound to is not."""
+    if isinstance(rule, MethodType):
+        return _made.setdefault(rule.__self__, {}).setdefault(rule.__func__, {})
+    found = _made.get(rule)  # quicker than setdefault
+    return _made.setdefault(rule, {}) if found is None else found
+
+
+def signature(rule: Any) -> Signature:
+    """A rule's signature; `TypeError` where it is not `rule(w, g, *states, *, keywords)`."""
+    made = _made_for(rule)
+    return made.get(signature) or made.setdefault(signature, _read_signature(rule))
+
+
+def _read_signature(rule: Rule) -> Signature:
+    parameters = list(inspect.signature(rule).parameters.values())
+    positional = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    keywords = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    name = shortened(getattr(rule, "__name__", repr(rule)))
+    if [p.name for p in positional[:2]] != ["w", "g"] or len(positional) + len(keywords) != len(parameters):
+        raise TypeError(
+            f"The rule {name}{shortened(str(inspect.signature(rule)), 160)} must take the weight and the gradient "
+            f"first, then its states, then keyword-only hyper-parameters: def {name}(w, g, state, *, lr)."
+        )
+    reserved = RESERVED & {p.name for p in parameters[2:]} | {"step"} & {p.name for p in positional}
+    if reserved:
+        raise TypeError(
+            f"The rule {name} uses {listed(sorted(reserved))}, which neon keeps for itself; choose another name."
+        )
+    return Signature({p.name: _initial(name, p) for p in positional[2:]}, keywords)
+
+
+def _initial(rule: str, state: inspect.Parameter) -> float:
+    """The number that a state starts at."""
+    start = 0.0 if state.default is state.empty else plain(state.default)
+    if isinstance(start, bool) or not isinstance(start, (int, float)):
+        raise TypeError(
+            f"The state {state.name} of the rule {rule} must start at a number: as no default says, at 0. "
+            f"{received(state.name, state.default)} Hyper-parameters stand after a *."
+        )
+    return float(start)
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A rule with its options, as a graph: what to store, and the numbers that it reads at each step.
+
+    `states` maps each state to the number that it starts at, None for one that starts as the weight; `outputs`
+    maps `w` and the states to their new values; what the rule leaves alone is not in it.
+    `guard` is a sum that is finite for a tensor where its gradient is, or None where nobody asks. `keywords` and
+    `documentation` are the rule's own; `kernels` are those that have been made of the program, by their formats.
+    """
+
+    name: str
+    keywords: Collection[str]
+    documentation: str | None
+    states: dict[str, float | None]
+    outputs: dict[str, Node]
+    numbers: tuple[str, ...]
+    guard: Node | None = None
+    kernels: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def places(self) -> list[tuple[str, int | None]]:
+        """Where a group's numbers are found: a name, and an index where that names several."""
+        parts = (name.rstrip("]").split("[") for name in self.numbers if name not in PER_STEP)
+        return [(name, int(index[0]) if index else None) for name, *index in parts]
+
+
+def _symbol(name: str, value: Any) -> Any:
+    """What a rule sees for an argument: itself where it steers the trace, a symbol where it is a number."""
+    check_argument(name, value)
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, (tuple, list)):
+        return tuple(_symbol(f"{name}[{i}]", item) for i, item in enumerate(value))
+    return Symbol(scalar(name))
+
+
+def check_argument(name: str, value: Any) -> None:
+    """Refuse what is no number, bool, string or None, or a tuple of these: a symbol for it would be something else."""
+    given = value if isinstance(value, Enum) else plain(value)
+    for item in given if isinstance(given, (tuple, list)) else (given,):
+        if isinstance(item, Enum) or not (item is None or isinstance(item, (bool, str, int, float, Tensor))):
+            raise TypeError(
+                f"{name} must be a number, a bool, a string or None, or a tuple of these, to be an argument of a rule. "
+                f"{received(name, value)} Give the parts that the rule needs, each as an argument of its own."
+            )
+
+
+def fixed(value: Any) -> Any:
+    """The part of a value that a program depends on: flags, strings, structure; of a number, only that it is one."""
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, (tuple, list)):
+        return tuple(map(fixed, value))
+    found = value if type(value) in (float, int) else plain(value)
+    return ... if found is value else fixed(found)
+
+
+def trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) -> Program:
+    """The program of a rule under these options; traced once for each set of fixed arguments."""
+    names = signature(rule).keywords
+    arguments = {name: value for name, value in arguments.items() if name in names}
+    key = (tuple(arguments), fixed([*arguments.values()]), chosen)
+    made = _made_for(rule)
+    found = made.get(key)
+    return found if found is not None else made.setdefault(key, _trace(rule, arguments, chosen))
+
+
+def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) -> Program:
+    form = signature(rule)
+    name = getattr(rule, "__name__", "rule")
+    loads = {tensor: load(tensor) for tensor in ("w", "g", *form.states)}
+    gradient = options.before(loads["w"], loads["g"], chosen)
+    symbols = {key: _symbol(key, plain(value)) for key, value in arguments.items()}
+    if isinstance(lr := symbols.get("lr"), Symbol):
+        symbols["lr"] = Symbol(options.rate(lr.node, chosen))
+    states = [Symbol(loads[state]) for state in form.states]
+    result = rule(Symbol(loads["w"]), Symbol(gradient), *states, **symbols)
+    results = tuple(result) if isinstance(result, (tuple, list)) else (result,)
+    if len(results) != 1 + len(form.states):
+        what = f"{len(results)} values" if isinstance(result, (tuple, list)) else f"one {type(result).__name__}"
+        raise TypeError(
+            f"The rule {shortened(name)} must return the new weight and its {len(form.states)} states "
+            f"({listed(('w', *form.states))}); it returned {what}. Hyper-parameters stand after a *."
+        )
+    outputs = {}
+    for tensor, value in zip(("w", *form.states), results, strict=True):
+        node = node_of(value)
+        if node is None:
+            raise TypeError(
+                f"The rule {shortened(name)} must return an expression for {tensor!r}; it returned {shown(value)}, a "
+                f"{shortened(type(value).__name__)}. Of a condition write where(condition, 1.0, 0.0)."
+            )
+        outputs[tensor] = node
+    outputs["w"] = options.after(outputs["w"], chosen)
+    kept: dict[str, float | None] = {**form.states}
+    if chosen.weight_average:
+        kept[options.AVERAGE] = None
+        loads[options.AVERAGE] = load(options.AVERAGE)
+        outputs[options.AVERAGE] = options.average(outputs["w"])
+    outputs = {tensor: value for tensor, value in outputs.items() if value is not loads[tensor]}
+    guard = options.guard(loads["g"], chosen)
+    roots = [*outputs.values(), *([] if guard is None else [guard])]
+    numbers = {n.label: None for n in walk(roots) if n.op == "scalar"}
+    return Program(name, [*form.keywords], inspect.getdoc(rule), kept, outputs, tuple(numbers), guard)

@@ -1,0 +1,134 @@
+"""The verifier: every kernel is checked against a small specification before a backend sees it.
+
+What a backend prints it takes from the stages: their loads, sweeps and stores. So what holds of these holds of the
+generated code: all that is read is declared, every value exists before a store that would change it, kinds fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import torch
+
+from neon.engine.program.formats.blocks import scale_name
+from neon.engine.program.formats.floats import LOW_BITS
+from neon.engine.program.graph import (
+    BOOL,
+    ELEMENT_LEAVES,
+    FLOAT,
+    LEAVES,
+    LOADS,
+    OPERATIONS,
+    REDUCTION,
+    UINT,
+    Node,
+    walk,
+)
+
+if TYPE_CHECKING:
+    from neon.engine.program.kernel import Kernel, Stage, Sweep
+
+_PLAIN = (torch.float32, torch.float64)
+
+
+class KernelError(AssertionError):
+    """A kernel breaks the specification: a fault of the engine, never of a rule."""
+
+
+def verify(kernel: Kernel) -> None:
+    """Raise `KernelError` where a kernel breaks the specification."""
+    summed: set[Node] = set()
+    for stage in kernel.stages:
+        _check_values(kernel, stage)
+        _check_numbers(stage, summed)
+        _check_sweeps(kernel, stage)
+        summed |= {*stage.reductions}
+    *reducing, last = kernel.stages
+    _hold(all(stage.reductions and not stage.stores for stage in reducing), "a stage before the last sums, and no more")
+    _hold(not last.reductions, "the last stage stores, and no more")
+
+
+def _hold(holds: bool, rule: str, *found: object) -> None:
+    if not holds:
+        raise KernelError(f"In a kernel, {rule}. Found: {', '.join(map(str, found)) or 'otherwise'}.")
+
+
+# -- each value ------------------------------------------------------------------------------------
+
+
+def _check_values(kernel: Kernel, stage: Stage) -> None:
+    for node in walk(stage.roots, into_reductions=False):
+        if node.op in LOADS:
+            _check_load(kernel, node)
+        elif node.op == REDUCTION:
+            _hold([a.kind for a in node.args] == [FLOAT], "a sum is of one number for each element", node)
+        elif node.op in LEAVES:
+            kinds = {"scalar": (FLOAT,), "const": (FLOAT, UINT)}.get(node.op, (UINT, FLOAT))
+            _hold(node.kind in kinds and not node.args, "a leaf is a number or a word", node)
+        else:
+            form = OPERATIONS.get(node.op)
+            _hold(form is not None, "every operation is one of the table", node.op)
+            takes, result = (form.takes, form.result) if form else ((), "")
+            kinds = tuple(a.kind for a in node.args)
+            _hold((kinds, node.kind) == (takes, result), f"{node.op} takes {takes} to {result}", kinds, node.kind)
+    for name, root in stage.stores.items():
+        _hold(name in kernel.tensors and name != "g", "what is stored is a weight or a state", name)
+        kind = FLOAT if kernel.tensors[name] in _PLAIN else UINT
+        _hold(root.kind == kind, f"{name} is stored as {kind}", root.kind)
+    # Nothing is left half written: the codes of a block and its scale, a split weight and its low bits.
+    pairs = [(state, scale_name(state)) for state in kernel.program.states if scale_name(state) in kernel.scales]
+    for name, beside in (*pairs, *([("w", LOW_BITS)] if kernel.formats.split else [])):
+        _hold((name in stage.stores) == (beside in stage.stores), f"{name} is stored together with {beside}")
+
+
+def _check_load(kernel: Kernel, node: Node) -> None:
+    _hold(node.label in kernel.tensors, "all that is loaded is declared", node.label)
+    if node.label in kernel.scales:
+        expected = ("load_block", FLOAT)
+    else:
+        expected = ("load", FLOAT) if kernel.tensors[node.label] in _PLAIN else ("load_bits", UINT)
+    _hold((node.op, node.kind) == expected, f"{node.label} is loaded by {expected}", node.op, node.kind)
+
+
+# -- numbers of the host ---------------------------------------------------------------------------
+
+
+def _check_numbers(stage: Stage, summed: set[Node]) -> None:
+    given = {*stage.scalars}
+    for number in stage.scalars:
+        _hold(number.kind == FLOAT and not number.varies, "the host computes numbers that do not vary", number)
+    for node in walk(stage.scalars, into_reductions=False):
+        _hold(node.op != REDUCTION or node in summed, "a sum is used in a later stage than it is taken in", node)
+    for node in walk(stage.roots, into_reductions=False, given=given):
+        computed = node.varies or node.kind == BOOL or node.op == "const" or node in given
+        _hold(computed, "a number that does not vary is computed by the host", node)
+
+
+# -- the order of reading and writing --------------------------------------------------------------
+
+
+def _check_sweeps(kernel: Kernel, stage: Stage) -> None:
+    """Follow the sweeps over a block of elements, from the first to the last."""
+    written: set[str] = set()
+    known: set[Node] = set()
+    for sweep in stage.sweeps:
+        _hold({*sweep.given} <= known, "a sweep is given what an earlier one has computed", sweep.given)
+        _hold({*sweep.loads} == _read(sweep), "a sweep declares its loads, and no others", sweep.loads)
+        for load in sweep.loads:
+            in_time = load.op == "load_block" or load.label not in written
+            _hold(in_time, "every value exists before a store that would change it", f"{load} in a later sweep")
+        for name, root in sweep.of_block.items():
+            varying = {n.op for n in walk([root], given=sweep.given) if n not in sweep.given} & {*ELEMENT_LEAVES}
+            _hold(name in kernel.scales and not varying, "a block's number depends on its peaks alone", name)
+        known |= {*sweep.values} | {peak for peak in stage.peaks if peak.args[0] in sweep.values}
+        written |= {*sweep.stores, *sweep.of_block}
+    stores = [item for sweep in stage.sweeps for item in (*sweep.stores.items(), *sweep.of_block.items())]
+    _hold(len(stores) == len(stage.stores) and dict(stores) == stage.stores, "each store is in one sweep", *written)
+    _hold(all(r.args[0] in known for r in stage.reductions), "what is summed is computed", *stage.reductions)
+
+
+def _read(sweep: Sweep) -> set[Node]:
+    roots: Iterable[Node] = (*sweep.stores.values(), *sweep.of_block.values(), *sweep.values)
+    below = walk(roots, into_reductions=False, given=sweep.given)
+    return {node for node in below if node.op in LOADS and node not in sweep.given}

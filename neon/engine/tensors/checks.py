@@ -1,0 +1,131 @@
+"""What the engine refuses, by name, before anything is written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from neon.engine.backends import serving
+from neon.engine.program.formats.blocks import BLOCK_CODECS
+from neon.engine.program.formats.floats import CODECS
+from neon.engine.tensors.overlap import address, overlaps_itself
+from neon.engine.tensors.slots import scale_shape
+from neon.messages import kind_of, quoted, shown
+
+if TYPE_CHECKING:
+    from neon.engine.settings import Item
+
+_ALLOWED = ", ".join(str(dtype) for dtype in CODECS)
+
+
+def _check_memory(what: str, tensor: Tensor) -> None:
+    """Refuse what has no memory that a kernel could address, or whose memory does not hold its values."""
+    if tensor.numel() and address(tensor) == 0:
+        raise ValueError(
+            f"{what} has no memory of its own (a {type(tensor).__name__}) on device {tensor.device}; give a plain "
+            "dense tensor."
+        )
+    if tensor.is_neg():
+        raise ValueError(f"{what} is a lazily negated view; call .resolve_neg() on it first.")
+
+
+def check_parameter(name: str, param: Tensor) -> None:
+    """Refuse parameters that no kernel can update."""
+    if param.layout is not torch.strided:
+        raise ValueError(f"Parameter {quoted(name)} has layout {param.layout}; only dense tensors are updated.")
+    if param.dtype not in CODECS:
+        raise TypeError(
+            f"Parameter {quoted(name)} has dtype {param.dtype}; the dtypes served are {_ALLOWED}. "
+            "Of a complex parameter, keep torch.view_as_real(parameter) as the parameter."
+        )
+    _check_memory(f"Parameter {quoted(name)}", param)
+    if param.numel() and overlaps_itself(param):
+        raise ValueError(
+            f"Parameter {quoted(name)} is an expanded tensor, whose elements share memory. Clone it first."
+        )
+
+
+def check_states(item: Item) -> None:
+    """Refuse states that do not fit their parameter."""
+    param = item.param
+    for state in item.states:
+        if not isinstance(state, Tensor):
+            raise TypeError(f"A state of parameter {quoted(item.name)} must be a tensor. Received: {kind_of(state)}.")
+        if state.shape != param.shape or state.device != param.device or state.dtype not in {*CODECS, *BLOCK_CODECS}:
+            raise ValueError(
+                f"A state of parameter {quoted(item.name)} has shape {shown(tuple(state.shape))}, dtype {state.dtype}, "
+                f"device {state.device}; it needs the parameter's shape {shown(tuple(param.shape))} and device "
+                f"{param.device}, and one of the dtypes {_ALLOWED}."
+            )
+        _check_memory(f"A state of parameter {quoted(item.name)}", state)
+        if state.dtype in BLOCK_CODECS and param.dtype == torch.float64:
+            raise ValueError(
+                f"A state of parameter {quoted(item.name)} has dtype {state.dtype}, the parameter is float64, and so "
+                "are its states. Take the state out of optimizer.state to start it anew."
+            )
+    _check_companions(item)
+    tensors = [param, *item.states]
+    if param.numel() and len({tensor.data_ptr() for tensor in tensors}) < len(tensors):
+        raise ValueError(
+            f"A state of parameter {quoted(item.name)} shares memory with it or with another state; give each its own "
+            "tensor."
+        )
+
+
+def _check_companions(item: Item) -> None:
+    """Refuse scales of blocks and low bits that are not as large as the kernel takes them to be."""
+    param = item.param
+    blocks = sum(state.dtype in BLOCK_CODECS for state in item.states)
+    for place, tensor in enumerate(item.companions):
+        what, shape, dtype = (
+            ("The scales of a state", scale_shape(param.shape), torch.float32)
+            if place < blocks
+            else ("The low bits", tuple(param.shape), param.dtype)
+        )
+        kept = (tuple(tensor.shape), tensor.dtype, tensor.device) if isinstance(tensor, Tensor) else tensor
+        if kept != (shape, dtype, param.device):
+            raise ValueError(
+                f"{what} of parameter {quoted(item.name)}: shape, dtype and device must be "
+                f"{shown((shape, dtype, param.device))}. Received: {shown(kept)}."
+            )
+        _check_memory(f"{what} of parameter {quoted(item.name)}", tensor)
+
+
+def check_gradient(item: Item, grad: Tensor) -> None:
+    """Refuse gradients that do not fit their parameter."""
+    if grad.layout is not torch.strided:
+        raise ValueError(
+            f"The gradient of parameter {quoted(item.name)} is sparse ({grad.layout}); only dense gradients are taken. "
+            "Build its layer with sparse=False, or call .to_dense() on the gradient."
+        )
+    if grad.shape != item.param.shape or grad.device != item.param.device:
+        raise ValueError(
+            f"The gradient of parameter {quoted(item.name)} has shape {shown(tuple(grad.shape))} on {grad.device}; the "
+            f"parameter has shape {shown(tuple(item.param.shape))} on {item.param.device}."
+        )
+    if grad.dtype not in CODECS:
+        raise TypeError(
+            f"The gradient of parameter {quoted(item.name)} has dtype {grad.dtype}; the dtypes served are {_ALLOWED}."
+        )
+    if grad.numel() and address(grad) == 0:
+        _check_memory(f"The gradient of parameter {quoted(item.name)}", grad)
+
+
+def check_capturable(device: torch.device) -> None:
+    """Refuse devices whose steps no graph can hold."""
+    if serving(device) != "triton":
+        raise ValueError(
+            "capturable=True asks for steps that can be captured in a graph of the device. That needs parameters on a "
+            f"device that Triton serves, such as cuda; some are on {device}. Leave it out."
+        )
+
+
+def check_rounding(item: Item, width: int | None) -> None:
+    """Refuse a rounding width for parameters that are wider than the arithmetic of words."""
+    if width and item.param.dtype == torch.float64:
+        raise ValueError(
+            f"stochastic_round={width} rounds parameters of at most 32 bits; parameter {quoted(item.name)} is float64. "
+            "Use stochastic_round=False, or float32 parameters."
+        )

@@ -1,0 +1,124 @@
+"""Memory: that nothing which a kernel writes is something else that it reads or writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from neon.engine.settings import Item
+from neon.engine.tensors.layout import is_dense, same_layout
+from neon.messages import quoted
+
+# So many sets of addresses, of the steps before, are known to share nothing.
+_REMEMBERED = 8
+
+
+def address(tensor: Tensor) -> int:
+    """Where its memory is, 0 where it has none."""
+    try:
+        return tensor.data_ptr()
+    except RuntimeError:  # under torch.func it stands for other tensors
+        return 0
+
+
+def overlaps_itself(tensor: Tensor) -> bool:
+    """Whether elements share memory: a stride does not reach beyond what the smaller ones cover."""
+    covered = 1
+    for stride, size in sorted((st, si) for st, si in zip(tensor.stride(), tensor.shape, strict=True) if si > 1):
+        if stride < covered:
+            return True
+        covered += stride * (size - 1)
+    return False
+
+
+_Span = tuple[int, int, int, Tensor]  # the first byte of a tensor's elements, the one after the last, its place
+
+
+def sharing(tensors: Sequence[Tensor]) -> tuple[int, int] | None:
+    """The places of two tensors that have an element in common, the one that begins later first; None without any."""
+    return _sharing(_spans(tensors))
+
+
+def _spans(tensors: Sequence[Tensor]) -> list[_Span]:
+    spans = [(*_span(tensor), place, tensor) for place, tensor in enumerate(tensors) if tensor.numel()]
+    return sorted(spans, key=lambda span: span[:3])
+
+
+def _sharing(spans: Sequence[_Span]) -> tuple[int, int] | None:
+    reaching: list[_Span] = []  # those before that may meet the one at hand
+    for span in spans:
+        reaching = [earlier for earlier in reaching if earlier[1] > span[0]]
+        for *_, place, tensor in reaching:
+            if _share_elements(tensor, span[3]):
+                return span[2], place
+        reaching.append(span)
+    return None
+
+
+class Written:
+    """The ranges of memory that a plan writes: parameters and states, none of which may overlap."""
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        owned = [(item, tensor) for item in items for tensor in (item.param, *item.states, *item.companions)]
+        spans = _spans([tensor for _, tensor in owned])
+        if shared := _sharing(spans):
+            later, earlier = (owned[place][0].name for place in shared)
+            raise ValueError(
+                f"Parameter {quoted(later)} or a state of it shares memory with parameter {quoted(earlier)} or a state "
+                "of that; give each its own tensor."
+            )
+        self._apart: set[tuple[int, ...]] = set()
+        # What is not dense is written last of all, from a copy: a gradient may lie between its elements.
+        dense = np.array([span[:2] for span in spans if is_dense(span[3])], np.int64).reshape(-1, 2)
+        self._starts, self._ends = np.ascontiguousarray(dense[:, 0]), np.ascontiguousarray(dense[:, 1])
+
+    def check_gradients(self, items: Sequence[Item], grads: Sequence[Tensor], addresses: Sequence[int]) -> None:
+        """Refuse gradients that share memory with what is written, but for a parameter that is its own gradient.
+
+        A gradient that is laid out unlike its parameter is copied before anything is written.
+        """
+        key = tuple(addresses)
+        if key in self._apart:  # allocators give the same places again
+            return
+        starts = np.array(addresses, np.int64)
+        sizes = np.array([grad.numel() * grad.element_size() for grad in grads], np.int64)
+        for place in np.flatnonzero(self._touched(starts, starts + sizes)).tolist():
+            item, grad = items[place], grads[place]
+            itself = grad.data_ptr() == item.param.data_ptr() and grad.dtype == item.param.dtype
+            if grad.numel() and not itself and same_layout(grad, item.param):
+                raise ValueError(
+                    f"The gradient of parameter {quoted(item.name)} shares memory with a parameter or a state; give it "
+                    "a tensor of its own."
+                )
+        if len(self._apart) == _REMEMBERED:
+            self._apart.clear()
+        self._apart.add(key)
+
+    def forget(self) -> None:
+        """Other gradients will come."""
+        self._apart.clear()
+
+    def _touched(self, starts: npt.ArrayLike, ends: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        return self._ends.searchsorted(starts, "right") != self._starts.searchsorted(ends)
+
+
+def _span(tensor: Tensor) -> tuple[int, int]:
+    """The first byte of a tensor's elements and the one after the last."""
+    reach = sum(stride * (size - 1) for stride, size in zip(tensor.stride(), tensor.shape, strict=True))
+    return tensor.data_ptr(), tensor.data_ptr() + (reach + 1) * tensor.element_size()
+
+
+def _share_elements(a: Tensor, b: Tensor) -> bool:
+    """Whether tensors whose ranges meet have an element in common: columns of one matrix have none."""
+    if (is_dense(a) and is_dense(b)) or a.element_size() != b.element_size():
+        return True
+    return bool(np.intersect1d(_addresses(a), _addresses(b)).size)
+
+
+def _addresses(tensor: Tensor) -> npt.NDArray[np.int64]:
+    steps = [np.arange(size) * stride for stride, size in zip(tensor.stride(), tensor.shape, strict=True)]
+    return tensor.data_ptr() + tensor.element_size() * reduce(np.add.outer, steps, np.zeros((), np.int64)).ravel()

@@ -1,0 +1,258 @@
+"""One step over a list of layers: assignment, states, plan. What `Optimizer.optimize` does."""
+
+from __future__ import annotations
+
+import math
+import threading
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neon.arguments import epoch_number
+from neon.assignment.description import Description
+from neon.assignment.keys import Match, assign
+from neon.assignment.mapped_layers import MappedLayers
+from neon.assignment.param_list import Entry
+from neon.assignment.sites import Site, layer_sites
+from neon.assignment.unmatched import explain_unmatched
+from neon.engine.interrupts import Uninterrupted
+from neon.engine.plan import Plan
+from neon.engine.program.options import AVERAGE
+from neon.engine.settings import Item, Settings
+from neon.engine.tensors.checks import check_parameter
+from neon.engine.tensors.watch import same_objects
+from neon.messages import quoted
+from neon.stepping.by_hand import is_by_hand, layers_of
+from neon.stepping.in_place import in_place_of, refuse_while_averaged
+from neon.stepping.layer_plans import LayerPlan, LayerPlans
+from neon.stepping.state_lists import split_states
+from neon.stepping.update_counts import update_count, updates_of
+
+
+class LayerStepper:
+    """Steps over layer lists for one optimizer; keeps the last plan of each list of layers while it still holds."""
+
+    def __init__(self, optimizer: Description) -> None:
+        self._optimizer = optimizer
+        self._plans = LayerPlans()
+        self._values: dict[str, dict[str, Any]] = defaultdict(dict)
+        self._warned: Any = None  # the mapping whose keys that fit nothing have been told
+        self._fitted: Any = None  # keys, and the names and classes of layers, of the last look for such keys
+        self._averaged = False
+        self._created: list[tuple[list[Tensor], list[Tensor]]] = []  # lists of layers, and what goes into them
+        self._lock = threading.Lock()
+        self._uninterrupted = Uninterrupted()
+
+    def step(self, layer_list: Any, epoch: int) -> None:
+        """Update every parameter once; what is refused leaves all of them as they were."""
+        epoch = epoch_number(epoch)
+        if self._averaged:
+            refuse_while_averaged()
+        with self._lock:
+            assigned = self._assign(layer_list)
+            by_hand = [(site, match) for site, match in assigned if self._is_by_hand(match)]
+            ours = [
+                (index, site, match)
+                for index, (site, match) in enumerate(assigned)
+                if match.optimizer and _gradient(site) is not None and not self._is_by_hand(match)
+            ]
+            self._step(ours, by_hand, epoch)
+            self._tell_mappings(assigned)
+
+    @property
+    def updates(self) -> int:
+        """The number of updates that the layers of the last step have had; 0 where there was none."""
+        return self._plans.updates
+
+    @contextmanager
+    def averaged(self, layer_list: Any) -> Iterator[None]:
+        """Have the layers compute with the averages of their weights."""
+        if self._averaged:
+            refuse_while_averaged()
+        entries = [
+            (site.entry, match.optimizer) for site, match in self._assign(layer_list) if not self._is_by_hand(match)
+        ]
+        try:
+            with in_place_of(pair for entry, leaf in entries if entry and leaf for pair in _averages(entry, leaf)):
+                self._averaged = True
+                yield
+        finally:
+            self._averaged = False
+
+    def _is_by_hand(self, match: Match) -> bool:
+        """Whether others' code makes the step; where the optimizer itself came here, by super(), its rule does."""
+        return match.optimizer is not self._optimizer and is_by_hand(match)
+
+    def _assign(self, layer_list: Any) -> list[tuple[Site, Match]]:
+        sites = list(layer_sites(layer_list))
+        optimizer = self._optimizer
+        if optimizer.optimizer_mapping is not None and self._warned is not optimizer.optimizer_mapping:
+            fitted = (
+                (*optimizer.optimizer_mapping,),
+                [*optimizer.leaves()],
+                [(site.names, site.classes) for site in sites],
+            )
+            if fitted != self._fitted and (problem := explain_unmatched(optimizer, sites)):
+                self._warned = optimizer.optimizer_mapping
+                warnings.warn(problem, UserWarning, stacklevel=4)
+            self._fitted = fitted
+        return [(site, match) for site, match in assign(optimizer, sites) if site.entry is not None]
+
+    def _tell_mappings(self, assigned: Sequence[tuple[Site, Match]]) -> None:
+        """Let each MultiOptimizer know the layers that came to it, for its `map_list`."""
+        if self._optimizer.optimizer_mapping is not None:
+            layers = MappedLayers(assigned)
+            for mapping in {self._optimizer, *(mapping for _, match in assigned for mapping in match.mappings)}:
+                mapping._mapped = layers
+
+    def _step(self, ours: Sequence[tuple[int, Site, Match]], by_hand: Sequence[tuple[Site, Match]], epoch: int) -> None:
+        """Update everything, once nothing is left to refuse: first by hand, where others' code may refuse still."""
+        settings = self._settings(ours, epoch)
+        grads = [grad for _, site, _ in ours if (grad := _gradient(site)) is not None]
+        elsewhere = self._squares(by_hand)
+        kept = self._plan(ours, settings, grads)
+        if by_hand:
+            kept.plan.check(grads)
+            everything = self._squares([*by_hand, *((site, match) for _, site, match in ours)]) if elsewhere else {}
+            self._step_by_hand(by_hand, everything, epoch)
+            if not kept.plan.holds(grads):
+                kept = self._make_plan(ours, settings, grads)
+        with self._uninterrupted:
+            self._keep_states()
+            kept.plan.step(grads, elsewhere)
+        kept.held = _held(ours)
+        self._plans.keep(kept, [site.layer for _, site, _ in ours])
+
+    def _plan(
+        self, ours: Sequence[tuple[int, Site, Match]], settings: dict[str, Settings], grads: Sequence[Tensor]
+    ) -> LayerPlan:
+        """The plan of an earlier step, where it still holds, or a new one; neither has changed a parameter or state."""
+        params = [site.entry[0][0] for _, site, _ in ours if site.entry is not None]
+        keys = [match.key for _, _, match in ours]
+        kept = self._plans.take(params)
+        if kept is None:
+            return self._make_plan(ours, settings, grads)
+        kept.take_counts()
+        alike = kept.keys == keys and all(map(Settings.alike, kept.plan.settings, settings.values()))
+        if not alike or not same_objects(_held(ours), kept.held) or not kept.plan.holds(grads):
+            return self._make_plan(ours, settings, grads)
+        self._created = []
+        return kept
+
+    def _settings(self, ours: Sequence[tuple[int, Site, Match]], epoch: int) -> dict[str, Settings]:
+        """The numbers of this step for each optimizer in use, in dictionaries that the plan keeps reading."""
+        settings, in_use = {}, {match.key: match for _, _, match in ours}
+        updates = _updates(ours) if any(map(_counts_steps, in_use.values())) else 0
+        for match in in_use.values():
+            leaf = match.optimizer
+            assert leaf is not None
+            values = self._values[match.key]
+            values.clear()  # what another optimizer of this key left
+            values.update(leaf.group())
+            values["lr"] = leaf.rate(values.get("lr", 0.0), epoch, updates)
+            values["epoch"] = epoch
+            values["batch_size"] = self._optimizer.batch_size
+            values["outer_clip_norms"] = tuple(norm.gradient_clip_norm for norm in match.norms)
+            settings[match.key] = leaf.settings(values, match.norms, batch_mean=True)
+        return settings
+
+    def _make_plan(
+        self, ours: Sequence[tuple[int, Site, Match]], settings: dict[str, Settings], grads: Sequence[Tensor]
+    ) -> LayerPlan:
+        places = {key: place for place, key in enumerate(settings)}
+        items, self._created, owners = [], [], dict[int, str]()  # of each list of states, the layer
+        for index, site, match in ours:
+            assert site.entry is not None
+            assert match.optimizer is not None
+            (param, _), states = site.entry
+            program = settings[match.key].program
+            check_parameter(site.label, param)
+            storage = settings[match.key].storage
+            storage.check_weight(site.label, param)
+            own, companions = split_states(states, site, match.optimizer, program, storage)
+            used = [*own, *companions]
+            if used and id(states) in owners:
+                raise ValueError(
+                    f"Two parameters, of {quoted(owners[id(states)])} and of {quoted(site.label)}, have one list of "
+                    "states. Give each a list of its own: self.states = [] in the layer's __init__."
+                )
+            owners[id(states)] = site.label
+            self._created.append((states, used))
+            items.append(
+                Item(
+                    site.label,
+                    param,
+                    own,
+                    update_count(used[0] if used else param),
+                    places[match.key],
+                    index,
+                    companions=companions,
+                )
+            )
+        return LayerPlan(Plan(items, grads, list(settings.values())), [match.key for _, _, match in ours])
+
+    def _keep_states(self) -> None:
+        """Give the layers the states that were made for them, once the step is sure to be made."""
+        for states, used in self._created:
+            if not states:
+                states.extend(used)
+        self._created = []
+
+    def _squares(self, matched: Sequence[tuple[Site, Match]]) -> dict[int, float]:
+        """What these gradients add to the norms over everything, by the norm's owner."""
+        squares: dict[int, float] = defaultdict(float)
+        for site, match in matched:
+            grad = _gradient(site)
+            for norm in match.norms if grad is not None else ():
+                mean = torch.linalg.vector_norm(grad, dtype=torch.float64).item()
+                mean /= self._optimizer.batch_size
+                squares[id(norm)] += mean * mean
+        return dict(squares)
+
+    def _step_by_hand(self, by_hand: Sequence[tuple[Site, Match]], totals: Mapping[Any, float], epoch: int) -> None:
+        """Let each hand-written optimizer update its layers, with gradients scaled by the norms over it."""
+        shares: dict[Description, list[tuple[Any, Entry]]] = defaultdict(list)
+        for site, match in by_hand:
+            assert site.entry is not None
+            assert match.optimizer is not None
+            (param, grad), states = site.entry
+            factor = 1.0
+            for norm in match.norms if grad is not None else ():
+                bound, size = norm.gradient_clip_norm, factor * math.sqrt(totals[id(norm)])
+                assert bound is not None
+                factor *= bound / size if not size <= bound else 1.0
+            scaled = grad if grad is None or factor == 1 else grad * factor
+            shares[match.optimizer].append((site.layer, ((param, scaled), states)))
+        for optimizer, owned in shares.items():
+            optimizer.optimize(layers_of(owned), epoch)
+
+
+def _held(ours: Sequence[tuple[int, Site, Match]]) -> list[Any]:
+    """What all lists of states hold, in order."""
+    return [state for _, site, _ in ours if site.entry is not None for state in site.entry[1]]
+
+
+def _updates(ours: Sequence[tuple[int, Site, Match]]) -> int:
+    """How many steps there have been: what the layers count, whichever description updated them."""
+    return max(updates_of(site.entry) for _, site, _ in ours if site.entry is not None)
+
+
+def _counts_steps(match: Match) -> bool:
+    return match.optimizer is not None and match.optimizer.counts_steps
+
+
+def _averages(entry: Entry, leaf: Description) -> Iterator[tuple[Tensor, Tensor]]:
+    """The parameter of an entry with the average of its weights, if it has one."""
+    (param, _), states = entry
+    names = [*leaf.settings(leaf.group()).program.states]
+    if AVERAGE in names[: len(states)]:
+        yield param, states[names.index(AVERAGE)]
+
+
+def _gradient(site: Site) -> Tensor | None:
+    return None if site.entry is None else site.entry[0][1]

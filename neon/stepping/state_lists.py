@@ -1,0 +1,59 @@
+"""The list of states of a parameter in a layer list: which of its tensors are states, and what is refused."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from neon.assignment.description import Description
+from neon.assignment.sites import Site
+from neon.engine.program.trace import Program, signature
+from neon.engine.tensors.slots import Storage, complete
+from neon.messages import listed, shortened
+from neon.stepping.update_counts import is_counted
+
+_MARK = "_neon_scratch"  # on a tensor that a step has found to be scratch
+
+
+def split_states(
+    states: list[Tensor], site: Site, leaf: Description, program: Program, storage: Storage
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The states of a program in a list, and what stands beside them for their formats: new ones for an empty list.
+
+    Behind its states the list may hold as many tensors as the optimizer's class calls `scratch`, which are left alone.
+
+    Raises `ValueError` for a list of another length, and for scratch that would be taken for an average of weights or
+    for the low bits of one.
+    """
+    assert site.param is not None
+    if not states:
+        fresh, beside = complete(storage, program, site.param, {})
+        return [*fresh.values()], beside
+    own = states[: len(program.states)]
+    more = storage.companions(own, site.param)
+    scratch = _scratch(states, leaf)
+    if scratch and len(states) > len(own) + more:
+        for tensor in scratch:
+            if isinstance(tensor, Tensor):
+                setattr(tensor, _MARK, True)
+        return own, []
+    if len(states) != len(program.states) + more:
+        names = [*program.states, *([f"and {more} beside them"] if more else [])]
+        raise ValueError(
+            f"The list of states of {shortened(site.label)} holds {len(states)} tensors; {shortened(program.name)} "
+            f"keeps {len(program.states) + more} ({listed(names)}). Give an empty list to start anew."
+        )
+    if scratch and (not is_counted(own[0]) or any(hasattr(tensor, _MARK) for tensor in scratch)):
+        raise ValueError(
+            f"The list of states of {shortened(site.label)} holds {len(states)} tensors, of which the last may be "
+            f"scratch; with weight_average or master {shortened(program.name)} would take it for more. Give an empty "
+            "list to start anew, or leave these options out."
+        )
+    return own, states[len(own) :]
+
+
+def _scratch(states: list[Tensor], leaf: Description) -> list[Tensor]:
+    """What would be scratch in a list without averages of weights and in formats that need nothing beside states."""
+    rule = leaf.rule
+    count = len(signature(rule).states) if rule is not None else 0
+    more = leaf.scratch
+    return states[count:] if more and len(states) == count + more else []
