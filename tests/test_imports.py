@@ -1,4 +1,4 @@
-"""Imports go one way: engine <- assignment <- stepping <- attached <- optimizers <- torch <- layers, models and their like <- compare, bench <- cli."""
+"""Imports go one way, from the commands down to the engine."""
 
 from __future__ import annotations
 

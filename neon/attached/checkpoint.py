@@ -290,7 +290,7 @@ class _Taking:
         # What is kept may depend on values: a momentum that is switched off keeps its velocity.
         known = {*program.states, *(signature(leaf.rule).states if leaf.rule else ())}
         found = (known - {AVERAGE}) & state.keys()
-        missing = [key for key, start in program.states.items() if start is not None and key not in state]
+        missing = [key for key, kept in program.states.items() if not kept.starts_as_weight and key not in state]
         if "step" not in state and not found <= _UNCOUNTED and "step" in program.keywords:
             missing.append("step")
         if missing and (found or ("step" in state and not leaf.rule_varies)):

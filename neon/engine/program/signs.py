@@ -23,7 +23,7 @@ def never_negative(program: Program) -> frozenset[str]:
 
 
 def _never_negative(program: Program) -> frozenset[str]:
-    held = {name for name, initial in program.states.items() if initial is not None and initial >= 0}
+    held = {name for name, state in program.states.items() if not state.starts_as_weight and state.number >= 0}
     while True:
         signs = _not_negative(program.outputs.values(), held)
         kept = {name for name in held if name not in program.outputs or program.outputs[name] in signs}

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from neon.arguments import plain
 from neon.engine.program import options
+from neon.engine.program.declared import WEIGHT, State
 from neon.engine.program.graph import Node, load, scalar, walk
 from neon.engine.program.symbols import Symbol, node_of
 from neon.messages import listed, received, shortened, shown
@@ -35,9 +36,9 @@ RESERVED = {
 
 @dataclass(frozen=True)
 class Signature:
-    """What a rule takes: its states with their initial values, and its keyword-only arguments."""
+    """What a rule takes: its states as they are declared, and its keyword-only arguments."""
 
-    states: dict[str, float]
+    states: dict[str, State]
     keywords: dict[str, Any]  # name -> default, or inspect.Parameter.empty
 
 
@@ -74,26 +75,28 @@ def _read_signature(rule: Rule) -> Signature:
         raise TypeError(
             f"The rule {name} uses {listed(sorted(reserved))}, which neon keeps for itself; choose another name."
         )
-    return Signature({p.name: _initial(name, p) for p in positional[2:]}, keywords)
+    return Signature({p.name: _declared(name, p) for p in positional[2:]}, keywords)
 
 
-def _initial(rule: str, state: inspect.Parameter) -> float:
-    """The number that a state starts at."""
+def _declared(rule: str, state: inspect.Parameter) -> State:
+    """What is declared of a state: a number says where it starts."""
     start = 0.0 if state.default is state.empty else plain(state.default)
+    if isinstance(start, State):
+        return start
     if isinstance(start, bool) or not isinstance(start, (int, float)):
         raise TypeError(
             f"The state {state.name} of the rule {rule} must start at a number: as no default says, at 0. "
             f"{received(state.name, state.default)} Hyper-parameters stand after a *."
         )
-    return float(start)
+    return State(float(start))
 
 
 @dataclass(frozen=True, eq=False)
 class Program:
     """A rule with its options, as a graph: what to store, and the numbers that it reads at each step.
 
-    `states` maps each state to the number that it starts at, None for one that starts as the weight; `outputs`
-    maps `w` and the states to their new values; what the rule leaves alone is not in it.
+    `states` are those of the rule and of its options; `outputs` maps `w` and the states to their new values; what the
+    rule leaves alone is not in it.
     `guard` is a sum that is finite for a tensor where its gradient is, or None where nobody asks. `keywords` and
     `documentation` are the rule's own; `kernels` are those that have been made of the program, by their formats.
     """
@@ -101,7 +104,7 @@ class Program:
     name: str
     keywords: Collection[str]
     documentation: str | None
-    states: dict[str, float | None]
+    states: dict[str, State]
     outputs: dict[str, Node]
     numbers: tuple[str, ...]
     guard: Node | None = None
@@ -182,9 +185,9 @@ def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) ->
             )
         outputs[tensor] = node
     outputs["w"] = options.after(outputs["w"], chosen)
-    kept: dict[str, float | None] = {**form.states}
+    kept = {**form.states}
     if chosen.weight_average:
-        kept[options.AVERAGE] = None
+        kept[options.AVERAGE] = State(WEIGHT)
         loads[options.AVERAGE] = load(options.AVERAGE)
         outputs[options.AVERAGE] = options.average(outputs["w"])
     outputs = {tensor: value for tensor, value in outputs.items() if value is not loads[tensor]}

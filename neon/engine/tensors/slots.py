@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from neon.arguments import PARAMETER
+from neon.engine.program.declared import State
 from neon.engine.program.formats.blocks import BLOCK, BLOCK_CODECS, scale_name
 from neon.engine.program.options import AVERAGE
 from neon.engine.program.signs import never_negative
@@ -90,7 +91,7 @@ class Storage:
         One format for all states is not that of an average of weights, which takes the place of weights.
         """
         if isinstance(self.states, str):
-            wanted = None if program.states[state] is None else self.states
+            wanted = None if program.states[state].starts_as_weight else self.states
         else:
             wanted = dict(self.states or ()).get(state)
         if param.dtype == torch.float64:
@@ -108,11 +109,12 @@ class Storage:
 AS_COMPUTED = Storage()
 
 
-def new_state(value: float | None, dtype: torch.dtype, param: Tensor) -> tuple[Tensor, Tensor | None]:
-    """A state of one number throughout, or a copy of the parameter for None, and the scales of its blocks if any."""
+def new_state(state: State, dtype: torch.dtype, param: Tensor) -> tuple[Tensor, Tensor | None]:
+    """A new state, and the scales of its blocks if any."""
     codec = BLOCK_CODECS.get(dtype)
-    if value is None:
+    if state.starts_as_weight:
         return param.detach().to(dtype, copy=True), None
+    value = state.number
     if codec is None:
         return torch.full_like(param, value, dtype=dtype, requires_grad=False), None
     code = (codec.largest_code | (0x80 if codec.signed and value < 0 else 0)) if value else 0
@@ -145,11 +147,11 @@ def complete(
     of whole blocks; where not, states that would be in blocks are float32.
     """
     states, scales = {}, dict(kept.get("scales", {}))
-    for name, value in program.states.items():
+    for name, state in program.states.items():
         if name in kept:
             states[name] = kept[name]
         else:
-            states[name], scales[name] = new_state(value, storage.dtype_of(name, program, param, size, blocks), param)
+            states[name], scales[name] = new_state(state, storage.dtype_of(name, program, param, size, blocks), param)
     companions: list[Any] = [scales.get(name) for name, state in states.items() if state.dtype in BLOCK_CODECS]
     if storage.splits(param):
         new = torch.zeros_like(param, requires_grad=False)
