@@ -323,7 +323,7 @@ def numbers(kind: Any, step: int) -> dict[str, Any]:
 @pytest.mark.parametrize("kind", OWN, ids=lambda kind: kind.__name__)
 def test_rules_of_ones_own_keep_what_they_return(kind: Any, form: str, dtype: torch.dtype) -> None:
     """Each state in each format is near what the rule returns for tensors, and has the same bits on every backend."""
-    starts = {name: torch.full((5000,), start) for name, start in signature(kind.rule).states.items()}
+    starts = {name: torch.full((5000,), state.number) for name, state in signature(kind.rule).states.items()}
     ends = []
     for backend in ("eager", "numba"):
         generator = torch.Generator().manual_seed(5)
