@@ -18,12 +18,13 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 
 from neon.compare.digits import digits
-from neon.engine.program.formats.blocks import BLOCK, BLOCK_CODECS, BlockCodec
+from neon.engine.program.formats import blocks
+from neon.engine.program.formats.blocks import BLOCK, SmallFloat
 from neon.optimizers import Adam
 
 BLOCKS = (64, 128, 256, 512, 1024)
 LINEAR = "linear"
-FLOATS = {"float, with a sign": BLOCK_CODECS[torch.int8], "float, without": BLOCK_CODECS[torch.uint8]}
+FLOATS = dict(zip(("float, with a sign", "float, without"), blocks.BLOCKS, strict=True))
 
 
 def moments(steps: int = 200) -> tuple[list[Tensor], list[Tensor]]:
@@ -47,7 +48,7 @@ def in_blocks(x: Tensor, block: int) -> tuple[Tensor, Tensor]:
     return rows, rows.abs().amax(1, keepdim=True).clamp(min=2.0**-120)
 
 
-def by_float(x: Tensor, block: int, codec: BlockCodec) -> Tensor:
+def by_float(x: Tensor, block: int, codec: SmallFloat) -> Tensor:
     """Through the engine's small floats, written anew with a float32's bits."""
     rows, peak = in_blocks(x, block)
     offset = 2.0 ** (1 - (1 << codec.exponent)) if codec.signed else 0.0

@@ -32,7 +32,8 @@ from neon.bench import machine
 from neon.bench.rules import exported_rules, neon_optimizer
 from neon.compare.plot import GREY, INK
 from neon.compare.store import write_atomically
-from neon.engine.program.formats.blocks import BLOCK, BLOCK_CODECS
+from neon.engine.program import formats
+from neon.engine.program.formats.blocks import BLOCK, SmallFloat
 from neon.optimizers import Adam
 
 if TYPE_CHECKING:
@@ -121,7 +122,8 @@ def joined(weight: Tensor, low_bits: Tensor) -> Tensor:
 
 def decoded(state: Tensor, scales: Tensor) -> Tensor:
     """The numbers that a state of one byte stands for, where no sign is kept."""
-    codec, code = BLOCK_CODECS[state.dtype], state.int()
+    codec, code = formats.FORMATS[state.dtype], state.int()
+    assert isinstance(codec, SmallFloat)
     exponent = (code >> codec.mantissa) - (codec.largest_code >> codec.mantissa)
     value = (1 + (code & (1 << codec.mantissa) - 1) / (1 << codec.mantissa)) * 2.0**exponent
     return torch.where(code == 0, 0.0, value) * scales.repeat_interleave(BLOCK)

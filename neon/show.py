@@ -8,9 +8,10 @@ from neon.compare.errors import UsageError
 from neon.compare.spec import library_classes, parse_optimizer
 from neon.engine.backends import numba, triton_source
 from neon.engine.native.cache import path_of
-from neon.engine.program.formats.floats import CODECS
-from neon.engine.program.kernel import Formats, lower
+from neon.engine.program.formats import ALONE
+from neon.engine.program.lowering import lower
 from neon.engine.program.printer import listing
+from neon.engine.program.slots import Formats
 from neon.optimizers import Optimizer
 
 # Who prints the source for a device.
@@ -24,7 +25,7 @@ def find(text: str, dtype: str) -> tuple[Optimizer, torch.dtype]:
     names = {name.lower(): name for name in library_classes()}
     name = names.get(text.replace("_", "").lower(), text)
     optimizer = parse_optimizer(_EXAMPLES.get(name, name)).build()
-    dtypes = {str(known).removeprefix("torch."): known for known in CODECS}
+    dtypes = {str(known).removeprefix("torch."): known for known in ALONE}
     if dtype not in dtypes:
         raise UsageError(f"unknown dtype {dtype!r}. Choose one of {', '.join(dtypes)}.")
     return optimizer, dtypes[dtype]

@@ -7,7 +7,8 @@ import torch
 from graph_values import value_of
 from torch import Tensor
 
-from neon.engine.program.formats import floats as codecs
+from neon.engine.program.formats import FORMATS
+from neon.engine.program.formats.split import LOW_BITS, SPLIT
 from neon.engine.program.graph import Node, load, node
 from neon.engine.program.random_bits import dither_bits, random_bits, tensor_key
 
@@ -23,13 +24,13 @@ def words(dtype: torch.dtype) -> Tensor:
 
 
 def encoded(x: Tensor, dtype: torch.dtype, random: Tensor | None = None) -> Tensor:
-    graph = codecs.encode(X, dtype, None, None if random is None else RANDOM)
+    graph = FORMATS[dtype].encode("x", X, None if random is None else RANDOM)["x"]
     leaves = {"x": x} | ({} if random is None else {"random": random})
     return value_of(graph, leaves).to(torch.int16).view(dtype)
 
 
 def decoded(x: Tensor) -> Tensor:
-    return value_of(codecs.decode("x", x.dtype), {"x": x.view(torch.int16).to(torch.int64) & 0xFFFF})
+    return value_of(FORMATS[x.dtype].decode("x"), {"x": x.view(torch.int16).to(torch.int64) & 0xFFFF})
 
 
 def same(a: Tensor, b: Tensor) -> bool:
@@ -107,7 +108,7 @@ def test_width_in_mantissa_bits(width: int) -> None:
     generator = torch.Generator().manual_seed(2)
     x = torch.randn(100_000, generator=generator)
     random = torch.randint(0, 2**32, x.shape, generator=generator)
-    rounded = value_of(codecs.encode(X, torch.float32, width, RANDOM), {"x": x, "random": random})
+    rounded = value_of(FORMATS[torch.float32].encode("x", X, RANDOM, width)["x"], {"x": x, "random": random})
     dropped = rounded.view(torch.int32) & ((1 << (23 - width)) - 1)
     assert not dropped.any()
     ulp = 2.0 ** (torch.frexp(x).exponent - 1 - width).double()
@@ -201,7 +202,7 @@ def test_neighbours_are_spread_evenly(stream: int) -> None:
 def test_over_steps_every_element_of_a_state_is_right_on_average(dtype: torch.dtype, stream: int) -> None:
     x = exponents(dtype)
     steps = torch.arange(1, DRAWS + 1)[:, None]
-    graph = codecs.encode(X, dtype, None, dither_bits(stream))
+    graph = FORMATS[dtype].encode("x", X, dither_bits(stream))["x"]
     rounded = drawn(3, 2, steps, len(x), graph, x).to(torch.int16).view(dtype).double()
     low, high = rounded.min(0).values, rounded.max(0).values
     chance = (x.double() - low) / (high - low)
@@ -219,12 +220,12 @@ def test_split_weights_lose_no_bit() -> None:
     high = torch.arange(2**16) << 16
     ties = torch.cat([high + low for low in (0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF)])  # of every bfloat16, NaN too
     x = torch.cat([patterns, ties.to(torch.int32).view(torch.float32)])
-    w, low = (value_of(node, {"x": x}) for node in codecs.encode_split(X))
+    w, low = (value_of(node, {"x": x}) for node in SPLIT.encode("w", X, None).values())
     assert int(w.max()) < 2**16
     assert int(low.max()) < 2**16
-    # The companion is kept as int16 and read as a word again: a decoder must not care which.
+    # What lies beside it is kept as int16 and read as a word again: a decoder must not care which.
     low = low.to(torch.int16).to(torch.int64) & 0xFFFF
-    assert same(value_of(codecs.decode_split(), {"w": w, codecs.LOW_BITS: low}), x)
+    assert same(value_of(SPLIT.decode("w"), {"w": w, LOW_BITS: low}), x)
     number = x.isfinite()
     kept, nearest = w.to(torch.int16).view(torch.bfloat16), x.to(torch.bfloat16)
     gap = (kept.double() - x.double()).abs()[number]

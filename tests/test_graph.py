@@ -13,10 +13,11 @@ from neon.engine.backends.eager import TORCH
 from neon.engine.backends.numba import SOURCE
 from neon.engine.program import graph
 from neon.engine.program.graph import ELEMENT_LEAVES, OPERATIONS, load, scalar, walk
-from neon.engine.program.kernel import Formats, lower
+from neon.engine.program.lowering import lower
 from neon.engine.program.options import Options
 from neon.engine.program.printer import listing
 from neon.engine.program.scalars import HOST, power_of_two
+from neon.engine.program.slots import Formats
 from neon.engine.program.trace import trace
 from neon.optimizers import Optimizer
 from neon.optimizers.functions import maximum, norm, sqrt, where

@@ -15,8 +15,10 @@ import torch
 from neon import optimizers
 from neon.engine import use_backend
 from neon.engine.backends import numba as numba_backend
-from neon.engine.program.kernel import CHUNK, LANES, Formats, Kernel, lower
-from neon.engine.tensors.slots import SMALL
+from neon.engine.program.kernel import CHUNK, LANES, Kernel
+from neon.engine.program.lowering import lower
+from neon.engine.program.slots import Formats
+from neon.engine.tensors.storage import SMALL
 from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, Optimizer
 
 STORED = Path(__file__).parent / "kernels"

@@ -20,8 +20,9 @@ def test_a_hundred_million_elements() -> None:
     exact = math.fsum(float(np.square(rows.numpy(), dtype=np.float64).sum()) for rows in gradient.split(1_000_000))
     rule = GradientDescentMomentum(0.0, 0.0, gradient_clip_norm=1.0)
     program = kernel_of(rule).program
+    assert not program.states
     # The gradient is its own weight, which a rate of 0 leaves as it is: 400 MB in all.
-    item = Item("w", gradient, [torch.zeros_like(gradient)] * len(program.states), torch.zeros(()), 0, 0)
+    item = Item("w", gradient, {}, torch.zeros(()), 0, 0)
     before, found = torch.get_num_threads(), set()
     try:
         for count in (1, 2, 3):

@@ -14,11 +14,13 @@ from torch import Tensor
 
 import neon.torch
 from neon.engine import use_backend
-from neon.engine.program.formats.blocks import BLOCK, BLOCK_CODECS, scale_name
+from neon.engine.program.formats import FORMATS as BY_DTYPE
+from neon.engine.program.formats.blocks import BLOCK, BLOCKS, scale_name
 from neon.engine.program.options import Options
 from neon.engine.program.signs import never_negative
 from neon.engine.program.trace import signature, trace
-from neon.engine.tensors import slots as storage
+from neon.engine.tensors import storage
+from neon.engine.tensors.kept import kept_tensors
 from neon.optimizers import Adam, MultiOptimizer, Optimizer
 from neon.optimizers.functions import maximum, norm, sqrt
 
@@ -117,7 +119,7 @@ def test_backends_have_the_same_bits(rule: str, form: str, dtype: torch.dtype, r
     if form in expected and dtype != torch.float32:
         assert expected[form] in formats
     if form in ("int8", "split") and states_of(rule):
-        assert formats & {*BLOCK_CODECS}
+        assert formats & {form.dtype for form in BLOCKS}
 
 
 @pytest.mark.usefixtures("small")
@@ -303,7 +305,7 @@ def stored_values(state: Any) -> dict[str, Tensor]:
     values = {}
     for name, stored in state.items():
         if name in state.get("scales", {}):
-            codec = BLOCK_CODECS[stored.dtype]
+            codec = BY_DTYPE[stored.dtype]
             scales = state["scales"][name].flatten().repeat_interleave(BLOCK)[: stored.numel()]
             leaves = {name: stored.view(torch.uint8).to(torch.int64).flatten(), scale_name(name): scales}
             values[name] = value_of(codec.decode(name), leaves)
@@ -363,14 +365,22 @@ def test_a_rule_of_ones_own_in_eight_bits(dtype: torch.dtype) -> None:
     assert_same(*ends)
 
 
+def started(start: float, dtype: torch.dtype, param: Tensor) -> tuple[Tensor, ...]:
+    """A new state of a rule, and its scales."""
+
+    def rule(w, g, s=start, *, lr):  # type: ignore[no-untyped-def]
+        return w - lr * g, (s * s if dtype == torch.uint8 else s - g)
+
+    program = trace(rule, {"lr": 0.1}, Options())
+    return (*kept_tensors(storage.Storage("int8"), program, param, {}, size=storage.SMALL).values(),)
+
+
 def test_a_state_starts_at_its_default() -> None:
-    stored, scales = storage.new_state(0.1, torch.uint8, torch.empty(2, 300))
-    assert scales is not None
+    stored, scales = started(0.1, torch.uint8, torch.empty(2, 300))
     assert scales.shape == (3,)
     assert torch.equal(decoded({"s": stored[0, :256], "scales": {"s": scales[:1]}}, "s"), torch.full((256,), 0.1))
-    negative, scales = storage.new_state(-0.1, torch.int8, torch.empty(256))
+    negative, scales = started(-0.1, torch.int8, torch.empty(256))
     assert negative.unique().tolist() == [-1]  # the largest code, with the sign
-    assert scales is not None
     assert scales.tolist() == pytest.approx([0.1 / (1.875 - 2.0**-15)])
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from neon.engine import use_backend, versions
 from neon.engine.plan import Plan
 from neon.engine.settings import Item
-from neon.engine.tensors.slots import complete
+from neon.engine.tensors.kept import kept_tensors
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -42,13 +42,13 @@ def stepped(rule: str, form: str, dtype: torch.dtype) -> list[Tensor]:
     grad = torch.linspace(2, -1, 4999, **numbers).to(dtype)
     optimizer = make(rule, "all", **options(rule, form))
     settings = optimizer.settings(optimizer.group())
-    states, companions = complete(settings.storage, settings.program, param, {})
-    item = Item("p", param, [*states.values()], torch.tensor(0.0, **numbers), 0, 0, companions=companions)
+    kept = kept_tensors(settings.storage, settings.program, param, {})
+    item = Item("p", param, kept, torch.tensor(0.0, **numbers), 0, 0)
     plan = Plan([item], [grad], [settings])
     for _ in range(2):
         assert plan.holds([grad])
         plan.step([grad])
-    return [param.detach(), *item.states, *item.companions]
+    return [param.detach(), *kept.values()]
 
 
 @pytest.mark.parametrize("name", DEFAULTS)

@@ -33,6 +33,7 @@ from neon.engine.backends.device_batch import DeviceBatch
 from neon.engine.batch import Batch
 from neon.engine.program import trace
 from neon.engine.program.kernel import CHUNK, LANES
+from neon.engine.program.slots import slots_of
 from neon.engine.settings import Item
 from neon.optimizers import Adam, GradientDescentMomentum, Lion, MultiOptimizer, Optimizer
 from neon.optimizers.functions import exp, log, maximum, minimum, norm, power_of_two, sign, sqrt, where
@@ -419,7 +420,9 @@ def test_sums_may_go_over_processes() -> None:
         optimizer, params, states = Adam(gradient_clip_norm=1.0), new(300, 20), new(300, 20, 300, 20, seed=1)
         settings = optimizer.settings(optimizer.group())
         own = [s.detach().abs() for s in states]
-        items = [Item(str(i), p, [own[i], own[i + 2]], torch.tensor(0.0), 0, i, Twice()) for i, p in enumerate(params)]
+        slots = slots_of(settings.program, (torch.float32,) * 2)
+        kept = [dict(zip(slots, (own[i], own[i + 2]), strict=True)) for i in range(2)]
+        items = [Item(str(i), p, kept[i], torch.tensor(0.0), 0, i, Twice()) for i, p in enumerate(params)]
         grads = [p.detach().clone() for p in params]
         with use_backend(backend):
             made = plan.Plan(items, grads, [settings])

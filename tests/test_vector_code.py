@@ -12,8 +12,10 @@ import torch
 from test_kernels import REQUIRED, RULES, kernel_of
 
 from neon.engine.backends import numba as numba_backend
-from neon.engine.program.kernel import Formats, Kernel, lower
+from neon.engine.program.kernel import Kernel
+from neon.engine.program.lowering import lower
 from neon.engine.program.options import Options
+from neon.engine.program.slots import Formats
 from neon.engine.program.trace import trace
 from neon.optimizers import Adam, Optimizer
 

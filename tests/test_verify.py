@@ -12,8 +12,10 @@ import torch
 
 from neon.engine.backends import numba
 from neon.engine.program.graph import apply, load, node, scalar, sum_of_squares
-from neon.engine.program.kernel import Formats, Kernel, Stage, Sweep, lower
+from neon.engine.program.kernel import Kernel, Stage, Sweep
+from neon.engine.program.lowering import lower
 from neon.engine.program.options import Options
+from neon.engine.program.slots import Formats
 from neon.engine.program.trace import trace
 from neon.engine.program.verify import KernelError, verify
 from neon.optimizers.functions import norm
@@ -53,9 +55,9 @@ def loads_late(kernel: Kernel) -> Kernel:
 
 
 BROKEN: dict[str, tuple[Callable[[], Kernel], str]] = {
-    "an undeclared load": (lambda: replace(PLAIN, tensors={"w": torch.float32}), "all that is loaded is declared"),
+    "an undeclared load": (lambda: replace(PLAIN, slots=()), "all that is loaded is declared"),
     "a load of words as a number": (
-        lambda: replace(PLAIN, tensors=dict.fromkeys(PLAIN.tensors, torch.bfloat16)),
+        lambda: replace(PLAIN, formats=replace(PLAIN.formats, w=torch.bfloat16)),
         "is loaded by",
     ),
     "a stored gradient": (lambda: with_store("g", load("w")), "what is stored is a weight or a state"),

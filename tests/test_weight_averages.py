@@ -101,7 +101,7 @@ def test_average_equals_that_of_torch() -> None:
 @pytest.mark.parametrize("kept", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("options", [{}, {"stochastic_round": True}, {"master": "split"}], ids=str)
 def test_backends_average_alike(options: dict[str, Any], kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("neon.engine.tensors.slots.SMALL", 0)
+    monkeypatch.setattr("neon.engine.tensors.storage.SMALL", 0)
     options = {"weight_average": DECAY, "state_dtype": {"weight_average": kept}} | options
     runs = [trained("adam", torch.bfloat16, backend, **options)[1] for backend in ("numba", "eager")]
     for compiled, eager in zip(*map(averages, runs), strict=True):

@@ -13,6 +13,7 @@ from torch import Tensor
 from neon.assignment.wrappers import bare, bare_names
 from neon.attached.differences import and_more, refuse, some
 from neon.attached.saved_states import BESIDE, TRAINED, copied, wrong_beside, wrong_count, wrong_state
+from neon.engine.program.formats.split import LOW_BITS
 from neon.engine.program.options import AVERAGE, SCALE
 from neon.engine.program.trace import signature
 from neon.messages import shortened, shown
@@ -299,9 +300,9 @@ class _Taking:
         if found:
             state.setdefault("step", 1)
         ours = {key: value for key, value in state.items() if key in known or key in BESIDE}
-        yield from (f"{name}: {wrong}" for wrong in wrong_beside(ours, param, settings.storage))
+        yield from (f"{name}: {wrong}" for wrong in wrong_beside(ours, param, settings))
         for key, value in ours.items():
-            if key in ("scales", "low_bits", TRAINED):
+            if key in ("scales", LOW_BITS, TRAINED):
                 continue
             if wrong := wrong_count(value) if key == "step" else wrong_state(key, value, param, settings):
                 yield f"{name}: {key} {wrong}"

@@ -9,18 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neon.engine.program.formats.blocks import BLOCK_CODECS
-from neon.engine.program.formats.floats import CODECS
+from neon.engine.program.formats import ALONE, FORMATS
+from neon.engine.program.formats.split import LOW_BITS
 from neon.engine.program.options import AVERAGE
 from neon.engine.program.signs import never_negative
+from neon.engine.program.slots import at
+from neon.engine.program.trace import Program
 from neon.engine.settings import Settings
-from neon.engine.tensors.slots import Storage, scale_shape
 from neon.stepping.sharding import is_sharded, keeps_blocks, local
 
 # The weight of a parameter that had the values of its average when it was saved.
 TRAINED = "trained_weight"
 # What a state has beside the states of its rule.
-BESIDE = {"step", "scales", "low_bits", AVERAGE, TRAINED}
+BESIDE = {"step", "scales", LOW_BITS, AVERAGE, TRAINED}
 
 
 def copied(value: Any, device: torch.device) -> Any:
@@ -41,56 +42,65 @@ def wrong_count(value: Any) -> str | None:
 
 def wrong_state(key: str, value: Any, param: Tensor, settings: Settings) -> str | None:
     """What is wrong with a saved state of a parameter that is to go by these settings."""
-    program = settings.program
-    served = [
-        *CODECS,
-        *([torch.int8] if key != AVERAGE else []),
-        # A state that the rule does not use now, as a maximum that is switched off, stays as it was.
-        *([torch.uint8] if key in never_negative(program) or (key not in program.states and key != AVERAGE) else []),
-    ]
-    wrong = _wrong_tensor(value, param, param.shape, served)
-    if wrong is None and value.dtype in BLOCK_CODECS:
+    program, form = settings.program, FORMATS.get(value.dtype) if isinstance(value, Tensor) else None
+    if wrong := _wrong_tensor(value, param, param.shape, _served(key, program)):
+        return wrong
+    assert form is not None
+    if form.block > 1:
         if param.dtype == torch.float64:
             return f"has dtype {value.dtype} in the checkpoint; the parameter is float64, and so are its states"
         if not keeps_blocks(param):
             return f"has dtype {value.dtype} in the checkpoint, in blocks that the parameter's placements would cut"
-    elif wrong is None and not keeps_blocks(param) and key in program.states:
+    elif not keeps_blocks(param) and key in program.states:
         # torch.distributed.checkpoint copies what was saved into what there is, whatever its dtype.
         part = local(value)
         asked = settings.storage.dtype_of(key, program, local(param), param.numel())
-        if asked in BLOCK_CODECS and bool(part.any()) and torch.equal(part, part.round()):
+        if FORMATS[asked].block > 1 and bool(part.any()) and torch.equal(part, part.round()):
             return (
                 "holds whole numbers alone: codes of blocks that the parameter's placements would cut, copied into a "
                 "state that is float32 here"
             )
-    return wrong
+    return None
 
 
-def wrong_beside(state: Mapping[str, Any], param: Tensor, storage: Storage) -> Iterator[str]:
+def _served(key: str, program: Program) -> list[torch.dtype]:
+    """The dtypes that a state can have: one without a sign where it needs none."""
+    if key == AVERAGE or (key in program.states and program.states[key].starts_as_weight):
+        return [*ALONE]
+    # A state that the rule does not use now, as a maximum that is switched off, stays as it was.
+    unsigned = key not in program.states or key in never_negative(program)
+    return [dtype for dtype, form in FORMATS.items() if form.signed or unsigned]
+
+
+def wrong_beside(state: Mapping[str, Any], param: Tensor, settings: Settings) -> Iterator[str]:
     """What is wrong with the tensors that stand beside states: scales of blocks, low bits of the weight."""
-    scales = state.get("scales", {})
-    if not isinstance(scales, Mapping):
-        yield f"scales is {scales!r} in the checkpoint; it must be a dict of tensors"
-        return
-    blocks = [key for key, value in state.items() if isinstance(value, Tensor) and value.dtype in BLOCK_CODECS]
-    for key in blocks:
-        if key not in scales:
-            yield f"{key} has dtype {state[key].dtype} and no scales in the checkpoint"
-        elif wrong := _wrong_tensor(scales[key], param, scale_shape(param.shape), [torch.float32]):
-            yield f"scales of {key}: the tensor {wrong}"
-    lone = [key for key in scales if key not in blocks]
-    if lone:
-        yield f"there are scales of {', '.join(map(repr, lone))} in the checkpoint, which is no state of 8 bits there"
-    if TRAINED in state and (wrong := _wrong_tensor(state[TRAINED], param, param.shape, CODECS)):
-        yield f"{TRAINED} {wrong}"
-    if "low_bits" in state and storage.split:  # without, they are left from another time, and let go in the next step
-        if not storage.splits(param):
+    dtypes = {key: value.dtype for key, value in state.items() if isinstance(value, Tensor) and value.dtype in FORMATS}
+    needed = {a.path: (key, a) for key, dtype in dtypes.items() for a in FORMATS[dtype].auxiliary(key)}
+    for folder in {a.path[0] for dtype in FORMATS.values() for a in dtype.auxiliary("")}:
+        there = state.get(folder, {})
+        if not isinstance(there, Mapping):
+            yield f"{folder} is {there!r} in the checkpoint; it must be a dict of tensors"
+            return
+        if lone := [key for key in there if (folder, key) not in needed]:
             yield (
-                f"low_bits is in the checkpoint; the parameter has dtype {param.dtype}, and low bits are kept of "
+                f"there are {folder} of {', '.join(map(repr, lone))} in the checkpoint, which is no state of 8 bits "
+                "there"
+            )
+    for path, (key, beside) in needed.items():
+        if (found := at(state, path)) is None:
+            yield f"{key} has dtype {dtypes[key]} and no {path[0]} in the checkpoint"
+        elif wrong := _wrong_tensor(found, param, beside.space.shape(param.shape), [beside.dtype]):
+            yield f"{path[0]} of {key}: the tensor {wrong}"
+    if TRAINED in state and (wrong := _wrong_tensor(state[TRAINED], param, param.shape, ALONE)):
+        yield f"{TRAINED} {wrong}"
+    if LOW_BITS in state and settings.storage.split:  # without, they are left from another time, and let go soon
+        if not settings.storage.splits(param):
+            yield (
+                f"{LOW_BITS} is in the checkpoint; the parameter has dtype {param.dtype}, and low bits are kept of "
                 "bfloat16 with master='split'"
             )
-        elif wrong := _wrong_tensor(state["low_bits"], param, param.shape, [param.dtype]):
-            yield f"low_bits {wrong}"
+        elif wrong := _wrong_tensor(state[LOW_BITS], param, param.shape, [param.dtype]):
+            yield f"{LOW_BITS} {wrong}"
 
 
 def _wrong_tensor(value: Any, param: Tensor, shape: Sequence[int], dtypes: Iterable[torch.dtype]) -> str | None:

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from neon.engine.backends import prepare
 from neon.engine.program import random_bits as random
-from neon.engine.program.formats.blocks import BLOCK_CODECS
 from neon.engine.program.graph import REDUCTION, Node, scalar
 from neon.engine.program.kernel import CHUNK, Kernel, Stage
 from neon.engine.program.options import ALONE, GUARD, PREVIOUS
@@ -92,7 +91,7 @@ class Batch:
 
     def _line(self, item: Item) -> list[int]:
         key = random.tensor_key(self._settings[item.group].seed, item.index, item.shard.number)
-        others = (tensor.data_ptr() for tensor in (*item.states, *item.companions))
+        others = map(Tensor.data_ptr, item.kept.values())
         return [item.param.data_ptr(), 0, *others, key, 0, item.shard.offset]
 
     # -- when the members that take part have changed ----------------------------------------------
@@ -189,7 +188,7 @@ class Batch:
         item = self.items[position]
         tensors = self._tensors_of(item, self._grads[position])
         # Scales follow the order that blocks have in memory: where there are any, the copies do too.
-        blocks = next((s for s in item.states if s.dtype in BLOCK_CODECS and is_dense(s)), None)
+        blocks = next((s for slot, s in item.kept.items() if slot.block > 1 and is_dense(s)), None)
         copies = {
             n: t.detach().clone(memory_format=torch.contiguous_format)
             if blocks is None or t.shape != blocks.shape
@@ -200,7 +199,7 @@ class Batch:
         self.table[position, : len(copies)] = [t.data_ptr() for t in copies.values()]
 
     def _tensors_of(self, item: Item, grad: Any) -> dict[str, Any]:
-        return dict(zip(self.kernel.tensors, (item.param, grad, *item.states, *item.companions), strict=True))
+        return dict(zip(self.kernel.tensors, (item.param, grad, *item.kept.values()), strict=True))
 
     def _read_numbers(self) -> None:
         read = {group: self._settings[group].read() for group in dict.fromkeys(self.row_groups)}
@@ -304,5 +303,5 @@ def _picker(positions: Sequence[int], count: int) -> Callable[[Sequence[Any]], A
 def _direct(item: Item) -> bool:
     """Whether the kernel can work on the parameter's and the states' own memory."""
     return is_dense(item.param) and all(
-        same_layout(s, item.param) for s in (*item.states, *item.companions) if s.shape == item.param.shape
+        same_layout(kept, item.param) for kept in item.kept.values() if kept.shape == item.param.shape
     )

@@ -20,10 +20,11 @@ from neon.engine.backends.resident import DeviceCounts, Resident
 from neon.engine.batch import Batch, column
 from neon.engine.counts import Counts
 from neon.engine.program.graph import Node, scalar
-from neon.engine.program.kernel import Formats, lower
+from neon.engine.program.lowering import lower
 from neon.engine.program.options import GUARD
+from neon.engine.program.slots import Formats
 from neon.engine.settings import Item, Reach, Settings
-from neon.engine.tensors.checks import check_capturable, check_gradient, check_parameter, check_rounding, check_states
+from neon.engine.tensors.checks import check_capturable, check_gradient, check_kept, check_parameter, check_rounding
 from neon.engine.tensors.overlap import Written
 from neon.engine.tensors.watch import Likeness, Watch
 from neon.messages import quoted
@@ -61,7 +62,7 @@ class Plan:
         check_not_captured(self._devices)
         for item in items:
             check_parameter(item.name, item.param)
-            check_states(item)
+            check_kept(item)
             check_rounding(item, settings[item.group].width)
         self._check(grads)
         self.settings = list(settings)
@@ -73,8 +74,8 @@ class Plan:
         self.counts = Counts(items) if resident is None else resident.counts(items)
         self.steps = self.counts.each
         self._totals: dict[Hashable, float] = {}
-        states = [state for item in items for state in (*item.states, *item.companions)]
-        self._watch = Watch([*self.params, *states, *self.steps])
+        kept = [tensor for item in items for tensor in item.kept.values()]
+        self._watch = Watch([*self.params, *kept, *self.steps])
         # Of a gradient that is not there yet, the most likely type.
         self._grad_dtypes = [p.dtype if g is None else g.dtype for p, g in zip(self.params, grads, strict=True)]
         self._launches = self._make_batches()
@@ -88,7 +89,7 @@ class Plan:
         members: dict[tuple[Any, ...], list[int]] = defaultdict(list)
         for position, (item, dtype) in enumerate(zip(self.items, self._grad_dtypes, strict=True)):
             settings = self.settings[item.group]
-            states = tuple(state.dtype for state in item.states)
+            states = tuple(slot.dtype for slot in item.kept if slot.beside is None)
             formats = Formats(item.param.dtype, dtype, states, settings.width, settings.storage.splits(item.param))
             members[settings.program, formats, item.param.device, item.reach].append(position)
         return [

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
+from neon.engine.program.slots import Slot
 from neon.engine.program.trace import Program
-from neon.engine.tensors.slots import AS_COMPUTED, Storage
+from neon.engine.tensors.storage import AS_COMPUTED, Storage
 
 
 @dataclass(eq=False)
@@ -73,17 +74,15 @@ class Item:
 
     `count` is their exact number where one is known: it is believed if `step`, perhaps a float32, is its rounding.
     `reach` is given where other processes hold more of the parameter, or of the parameters beside it;
-    `shard` says which part of the parameter this is. `companions` are tensors that the formats of weight and
-    states need beside these, in the order of the kernel.
+    `shard` says which part of the parameter this is. `kept` are its states and what stands beside them, by slots.
     """
 
     name: str
     param: Tensor
-    states: list[Tensor]
+    kept: Mapping[Slot, Tensor]
     step: Tensor
     group: int
     index: int
     reach: Reach | None = None
     shard: Shard = WHOLE
-    companions: Sequence[Tensor] = ()
     count: float | None = None

@@ -29,7 +29,7 @@ from neon.backends import NervanaObject
 from neon.engine.program.options import AVERAGE, SCALE, Options
 from neon.engine.program.trace import Rule, check_argument, signature, trace
 from neon.engine.settings import Settings
-from neon.engine.tensors.slots import Storage
+from neon.engine.tensors.storage import Storage
 from neon.engine.versions import uncompiled
 from neon.messages import listed, received, shortened, shown
 from neon.old_paths import names_of

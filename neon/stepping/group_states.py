@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from neon.engine.counts import mark_movable
-from neon.engine.program.formats.blocks import BLOCK_CODECS
+from neon.engine.program.slots import at, auxiliary_paths
 from neon.engine.settings import Item, Reach, Settings
 from neon.engine.tensors.checks import check_parameter
-from neon.engine.tensors.slots import complete
+from neon.engine.tensors.kept import kept_tensors
 from neon.stepping.sharding import is_abstract, keeps_blocks, local, shard_of, sharded_like
 from neon.stepping.watched import Watched
 
@@ -36,9 +36,9 @@ def make_item(
         check_parameter(name, part)
     settings.storage.check_weight(name, part)
     size, blocks = param.numel(), keeps_blocks(param)
-    own, companions = complete(settings.storage, settings.program, part, _local_parts(kept), size=size, blocks=blocks)
+    own = kept_tensors(settings.storage, settings.program, part, _local_parts(kept), size=size, blocks=blocks)
     step = kept["step"] if "step" in kept else mark_movable(torch.zeros((), dtype=torch.float32, device="cpu"))
-    return Item(name, part, [*own.values()], step, row, order, reach, shard_of(param), companions, count)
+    return Item(name, part, own, step, row, order, reach, shard_of(param), count)
 
 
 def still_has(state: Any, slots: Mapping[str, Any]) -> bool:
@@ -56,31 +56,34 @@ def _local_parts(kept: Mapping[str, Any]) -> dict[str, Any]:
 def put_states(
     states: Any, param: Any, item: Item, step: Tensor, settings: Settings, changes: set[int]
 ) -> dict[str, Any]:
-    """Put the states of an item where torch keeps them; returns them by name.
+    """Put the tensors of an item where torch keeps them; returns them as they lie there.
 
-    What has not the parameter's shape, the scales of 8-bit states, goes into a dict. Scales and low bits that
-    belonged to another format are let go.
+    What belonged to another format is let go.
     """
     state = Watched.of(states.get(param, {}), changes)
-    scales = Watched.of(state.get("scales", {}), changes)
-    slots: dict[str, Any] = {"step": step}
-    beside = [*item.companions]
-    for name, part in zip(settings.program.states, item.states, strict=True):
-        slots[name] = state[name] if name in state else sharded_like(param, part)
-        if part.dtype in BLOCK_CODECS:
-            blocks = beside.pop(0)
-            slots.setdefault("scales", {})[name] = scales[name] if name in scales else sharded_like(param, blocks)
-        else:
-            dict.pop(scales, name, None)
-    if beside:
-        slots["low_bits"] = state["low_bits"] if "low_bits" in state else sharded_like(param, beside.pop(0))
-    else:
-        dict.pop(state, "low_bits", None)
-    for name, tensor in slots.items():
-        if name != "scales":
-            state.write_quietly(name, tensor)
-    for name, tensor in slots.get("scales", {}).items():
-        scales.write_quietly(name, tensor)
-        state.write_quietly("scales", scales)
+    placed: dict[str, Any] = {"step": step}
+    for path in auxiliary_paths(settings.program) - {slot.path for slot in item.kept}:
+        if isinstance(folder := at(state, path[:-1]), dict):
+            dict.pop(folder, path[-1], None)
+    for slot, part in item.kept.items():
+        there = at(state, slot.path)
+        _put(placed, slot.path, sharded_like(param, part, slot.space) if there is None else there)
+    _write(state, placed, changes)
     states.write_quietly(param, state)
-    return slots
+    return placed
+
+
+def _put(folder: dict[str, Any], path: Sequence[str], tensor: Tensor) -> None:
+    for name in path[:-1]:
+        folder = folder.setdefault(name, {})
+    folder[path[-1]] = tensor
+
+
+def _write(state: Watched, placed: Mapping[str, Any], changes: set[int]) -> None:
+    for name, value in placed.items():
+        if isinstance(value, dict):
+            folder = Watched.of(state.get(name, {}), changes)
+            _write(folder, value, changes)
+            state.write_quietly(name, folder)
+        else:
+            state.write_quietly(name, value)

@@ -30,7 +30,7 @@ from neon.messages import quoted
 from neon.stepping.by_hand import is_by_hand, layers_of
 from neon.stepping.in_place import in_place_of, refuse_while_averaged
 from neon.stepping.layer_plans import LayerPlan, LayerPlans
-from neon.stepping.state_lists import split_states
+from neon.stepping.state_lists import kept_in_list
 from neon.stepping.update_counts import update_count, updates_of
 
 
@@ -174,8 +174,8 @@ class LayerStepper:
             check_parameter(site.label, param)
             storage = settings[match.key].storage
             storage.check_weight(site.label, param)
-            own, companions = split_states(states, site, match.optimizer, program, storage)
-            used = [*own, *companions]
+            kept = kept_in_list(states, site, match.optimizer, program, storage)
+            used = [*kept.values()]
             if used and id(states) in owners:
                 raise ValueError(
                     f"Two parameters, of {quoted(owners[id(states)])} and of {quoted(site.label)}, have one list of "
@@ -187,11 +187,10 @@ class LayerStepper:
                 Item(
                     site.label,
                     param,
-                    own,
+                    kept,
                     update_count(used[0] if used else param),
                     places[match.key],
                     index,
-                    companions=companions,
                 )
             )
         return LayerPlan(Plan(items, grads, list(settings.values())), [match.key for _, _, match in ours])

@@ -92,4 +92,4 @@ def _let_go(plans: list[LayerPlan], gone: Callable[[], LayerPlan | None], _layer
 
 def _holder(item: Item) -> Tensor:
     """The tensor that keeps the count of an item's updates: that of its states that comes first, if it has any."""
-    return next(iter((*item.states, *item.companions)), item.param)
+    return next(iter(item.kept.values()), item.param)

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
+from neon.engine.program.declared import ELEMENT, Space
 from neon.engine.program.formats.blocks import BLOCK
 from neon.engine.settings import WHOLE, Reach, Shard
-from neon.engine.tensors.slots import scale_shape
 from neon.messages import quoted
 
 
@@ -100,13 +100,13 @@ def shard_of(param: Any) -> Shard:
     return Shard(number=number + 1)
 
 
-def sharded_like(param: Any, part: Tensor) -> Tensor:
-    """A state of a parameter, or the scales of its blocks, from this process's part of it."""
+def sharded_like(param: Any, part: Tensor, space: Space = ELEMENT) -> Tensor:
+    """What is kept of a parameter, with one number for each of a space, from this process's part of it."""
     if not is_sharded(param):
         return part
     shape, stride = param.shape, param.stride()
-    if part.shape != local(param).shape:
-        shape = torch.Size(scale_shape(shape))
+    if space is not ELEMENT:
+        shape = torch.Size(space.shape(shape))
         stride = torch.empty(shape, dtype=part.dtype, device="meta").stride()
     return type(param.data).from_local(
         part, param.device_mesh, param.placements, run_check=False, shape=shape, stride=stride

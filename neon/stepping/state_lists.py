@@ -7,17 +7,16 @@ from torch import Tensor
 from neon.assignment.description import Description
 from neon.assignment.sites import Site
 from neon.engine.program.trace import Program, signature
-from neon.engine.tensors.slots import Storage, complete
+from neon.engine.tensors.kept import Kept, kept_tensors
+from neon.engine.tensors.storage import Storage
 from neon.messages import listed, shortened
 from neon.stepping.update_counts import is_counted
 
 _MARK = "_neon_scratch"  # on a tensor that a step has found to be scratch
 
 
-def split_states(
-    states: list[Tensor], site: Site, leaf: Description, program: Program, storage: Storage
-) -> tuple[list[Tensor], list[Tensor]]:
-    """The states of a program in a list, and what stands beside them for their formats: new ones for an empty list.
+def kept_in_list(states: list[Tensor], site: Site, leaf: Description, program: Program, storage: Storage) -> Kept:
+    """The tensors of a parameter that a list holds, in the order of their slots; new ones for an empty list.
 
     Behind its states the list may hold as many tensors as the optimizer's class calls `scratch`, which are left alone.
 
@@ -26,21 +25,21 @@ def split_states(
     """
     assert site.param is not None
     if not states:
-        fresh, beside = complete(storage, program, site.param, {})
-        return [*fresh.values()], beside
+        return kept_tensors(storage, program, site.param, {})
     own = states[: len(program.states)]
-    more = storage.companions(own, site.param)
+    slots = storage.slots(program, site.param, own) if len(own) == len(program.states) else ()
+    count = len(slots) or len(program.states) + storage.splits(site.param)
     scratch = _scratch(states, leaf)
-    if scratch and len(states) > len(own) + more:
+    if scratch and len(states) > count:
         for tensor in scratch:
             if isinstance(tensor, Tensor):
                 setattr(tensor, _MARK, True)
-        return own, []
-    if len(states) != len(program.states) + more:
-        names = [*program.states, *([f"and {more} beside them"] if more else [])]
+        return dict(zip(slots, own, strict=True))
+    if len(states) != count:
+        names = [*program.states, *([f"and {more} beside them"] if (more := count - len(program.states)) else [])]
         raise ValueError(
             f"The list of states of {shortened(site.label)} holds {len(states)} tensors; {shortened(program.name)} "
-            f"keeps {len(program.states) + more} ({listed(names)}). Give an empty list to start anew."
+            f"keeps {count} ({listed(names)}). Give an empty list to start anew."
         )
     if scratch and (not is_counted(own[0]) or any(hasattr(tensor, _MARK) for tensor in scratch)):
         raise ValueError(
@@ -48,7 +47,7 @@ def split_states(
             f"scratch; with weight_average or master {shortened(program.name)} would take it for more. Give an empty "
             "list to start anew, or leave these options out."
         )
-    return own, states[len(own) :]
+    return dict(zip(slots, states, strict=True))
 
 
 def _scratch(states: list[Tensor], leaf: Description) -> list[Tensor]:

@@ -231,7 +231,7 @@ class Adagrad(DropIn):
             for name, param in named_parameters(group):
                 item = make_item(name, param, 0, 0, settings, self.state, None)
                 put_states(self.state, param, item, item.step, settings, set())
-                for tensor in (*item.states, *item.companions):
+                for tensor in item.kept.values():
                     tensor.share_memory_()
 
 

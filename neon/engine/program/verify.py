@@ -7,12 +7,9 @@ generated code: all that is read is declared, every value exists before a store 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import torch
 
-from neon.engine.program.formats.blocks import scale_name
-from neon.engine.program.formats.floats import LOW_BITS
 from neon.engine.program.graph import (
     BOOL,
     ELEMENT_LEAVES,
@@ -25,9 +22,7 @@ from neon.engine.program.graph import (
     Node,
     walk,
 )
-
-if TYPE_CHECKING:
-    from neon.engine.program.kernel import Kernel, Stage, Sweep
+from neon.engine.program.kernel import Kernel, Stage, Sweep
 
 _PLAIN = (torch.float32, torch.float64)
 
@@ -77,9 +72,9 @@ def _check_values(kernel: Kernel, stage: Stage) -> None:
         kind = FLOAT if kernel.tensors[name] in _PLAIN else UINT
         _hold(root.kind == kind, f"{name} is stored as {kind}", root.kind)
     # Nothing is left half written: the codes of a block and its scale, a split weight and its low bits.
-    pairs = [(state, scale_name(state)) for state in kernel.program.states if scale_name(state) in kernel.scales]
-    for name, beside in (*pairs, *([("w", LOW_BITS)] if kernel.formats.split else [])):
-        _hold((name in stage.stores) == (beside in stage.stores), f"{name} is stored together with {beside}")
+    for slot in kernel.slots:
+        together = slot.beside is None or (slot.beside in stage.stores) == (slot.name in stage.stores)
+        _hold(together, f"{slot.beside} is stored together with {slot.name}")
 
 
 def _check_load(kernel: Kernel, node: Node) -> None:

@@ -8,16 +8,15 @@ import torch
 from torch import Tensor
 
 from neon.engine.backends import serving
-from neon.engine.program.formats.blocks import BLOCK_CODECS
-from neon.engine.program.formats.floats import CODECS
+from neon.engine.program.formats import ALONE, FORMATS
+from neon.engine.program.slots import Slot
 from neon.engine.tensors.overlap import address, overlaps_itself
-from neon.engine.tensors.slots import scale_shape
 from neon.messages import kind_of, quoted, shown
 
 if TYPE_CHECKING:
     from neon.engine.settings import Item
 
-_ALLOWED = ", ".join(str(dtype) for dtype in CODECS)
+_ALLOWED = ", ".join(str(dtype) for dtype in ALONE)
 
 
 def _check_memory(what: str, tensor: Tensor) -> None:
@@ -35,7 +34,7 @@ def check_parameter(name: str, param: Tensor) -> None:
     """Refuse parameters that no kernel can update."""
     if param.layout is not torch.strided:
         raise ValueError(f"Parameter {quoted(name)} has layout {param.layout}; only dense tensors are updated.")
-    if param.dtype not in CODECS:
+    if param.dtype not in ALONE:
         raise TypeError(
             f"Parameter {quoted(name)} has dtype {param.dtype}; the dtypes served are {_ALLOWED}. "
             "Of a complex parameter, keep torch.view_as_real(parameter) as the parameter."
@@ -47,50 +46,48 @@ def check_parameter(name: str, param: Tensor) -> None:
         )
 
 
-def check_states(item: Item) -> None:
-    """Refuse states that do not fit their parameter."""
-    param = item.param
-    for state in item.states:
-        if not isinstance(state, Tensor):
-            raise TypeError(f"A state of parameter {quoted(item.name)} must be a tensor. Received: {kind_of(state)}.")
-        if state.shape != param.shape or state.device != param.device or state.dtype not in {*CODECS, *BLOCK_CODECS}:
-            raise ValueError(
-                f"A state of parameter {quoted(item.name)} has shape {shown(tuple(state.shape))}, dtype {state.dtype}, "
-                f"device {state.device}; it needs the parameter's shape {shown(tuple(param.shape))} and device "
-                f"{param.device}, and one of the dtypes {_ALLOWED}."
-            )
-        _check_memory(f"A state of parameter {quoted(item.name)}", state)
-        if state.dtype in BLOCK_CODECS and param.dtype == torch.float64:
-            raise ValueError(
-                f"A state of parameter {quoted(item.name)} has dtype {state.dtype}, the parameter is float64, and so "
-                "are its states. Take the state out of optimizer.state to start it anew."
-            )
-    _check_companions(item)
-    tensors = [param, *item.states]
-    if param.numel() and len({tensor.data_ptr() for tensor in tensors}) < len(tensors):
+def check_kept(item: Item) -> None:
+    """Refuse states, and what stands beside them, that do not fit their parameter."""
+    for slot, tensor in item.kept.items():
+        (_check_state if slot.beside is None else _check_beside)(item, slot, tensor)
+    tensors = [item.param, *(tensor for slot, tensor in item.kept.items() if slot.beside is None)]
+    if item.param.numel() and len({tensor.data_ptr() for tensor in tensors}) < len(tensors):
         raise ValueError(
             f"A state of parameter {quoted(item.name)} shares memory with it or with another state; give each its own "
             "tensor."
         )
 
 
-def _check_companions(item: Item) -> None:
-    """Refuse scales of blocks and low bits that are not as large as the kernel takes them to be."""
+def _check_state(item: Item, slot: Slot, state: Tensor) -> None:
     param = item.param
-    blocks = sum(state.dtype in BLOCK_CODECS for state in item.states)
-    for place, tensor in enumerate(item.companions):
-        what, shape, dtype = (
-            ("The scales of a state", scale_shape(param.shape), torch.float32)
-            if place < blocks
-            else ("The low bits", tuple(param.shape), param.dtype)
+    if not isinstance(state, Tensor):
+        raise TypeError(f"A state of parameter {quoted(item.name)} must be a tensor. Received: {kind_of(state)}.")
+    shape = slot.space.shape(param.shape)
+    if tuple(state.shape) != shape or state.device != param.device or state.dtype not in FORMATS:
+        raise ValueError(
+            f"A state of parameter {quoted(item.name)} has shape {shown(tuple(state.shape))}, dtype {state.dtype}, "
+            f"device {state.device}; it needs the parameter's shape {shown(shape)} and device "
+            f"{param.device}, and one of the dtypes {_ALLOWED}."
         )
-        kept = (tuple(tensor.shape), tensor.dtype, tensor.device) if isinstance(tensor, Tensor) else tensor
-        if kept != (shape, dtype, param.device):
-            raise ValueError(
-                f"{what} of parameter {quoted(item.name)}: shape, dtype and device must be "
-                f"{shown((shape, dtype, param.device))}. Received: {shown(kept)}."
-            )
-        _check_memory(f"{what} of parameter {quoted(item.name)}", tensor)
+    _check_memory(f"A state of parameter {quoted(item.name)}", state)
+    if slot.block > 1 and param.dtype == torch.float64:
+        raise ValueError(
+            f"A state of parameter {quoted(item.name)} has dtype {state.dtype}, the parameter is float64, and so "
+            "are its states. Take the state out of optimizer.state to start it anew."
+        )
+
+
+def _check_beside(item: Item, slot: Slot, tensor: Tensor) -> None:
+    """Refuse what is not as large as the kernel takes it to be, such as scales of blocks."""
+    param, what = item.param, "The low bits" if slot.beside == "w" else f"The {slot.path[0]} of a state"
+    needed = (slot.space.shape(param.shape), slot.dtype, param.device)
+    kept = (tuple(tensor.shape), tensor.dtype, tensor.device) if isinstance(tensor, Tensor) else tensor
+    if kept != needed:
+        raise ValueError(
+            f"{what} of parameter {quoted(item.name)}: shape, dtype and device must be "
+            f"{shown(needed)}. Received: {shown(kept)}."
+        )
+    _check_memory(f"{what} of parameter {quoted(item.name)}", tensor)
 
 
 def check_gradient(item: Item, grad: Tensor) -> None:
@@ -105,7 +102,7 @@ def check_gradient(item: Item, grad: Tensor) -> None:
             f"The gradient of parameter {quoted(item.name)} has shape {shown(tuple(grad.shape))} on {grad.device}; the "
             f"parameter has shape {shown(tuple(item.param.shape))} on {item.param.device}."
         )
-    if grad.dtype not in CODECS:
+    if grad.dtype not in ALONE:
         raise TypeError(
             f"The gradient of parameter {quoted(item.name)} has dtype {grad.dtype}; the dtypes served are {_ALLOWED}."
         )

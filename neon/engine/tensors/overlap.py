@@ -63,7 +63,7 @@ class Written:
     """The ranges of memory that a plan writes: parameters and states, none of which may overlap."""
 
     def __init__(self, items: Sequence[Item]) -> None:
-        owned = [(item, tensor) for item in items for tensor in (item.param, *item.states, *item.companions)]
+        owned = [(item, tensor) for item in items for tensor in (item.param, *item.kept.values())]
         spans = _spans([tensor for _, tensor in owned])
         if shared := _sharing(spans):
             later, earlier = (owned[place][0].name for place in shared)

@@ -8,10 +8,15 @@ moments of small gradients do not vanish beside large ones.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 
+from neon.engine.program.declared import Shape, Space
+from neon.engine.program.formats.format import Auxiliary, Format
 from neon.engine.program.graph import Node, apply, node
 
 BLOCK = 256
@@ -19,16 +24,35 @@ BLOCK = 256
 _LEAST_PEAK = 2.0**-120
 
 
+def scale_shape(shape: Sequence[int]) -> Shape:
+    """A scale for each block; by rows, as the parameter may be sharded, where blocks do not reach over them."""
+    rows, row = (shape[0], math.prod(shape[1:])) if len(shape) > 1 else (1, math.prod(shape))
+    if len(shape) > 1 and row % BLOCK == 0:
+        return rows, row // BLOCK
+    return (-(-rows * row // BLOCK),)
+
+
+BLOCK_OF_ELEMENTS = Space("block", scale_shape)
+
+
+def scale_name(state: str) -> str:
+    """The tensor of a state's scales."""
+    return f"{state}_scale"
+
+
 @dataclass(frozen=True)
-class BlockCodec:
+class SmallFloat(Format):
     """A small float of `exponent` and `mantissa` bits, and a sign or none; its largest value stands for the block's.
 
     The lowest bits of a float32's exponent are the small float's, for all of them end with the same: that of 1.
     """
 
+    dtype: torch.dtype
     exponent: int
     mantissa: int
     signed: bool
+    name: str = field(default="int8", init=False)
+    block: ClassVar[int] = BLOCK
 
     @property
     def largest_code(self) -> int:
@@ -49,9 +73,17 @@ class BlockCodec:
         """What is added to a magnitude: the float32 whose code is zero, or nothing where zero has a code of its own."""
         return 2.0 ** (1 - (1 << self.exponent)) if self.signed else 0.0
 
-    def decode(self, name: str) -> Node:
-        """The value of an element of the state `name`."""
-        stored = node("load_bits", label=name, kind="uint")
+    def auxiliary(self, tensor: str) -> tuple[Auxiliary, ...]:
+        return (Auxiliary(scale_name(tensor), ("scales", tensor), torch.float32, BLOCK_OF_ELEMENTS),)
+
+    def stored(self, number: float) -> tuple[float, ...]:
+        code = self.largest_code if number else 0
+        if self.signed and number < 0:
+            code -= 0x80  # the bit of the sign, in a signed byte
+        return code, abs(number) / self.largest
+
+    def decode(self, tensor: str) -> Node:
+        stored = node("load_bits", label=tensor, kind="uint")
         magnitude = apply("uint_and", stored, self.largest_code)
         value = apply("from_bits", apply("uint_or", apply("uint_shl", magnitude, 23 - self.mantissa), self._least))
         if self.signed:
@@ -59,10 +91,11 @@ class BlockCodec:
             value = apply("from_bits", apply("uint_or", apply("bits", value - self._offset), sign))
         else:
             value = apply("where", apply("uint_less", magnitude, 1), 0.0, value)
-        return value * node("load_block", label=scale_name(name))
+        return value * node("load_block", label=scale_name(tensor))
 
-    def encode(self, value: Node, random: Node) -> tuple[Node, Node]:
-        """The code of an element and the scale of its block; NaN, and a negative number of no sign, spoil the block."""
+    def encode(self, tensor: str, value: Node, random: Node | None, width: int | None = None) -> dict[str, Node]:
+        """NaN, and a negative number where there is no sign, spoil the block."""
+        assert random is not None
         peak = node("block_peak", (value,), label="signed" if self.signed else "unsigned")
         # A little less than the reciprocal, so that no rounding brings the peak above the largest value.
         below = self.largest * (1 - 2.0**-22)
@@ -77,7 +110,7 @@ class BlockCodec:
             counted = apply("uint_where", apply("uint_less", bits, lowest), lowest, bits)
             code = apply("uint_where", apply("uint_less", bits, 1), 0, self._code(counted, random))
         scale = apply("where", peak >= 0.0, peak * (1.0 / self.largest), float("nan"))
-        return code, scale
+        return {tensor: code, scale_name(tensor): scale}
 
     def _code(self, bits: Node, random: Node) -> Node:
         """The code above or below a float32."""
@@ -86,12 +119,7 @@ class BlockCodec:
         return apply("uint_and", rounded, self.largest_code)
 
 
-def scale_name(state: str) -> str:
-    """The tensor of a state's scales."""
-    return f"{state}_scale"
-
-
-BLOCK_CODECS: dict[torch.dtype, BlockCodec] = {
-    torch.int8: BlockCodec(exponent=4, mantissa=3, signed=True),
-    torch.uint8: BlockCodec(exponent=5, mantissa=3, signed=False),
-}
+BLOCKS = (
+    SmallFloat(torch.int8, exponent=4, mantissa=3, signed=True),
+    SmallFloat(torch.uint8, exponent=5, mantissa=3, signed=False),
+)

@@ -1,8 +1,4 @@
-"""Codecs: how a value is kept in memory. Decoded on load, encoded on store, seen by no rule.
-
-A codec is written in graph operations on 32-bit words, so that every backend has it, bit for bit.
-float32 and float64 need none; bfloat16 and float16 are decoded to float32.
-"""
+"""Floats of 64, 32 and 16 bits: decoded to float32 (float64 for its own), rounded to nearest or at random."""
 
 from __future__ import annotations
 
@@ -11,19 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
+from neon.engine.program.formats.format import Format
 from neon.engine.program.graph import Node, apply, node, word
 
-_SIGN, _INFINITY, _QUIET = 0x80000000, 0x7F800000, 0x00400000
-
-
-@dataclass(frozen=True)
-class Codec:
-    """A storage format of `mantissa` stored bits; `decode` and `encode` are None where it is native."""
-
-    dtype: torch.dtype
-    mantissa: int
-    decode: Callable[[Node], Node] | None = None
-    encode: Callable[[Node, Node | None], Node] | None = None
+_SIGN, _INFINITY, QUIET = 0x80000000, 0x7F800000, 0x00400000
 
 
 def _add(a: Node, b: Node | int) -> Node:
@@ -70,7 +57,7 @@ def _rounded_bits(x: Node, mantissa: int, random: Node | None) -> Node:
         largest = (2 - 2.0**-mantissa) * 2.0**127
         rounding = _where(apply("less_equal", abs(x), largest), rounding, 0)
     # A NaN whose payload sits in the dropped bits would become infinity: set the quiet bit.
-    return _where(apply("equal", x, x), _add(bits, rounding), _or(bits, _QUIET))
+    return _where(apply("equal", x, x), _add(bits, rounding), _or(bits, QUIET))
 
 
 def round_mantissa(x: Node, mantissa: int, random: Node | None) -> Node:
@@ -117,51 +104,34 @@ def _encode_float16(x: Node, random: Node | None) -> Node:
     return _or(rounded, _shr(_and(bits, _SIGN), 16))
 
 
-def decode_split() -> Node:
-    """The float32 weight whose bits are shared between a bfloat16 weight and a 16-bit companion."""
-    high, low = (node("load_bits", label=name, kind="uint") for name in ("w", LOW_BITS))
-    # The companion is signed: what it adds may be negative, for the weight is rounded to nearest.
-    low = _add(apply("uint_xor", low, 0x8000), -0x8000)
-    return apply("from_bits", _add(_shl(high, 16), low))
+@dataclass(frozen=True)
+class Float(Format):
+    """A float of `mantissa` stored bits; `decoded` and `encoded` are None where arithmetic has the format itself."""
+
+    dtype: torch.dtype
+    mantissa: int
+    decoded: Callable[[Node], Node] | None = None
+    encoded: Callable[[Node, Node | None], Node] | None = None
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return str(self.dtype).removeprefix("torch.")
+
+    def decode(self, tensor: str) -> Node:
+        if self.decoded is None:
+            return node("load", label=tensor)
+        return self.decoded(node("load_bits", label=tensor, kind="uint"))
+
+    def encode(self, tensor: str, value: Node, random: Node | None, width: int | None = None) -> dict[str, Node]:
+        if random is not None and width is not None and width < self.mantissa:
+            value = round_mantissa(value, width, random)
+            random = None
+        return {tensor: value if self.encoded is None else self.encoded(value, random)}
 
 
-def encode_split(value: Node) -> tuple[Node, Node]:
-    """The bfloat16 weight nearest to a float32 value, and what is missing of its bits."""
-    bits = apply("bits", value)
-    number = apply("equal", value, value)
-    high = _where(number, _shr(_add(bits, 0x8000), 16), _or(_shr(bits, 16), _QUIET >> 16))
-    low = _where(number, _and(_add(bits, apply("uint_mul", _shl(high, 16), 0xFFFFFFFF)), 0xFFFF), 0)
-    return high, low
-
-
-# The tensor of the bits that a split weight keeps beside the parameter.
-LOW_BITS = "low_bits"
-
-CODECS: dict[torch.dtype, Codec] = {
-    codec.dtype: codec
-    for codec in (
-        Codec(torch.float64, 52),
-        Codec(torch.float32, 23),
-        Codec(torch.bfloat16, 7, _decode_bfloat16, _encode_bfloat16),
-        Codec(torch.float16, 10, _decode_float16, _encode_float16),
-    )
-}
-
-
-def decode(name: str, dtype: torch.dtype) -> Node:
-    """The value of tensor `name`, which is kept as `dtype`."""
-    codec = CODECS[dtype]
-    return (
-        node("load", label=name) if codec.decode is None else codec.decode(node("load_bits", label=name, kind="uint"))
-    )
-
-
-def encode(value: Node, dtype: torch.dtype, width: int | None, random: Node | None) -> Node:
-    """What is written for `value`: rounded to `width` mantissa bits first where that is narrower."""
-    codec = CODECS[dtype]
-    if random is not None and width is not None and width < codec.mantissa:
-        value = round_mantissa(value, width, random)
-        random = None
-    if codec.encode is not None:
-        return codec.encode(value, random)
-    return value
+FLOATS = (
+    Float(torch.float64, 52),
+    Float(torch.float32, 23),
+    Float(torch.bfloat16, 7, _decode_bfloat16, _encode_bfloat16),
+    Float(torch.float16, 10, _decode_float16, _encode_float16),
+)

@@ -1,8 +1,8 @@
-"""Storage: in which formats the states of a parameter are kept, and the tensors that these formats need."""
+"""Storage: in which formats the states of a parameter are to be kept, and its weight."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from neon.arguments import PARAMETER
-from neon.engine.program.declared import State
-from neon.engine.program.formats.blocks import BLOCK, BLOCK_CODECS, scale_name
+from neon.engine.program.formats import named
+from neon.engine.program.formats.blocks import scale_name
 from neon.engine.program.options import AVERAGE
 from neon.engine.program.signs import never_negative
+from neon.engine.program.slots import Slot, slots_of
 from neon.engine.program.trace import Program
 from neon.messages import listed, quoted, shortened
 
@@ -30,8 +31,9 @@ class Storage:
 
     @property
     def in_blocks(self) -> bool:
-        """Whether some states are to be in blocks of 8 bits."""
-        return "int8" in ([self.states] if isinstance(self.states, str) else dict(self.states or ()).values())
+        """Whether some states are to be in formats that encode numbers in blocks."""
+        wanted = [self.states] if isinstance(self.states, str) else dict(self.states or ()).values()
+        return any(name is not None and name != PARAMETER and named(name).block > 1 for name in wanted)
 
     def splits(self, param: Tensor) -> bool:
         """Whether a weight has its low bits beside it: of those formats that lose them, bfloat16."""
@@ -48,7 +50,7 @@ class Storage:
                     f"state_dtype names a state {quoted(name)}; {shortened(program.name)} keeps "
                     f"{listed(program.states)}. Fix the spelling or remove the key."
                 )
-            if form == "int8" and name == AVERAGE:
+            if name == AVERAGE and form != PARAMETER and named(form).block > 1:
                 raise ValueError(
                     f"state_dtype[{name!r}] must be 'float32', 'bfloat16' or 'float16': 8 bits are too few of a "
                     f"weight. Received: {form!r}."
@@ -79,10 +81,6 @@ class Storage:
                 "Keep the model in bfloat16, or use stochastic_round=True."
             )
 
-    def companions(self, states: Sequence[Tensor], param: Tensor) -> int:
-        """How many tensors stand beside these states."""
-        return sum(getattr(state, "dtype", None) in BLOCK_CODECS for state in states) + self.splits(param)
-
     def dtype_of(
         self, state: str, program: Program, param: Tensor, size: int | None = None, blocks: bool = True
     ) -> torch.dtype:
@@ -98,62 +96,17 @@ class Storage:
             return torch.float64
         if wanted == PARAMETER:  # float16 too: in its range a mean of squares would vanish
             wanted = "bfloat16" if param.element_size() == 2 and not self.splits(param) else None
-        if wanted is None or (param.numel() if size is None else size) < SMALL or (wanted == "int8" and not blocks):
+        if wanted is None or (param.numel() if size is None else size) < SMALL:
             return torch.float32
-        if wanted == "int8":
-            return torch.uint8 if state in never_negative(program) else torch.int8
-        return getattr(torch, wanted)
+        form = named(wanted)
+        if form.block > 1:
+            form = named(wanted, never_negative=state in never_negative(program))
+        return form.dtype if blocks or form.block == 1 else torch.float32
+
+    def slots(self, program: Program, param: Tensor, states: Sequence[Any]) -> tuple[Slot, ...]:
+        """The slots of a parameter whose states are these tensors."""
+        return slots_of(program, [getattr(state, "dtype", None) for state in states], split=self.splits(param))
 
 
 # States in the precision of the arithmetic, weights in their own.
 AS_COMPUTED = Storage()
-
-
-def new_state(state: State, dtype: torch.dtype, param: Tensor) -> tuple[Tensor, Tensor | None]:
-    """A new state, and the scales of its blocks if any."""
-    codec = BLOCK_CODECS.get(dtype)
-    if state.starts_as_weight:
-        return param.detach().to(dtype, copy=True), None
-    value = state.number
-    if codec is None:
-        return torch.full_like(param, value, dtype=dtype, requires_grad=False), None
-    code = (codec.largest_code | (0x80 if codec.signed and value < 0 else 0)) if value else 0
-    stored = torch.full_like(param, code, dtype=torch.uint8, requires_grad=False).view(dtype)
-    scales = torch.full(scale_shape(param.shape), abs(value) / codec.largest, dtype=torch.float32, device=param.device)
-    return stored, scales
-
-
-def scale_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """A scale for each block; by rows, as the parameter may be sharded, where blocks do not reach over them."""
-    rows, row = (shape[0], torch.Size(shape[1:]).numel()) if len(shape) > 1 else (1, torch.Size(shape).numel())
-    if len(shape) > 1 and row % BLOCK == 0:
-        return rows, row // BLOCK
-    return (-(-rows * row // BLOCK),)
-
-
-def complete(
-    storage: Storage,
-    program: Program,
-    param: Tensor,
-    kept: Mapping[str, Any],
-    *,
-    size: int | None = None,
-    blocks: bool = True,
-) -> tuple[dict[str, Tensor], list[Tensor]]:
-    """The states of a parameter by name, and what stands beside them in the order of a kernel: kept, else new.
-
-    `kept` has states by name, their scales as a dict under `scales`, and `low_bits` of the weight. Where
-    `param` is a part of a parameter, `size` counts the elements of the whole, and `blocks` says whether parts are
-    of whole blocks; where not, states that would be in blocks are float32.
-    """
-    states, scales = {}, dict(kept.get("scales", {}))
-    for name, state in program.states.items():
-        if name in kept:
-            states[name] = kept[name]
-        else:
-            states[name], scales[name] = new_state(state, storage.dtype_of(name, program, param, size, blocks), param)
-    companions: list[Any] = [scales.get(name) for name, state in states.items() if state.dtype in BLOCK_CODECS]
-    if storage.splits(param):
-        new = torch.zeros_like(param, requires_grad=False)
-        companions.append(kept.get("low_bits", new))
-    return states, companions

@@ -1,0 +1,91 @@
+"""Lowering: formats at the edges of a program, and the program split into stages at its reductions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from neon.engine.program import graph
+from neon.engine.program.formats import FORMATS
+from neon.engine.program.formats.blocks import BLOCK_OF_ELEMENTS
+from neon.engine.program.graph import REDUCTION, Node, walk
+from neon.engine.program.kernel import Kernel, Stage, Sweep, body_of, loads_of, peaks_of
+from neon.engine.program.random_bits import dither_bits, random_bits
+from neon.engine.program.slots import Formats, slots_of
+from neon.engine.program.trace import Program
+from neon.engine.program.verify import verify
+
+
+def lower(program: Program, formats: Formats) -> Kernel:
+    """The kernel of a program in these formats, made once."""
+    found = program.kernels.get(formats)
+    return found if found is not None else program.kernels.setdefault(formats, _lower(program, formats))
+
+
+def _lower(program: Program, formats: Formats) -> Kernel:
+    """Put the codecs at the edges of a program and split it into stages."""
+    states = dict(zip(program.states, (FORMATS[dtype] for dtype in formats.states), strict=True))
+    forms = {"w": formats.weight, "g": FORMATS[formats.g], **states}
+    decoded = {graph.load(name): form.decode(name) for name, form in forms.items()}
+    values = dict(zip(program.outputs, _replace(list(program.outputs.values()), decoded), strict=True))
+    stores: dict[str, Node] = {}
+    for name, value in values.items():
+        if name == "w":
+            random = None if formats.width is None else random_bits()
+            stores |= formats.weight.encode(name, value, random, formats.width or None)
+        else:  # a mean of squares moves by a thousandth of itself: to nearest, it would stand still
+            stores |= forms[name].encode(name, value, dither_bits(1 + [*states].index(name)))
+    guard = None if program.guard is None else _replace([program.guard], decoded)[0]
+    slots = slots_of(program, formats.states, split=formats.split)
+    of_blocks = {slot.name for slot in slots if slot.space is BLOCK_OF_ELEMENTS}
+    kernel = Kernel(program, formats, slots, _stages(stores, guard, of_blocks), guard)
+    verify(kernel)
+    return kernel
+
+
+def _replace(roots: Sequence[Node], mapping: dict[Node, Node]) -> list[Node]:
+    """The same graphs with some leaves replaced."""
+    new = dict(mapping)
+    for node in walk(roots):
+        if node not in new:
+            args = tuple(new[a] for a in node.args)
+            new[node] = node if args == node.args else graph.node(node.op, args, node.label, node.kind)
+    return [new[root] for root in roots]
+
+
+def _stages(stores: dict[str, Node], guard: Node | None, scales: Collection[str]) -> tuple[Stage, ...]:
+    """Reductions of the same depth share a pass; the stores are the last one."""
+    depth: dict[Node, int] = {}
+    for node in walk([*([] if guard is None else [guard]), *stores.values()]):
+        depth[node] = max((depth[a] for a in node.args), default=0) + (node.op == REDUCTION)
+    levels = sorted({depth[n] for n in depth if n.op == REDUCTION})
+    passes = [tuple(n for n in depth if n.op == REDUCTION and depth[n] == level) for level in levels]
+    reducing = [
+        Stage(reductions, {}, _numbers(arguments), tuple(Sweep(loads_of([a]), (a,)) for a in arguments))
+        for reductions in passes
+        for arguments in [[reduction.args[0] for reduction in reductions]]
+    ]
+    return (*reducing, Stage((), stores, _numbers(stores.values()), _sweeps(stores, scales)))
+
+
+def _sweeps(stores: dict[str, Node], scales: Collection[str]) -> tuple[Sweep, ...]:
+    """What does not depend on a block's peaks first, with the values that have these peaks; then the rest."""
+    peaks = peaks_of(stores.values())
+    if not peaks:
+        return (Sweep(loads_of(stores.values()), (), stores),)
+    values = tuple(dict.fromkeys(peak.args[0] for peak in peaks))
+    late = {name: root for name, root in stores.items() if peaks_of([root])}
+    early = {name: root for name, root in stores.items() if name not in late}
+    given = (*values, *peaks)
+    codes = {name: root for name, root in late.items() if name not in scales}
+    of_block = {name: root for name, root in late.items() if name in scales}
+    first = Sweep(loads_of([*early.values(), *values]), values, early)
+    return (first, Sweep(loads_of(late.values(), given), (), codes, of_block, given))
+
+
+def _numbers(roots: Collection[Node]) -> tuple[Node, ...]:
+    """The host's numbers that these values are computed from."""
+    numbers: dict[Node, None] = {}
+    for node in body_of(roots):
+        numbers |= {a: None for a in node.args if not a.varies and a.kind == "float" and a.op != "const"}
+    numbers |= {root: None for root in roots if not root.varies and root.op != "const"}
+    return tuple(numbers)
