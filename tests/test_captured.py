@@ -192,7 +192,7 @@ def test_a_graph_keeps_the_tables_that_it_works_on(tensor_rate: bool, monkeypatc
         monkeypatch.setattr(capture, "capturing", lambda device: False)
         params[1].grad = None
         opt.step()
-        opt.restart()
+        opt._restart()
         opt.step()
     gc.collect()
     assert all(table() is not None for table in tables)
@@ -309,7 +309,7 @@ def an_error(opt: Any, params: list[Tensor]) -> None:
 
 def restarted(opt: Any, params: list[Tensor]) -> None:
     give(params, 4)
-    opt.restart()
+    opt._restart()
 
 
 def a_count_written_to(opt: Any, params: list[Tensor]) -> None:
@@ -319,7 +319,7 @@ def a_count_written_to(opt: Any, params: list[Tensor]) -> None:
 
 def a_count_written_to_before_another_plan(opt: Any, params: list[Tensor]) -> None:
     a_count_written_to(opt, params)
-    opt.restart()
+    opt._restart()
 
 
 def a_count_written_to_while_frozen(opt: Any, params: list[Tensor]) -> None:
@@ -508,7 +508,7 @@ def test_what_a_capture_cannot_prepare_is_refused(what: str, monkeypatch: pytest
             opt.step()
         give(params, 1, without=(1,) if what == "other gradients" else ())
         if what == "another plan":
-            opt.restart()
+            opt._restart()
         before = everything(opt)
         with (
             pytest.raises(RuntimeError, match="make a step, with gradients"),

@@ -106,7 +106,7 @@ def loaded_again(run: Run, make: str) -> Run:
 
 
 def planned_anew(run: Run, make: str) -> Run:
-    run[1].restart()
+    run[1]._restart()
     return run
 
 
@@ -132,7 +132,7 @@ def after_an_error(run: Run, make: str) -> Run:
 
 def frozen_for_a_while(run: Run, make: str) -> Run:
     run[1].freeze("low")
-    run[1].restart()
+    run[1]._restart()
     run[1].unfreeze("low")
     return run
 
@@ -191,7 +191,7 @@ def test_what_somebody_writes_to_step_counts() -> None:
         q.data.copy_(p)
         for state in (optimizer.state[p], there.state[q]):
             state["step"].fill_(7.0)
-    optimizer.restart()
+    optimizer._restart()
     optimizer.load_state_dict(optimizer.state_dict())
     train(model, optimizer, 2)
     train(other, there, 2)
@@ -263,7 +263,7 @@ def test_counts_on_a_device_go_on() -> None:
             optimizer.state[p]["step"].fill_(LIMIT - 2)
             for _ in range(6):
                 step()
-            optimizer.restart()
+            optimizer._restart()
             step()
             assert optimizer.state[p]["step"].item() == LIMIT + 4  # + 5, rounded
             optimizer.load_state_dict(optimizer.state_dict())
@@ -358,7 +358,7 @@ def test_counts_that_nobody_else_holds_are_counted_together(how: str) -> None:
 
     step()
     if how == "restarted":
-        optimizer.restart()
+        optimizer._restart()
     elif how == "loaded":
         optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     else:

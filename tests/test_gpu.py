@@ -186,7 +186,7 @@ def test_a_graph_under_a_scaler_counts_on_with_steps_of_other_plans() -> None:
                 else:
                     p.grad = own[place].copy_(p.grad)
         if step == 4:
-            opt.restart()
+            opt._restart()
         if not infinite:
             with use_backend("eager"):
                 reference.step()

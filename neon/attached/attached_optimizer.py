@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-import sys
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from inspect import isroutine
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,28 +14,23 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 from neon.arguments import clip_bound, epoch_number, flag, plain
 from neon.assignment.description import Description
 from neon.assignment.table import table
-from neon.attached import layers_by_name as by_layer
-from neon.attached.averaged import (
-    Aside,
-    averages_in_place,
-    check_weights,
-    give_back,
-    loaded_aside,
-    with_trained_weights,
-)
-from neon.attached.checkpoint import check_held, taken_up
-from neon.attached.observed import UnlessWrapped, observed
+from neon.attached.averaged import averages_in_place, loaded_aside, with_trained_weights
+from neon.attached.checkpoint import check_held, loaded
+from neon.attached.layers_by_name import Layers
+from neon.attached.new_layers import add_layers
+from neon.attached.observed import UnlessWrapped, observed, on_itself, untraced
+from neon.attached.pickled import of_this_version
 from neon.attached.printed import rows_of
-from neon.attached.refusals import check_group, check_leaf, check_options, check_scale, check_sizes
 from neon.attached.targets import check_added, check_groups, name_alike, storages_of, target_groups
 from neon.engine.counts import mark_movable
-from neon.engine.program.options import GUARD, SCALE
-from neon.engine.settings import Reach, Settings
-from neon.engine.tensors.checks import check_capturable
-from neon.engine.versions import Method, uncompiled
-from neon.messages import listed, shortened
+from neon.engine.program.options import SCALE
+from neon.engine.refusals.combinations import check_sizes
+from neon.engine.refusals.tensors import check_capturable
+from neon.engine.versions import uncompiled
 from neon.optimizers.values import check_names
 from neon.stepping import overrides
+from neon.stepping.aside import Aside
+from neon.stepping.group_rules import GroupRules
 from neon.stepping.groups import GroupStepper
 from neon.stepping.in_backward import BackwardStepper, refuse_replicas
 from neon.stepping.sharding import Partition
@@ -48,33 +41,6 @@ _NOT_KEPT = {"_stepper", "_storages", "grad_scale", "found_inf"}
 _NOT_KEPT |= {f"_optimizer_{kind}_hooks" for kind in (
     "step_pre", "step_post", "state_dict_pre", "state_dict_post", "load_state_dict_pre", "load_state_dict_post",
 )}  # fmt: skip
-
-
-def _untraced(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method of torch's without its guard against `torch.compile`, which takes a second to import."""
-
-    @functools.wraps(method)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        bare = method if "torch._dynamo" in sys.modules else getattr(method, "__wrapped__", method)
-        return bare(*args, **kwargs)
-
-    return uncompiled(call)
-
-
-def _on_itself(method: Method) -> Method:
-    """A method that works on the optimizer itself, also when called on a wrapper that imitates its class.
-
-    Lightning's does: what is written to it stays with it, and of what is read the class's own values hide the
-    optimizer's.
-    """
-
-    @functools.wraps(method)
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        while "description" not in vars(self):
-            self = self.optimizer
-        return method(self, *args, **kwargs)
-
-    return uncompiled(cast(Method, call))
 
 
 class AttachedOptimizer(torch.optim.Optimizer):
@@ -101,9 +67,6 @@ class AttachedOptimizer(torch.optim.Optimizer):
     Raises `TypeError` or `ValueError` by name for targets, keys and values that do not fit.
     """
 
-    capturable = False
-    aside: Aside | None = None  # where averages stand, or stood in a checkpoint, in the place of weights: these
-
     profile_hook_step = staticmethod(observed)  # type: ignore[assignment]
 
     # torch.amp.GradScaler then leaves unscaling to `step`: it sets grad_scale and found_inf before. Through a wrapper
@@ -124,28 +87,22 @@ class AttachedOptimizer(torch.optim.Optimizer):
     ) -> None:
         # Not called `optimizer`: trainers take that for what a wrapper of theirs wraps.
         self.description = description
-        self._leaves = description.leaves()
-        for key, (leaf, _) in self._leaves.items():
-            check_leaf(key, leaf)
-        self.skip_nonfinite = flag("skip_nonfinite", skip_nonfinite)
+        if flag("in_backward", in_backward):
+            refuse_replicas(target)
+        self._rules = rules = GroupRules(
+            description,
+            flag("skip_nonfinite", skip_nonfinite),
+            Partition() if flag("partitioned", partitioned) else None,
+            in_backward,
+            flag("capturable", capturable),
+            clip_bound("gradient_clip_previous_norm", gradient_clip_previous_norm, norm=True),
+        )
         self._skipped = 0
         self.last_nonfinite: str | None = None
-        self.partition = Partition() if flag("partitioned", partitioned) else None
-        self.in_backward = flag("in_backward", in_backward)
-        self.capturable = flag("capturable", capturable)
-        self._previous_norm = clip_bound("gradient_clip_previous_norm", gradient_clip_previous_norm, norm=True)
-        check_options(
-            skip_nonfinite=skip_nonfinite,
-            partitioned=partitioned,
-            in_backward=in_backward,
-            capturable=capturable,
-            gradient_clip_previous_norm=self._previous_norm,
-        )
-        if in_backward:
-            refuse_replicas(target)
-        groups, self.assigned = target_groups(description, target)
+        self._aside = Aside()
+        groups, self._assigned = target_groups(description, target)
         defaults: dict[str, Any] = {}
-        for leaf, _ in self._leaves.values():
+        for leaf in rules.leaves:
             defaults = {**leaf.group(), **defaults}
         del defaults["epoch"]  # no argument of any class; each group has its own
         defaults.pop(SCALE, None)  # torch would give it to groups whose rule has no rate
@@ -154,13 +111,31 @@ class AttachedOptimizer(torch.optim.Optimizer):
         self._storages = storages_of(self.param_groups)
         self._stepper = self._new_stepper()
         self._stepper.watch(self)
-        if self.capturable:
+        if rules.capturable:
             for device in {param.device for group in self.param_groups for param in group["params"]}:
                 check_capturable(device)
 
+    @property
+    @on_itself
+    def skip_nonfinite(self) -> bool:
+        """Whether a step with a gradient that is not finite changes nothing."""
+        return self._rules.skip_nonfinite
+
+    @property
+    @on_itself
+    def in_backward(self) -> bool:
+        """Whether parameters are updated within the backward pass."""
+        return self._rules.in_backward
+
+    @property
+    @on_itself
+    def capturable(self) -> bool:
+        """Whether steps can be captured in a graph of the device."""
+        return self._rules.capturable
+
     # -- parameter groups --------------------------------------------------------------------------
 
-    @_on_itself
+    @on_itself
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; `optimizer` names the key of a mapping that it belongs to (`"default"`).
 
@@ -172,45 +147,29 @@ class AttachedOptimizer(torch.optim.Optimizer):
             raise TypeError(f"param_group must be a dict. Received: {type(param_group).__name__}.")
         for name, value in param_group.items():
             param_group[name] = value if name in ("params", "param_names") else plain(value)
-        key = param_group.setdefault("optimizer", self.description.default_key)
-        if key not in self._leaves:
-            raise ValueError(
-                f"param_group['optimizer'] must be one of {listed(map(repr, self._leaves))}. Received: "
-                f"{shortened(repr(key))}."
-            )
+        param_group.setdefault("optimizer", self.description.default_key)
+        self._rules.check_new(param_group)
         check_names(param_group)
-        leaf, norms = self._leaves[key]
-        check_scale(key, leaf, param_group)
-        for name, value in leaf.group().items():
-            if name != SCALE or value != 1:  # which checkpoints of earlier versions do not have
-                param_group.setdefault(name, value)
+        self._rules.fill(param_group)
         param_group.setdefault(overrides.KEY, overrides.NONE)
-        if self._previous_norm is not None:
-            param_group.setdefault("gradient_clip_previous_norm", self._previous_norm)
-            param_group.setdefault("previous_norm", 0.0)  # from the start: distributed checkpoints load what is there
-        if norms:
-            param_group.setdefault("outer_clip_norms", tuple(norm.gradient_clip_norm for norm in norms))
-        if leaf.has_schedule:
-            param_group.setdefault("scheduled_lr", float(param_group["lr"]))
-            param_group.setdefault("updates", 0)
         if self.param_groups:  # a group that is added in mid-run is in the same epoch
             param_group["epoch"] = self.param_groups[0]["epoch"]
-        self.settings(param_group)  # refuses values by name
+        self._rules.settings(param_group)  # refuses values by name
         name_alike(self.param_groups, param_group)
-        _untraced(torch.optim.Optimizer.add_param_group)(self, param_group)
+        untraced(torch.optim.Optimizer.add_param_group)(self, param_group)
         try:
-            check_group(self, self.param_groups[-1], norms)  # now that there is a list of parameters
+            self._rules.settings(self.param_groups[-1])  # now that there is a list of parameters
             if self.in_backward:
                 check_sizes(self.param_groups[-1]["params"], "in_backward=True")
         except ValueError:
             self.param_groups.pop()
             raise
-        self.apply_schedule(self.param_groups[-1])
+        self._rules.apply_schedule(self.param_groups[-1])
         if "_stepper" in vars(self):  # when all groups of the constructor are there
             check_added(self.param_groups, self._storages)
             self._stepper.added(self)
 
-    @_on_itself
+    @on_itself
     def set_epoch(self, epoch: int) -> None:
         """Tell schedules that are counted in epochs, and rules that ask for it, the epoch, from 0.
 
@@ -219,44 +178,11 @@ class AttachedOptimizer(torch.optim.Optimizer):
         epoch = epoch_number(epoch)
         for group in self.param_groups:
             group["epoch"] = epoch
-            self.apply_schedule(group)
-
-    def apply_schedule(self, group: dict[str, Any]) -> None:
-        """Set the learning rate of a group to what its schedule, if it has one, says it is now.
-
-        The schedule starts from `scheduled_lr`; `initial_lr` belongs to torch's schedulers.
-        """
-        leaf, _ = self._leaves[group["optimizer"]]
-        if leaf.has_schedule:
-            self.write_rate(group, leaf.rate(group["scheduled_lr"], group["epoch"], group["updates"]))
-
-    def write_rate(self, group: dict[str, Any], lr: float) -> None:
-        """Set the learning rate of a group, of a tensor the number in it."""
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(lr)
-        elif lr != group["lr"]:
-            group["lr"] = lr
-
-    def settings(self, group: Mapping[str, Any], *, unscale: bool = False) -> Settings:
-        """What the engine needs for the tensors of a group; values that no rule can run with are refused by name."""
-        leaf, norms = self._leaves[group["optimizer"]]
-        check_group(self, group, norms)
-        return leaf.settings(group, norms, unscale=unscale, guard=self.skip_nonfinite)
-
-    def shared_sums(self) -> dict[Reach, Sequence[Hashable]]:
-        """The sums that all processes of a partition take part in, in one order for all of them."""
-        if self.partition is None:
-            return {}
-        owners: dict[Any, None] = {}
-        for key, (leaf, norms) in self._leaves.items():
-            owners |= dict.fromkeys(norms)
-            if any(g["optimizer"] == key and g["gradient_clip_norm"] is not None for g in self.param_groups):
-                owners[leaf] = None
-        return {self.partition: [*map(id, owners), *([GUARD] if self.skip_nonfinite else [])]}
+            self._rules.apply_schedule(group)
 
     # -- layers by name ----------------------------------------------------------------------------
 
-    @_on_itself
+    @on_itself
     def set(self, name: str, value: Any, layers: str | None = None) -> None:
         """Set a value, such as `set("lr", 1e-4, layers="head.*")`, for some layers or, without `layers`, for all.
 
@@ -266,32 +192,34 @@ class AttachedOptimizer(torch.optim.Optimizer):
         Kept in checkpoints; layers that are added later go by their group. Raises `ValueError` for values, and
         layers, that there are not.
         """
-        key = by_layer.key_of(self, name)
+        known = self._layers()
+        key = known.key_of(name)
         if layers is None:
-            by_layer.set_everywhere(self, key, value)
+            known.set_everywhere(key, value)
         else:
-            by_layer.set_for_layers(self, layers, key, value)
+            known.set_for(layers, key, value)
+            self._restart()
 
-    @_on_itself
+    @on_itself
     def unset(self, name: str, layers: str) -> None:
         """Let layers go by the value of their group again."""
-        key = by_layer.key_of(self, name)
-        by_layer.override(self, layers, lambda own: {k: v for k, v in own.items() if k != key})
+        key = self._layers().key_of(name)
+        self._override(layers, lambda own: {k: v for k, v in own.items() if k != key})
 
-    @_on_itself
+    @on_itself
     def freeze(self, layers: str) -> None:
         """Leave layers as they are, their states too, whatever gradients they have; no norm counts these.
 
         The gradients are still computed: `requires_grad_(False)` on the parameters saves that as well.
         """
-        by_layer.override(self, layers, lambda own: {**own, "frozen": True})
+        self._override(layers, lambda own: {**own, "frozen": True})
 
-    @_on_itself
+    @on_itself
     def unfreeze(self, layers: str) -> None:
         """Update frozen layers again, from the states that they had."""
-        by_layer.override(self, layers, lambda own: {k: v for k, v in own.items() if k != "frozen"})
+        self._override(layers, lambda own: {k: v for k, v in own.items() if k != "frozen"})
 
-    @_on_itself
+    @on_itself
     def add_layers(self, target: Any) -> None:
         """Take in the parameters of a module, or named parameters, that are new to this optimizer.
 
@@ -299,14 +227,22 @@ class AttachedOptimizer(torch.optim.Optimizer):
         it, so that schedulers find the groups that they know. One that has the name of another takes its
         place, but not what was set for that. Raises `ValueError` where nothing is new.
         """
-        by_layer.add_layers(self, target)
+        self._assigned = add_layers(self, self.description, self._assigned, target)
+        self._restart()
 
-    def restart(self) -> None:
+    def _layers(self) -> Layers:
+        return Layers(self, self._rules, self._assigned)
+
+    def _override(self, layers: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        self._layers().override(layers, change)
+        self._restart()
+
+    def _restart(self) -> None:
         """Make the plan of the next step anew."""
         self._stepper.watch(self)
 
     def _new_stepper(self) -> GroupStepper:
-        return BackwardStepper() if self.in_backward else GroupStepper()
+        return BackwardStepper(self._rules, self._aside) if self._rules.in_backward else GroupStepper(self._rules)
 
     # -- the step ----------------------------------------------------------------------------------
 
@@ -326,17 +262,18 @@ class AttachedOptimizer(torch.optim.Optimizer):
     step.hooked = True  # type: ignore[attr-defined]  # so that torch does not wrap it: an unobserved step is quicker
 
     def _step(self, closure: Callable[[], Any] | None = None) -> Any:
-        if self.aside is not None:
-            check_weights(self)
-            self.aside = None
+        self._aside.check_step(self.state)
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._stepper.step(self)
+        left_out = self._stepper.step(self)
+        if left_out is not None:
+            self._skipped += 1
+            self.last_nonfinite = left_out.name
         return loss
 
-    @_on_itself
+    @on_itself
     def averaged(self, module: torch.nn.Module | None = None) -> AbstractContextManager[None]:
         """With `weight_average`: a context in which the model computes with the averages of its weights.
 
@@ -351,81 +288,73 @@ class AttachedOptimizer(torch.optim.Optimizer):
         parameters were written to, as by loading the model: the weights of before are back then.
         """
         self._stepper.close(self)
-        return averages_in_place(self, module)
+        return averages_in_place(self, self._aside, module)
 
     @property
-    @_on_itself
+    @on_itself
     def skipped_steps(self) -> int:
         """How many steps were left out; for those that a device has left out by itself it is waited for."""
-        return self._skipped + self._stepper.skipped()
+        return self._skipped + self._stepper.skipped
 
     @skipped_steps.setter
-    @_on_itself
+    @on_itself
     def skipped_steps(self, count: int) -> None:
-        self._skipped = count - self._stepper.skipped()
-
-    def skip(self, name: str | None) -> None:
-        """Count a step that was left out, and note whose gradient was not finite, where that is known."""
-        self._skipped += 1
-        self.last_nonfinite = name
+        self._skipped = count - self._stepper.skipped
 
     _observed_step = observed(_step)
-    zero_grad = _untraced(torch.optim.Optimizer.zero_grad)
+    zero_grad = untraced(torch.optim.Optimizer.zero_grad)
 
     # -- state -------------------------------------------------------------------------------------
 
-    @_on_itself
+    @on_itself
     def state_dict(self) -> dict[str, Any]:
         """Groups and states, as torch's own optimizers give them; in `averaged` also the weights that are aside.
 
         numpy's numbers in groups become Python's.
         """
-        averaged = self.aside is not None and self.aside.standing
+        averaged = self._aside.standing
         if not averaged:
-            check_weights(self)
+            self._aside.check(self.state)
         self._stepper.close(self)
-        self._stepper.settle(self)
+        self._stepper.write_counts(self)
         try:
-            packed = _untraced(torch.optim.Optimizer.state_dict)(self)
+            packed = untraced(torch.optim.Optimizer.state_dict)(self)
         except KeyError:
             check_held(self)
             raise
         states = {k: unwatched(state) if isinstance(state, Watched) else state for k, state in packed["state"].items()}
         groups = [{key: plain(value) for key, value in group.items()} for group in packed["param_groups"]]
-        groups = [overrides.with_scale(group) if by_layer.has_value(self, group, SCALE) else group for group in groups]
+        groups = [overrides.with_scale(group) if self._rules.has_value(group, SCALE) else group for group in groups]
         packed = packed | {"state": states, "param_groups": groups}
-        return with_trained_weights(self, packed) if averaged else packed
+        return with_trained_weights(self.param_groups, self._aside.weights, packed) if averaged else packed
 
-    @_on_itself
+    @on_itself
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up a saved state whole, by the names of parameters where known; `ValueError` where it does not fit.
+        """Load a saved state whole, by the names of parameters where known; `ValueError` where it does not fit.
 
         Tensors are copies, in the precision and layout that they were saved in. Raises `RuntimeError` in `averaged`.
         """
-        if self.aside is not None and self.aside.standing:
-            check_weights(self)
+        if self._aside.standing:
+            self._aside.check(self.state)
         state_dict = dict(state_dict) if isinstance(state_dict, dict) else state_dict  # hooks may write to it
         for hook in self._optimizer_load_state_dict_pre_hooks.values():
             replaced = hook(self, state_dict)
             state_dict = state_dict if replaced is None else replaced
         check_sizes((param for group in self.param_groups for param in group["params"]), "load_state_dict")
-        taken = taken_up(self, state_dict)
-        self.__setstate__({**taken, "aside": loaded_aside(taken["state"])})
+        found = loaded(self, self._rules, state_dict)
+        self.__setstate__({**found, "_aside": loaded_aside(found["state"])})
         for hook in self._optimizer_load_state_dict_post_hooks.values():
             hook(self)
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but hooks, as torch has it, and what belongs to the memory at hand."""
-        self._stepper.settle(self)
+        self._stepper.write_counts(self)
         own = {name: value for name, value in vars(self).items() if not (name in _NOT_KEPT or isroutine(value))}
         own["_skipped"] = self.skipped_steps
         return own | super().__getstate__()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        if "_stepper" in vars(self):
-            state = {"_skipped": self.skipped_steps, **state}
-        elif "skipped_steps" in state:  # pickled whole by a version that had only this
-            state = {"_skipped": state["skipped_steps"], **state}
+        state = {"_skipped": self.skipped_steps, **state} if "_stepper" in vars(self) else of_this_version(state)
         super().__setstate__(state)
         self.param_groups = list(self.param_groups)  # of a shallow copy, not the list of the original
         if "_stepper" in vars(self):
@@ -436,8 +365,8 @@ class AttachedOptimizer(torch.optim.Optimizer):
         for values in self.state.values():
             if isinstance(values, dict) and isinstance(values.get("step"), Tensor):
                 mark_movable(values["step"])  # a copy that nobody else has
-        if self.aside is not None and not self.aside.standing:
-            give_back(self, self.aside)
+        if not self._aside.standing:
+            self._aside.give_back(self.state)
 
     def table(self, *, full: bool = False) -> str:
         """What each layer goes by, as text: optimizer, size, bytes of state, key, rate, decay, what is set for it.
@@ -445,7 +374,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         The rate is the one that the layer steps by, times its `lr_scale`. Layers that are alike and numbered one
         after another are one row, as in `print(optimizer)`, unless `full`.
         """
-        return table(rows_of(self, full=full), full=full)
+        return table(rows_of(self, self._rules, self._assigned, full=full), full=full)
 
     def __repr__(self) -> str:
         return self.table()

@@ -1,14 +1,15 @@
-"""Checkpoints: what an optimizer takes up of a saved state, or how the two differ."""
+"""Checkpoints: what an optimizer loads of a saved state, or how the two differ."""
 
 from __future__ import annotations
 
 import copy
 from collections import ChainMap, defaultdict
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from neon.assignment.wrappers import bare, bare_names
 from neon.attached.differences import and_more, refuse, some
@@ -18,10 +19,9 @@ from neon.engine.program.options import AVERAGE, SCALE
 from neon.engine.program.trace import signature
 from neon.messages import shortened, shown
 from neon.stepping import exact_steps
+from neon.stepping.group_names import named_parameters
+from neon.stepping.group_rules import GroupRules
 from neon.stepping.overrides import AVERAGED, KEY, NONE, as_text, of_group, overrides_of
-
-if TYPE_CHECKING:
-    from neon.attached.attached_optimizer import AttachedOptimizer
 
 # Values of rules that change their steps, each with what it is for a rule that knows nothing of it, if there is such.
 _NEUTRAL = {
@@ -34,24 +34,7 @@ _LATER = {"maximize", "foreach", "fused", "capturable", "differentiable", "decou
 _UNCOUNTED = {"momentum_buffer"}
 
 
-def named_parameters(group: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
-    """The parameters of a group with their names, made up from their places where there are none."""
-    if has_names(group):
-        return list(zip(group["param_names"], group["params"], strict=True))
-    if own := overrides_of(group):
-        raise ValueError(
-            f"The group of {shown(group['optimizer'])} has other parameters than those of its names, for some of which "
-            f"values are set: {some(own)}. Call unset or unfreeze before parameters are replaced."
-        )
-    return [(f"params[{i}] of {group['optimizer']!r}", param) for i, param in enumerate(group["params"])]
-
-
-def has_names(group: Mapping[str, Any]) -> bool:
-    """Whether the names are those of the parameters: wrappers put one flat tensor in the place of many."""
-    return "param_names" in group and len(group["param_names"]) == len(group["params"])
-
-
-def check_held(optimizer: AttachedOptimizer) -> None:
+def check_held(optimizer: Optimizer) -> None:
     """Refuse a state whose parameter is in no group: nothing would know whose it is."""
     held = {id(param) for group in optimizer.param_groups for param in group["params"]}
     for key in optimizer.state:
@@ -62,8 +45,8 @@ def check_held(optimizer: AttachedOptimizer) -> None:
             ) from None
 
 
-def taken_up(optimizer: AttachedOptimizer, state_dict: Any) -> dict[str, Any]:
-    """The groups and states that the optimizer has once it has taken up a checkpoint; it is not touched itself.
+def loaded(optimizer: Optimizer, rules: GroupRules, state_dict: Any) -> dict[str, Any]:
+    """The groups and states that the optimizer has once a checkpoint is loaded; it is not touched itself.
 
     Parameters are matched by name where both sides know names, else by place. Tensors are copies, on the
     parameter's device, in the precision and layout that they were saved in. Raises `ValueError` with
@@ -72,19 +55,19 @@ def taken_up(optimizer: AttachedOptimizer, state_dict: Any) -> dict[str, Any]:
     saved_groups, saved_states = _parts(state_dict)
     refuse(_other_groups(optimizer.param_groups, saved_groups))
     differences: list[str] = []
-    takings: list[_Taking] = []
+    loadings: list[_Loading] = []
     copies: dict[int, Any] = {}  # a tensor that is the rate of several groups is one again
     states: defaultdict[Any, Any] = defaultdict(dict)
     for place, (group, saved) in enumerate(zip(optimizer.param_groups, saved_groups, strict=True)):
-        taking = _Taking(optimizer, f"group {place} ({shown(group['optimizer'], 40)})", group, saved, copies)
-        differences += taking.values()
-        for number, (name, param) in zip(taking.numbers, named_parameters(group), strict=False):
+        loading = _Loading(rules, f"group {place} ({shown(group['optimizer'], 40)})", group, saved, copies)
+        differences += loading.values()
+        for number, (name, param) in zip(loading.numbers, named_parameters(group), strict=False):
             kept = {key: value for key, value in (saved_states.get(number) or {}).items() if value is not None}
-            if kept and taking.fits:
-                differences += taking.state(shortened(name, 60), param, kept)
+            if kept and loading.fits:
+                differences += loading.state(shortened(name, 60), param, kept)
                 states[param] = kept
-        differences += taking.averages(states)
-        takings.append(taking)
+        differences += loading.averages(states)
+        loadings.append(loading)
     listed = {number for saved in saved_groups for number in saved["params"]}
     for key, state in saved_states.items():
         if key not in listed and isinstance(key, int):
@@ -93,8 +76,8 @@ def taken_up(optimizer: AttachedOptimizer, state_dict: Any) -> dict[str, Any]:
             states[key] = state
     differences += _none_made(optimizer, listed, saved_states)
     refuse(differences)
-    for taking, saved in zip(takings, saved_groups, strict=True):
-        taking.group[KEY] = exact_steps.taken_up(taking.group, saved, taking.numbers, saved_states)
+    for loading, saved in zip(loadings, saved_groups, strict=True):
+        loading.group[KEY] = exact_steps.loaded_text(loading.group, saved, loading.numbers, saved_states)
     for param, state in states.items():
         if isinstance(param, Tensor):
             step = {
@@ -102,10 +85,10 @@ def taken_up(optimizer: AttachedOptimizer, state_dict: Any) -> dict[str, Any]:
                 for key in state.keys() & {"step"}
             }
             states[param] = {key: copied(value, param.device) for key, value in state.items()} | step
-    return {"state": states, "param_groups": [taking.group for taking in takings]}
+    return {"state": states, "param_groups": [loading.group for loading in loadings]}
 
 
-def _none_made(optimizer: AttachedOptimizer, listed: set[Any], states: Mapping[Any, Any]) -> Iterator[str]:
+def _none_made(optimizer: Optimizer, listed: set[Any], states: Mapping[Any, Any]) -> Iterator[str]:
     """A checkpoint without states, where torch.distributed.checkpoint had none to load into: beside gradients."""
     params = [param for group in optimizer.param_groups for param in group["params"]]
     if (
@@ -153,18 +136,18 @@ def _other_groups(groups: list[dict[str, Any]], saved: list[dict[str, Any]]) -> 
             yield f"group {place} here ({key}) is group {theirs.index(ours)} in the checkpoint"
 
 
-class _Taking:
-    """One group that is to take up a saved one: `group` as it will be, `numbers` the checkpoint's of its parameters."""
+class _Loading:
+    """One group and the saved one that it loads: `group` as it will be, `numbers` those of the parameters."""
 
     def __init__(
         self,
-        optimizer: AttachedOptimizer,
+        rules: GroupRules,
         label: str,
         group: dict[str, Any],
         saved: dict[str, Any],
         copies: dict[int, Any],
     ) -> None:
-        self._optimizer, self._label, self._own, self._saved = optimizer, label, group, saved
+        self._rules, self._label, self._own, self._saved = rules, label, group, saved
         values = {k: copy.deepcopy(value, copies) for k, value in saved.items() if k not in ("params", "param_names")}
         for key in {key for key, value in group.items() if isinstance(value, tuple)} | {"state_dtype"}:
             values |= {key: _tuples(values[key])} if key in values else {}  # torch makes lists of tuples
@@ -177,15 +160,15 @@ class _Taking:
             self.group.setdefault("param_names", _given_names(saved))
 
     def values(self) -> Iterator[str]:
-        """What keeps the group from taking up the saved values and names."""
+        """What keeps the saved values and names."""
         yield from self._match()
         yield from self._missing()
         try:
             yield from self._rename_overrides()
-            self._settings = self._optimizer.settings(self.group)
+            self._settings = self._rules.settings(self.group)
             for own in overrides_of(self.group).values():
-                self._optimizer.settings(ChainMap(own, self.group))
-            self._optimizer.apply_schedule(dict(self.group))
+                self._rules.settings(ChainMap(own, self.group))
+            self._rules.apply_schedule(dict(self.group))
         except (TypeError, ValueError) as error:
             yield f"{self._label}: {error}"
             return
@@ -212,7 +195,7 @@ class _Taking:
 
     def _missing(self) -> Iterator[str]:
         """Values of the rule that the checkpoint lacks, or has of another group: they would stay as they were made."""
-        leaf, _ = self._optimizer._leaves[self._own["optimizer"]]
+        leaf = self._rules.leaf_of(self._own)
         lone = [
             name
             for name in dict.fromkeys([*leaf.hyperparameters(), "weight_decay"])
@@ -256,7 +239,7 @@ class _Taking:
     def _has_other_formats(self) -> bool:
         """Whether a state would be of another dtype by the group's own values than by those of the checkpoint."""
         program, theirs = self._settings.program, self._settings.storage
-        ours = self._optimizer.settings(self._own).storage
+        ours = self._rules.settings(self._own).storage
         return any(
             ours.dtype_of(state, program, param, param.numel()) != theirs.dtype_of(state, program, param, param.numel())
             for param in self._own["params"]
@@ -283,11 +266,11 @@ class _Taking:
         return self._settings.program.name
 
     def state(self, name: str, param: Tensor, state: dict[str, Any]) -> Iterator[str]:
-        """What keeps a parameter from taking up a saved state; what others keep there is theirs."""
+        """What keeps a saved state from being loaded; what others keep there is theirs."""
         own = overrides_of(self.group).get(name)
-        settings = self._optimizer.settings(ChainMap(own, self.group)) if own else self._settings
+        settings = self._rules.settings(ChainMap(own, self.group)) if own else self._settings
         program = settings.program
-        leaf, _ = self._optimizer._leaves[self.group["optimizer"]]
+        leaf = self._rules.leaf_of(self.group)
         # What is kept may depend on values: a momentum that is switched off keeps its velocity.
         known = {*program.states, *(signature(leaf.rule).states if leaf.rule else ())}
         found = (known - {AVERAGE}) & state.keys()

@@ -1,4 +1,4 @@
-"""What torch does around a step, done once: its hooks, its profiler, its loss scales."""
+"""What torch and trainers put around an optimizer's methods: hooks, the profiler, guards, wrappers."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import functools
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
+
+from neon.engine.versions import Method, uncompiled
 
 _within = threading.local()
 
@@ -42,3 +44,30 @@ class UnlessWrapped:
 
     def __get__(self, instance: Any, owner: type | None = None) -> bool:
         return sys._getframe(1).f_code.co_name not in self._askers
+
+
+def untraced(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of torch's without its guard against `torch.compile`, which takes a second to import."""
+
+    @functools.wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        bare = method if "torch._dynamo" in sys.modules else getattr(method, "__wrapped__", method)
+        return bare(*args, **kwargs)
+
+    return uncompiled(call)
+
+
+def on_itself(method: Method) -> Method:
+    """A method that works on the optimizer itself, also when called on a wrapper that imitates its class.
+
+    Lightning's does: what is written to it stays with it, and of what is read the class's own values hide the
+    optimizer's.
+    """
+
+    @functools.wraps(method)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        while "description" not in vars(self):
+            self = self.optimizer
+        return method(self, *args, **kwargs)
+
+    return uncompiled(cast(Method, call))

@@ -5,32 +5,33 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 from neon.assignment.sites import Site
 from neon.assignment.table import NOTHING, Given, frozen, given
-from neon.attached.checkpoint import has_names
-from neon.attached.targets import site_name
+from neon.attached.targets import Assigned, site_name
 from neon.stepping import overrides
+from neon.stepping.group_names import has_names
+from neon.stepping.group_rules import GroupRules
 from neon.stepping.overrides import overrides_of
-
-if TYPE_CHECKING:
-    from neon.attached.attached_optimizer import AttachedOptimizer
 
 # What a group keeps of single parameters.
 _NOT_SHOWN = {"params", "param_names", overrides.KEY}
 
 
-def rows_of(optimizer: AttachedOptimizer, *, full: bool) -> Iterator[tuple[Site, Given, int]]:
+def rows_of(
+    optimizer: Optimizer, rules: GroupRules, assigned: Assigned, *, full: bool
+) -> Iterator[tuple[Site, Given, int]]:
     """Every parameter, in the order of the model, with what it goes by and its bytes of state.
 
     Parameters without names stand under their group; with `full` each has its place there.
     """
-    found = dict(_members(optimizer, full=full))
+    found = dict(_members(optimizer, rules, full=full))
     by_name = {site_name(site): key for key, (site, _) in found.items()}
-    for site, match in optimizer.assigned:
+    for site, match in assigned:
         if site.param is None:
             yield site, NOTHING, 0
         elif match.optimizer is None:
@@ -44,9 +45,9 @@ def rows_of(optimizer: AttachedOptimizer, *, full: bool) -> Iterator[tuple[Site,
         yield site, goes_by, _state_bytes(optimizer, site.param)
 
 
-def _members(optimizer: AttachedOptimizer, *, full: bool) -> Iterator[tuple[int, tuple[Site, Given]]]:
+def _members(optimizer: Optimizer, rules: GroupRules, *, full: bool) -> Iterator[tuple[int, tuple[Site, Given]]]:
     for place, group in enumerate(optimizer.param_groups):
-        leaf, _ = optimizer._leaves[group["optimizer"]]
+        leaf = rules.leaf_of(group)
         values = {name: group[name] for name in leaf.group() if name in group}  # torch adds those of other rules
         every = given(leaf, group["optimizer"], values)
         if not has_names(group):
@@ -65,7 +66,7 @@ def _members(optimizer: AttachedOptimizer, *, full: bool) -> Iterator[tuple[int,
             yield id(param), (Site(name, "Parameter", (name,), (), param), goes_by)
 
 
-def _state_bytes(optimizer: AttachedOptimizer, param: Any) -> int:
+def _state_bytes(optimizer: Optimizer, param: Any) -> int:
     state = optimizer.state.get(param)
     return sum(t.numel() * t.element_size() for t in _tensors(state)) if isinstance(state, Mapping) else 0
 
@@ -79,7 +80,7 @@ def _tensors(state: Mapping[str, Any]) -> Iterator[Tensor]:
             yield from _tensors(value)
 
 
-def groups_text(optimizer: AttachedOptimizer) -> str:
+def groups_text(optimizer: Optimizer) -> str:
     """The groups' values as torch prints them; groups that are alike, one after another, once."""
     texts = [
         "".join(f"    {key}: {group[key]}\n" for key in sorted(group) if key not in _NOT_SHOWN)

@@ -13,10 +13,10 @@ from neon.assignment.keys import Match, assign
 from neon.assignment.param_list import is_plain
 from neon.assignment.sites import Site, module_sites, named_sites
 from neon.assignment.unmatched import explain_unmatched
-from neon.attached.checkpoint import named_parameters
 from neon.engine.tensors.overlap import sharing
 from neon.engine.versions import warn_of_set
 from neon.messages import listed, shortened
+from neon.stepping.group_names import named_parameters
 
 Assigned = list[tuple[Site, Match]]
 

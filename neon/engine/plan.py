@@ -23,8 +23,8 @@ from neon.engine.program.graph import Node, scalar
 from neon.engine.program.lowering import lower
 from neon.engine.program.options import GUARD
 from neon.engine.program.slots import Formats
+from neon.engine.refusals.tensors import check_capturable, check_gradient, check_kept, check_parameter, check_rounding
 from neon.engine.settings import Item, Reach, Settings
-from neon.engine.tensors.checks import check_capturable, check_gradient, check_kept, check_parameter, check_rounding
 from neon.engine.tensors.overlap import Written
 from neon.engine.tensors.watch import Likeness, Watch
 from neon.messages import quoted

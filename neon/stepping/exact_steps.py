@@ -14,6 +14,7 @@ import numpy as np
 
 from neon.engine.counts import EXACT_IN_FLOAT32
 from neon.messages import shown
+from neon.stepping.group_names import keys_of
 from neon.stepping.overrides import KEY, as_text, of_group, overrides_of
 
 _NAME = "exact_steps"
@@ -30,12 +31,6 @@ def exact_steps(group: Mapping[str, Any]) -> Mapping[str, float]:
     return found
 
 
-def keys_of(group: Mapping[str, Any]) -> Sequence[str]:
-    """What the counts of a group's parameters go by: their names; their places where these do not fit."""
-    places, names = range(len(group["params"])), group.get("param_names", ())
-    return names if len(names) == len(places) else [*map(str, places)]
-
-
 def write_down(groups: Sequence[dict[str, Any]], counts: Mapping[int, float]) -> None:
     """Have the groups say what float32 does not hold of these counts, which go by the ids of parameters."""
     if max(counts.values(), default=0) <= EXACT_IN_FLOAT32 and not any(map(exact_steps, groups)):
@@ -45,7 +40,7 @@ def write_down(groups: Sequence[dict[str, Any]], counts: Mapping[int, float]) ->
         dict.__setitem__(group, KEY, _text(group, {**exact_steps(group), **params}))  # no news for a plan
 
 
-def taken_up(group: Mapping[str, Any], saved: Mapping[str, Any], numbers: Sequence[Any], states: Any) -> str:
+def loaded_text(group: Mapping[str, Any], saved: Mapping[str, Any], numbers: Sequence[Any], states: Any) -> str:
     """The text of a group that takes up a saved one, whose `numbers` are in the order of its own parameters."""
     known, keys = exact_steps(saved), keys_of(saved)
     if not {*keys} & {*known}:  # torch.distributed.checkpoint has put names in the place of numbers, or ours are places

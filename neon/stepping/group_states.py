@@ -10,8 +10,8 @@ from torch import Tensor
 
 from neon.engine.counts import mark_movable
 from neon.engine.program.slots import at, auxiliary_paths
+from neon.engine.refusals.tensors import check_parameter
 from neon.engine.settings import Item, Reach, Settings
-from neon.engine.tensors.checks import check_parameter
 from neon.engine.tensors.kept import kept_tensors
 from neon.stepping.sharding import is_abstract, keeps_blocks, local, shard_of, sharded_like
 from neon.stepping.watched import Watched

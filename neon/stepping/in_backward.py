@@ -8,25 +8,24 @@ import threading
 import warnings
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from neon.attached.averaged import check_weights
-from neon.attached.checkpoint import named_parameters
 from neon.engine.plan import Plan
 from neon.engine.program.options import PREVIOUS
-from neon.engine.settings import Settings
+from neon.engine.settings import Item, Settings
 from neon.engine.tensors.watch import same_objects
 from neon.messages import quoted
-from neon.stepping.exact_steps import exact_steps, keys_of
+from neon.stepping.aside import Aside
+from neon.stepping.exact_steps import exact_steps
+from neon.stepping.group_names import keys_of, named_parameters
+from neon.stepping.group_rules import GroupRules
 from neon.stepping.group_states import make_item, put_states, still_has
-from neon.stepping.groups import GroupStepper, is_not_zero, may_be_rehearsal
+from neon.stepping.groups import GroupStepper, LeftOut, is_not_zero, may_be_rehearsal
 from neon.stepping.overrides import Rows
 from neon.stepping.sharding import Reaches, is_abstract, local, local_gradients
-
-if TYPE_CHECKING:
-    from neon.attached.attached_optimizer import AttachedOptimizer
 
 
 def refuse_replicas(target: Any) -> None:
@@ -40,14 +39,14 @@ def refuse_replicas(target: Any) -> None:
         )
 
 
-def _arrived(optimizer: weakref.ref[AttachedOptimizer], param: Tensor) -> None:
+def _arrived(optimizer: weakref.ref[Optimizer], stepper: weakref.ref[BackwardStepper], param: Tensor) -> None:
     """The hook of a parameter, which must not keep the optimizer: no collector sees into torch's hooks."""
-    owner = optimizer()
-    if owner is not None and isinstance(owner._stepper, BackwardStepper):
-        owner._stepper.arrived(owner, param)
+    owner, its_stepper = optimizer(), stepper()
+    if owner is not None and its_stepper is not None:
+        its_stepper.arrived(owner, param)
 
 
-def _listed(optimizer: AttachedOptimizer) -> list[Any]:
+def _listed(optimizer: Optimizer) -> list[Any]:
     """All parameters, with a None behind each group's."""
     return [param for group in optimizer.param_groups for param in (*group["params"], None)]
 
@@ -77,8 +76,9 @@ class _Own(NamedTuple):
 class BackwardStepper(GroupStepper):
     """Makes a plan for each parameter; `step` only closes what the backward pass has done."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, rules: GroupRules, aside: Aside) -> None:
+        super().__init__(rules)
+        self._aside = aside
         self._arriving = threading.RLock()  # a backward pass may run in several threads
         self._hooks: list[Any] = []
         self._own: dict[int, _Own] = {}
@@ -89,18 +89,18 @@ class BackwardStepper(GroupStepper):
         self._made: list[Plan] = []  # with whose sums a device need not be waited for until all gradients are there
         weakref.finalize(self, _remove, self._hooks).atexit = False  # parameters outlive an optimizer
 
-    def watch(self, optimizer: AttachedOptimizer) -> None:
+    def watch(self, optimizer: Optimizer) -> None:
         super().watch(optimizer)
         self._own.clear()
         self.release()
         for place in range(len(optimizer.param_groups)):
             self._add_hooks(optimizer, place)
 
-    def added(self, optimizer: AttachedOptimizer) -> None:
+    def added(self, optimizer: Optimizer) -> None:
         self._add_hooks(optimizer, len(optimizer.param_groups) - 1)
 
-    def _add_hooks(self, optimizer: AttachedOptimizer, place: int) -> None:
-        group, arrived = optimizer.param_groups[place], partial(_arrived, weakref.ref(optimizer))
+    def _add_hooks(self, optimizer: Optimizer, place: int) -> None:
+        group, arrived = optimizer.param_groups[place], partial(_arrived, weakref.ref(optimizer), weakref.ref(self))
         for (name, param), key in zip(named_parameters(group), keys_of(group), strict=True):
             self._members[id(param)] = _Member(place, name, key, len(self._members))
             if param.requires_grad:
@@ -115,7 +115,7 @@ class BackwardStepper(GroupStepper):
     def _exact_counts(self) -> dict[int, float]:
         return {param: own.plan.counts.read().item() for param, own in self._own.items()}
 
-    def step(self, optimizer: AttachedOptimizer) -> None:
+    def step(self, optimizer: Optimizer) -> LeftOut | None:
         """Close the step; gradients that did not come from a backward pass are taken now."""
         if "found_inf" in vars(optimizer):
             raise RuntimeError(
@@ -131,13 +131,14 @@ class BackwardStepper(GroupStepper):
                 self.arrived(optimizer, param, rehearsal=rehearsal)
             if not rehearsal:
                 self.close(optimizer)
+        return None
 
-    def arrived(self, optimizer: AttachedOptimizer, param: Tensor, *, rehearsal: bool = False) -> None:
+    def arrived(self, optimizer: Optimizer, param: Tensor, *, rehearsal: bool = False) -> None:
         """Update a parameter, whose gradient is there, and let the gradient go; in a rehearsal only make its states."""
-        if optimizer.aside is not None:
+        if self._aside.standing or self._aside.given:
             grad, param.grad = param.grad, None  # what is refused does not wait for the next backward pass
-            check_weights(optimizer)
-            param.grad, optimizer.aside = grad, None
+            self._aside.check_step(optimizer.state)
+            param.grad = grad
         with self._arriving:
             if id(param) in self._done:  # nobody has called step() since the last backward pass
                 self.close(optimizer)
@@ -145,61 +146,38 @@ class BackwardStepper(GroupStepper):
                 self._stands = same_objects(_listed(optimizer), self._listed)
             if not self._stands:
                 return  # there are other parameters now: `step` takes their gradients, and has hooks put on them
-            member = self._members[id(param)]
-            group = optimizer.param_groups[member.place]
-            rows = Rows([group])
-            if rows.of(0, member.name) is None:  # frozen
-                self._let_go(param)
+            holder = _Parameter(self, optimizer, param)
+            if holder.settings is None:
+                self.let_go(param)
+                return
+            own = self._own.get(id(param))
+            ready = self._stepper.ready(holder, own and own.plan)
+            if ready is None:
+                self.let_go(param)
+            elif rehearsal:
+                self._stepper.rehearse(holder, ready.plan)
             else:
-                self._update(optimizer, param, member, group, optimizer.settings(rows.listed[0][1]), rehearsal)
+                self._stepper.run(holder, ready, None, {"previous_norm": holder.group.get("previous_norm", 0.0)})
 
-    def _let_go(self, param: Tensor) -> None:
+    def let_go(self, param: Tensor) -> None:
+        """Have a gradient done with, whose memory the rest of the backward pass can use."""
         self._done.add(id(param))
         param.grad = None
 
-    def _update(
-        self,
-        optimizer: AttachedOptimizer,
-        param: Any,
-        member: _Member,
-        group: dict[str, Any],
-        settings: Settings,
-        rehearsal: bool,
-    ) -> None:
-        """Update a parameter, with its plan where that holds; only then are states that are new put in place."""
-        grads, item, own = local_gradients([param], [param.grad]), None, self._own.get(id(param))
-        if own is None or not _holds(own, param, group, settings, optimizer.state.get(param, {}), grads):
-            reach = Reaches(optimizer.partition).of(member.name, param)
-            count = own.plan.counts.read().item() if own else exact_steps(group).get(member.key)
-            item = make_item(member.name, param, 0, member.order, settings, optimizer.state, reach, count)
-            if is_abstract(param):
-                put_states(optimizer.state, param, item, item.step, settings, self._changed_states)
-                self._let_go(param)
-                return
-            own = _Own(Plan([item], grads, [settings]), group, {})
-        with self._uninterrupted:
-            if not rehearsal:
-                own.plan.step(grads, brought={"previous_norm": group.get("previous_norm", 0.0)})
-                self._made.append(own.plan)
-                self._let_go(param)
-            if item is not None:
-                slots = put_states(optimizer.state, param, item, own.plan.steps[0], settings, self._changed_states)
-                self._own[id(param)] = own._replace(slots=slots)
-
-    def close(self, optimizer: AttachedOptimizer) -> None:
+    def close(self, optimizer: Optimizer) -> None:
         """What follows when all gradients have arrived: the norm of the step is known, schedules move on."""
         if not self._done:
             return
         clipping = [g for g in optimizer.param_groups if g.get("gradient_clip_previous_norm") is not None]
         squares = [plan.totals.get(PREVIOUS, 0.0) for plan in self._made] if clipping else []
         wrong = [plan for plan, square in zip(self._made, squares, strict=False) if not math.isfinite(square)]
-        with self._uninterrupted:
+        with self._stepper.uninterrupted:
             for group in () if wrong else clipping:
                 group["previous_norm"] = math.sqrt(sum(squares))
             for group in optimizer.param_groups:
                 if "updates" in group:
                     group["updates"] += 1
-                    optimizer.apply_schedule(group)
+                    self._rules.apply_schedule(group)
             self._done.clear()
             self._made.clear()
         if wrong:
@@ -211,14 +189,56 @@ class BackwardStepper(GroupStepper):
             )
 
 
-def _holds(
-    own: _Own, param: Any, group: dict[str, Any], settings: Settings, state: Any, grads: list[Tensor | None]
-) -> bool:
-    """Whether the plan of a parameter is still for this group, these settings and states, and takes its gradient."""
-    return (
-        own.group is group
-        and own.plan.settings[0].alike(settings)
-        and still_has(state, own.slots)
-        and own.plan.params[0] is local(param)
-        and own.plan.holds(grads)
-    )
+class _Parameter:
+    """The holder of one parameter whose gradient has arrived; `settings` is None where it is frozen."""
+
+    settings: Settings | None
+
+    def __init__(self, stepper: BackwardStepper, optimizer: Optimizer, param: Any) -> None:
+        self._of, self._optimizer, self._param = stepper, optimizer, param
+        self._member = member = stepper._members[id(param)]
+        self.group = optimizer.param_groups[member.place]
+        rows = Rows([self.group])
+        frozen = rows.of(0, member.name) is None
+        self.settings = None if frozen else stepper._rules.settings(rows.listed[0][1])
+        self._item: Item | None = None  # of a new plan
+
+    def news(self, plan: Plan) -> bool | None:
+        own = self._of._own[id(self._param)]
+        stands = (
+            own.group is self.group
+            and self.settings is not None
+            and plan.settings[0].alike(self.settings)
+            and still_has(self._optimizer.state.get(self._param, {}), own.slots)
+            and plan.params[0] is local(self._param)
+        )
+        return stands or None
+
+    def gradients(self) -> list[Tensor | None]:
+        return local_gradients([self._param], [self._param.grad])
+
+    def make_plan(self) -> Plan | None:
+        assert self.settings is not None
+        member, own = self._member, self._of._own.get(id(self._param))
+        reach = Reaches(self._of._rules.partition).of(member.name, self._param)
+        count = own.plan.counts.read().item() if own else exact_steps(self.group).get(member.key)
+        states = self._optimizer.state
+        self._item = make_item(member.name, self._param, 0, member.order, self.settings, states, reach, count)
+        if is_abstract(self._param):
+            self._put(self._item.step)
+            return None
+        return Plan([self._item], self.gradients(), [self.settings])
+
+    def _put(self, step: Tensor) -> dict[str, Any]:
+        assert self._item is not None
+        assert self.settings is not None
+        changes = self._of._changed_states
+        return put_states(self._optimizer.state, self._param, self._item, step, self.settings, changes)
+
+    def put_in_place(self, plan: Plan) -> None:
+        if self._item is not None:
+            self._of._own[id(self._param)] = _Own(plan, self.group, self._put(plan.steps[0]))
+
+    def updated(self, plan: Plan) -> None:
+        self._of._made.append(plan)
+        self._of.let_go(self._param)

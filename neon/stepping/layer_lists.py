@@ -20,17 +20,17 @@ from neon.assignment.mapped_layers import MappedLayers
 from neon.assignment.param_list import Entry
 from neon.assignment.sites import Site, layer_sites
 from neon.assignment.unmatched import explain_unmatched
-from neon.engine.interrupts import Uninterrupted
 from neon.engine.plan import Plan
 from neon.engine.program.options import AVERAGE
+from neon.engine.refusals.tensors import check_parameter
 from neon.engine.settings import Item, Settings
-from neon.engine.tensors.checks import check_parameter
 from neon.engine.tensors.watch import same_objects
 from neon.messages import quoted
 from neon.stepping.by_hand import is_by_hand, layers_of
 from neon.stepping.in_place import in_place_of, refuse_while_averaged
 from neon.stepping.layer_plans import LayerPlan, LayerPlans
 from neon.stepping.state_lists import kept_in_list
+from neon.stepping.stepper import Stepper
 from neon.stepping.update_counts import update_count, updates_of
 
 
@@ -44,9 +44,8 @@ class LayerStepper:
         self._warned: Any = None  # the mapping whose keys that fit nothing have been told
         self._fitted: Any = None  # keys, and the names and classes of layers, of the last look for such keys
         self._averaged = False
-        self._created: list[tuple[list[Tensor], list[Tensor]]] = []  # lists of layers, and what goes into them
         self._lock = threading.Lock()
-        self._uninterrupted = Uninterrupted()
+        self._stepper = Stepper()
 
     def step(self, layer_list: Any, epoch: int) -> None:
         """Update every parameter once; what is refused leaves all of them as they were."""
@@ -110,41 +109,21 @@ class LayerStepper:
             for mapping in {self._optimizer, *(mapping for _, match in assigned for mapping in match.mappings)}:
                 mapping._mapped = layers
 
-    def _step(self, ours: Sequence[tuple[int, Site, Match]], by_hand: Sequence[tuple[Site, Match]], epoch: int) -> None:
+    def _step(self, ours: Sequence[Ours], by_hand: Sequence[tuple[Site, Match]], epoch: int) -> None:
         """Update everything, once nothing is left to refuse: first by hand, where others' code may refuse still."""
-        settings = self._settings(ours, epoch)
-        grads = [grad for _, site, _ in ours if (grad := _gradient(site)) is not None]
+        holder = _Layers(ours, self._settings(ours, epoch), self._plans)
         elsewhere = self._squares(by_hand)
-        kept = self._plan(ours, settings, grads)
+        ready = self._stepper.ready(holder, holder.kept_plan())
+        assert ready is not None  # nothing leaves a step over layers out
         if by_hand:
-            kept.plan.check(grads)
+            ready.plan.check(ready.grads)
             everything = self._squares([*by_hand, *((site, match) for _, site, match in ours)]) if elsewhere else {}
             self._step_by_hand(by_hand, everything, epoch)
-            if not kept.plan.holds(grads):
-                kept = self._make_plan(ours, settings, grads)
-        with self._uninterrupted:
-            self._keep_states()
-            kept.plan.step(grads, elsewhere)
-        kept.held = _held(ours)
-        self._plans.keep(kept, [site.layer for _, site, _ in ours])
+            if not ready.plan.holds(ready.grads):
+                ready = ready._replace(plan=holder.make_plan())
+        self._stepper.run(holder, ready, elsewhere)
 
-    def _plan(
-        self, ours: Sequence[tuple[int, Site, Match]], settings: dict[str, Settings], grads: Sequence[Tensor]
-    ) -> LayerPlan:
-        """The plan of an earlier step, where it still holds, or a new one; neither has changed a parameter or state."""
-        params = [site.entry[0][0] for _, site, _ in ours if site.entry is not None]
-        keys = [match.key for _, _, match in ours]
-        kept = self._plans.take(params)
-        if kept is None:
-            return self._make_plan(ours, settings, grads)
-        kept.take_counts()
-        alike = kept.keys == keys and all(map(Settings.alike, kept.plan.settings, settings.values()))
-        if not alike or not same_objects(_held(ours), kept.held) or not kept.plan.holds(grads):
-            return self._make_plan(ours, settings, grads)
-        self._created = []
-        return kept
-
-    def _settings(self, ours: Sequence[tuple[int, Site, Match]], epoch: int) -> dict[str, Settings]:
+    def _settings(self, ours: Sequence[Ours], epoch: int) -> dict[str, Settings]:
         """The numbers of this step for each optimizer in use, in dictionaries that the plan keeps reading."""
         settings, in_use = {}, {match.key: match for _, _, match in ours}
         updates = _updates(ours) if any(map(_counts_steps, in_use.values())) else 0
@@ -160,47 +139,6 @@ class LayerStepper:
             values["outer_clip_norms"] = tuple(norm.gradient_clip_norm for norm in match.norms)
             settings[match.key] = leaf.settings(values, match.norms, batch_mean=True)
         return settings
-
-    def _make_plan(
-        self, ours: Sequence[tuple[int, Site, Match]], settings: dict[str, Settings], grads: Sequence[Tensor]
-    ) -> LayerPlan:
-        places = {key: place for place, key in enumerate(settings)}
-        items, self._created, owners = [], [], dict[int, str]()  # of each list of states, the layer
-        for index, site, match in ours:
-            assert site.entry is not None
-            assert match.optimizer is not None
-            (param, _), states = site.entry
-            program = settings[match.key].program
-            check_parameter(site.label, param)
-            storage = settings[match.key].storage
-            storage.check_weight(site.label, param)
-            kept = kept_in_list(states, site, match.optimizer, program, storage)
-            used = [*kept.values()]
-            if used and id(states) in owners:
-                raise ValueError(
-                    f"Two parameters, of {quoted(owners[id(states)])} and of {quoted(site.label)}, have one list of "
-                    "states. Give each a list of its own: self.states = [] in the layer's __init__."
-                )
-            owners[id(states)] = site.label
-            self._created.append((states, used))
-            items.append(
-                Item(
-                    site.label,
-                    param,
-                    kept,
-                    update_count(used[0] if used else param),
-                    places[match.key],
-                    index,
-                )
-            )
-        return LayerPlan(Plan(items, grads, list(settings.values())), [match.key for _, _, match in ours])
-
-    def _keep_states(self) -> None:
-        """Give the layers the states that were made for them, once the step is sure to be made."""
-        for states, used in self._created:
-            if not states:
-                states.extend(used)
-        self._created = []
 
     def _squares(self, matched: Sequence[tuple[Site, Match]]) -> dict[int, float]:
         """What these gradients add to the norms over everything, by the norm's owner."""
@@ -231,12 +169,76 @@ class LayerStepper:
             optimizer.optimize(layers_of(owned), epoch)
 
 
-def _held(ours: Sequence[tuple[int, Site, Match]]) -> list[Any]:
-    """What all lists of states hold, in order."""
-    return [state for _, site, _ in ours if site.entry is not None for state in site.entry[1]]
+# A parameter with its place among all, where it is, and what it was assigned to.
+Ours = tuple[int, Site, Match]
 
 
-def _updates(ours: Sequence[tuple[int, Site, Match]]) -> int:
+class _Layers:
+    """The holder of one step over layers: their plan, if there is one, and the lists that states go into."""
+
+    def __init__(self, ours: Sequence[Ours], settings: dict[str, Settings], plans: LayerPlans) -> None:
+        self._ours, self._settings, self._plans = ours, settings, plans
+        self._kept: LayerPlan | None = None
+        self._created: list[tuple[list[Tensor], list[Tensor]]] = []  # lists of layers, and what goes into them
+
+    def kept_plan(self) -> Plan | None:
+        """The plan of an earlier step over these parameters, if there is one."""
+        self._kept = self._plans.take([site.entry[0][0] for _, site, _ in self._ours if site.entry is not None])
+        return None if self._kept is None else self._kept.plan
+
+    def news(self, plan: Plan) -> bool | None:
+        assert self._kept is not None
+        self._kept.take_counts()
+        alike = self._kept.keys == self._keys() and all(map(Settings.alike, plan.settings, self._settings.values()))
+        return True if alike and same_objects(self._held(), self._kept.held) else None
+
+    def gradients(self) -> list[Tensor | None]:
+        return [_gradient(site) for _, site, _ in self._ours]
+
+    def make_plan(self) -> Plan:
+        places = {key: place for place, key in enumerate(self._settings)}
+        items, self._created, owners = [], [], dict[int, str]()  # of each list of states, the layer
+        for index, site, match in self._ours:
+            assert site.entry is not None
+            assert match.optimizer is not None
+            (param, _), states = site.entry
+            settings = self._settings[match.key]
+            check_parameter(site.label, param)
+            settings.storage.check_weight(site.label, param)
+            kept = kept_in_list(states, site, match.optimizer, settings.program, settings.storage)
+            used = [*kept.values()]
+            if used and id(states) in owners:
+                raise ValueError(
+                    f"Two parameters, of {quoted(owners[id(states)])} and of {quoted(site.label)}, have one list of "
+                    "states. Give each a list of its own: self.states = [] in the layer's __init__."
+                )
+            owners[id(states)] = site.label
+            self._created.append((states, used))
+            count = update_count(used[0] if used else param)
+            items.append(Item(site.label, param, kept, count, places[match.key], index))
+        plan = Plan(items, self.gradients(), list(self._settings.values()))
+        self._kept = LayerPlan(plan, self._keys())
+        return plan
+
+    def put_in_place(self, plan: Plan) -> None:
+        for states, used in self._created:
+            if not states:
+                states.extend(used)
+
+    def updated(self, plan: Plan) -> None:
+        assert self._kept is not None
+        self._kept.held = self._held()
+        self._plans.keep(self._kept, [site.layer for _, site, _ in self._ours])
+
+    def _keys(self) -> list[str]:
+        return [match.key for _, _, match in self._ours]
+
+    def _held(self) -> list[Any]:
+        """What all lists of states hold, in order: all of it, states or not."""
+        return [state for _, site, _ in self._ours if site.entry is not None for state in site.entry[1]]
+
+
+def _updates(ours: Sequence[Ours]) -> int:
     """How many steps there have been: what the layers count, whichever description updated them."""
     return max(updates_of(site.entry) for _, site, _ in ours if site.entry is not None)
 

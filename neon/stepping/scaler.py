@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 from neon.engine.backends.capture import check_not_captured
 from neon.stepping.sharding import is_sharded
-
-if TYPE_CHECKING:
-    from neon.attached.attached_optimizer import AttachedOptimizer
 
 
 class Scaler(NamedTuple):
@@ -26,16 +24,16 @@ class Scaler(NamedTuple):
             check_not_captured([self.found.device])
         return bool(float(self.found))
 
-    def brought(self, there: bool) -> Mapping[str, Any]:
-        """The scale that the step goes by; a tensor is not read where the device decides `there`."""
-        stays = there and isinstance(self.scale, Tensor) and self.scale.device == self.found.device
+    def inputs(self, *, on_device: bool) -> Mapping[str, Any]:
+        """The scale that the step goes by; a tensor is not read where the device decides."""
+        stays = on_device and isinstance(self.scale, Tensor) and self.scale.device == self.found.device
         return {"grad_scale": self.scale if stays else float(self.scale)}
 
 
 _NO_SCALER = Scaler()
 
 
-def scaler_of(optimizer: AttachedOptimizer) -> Scaler:
+def scaler_of(optimizer: Optimizer) -> Scaler:
     """What a scaler has put on the optimizer, if one has."""
     given = vars(optimizer)
     return Scaler(_whole(given["found_inf"]), _whole(given.get("grad_scale"))) if "found_inf" in given else _NO_SCALER

@@ -57,6 +57,11 @@ def is_sharded(tensor: Any) -> bool:
     return module is not None and isinstance(tensor, module.DTensor)
 
 
+def is_shared(param: Any) -> bool:
+    """Whether other processes hold parts of a parameter."""
+    return is_sharded(param) and any(not placement.is_replicate() for placement in param.placements)
+
+
 def is_abstract(param: Any) -> bool:
     """Whether a parameter has a shape and no values: on meta, or fake, as memory is estimated with."""
     fakes = sys.modules.get("torch._subclasses.fake_tensor")

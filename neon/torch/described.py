@@ -11,7 +11,6 @@ from torch.optim.optimizer import ParamsT
 
 from neon.arguments import PARAMETER, plain
 from neon.attached.attached_optimizer import AttachedOptimizer
-from neon.attached.checkpoint import has_names
 from neon.attached.printed import groups_text
 from neon.engine.program.trace import Rule
 from neon.engine.settings import Settings
@@ -23,6 +22,7 @@ from neon.optimizers.lion import lion
 from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.options import NamedOptions
 from neon.optimizers.values import check_torch_values, check_values, other_word
+from neon.stepping.group_names import has_names
 from neon.torch import rules
 
 

@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 from typing_extensions import Unpack
 
-from neon.attached.checkpoint import named_parameters
-from neon.attached.refusals import check_sizes
+from neon.engine.refusals.combinations import check_sizes
 from neon.messages import received
+from neon.stepping.group_names import named_parameters
 from neon.stepping.group_states import make_item, put_states
 from neon.torch.described import (
     AdadeltaRule,
@@ -227,7 +227,7 @@ class Adagrad(DropIn):
         """Put the sums into memory that processes share, for training by several processes without locks."""
         for group in self.param_groups:
             check_sizes(group["params"], "share_memory()")
-            settings = self.settings(group)
+            settings = self._rules.settings(group)
             for name, param in named_parameters(group):
                 item = make_item(name, param, 0, 0, settings, self.state, None)
                 put_states(self.state, param, item, item.step, settings, set())

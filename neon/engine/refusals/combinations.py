@@ -1,20 +1,15 @@
-"""What an attached optimizer refuses: options that exclude each other, and groups that its options cannot serve."""
+"""What excludes what: options of an attached optimizer, values of its groups, rules that cannot be attached."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from neon.assignment.description import Description
 from neon.engine.program.options import SCALE
 from neon.messages import received, shortened, shown
-from neon.stepping.sharding import is_sharded
-
-if TYPE_CHECKING:
-    from neon.attached.attached_optimizer import AttachedOptimizer
 
 _NO_HOST = "the host decides within a step, and a graph that is replayed has no host"
 # Options that cannot be had together, and why.
@@ -31,7 +26,14 @@ _ONLY_IN_BACKWARD = (
 )
 
 
-def check_options(**options: Any) -> None:
+class Asked(Protocol):
+    """What an optimizer was asked for as a whole."""
+
+    in_backward: bool
+    capturable: bool
+
+
+def check_together(**options: Any) -> None:
     """Refuse options of which one rules out another; those that were not asked for are None or False."""
     if options["gradient_clip_previous_norm"] is not None and not options["in_backward"]:
         raise ValueError(_ONLY_IN_BACKWARD)
@@ -40,15 +42,8 @@ def check_options(**options: Any) -> None:
             raise ValueError(f"{one} cannot be had with {other}=True: {reason}. Leave one of the two out.")
 
 
-def _is_shared(params: Any) -> bool:
-    """Whether a list of parameters, if it is one yet, holds some of which other processes have a part."""
-    return isinstance(params, list) and any(
-        not placement.is_replicate() for param in params if is_sharded(param) for placement in param.placements
-    )
-
-
-def check_leaf(key: str, leaf: Description) -> None:
-    """Refuse an optimizer that has no rule to make a step of."""
+def check_leaf(key: str, leaf: Any) -> None:
+    """Refuse a description that has no rule to make a step of."""
     if leaf.by_hand:
         raise TypeError(
             f"{shortened(type(leaf).__name__)} ({shortened(key)}) has an optimize() of its own: it works on layer "
@@ -57,7 +52,7 @@ def check_leaf(key: str, leaf: Description) -> None:
         )
 
 
-def check_scale(key: str, leaf: Description, group: Mapping[str, Any]) -> None:
+def check_scale(key: str, leaf: Any, group: Mapping[str, Any]) -> None:
     """Refuse a multiplier of a rate that there is not."""
     if SCALE in group and SCALE not in leaf.group():
         raise ValueError(
@@ -75,28 +70,32 @@ def check_sizes(params: Iterable[Tensor], what: str) -> None:
         )
 
 
-def check_group(optimizer: AttachedOptimizer, group: Mapping[str, Any], norms: Sequence[Description]) -> None:
-    """Refuse values of a group that this optimizer cannot serve; `norms` are the owners of norms around it."""
+def check_group(asked: Asked, group: Mapping[str, Any], norms: Sequence[Any], *, shared: bool) -> None:
+    """Refuse values of a group that an optimizer cannot serve which was asked for other things.
+
+    `norms` are the owners of norms around it; `shared` says whether other processes hold parts of its parameters.
+    """
     if len(group.get("outer_clip_norms", ())) < len(norms):
         raise ValueError(
             f"outer_clip_norms must have {len(norms)} bounds, one for each MultiOptimizer around "
             f"{shown(group['optimizer'])} that clips by norm. Received: "
             f"outer_clip_norms={shown(group.get('outer_clip_norms'))}."
         )
-    if optimizer.in_backward and (norms or group["gradient_clip_norm"] is not None):
+    clips = bool(norms) or group["gradient_clip_norm"] is not None
+    if asked.in_backward and clips:
         raise ValueError(
             "gradient_clip_norm cannot be had with in_backward=True: the norm over all gradients is known only "
             "when the first parameters have been updated. Use attach(..., gradient_clip_previous_norm=k), the norm "
             "of the step before."
         )
-    if not optimizer.in_backward and group.get("gradient_clip_previous_norm") is not None:
+    if not asked.in_backward and group.get("gradient_clip_previous_norm") is not None:
         raise ValueError(_ONLY_IN_BACKWARD)
-    if optimizer.capturable and (norms or group["gradient_clip_norm"] is not None) and _is_shared(group["params"]):
+    if asked.capturable and clips and shared:
         raise ValueError(
             "gradient_clip_norm cannot be had with capturable=True for parameters of which other processes hold parts: "
             f"their norm is summed by the host, {_NO_HOST}. Leave one of the two out."
         )
-    if group.get("capturable") and not optimizer.capturable:
+    if group.get("capturable") and not asked.capturable:
         raise ValueError(
             "capturable=True asks for steps that can be captured in a graph of the device, and this optimizer was "
             "made without: give it to the constructor; in a checkpoint, set it to False in its param_groups."

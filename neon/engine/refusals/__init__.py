@@ -1,0 +1,1 @@
+"""What neon refuses, by name, before anything is written. (Of a value alone `neon.arguments` refuses it.)"""

@@ -1,0 +1,119 @@
+"""What parameter groups go by: the description of each key, and what the optimizer as a whole was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from neon.assignment.description import Description
+from neon.engine.program.options import GUARD, SCALE
+from neon.engine.refusals.combinations import check_group, check_leaf, check_scale, check_together
+from neon.engine.settings import Reach, Settings
+from neon.messages import listed, shortened
+from neon.stepping.sharding import Partition, is_shared
+
+Group = Mapping[str, Any]
+
+
+@dataclass(eq=False)
+class GroupRules:
+    """Read by steppers, checkpoints and tables. It knows no parameter and no optimizer, so nothing is held by it.
+
+    `partition` is the process group over which parameters are divided, `previous_norm` the bound of the norm of the
+    step before.
+    """
+
+    description: Description
+    skip_nonfinite: bool = False
+    partition: Partition | None = None
+    in_backward: bool = False
+    capturable: bool = False
+    previous_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        self._leaves = self.description.leaves()
+        for key, (leaf, _) in self._leaves.items():
+            check_leaf(key, leaf)
+        check_together(
+            skip_nonfinite=self.skip_nonfinite,
+            partitioned=self.partition is not None,
+            in_backward=self.in_backward,
+            capturable=self.capturable,
+            gradient_clip_previous_norm=self.previous_norm,
+        )
+
+    @property
+    def leaves(self) -> Sequence[Description]:
+        """The description of each key, in their order."""
+        return [leaf for leaf, _ in self._leaves.values()]
+
+    def leaf_of(self, group: Group) -> Description:
+        """The description of a group."""
+        return self._leaves[group["optimizer"]][0]
+
+    def check_new(self, group: Group) -> None:
+        """Refuse a key that the description does not have, and a multiplier of a rate that there is not."""
+        if (key := group["optimizer"]) not in self._leaves:
+            raise ValueError(
+                f"param_group['optimizer'] must be one of {listed(map(repr, self._leaves))}. Received: "
+                f"{shortened(repr(key))}."
+            )
+        check_scale(key, self.leaf_of(group), group)
+
+    def settings(self, group: Group, *, unscale: bool = False) -> Settings:
+        """What the engine needs for the tensors of a group; values that no rule can run with are refused by name."""
+        leaf, norms = self._leaves[group["optimizer"]]
+        params = group["params"]
+        shared = self.capturable and isinstance(params, list) and any(map(is_shared, params))
+        check_group(self, group, norms, shared=shared)
+        return leaf.settings(group, norms, unscale=unscale, guard=self.skip_nonfinite)
+
+    def fill(self, group: dict[str, Any]) -> None:
+        """Give a new group the values that it lacks."""
+        leaf, norms = self._leaves[group["optimizer"]]
+        for name, value in leaf.group().items():
+            if name != SCALE or value != 1:  # which checkpoints of earlier versions do not have
+                group.setdefault(name, value)
+        if self.previous_norm is not None:
+            group.setdefault("gradient_clip_previous_norm", self.previous_norm)
+            group.setdefault("previous_norm", 0.0)  # from the start: distributed checkpoints load what is there
+        if norms:
+            group.setdefault("outer_clip_norms", tuple(norm.gradient_clip_norm for norm in norms))
+        if leaf.has_schedule:
+            group.setdefault("scheduled_lr", float(group["lr"]))
+            group.setdefault("updates", 0)
+
+    def has_value(self, group: Group, name: str) -> bool:
+        """Whether a group has a value, a multiplier of its rate too, which it keeps where it is not 1 alone."""
+        return name in group or (name == SCALE and SCALE in self.leaf_of(group).group())
+
+    def apply_schedule(self, group: dict[str, Any]) -> None:
+        """Set the learning rate of a group to what its schedule, if it has one, says it is now.
+
+        The schedule starts from `scheduled_lr`; `initial_lr` belongs to torch's schedulers.
+        """
+        leaf = self.leaf_of(group)
+        if leaf.has_schedule:
+            write_rate(group, leaf.rate(group["scheduled_lr"], group["epoch"], group["updates"]))
+
+    def shared_sums(self, groups: Sequence[Group]) -> dict[Reach, Sequence[Hashable]]:
+        """The sums that all processes of a partition take part in, in one order for all of them."""
+        if self.partition is None:
+            return {}
+        owners: dict[Any, None] = {}
+        for key, (leaf, norms) in self._leaves.items():
+            owners |= dict.fromkeys(norms)
+            if any(g["optimizer"] == key and g["gradient_clip_norm"] is not None for g in groups):
+                owners[leaf] = None
+        return {self.partition: [*map(id, owners), *([GUARD] if self.skip_nonfinite else [])]}
+
+
+def write_rate(group: dict[str, Any], lr: float) -> None:
+    """Set the learning rate of a group, of a tensor the number in it."""
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(lr)
+    elif lr != group["lr"]:
+        group["lr"] = lr

@@ -1,0 +1,136 @@
+"""What a plan of parameter groups was made for, and whether groups and states are still the same."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from neon.engine.plan import Plan
+from neon.engine.settings import Item
+from neon.engine.tensors.watch import same_objects
+from neon.messages import shortened
+from neon.stepping.exact_steps import exact_steps
+from neon.stepping.group_names import keys_of, named_parameters
+from neon.stepping.group_rules import GroupRules
+from neon.stepping.group_states import make_item, put_states, still_has
+from neon.stepping.overrides import KEY, Rows
+from neon.stepping.sharding import Reaches, is_abstract, is_sharded, local, local_gradients
+
+
+class Planned:
+    """Groups, states and parameters as they were when a plan was made for what has a gradient or a state.
+
+    States that were missing are made, and lie nowhere before `put_in_place`. `settings` has a row for each group, and
+    for layers with values of their own.
+    """
+
+    def __init__(self, optimizer: Optimizer, rules: GroupRules, *, unscale: bool) -> None:
+        groups = optimizer.param_groups
+        self._rules, self._unscale = rules, unscale
+        members = [(place, *named) for place, group in enumerate(groups) for named in named_parameters(group)]
+        _check_once(members)
+        counts = [count for group in groups for count in map(exact_steps(group).get, keys_of(group))]
+        rows, reaches = Rows(groups), Reaches(rules.partition)
+        updated = [
+            (order, row, name, param)
+            for order, (place, name, param) in enumerate(members)
+            if (row := rows.of(place, name)) is not None
+        ]
+        self.settings = [rules.settings(values, unscale=unscale) for _, values in rows.listed]
+        made = [
+            (self._item(optimizer, name, param, row, order, reaches, counts[order]), param)
+            for order, row, name, param in updated
+            if param.grad is not None or "step" in optimizer.state.get(param, {})
+        ]
+        # With shapes alone, as memory is estimated by, states are made and that is all; beside others they are refused.
+        whole, abstract = ([], made) if all(is_abstract(param) for _, param in made) else (made, [])
+        self.items = [item for item, _ in whole]
+        self.params: list[Any] = [param for _, param in whole]
+        self._waiting: tuple[Any, Any] | None = (whole, abstract)  # whose states are not in place
+        self._every = [param for *_, param in members]
+        self._sharded = any(map(is_sharded, self._every))
+        planned = {id(param) for _, param in made}
+        self._without = [param for *_, param in updated if id(param) not in planned]
+        self._states: Any = optimizer.state
+        self._slots: list[tuple[Any, dict[str, Any]]] = []
+        self._places = [place for place, _ in rows.listed]
+        self.groups = [*groups]
+        self._lists = [group["params"] for group in groups]
+        self._overrides = [group.get(KEY) for group in groups]
+
+    def _item(
+        self, optimizer: Optimizer, name: str, param: Any, row: int, order: int, reaches: Reaches, count: float | None
+    ) -> Item:
+        reach = reaches.of(name, param)
+        return make_item(name, param, row, order, self.settings[row], optimizer.state, reach, count)
+
+    def gradients(self) -> list[Any]:
+        """The gradients of the planned parameters, of the parts that are here."""
+        grads = [param.grad for param in self.params]
+        return local_gradients(self.params, grads) if self._sharded else grads
+
+    # -- whether it is still so --------------------------------------------------------------------
+
+    def has_states_of(self, optimizer: Optimizer) -> bool:
+        """Whether the optimizer has the dict of states that it had."""
+        return optimizer.state is self._states
+
+    def states_stand(self) -> bool:
+        """Whether what was written to states leaves the tensors of the plan in their places."""
+        return all(still_has(self._states.get(param), slots) for param, slots in self._slots)
+
+    def groups_stand(self, plan: Plan, changed: set[int]) -> bool:
+        """Whether groups that were written to, by their ids, keep their parameters and what the values mean."""
+        return all(
+            group["params"] is params and group.get(KEY) == own
+            for group, params, own in zip(self.groups, self._lists, self._overrides, strict=True)
+            if id(group) in changed
+        ) and all(
+            settings.alike(self._rules.settings(settings.values, unscale=self._unscale))
+            for settings, place in zip(plan.settings, self._places, strict=True)
+            if id(self.groups[place]) in changed
+        )
+
+    def parameters_stand(self, plan: Plan) -> bool:
+        """Whether the groups list the same parameters, and none that had no gradient has one now."""
+        listed = self._lists[0] if len(self._lists) == 1 else [*chain.from_iterable(self._lists)]
+        same = same_objects(listed, self._every)
+        if same and self._sharded:
+            same = same_objects([*map(local, self.params)], plan.params)
+        return same and not any(param.grad is not None for param in self._without)
+
+    # -- once a step is sure to be made ------------------------------------------------------------
+
+    @property
+    def in_place(self) -> bool:
+        """Whether all states lie where they belong."""
+        return self._waiting is None
+
+    def put_in_place(self, optimizer: Optimizer, plan: Plan, changes: set[int]) -> None:
+        """Put the states of a new plan in place: nothing was refused, and the step was not left out."""
+        if self._waiting is None:
+            return
+        whole, abstract = self._waiting
+        states, settings = optimizer.state, plan.settings
+        self._slots = [
+            (param, put_states(states, param, item, step, settings[item.group], changes))
+            for (item, param), step in zip(whole, plan.steps, strict=True)
+        ]
+        for item, param in abstract:
+            put_states(states, param, item, item.step, settings[item.group], changes)
+        self._waiting = None
+
+
+def _check_once(members: list[tuple[int, str, Tensor]]) -> None:
+    """Refuse a parameter that is listed twice: it would be updated twice, by states that do not know of each other."""
+    names: dict[int, str] = {}
+    for _, name, param in members:
+        if id(param) in names:
+            raise ValueError(
+                f"{shortened(name)} is the same parameter as {shortened(names[id(param)])}. List each parameter once, "
+                "in one group."
+            )
+        names[id(param)] = name
