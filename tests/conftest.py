@@ -7,9 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from torch import distributed
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from neon.backends import default
+from neon.backends import default, gen_backend
 from neon.engine import backends
+from neon.engine.tensors import storage
 
 # Where there is no GPU its kernels are run by Triton's interpreter. Triton asks when it is imported.
 if not torch.cuda.is_available():
@@ -46,3 +49,24 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def batches_of_eight() -> Iterator[None]:
+    gen_backend(batch_size=8, rng_seed=0)
+    yield
+    gen_backend(batch_size=1)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have tensors of any size in the format that was asked for."""
+    monkeypatch.setattr(storage, "SMALL", 0)
+
+
+@pytest.fixture
+def alone() -> Iterator[DeviceMesh]:
+    """A mesh of one process."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    distributed.destroy_process_group()

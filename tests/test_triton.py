@@ -18,10 +18,11 @@ from weakref import WeakKeyDictionary
 import pytest
 import rule_cases
 import torch
+from lowered_kernels import SOURCES, check_stored, kernel_of
 from other_versions import needs_interpreter, skip_exact_powers
 from rule_cases import CASES, RULES, after_special, assert_same_bits, assert_same_special, make, run
-from test_kernels import SOURCES, check_stored, kernel_of
-from test_storage import BITS, assert_same, options, small, tensors_of, train
+from state_tensors import assert_same, new, tensors_of
+from stored_formats import BITS, options, train
 from torch import Tensor
 
 import neon.engine
@@ -38,7 +39,6 @@ from neon.engine.settings import Item
 from neon.optimizers import Adam, GradientDescentMomentum, Lion, MultiOptimizer, Optimizer
 from neon.optimizers.functions import exp, log, maximum, minimum, norm, power_of_two, sign, sqrt, where
 
-__all__ = ["small"]
 pytestmark = [
     needs_interpreter,
     pytest.mark.usefixtures("one_thread"),
@@ -170,11 +170,6 @@ def trained(backend: str, params: list[Tensor], optimizer: Any, steps: int = 2, 
                 param.grad = torch.randn(param.shape, generator=generator, dtype=torch.float32).to(param.dtype)
             attached.step()
     return [*(p.detach() for p in params), *(t for p in params for t in tensors_of(attached.state[p]))]
-
-
-def new(*sizes: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(n, generator=generator).to(dtype).requires_grad_() for n in sizes]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
