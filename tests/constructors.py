@@ -34,6 +34,6 @@ RULES = {name: cls for name, cls in OPTIMIZERS.items() if cls is not MultiOptimi
 DROP_INS: dict[str, Any] = exported(neon.torch, neon.torch.AttachedOptimizer)
 
 
-def described(name: str, **options: Any) -> Optimizer:
+def described(name: str, /, **options: Any) -> Optimizer:
     """The optimizer of that name with what it requires; options go before."""
     return OPTIMIZERS[name](**{**REQUIRED.get(name, {}), **options})

@@ -6,9 +6,10 @@ import io
 from typing import Any
 
 import torch
+from constructors import DROP_INS
 from torch import nn
 
-SHARED = ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta"]
+SHARED = [name for name in DROP_INS if hasattr(torch.optim, name)]
 STEPS = 8
 BOUND = 2e-15  # float64, relative to the largest entry; seen: 8e-16
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from constructors import DROP_INS, RULES, described
 from torch import nn
 
 import neon.optimizers
@@ -34,18 +35,6 @@ NAN, INF = math.nan, math.inf
 
 
 # -- constructors ----------------------------------------------------------------------------------
-
-# class: what it cannot be made without
-RULES: dict[str, dict[str, Any]] = {
-    "GradientDescentMomentum": {"learning_rate": 0.1, "momentum_coef": 0.9},
-    "RMSProp": {},
-    "Adagrad": {},
-    "Adadelta": {},
-    "Adam": {},
-    "AdamW": {},
-    "Lion": {},
-    "ShiftAdaMax": {},
-}
 
 # argument: {type of error: values that are refused}
 NUMBER = {TypeError: ["0.1", None, True, [0.1], torch.tensor([0.1, 0.2]), 1j]}
@@ -81,7 +70,7 @@ OPTIONS = [name for name in inspect.signature(Optimizer.__init__).parameters if 
 
 
 def arguments(rule: str) -> list[str]:
-    return list(inspect.signature(getattr(neon.optimizers, rule)).parameters)
+    return list(inspect.signature(RULES[rule]).parameters)
 
 
 CONSTRUCTORS = [
@@ -96,7 +85,7 @@ CONSTRUCTORS = [
 @pytest.mark.parametrize(("rule", "argument", "value", "error"), CONSTRUCTORS)
 def test_a_wrong_argument_is_named_with_its_value(rule: str, argument: str, value: Any, error: type[Exception]) -> None:
     with pytest.raises((ValueError, TypeError)) as caught:
-        getattr(neon.optimizers, rule)(**{**RULES[rule], argument: value})
+        described(rule, **{argument: value})
     assert caught.type is error
     assert re.search(rf"\b{argument}\b", str(caught.value))
     assert repr(value) in str(caught.value)
@@ -114,7 +103,7 @@ def test_the_table_covers_every_argument() -> None:
 def test_an_argument_that_does_not_exist_is_refused(rule: str, name: str) -> None:
     """Torch's names above all: they must not be swallowed."""
     with pytest.raises(TypeError, match=rf"{name}"):
-        getattr(neon.optimizers, rule)(**RULES[rule], **{name: 0.5})
+        described(rule, **{name: 0.5})
 
 
 # torch's name: what the constructors call it
@@ -135,21 +124,18 @@ def test_the_refusal_says_what_the_argument_is_called_here(rule: str, name: str)
     here = [word for word in WORDS[name] if word in arguments(rule)]
     words = rf"\. Here it is called {' and '.join(here)}\. Its arguments: " if here else r"\. Its arguments: "
     with pytest.raises(TypeError, match=f"^{rule} has no argument '{name}'{words}") as caught:
-        getattr(neon.optimizers, rule)(**RULES[rule], **{name: 0.5})
+        described(rule, **{name: 0.5})
     assert len(str(caught.value)) < 500
-
-
-DROP_INS = ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "Lion"]
 
 
 @pytest.mark.parametrize("rule", DROP_INS)
 @pytest.mark.parametrize("name", WORDS)
 def test_the_refusal_of_a_drop_in_says_what_the_argument_is_called_there(rule: str, name: str) -> None:
-    known = name in inspect.signature(getattr(neon.torch, rule)).parameters
+    known = name in inspect.signature(DROP_INS[rule]).parameters
     words = rf"\. Here it is called {name}\. Its arguments: params, lr, " if known else r"\. Its arguments: "
     for word in WORDS[name]:
         with pytest.raises(TypeError, match=f"^{rule} has no argument '{word}'{words}") as caught:
-            getattr(neon.torch, rule)([nn.Parameter(torch.ones(2))], **{word: 0.5})
+            DROP_INS[rule]([nn.Parameter(torch.ones(2))], **{word: 0.5})
         assert len(str(caught.value)) < 500
 
 

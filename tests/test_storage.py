@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from rule_cases import RULES, SHAPES, make
+from rule_cases import RULES, SHAPES, make, make_reference
 from state_tensors import assert_same, tensors_of
 from stored_formats import BITS, FORMATS, options, states_of, train
 from torch import Tensor
@@ -23,14 +23,6 @@ from neon.optimizers import Adam, MultiOptimizer, Optimizer
 from neon.optimizers.functions import norm
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-# Which states are never negative, by class: these have no bit for a sign.
-NEVER_NEGATIVE = {
-    "descent": set(), "momentum": set(), "nesterov": set(), "rmsprop": {"square_avg"}, "adagrad": {"sum"},
-    "adadelta": {"square_avg", "acc_delta"}, "adam": {"exp_avg_sq"}, "adamw": {"exp_avg_sq"}, "lion": set(),
-    "shift": {"exp_inf"},
-}  # fmt: skip
 
 
 @pytest.mark.usefixtures("small")
@@ -111,14 +103,15 @@ def decoded(state: Any, name: str) -> Tensor:
 @pytest.mark.parametrize("rule", RULES)
 def test_what_is_never_negative_needs_no_sign(rule: str) -> None:
     optimizer = make(rule, "plain")
-    assert never_negative(optimizer.settings(optimizer.group()).program) == NEVER_NEGATIVE[rule]
     param = torch.randn(64, 80, requires_grad=True)
     attached = make(rule, "plain", state_dtype="int8").attach([param])
     param.grad = torch.randn(64, 80)
     attached.step()
     state = attached.state[param]
     for name in states_of(rule):
-        assert state[name].dtype == (torch.uint8 if name in NEVER_NEGATIVE[rule] else torch.int8)
+        assert state[name].dtype == (
+            torch.uint8 if name in make_reference(rule, "plain").never_negative else torch.int8
+        )
         assert state[name].shape == param.shape
 
 
