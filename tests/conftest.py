@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -23,7 +24,19 @@ collect_ignore = ["distributed_saving.py", "distributed_low.py", "distributed_eq
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--random-rules", default="100", help="how many random rules to run, or FIRST:LAST of their seeds")
+    parser.addoption("--all", action="store_true", help="run crossings of features in full, not pair by pair")
+    parser.addoption("--random-rules", help="how many random rules to run, or FIRST:LAST of their seeds")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "crossing: a case whose features meet two by two in others; --all runs it")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("all"):
+        waiting = [item for item in items if item.get_closest_marker("crossing")]
+        items[:] = [item for item in items if not item.get_closest_marker("crossing")]
+        config.hook.pytest_deselected(items=waiting)
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +53,13 @@ def no_batch_size_left() -> Iterator[None]:
     yield
     default.bsz = 1
     default.has_batch_size = False
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_to_collect() -> None:
+    """What is imported stays: a test that collects garbage need not look through it each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")

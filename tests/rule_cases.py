@@ -49,6 +49,12 @@ OPTIONS: dict[str, Hyper] = {
 CASES = [(rule, option) for rule in RULES for option in OPTIONS]
 CASES += [(rule, option) for rule in TUNED for option in ("plain", "all")]
 
+
+def switches(option: str) -> list[bool]:
+    """Which of all options it switches on: features that a crossing has two by two."""
+    return [name in OPTIONS[option] for name in OPTIONS["all"]]
+
+
 # 70001 elements cross the border of a chunk; the layouts are those that torch's modules hold
 SHAPES: list[tuple[tuple[int, ...], str]] = [
     ((), "contiguous"),

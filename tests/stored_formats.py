@@ -20,6 +20,11 @@ def states_of(rule: str) -> list[str]:
     return [*optimizer.settings(optimizer.group()).program.states]
 
 
+def features(rule: str, form: str, dtype: torch.dtype, rounds: bool | int) -> tuple[Any, ...]:
+    """A case of `BITS`, with what a form is made of: a crossing has these two by two."""
+    return rule, dtype, rounds, form in ("int8", "mixed", "split"), form in ("bfloat16", "mixed"), form == "split"
+
+
 def options(rule: str, form: str) -> dict[str, Any]:
     if form == "split":
         return {"master": "split", "state_dtype": "int8"}

@@ -29,7 +29,8 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "seed" in metafunc.fixturenames:
-        first, _, last = metafunc.config.getoption("random_rules", "100").rpartition(":")
+        every = "100" if metafunc.config.getoption("all") else "50"
+        first, _, last = (metafunc.config.getoption("random_rules") or every).rpartition(":")
         metafunc.parametrize("seed", range(int(first or 0), int(last)))
 
 

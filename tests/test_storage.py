@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from pairs import crossed
 from rule_cases import RULES, SHAPES, make, make_reference
 from state_tensors import assert_same, tensors_of
-from stored_formats import BITS, FORMATS, options, states_of, train
+from stored_formats import BITS, FORMATS, features, options, states_of, train
 from torch import Tensor
 
 import neon.torch
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize(("rule", "form", "dtype", "rounds"), dict.fromkeys(BITS))
+@pytest.mark.parametrize(("rule", "form", "dtype", "rounds"), crossed(BITS, features))
 def test_backends_have_the_same_bits(rule: str, form: str, dtype: torch.dtype, rounds: bool | int) -> None:
     more = {**options(rule, form), "stochastic_round": rounds}
     eager, numba = (train(rule, "attach", dtype, backend=backend, **more) for backend in ("eager", "numba"))
@@ -102,16 +103,16 @@ def decoded(state: Any, name: str) -> Tensor:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_what_is_never_negative_needs_no_sign(rule: str) -> None:
-    optimizer = make(rule, "plain")
+    optimizer = make(rule, "plain", state_dtype="int8")
+    unsigned = make_reference(rule, "plain").never_negative
+    assert never_negative(optimizer.settings(optimizer.group()).program) == unsigned
     param = torch.randn(64, 80, requires_grad=True)
-    attached = make(rule, "plain", state_dtype="int8").attach([param])
+    attached = optimizer.attach([param])
     param.grad = torch.randn(64, 80)
     attached.step()
     state = attached.state[param]
     for name in states_of(rule):
-        assert state[name].dtype == (
-            torch.uint8 if name in make_reference(rule, "plain").never_negative else torch.int8
-        )
+        assert state[name].dtype == (torch.uint8 if name in unsigned else torch.int8)
         assert state[name].shape == param.shape
 
 

@@ -20,9 +20,10 @@ import rule_cases
 import torch
 from lowered_kernels import SOURCES, check_stored, kernel_of
 from other_versions import needs_interpreter, skip_exact_powers
-from rule_cases import CASES, RULES, after_special, assert_same_bits, assert_same_special, make, run
+from pairs import crossed
+from rule_cases import CASES, RULES, after_special, assert_same_bits, assert_same_special, make, run, switches
 from state_tensors import assert_same, new, tensors_of
-from stored_formats import BITS, options, train
+from stored_formats import BITS, features, options, train
 from torch import Tensor
 
 import neon.engine
@@ -74,11 +75,12 @@ def ulps(a: Tensor, b: Tensor) -> float:
     return float(((a - b).abs() / unit)[apart].max()) if apart.any() else 0.0
 
 
-DOUBLES = [(rule, option) for rule, option in CASES if option in ("plain", "all")]
+UNDER = [(rule, option, torch.float32) for rule, option in CASES]
+UNDER += [(rule, option, torch.float64) for rule, option in CASES if option in ("plain", "all")]
 
 
 @pytest.mark.parametrize(
-    ("rule", "option", "dtype"), [*((*c, torch.float32) for c in CASES), *((*c, torch.float64) for c in DOUBLES)]
+    ("rule", "option", "dtype"), crossed(UNDER, lambda rule, option, dtype: (rule, dtype, *switches(option)))
 )
 def test_every_rule_under_every_option(rule: str, option: str, dtype: torch.dtype) -> None:
     if dtype == torch.float64 and rule.startswith("adam"):
@@ -97,7 +99,7 @@ def test_over_many_steps(rule: str) -> None:
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize(("rule", "form", "dtype", "rounds"), dict.fromkeys(BITS))
+@pytest.mark.parametrize(("rule", "form", "dtype", "rounds"), crossed(BITS, features))
 def test_every_rule_in_every_format(rule: str, form: str, dtype: torch.dtype, rounds: bool | int) -> None:
     """Random bits are the same ones: what is rounded by them is equal bit for bit."""
     more = {**options(rule, form), "stochastic_round": rounds}
