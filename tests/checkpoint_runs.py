@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from constructors import DROP_INS, RULES, described
 from torch import nn
 
 import neon.optimizers
@@ -114,19 +116,12 @@ class SignMomentum(Optimizer):
         return w - lr * average / (size + 1 / step), average, size
 
 
-# What a constructor cannot do without.
-NEEDED: dict[str, dict[str, Any]] = {"GradientDescentMomentum": {"learning_rate": 0.1, "momentum_coef": 0.9}}
 IN_STEPS = WarmupStableDecay(2, 1, 3, floor=0.5, unit="steps")
 
 
 def rules() -> dict[str, Callable[..., Optimizer]]:
     """Every rule that the library exports, and one that it does not know."""
-    exported = {name: getattr(neon.optimizers, name) for name in neon.optimizers.__all__}
-    return {"a rule of one's own": SignMomentum} | {
-        name: lambda kind=kind, name=name, **options: kind(**NEEDED.get(name, {}), **options)
-        for name, kind in exported.items()
-        if isinstance(kind, type) and issubclass(kind, Optimizer) and kind.rule is not None
-    }
+    return {"a rule of one's own": SignMomentum, **{name: partial(described, name) for name in RULES}}
 
 
 def mapping() -> MultiOptimizer:
@@ -173,7 +168,7 @@ def _layers_with_values_of_their_own(model: Net) -> AttachedOptimizer:
 
 RUNS: dict[str, Make] = {
     **{name: _attached(rule) for name, rule in rules().items()},
-    **{f"torch.{name}": _drop_in(name) for name in neon.torch.__all__ if name != "AttachedOptimizer"},
+    **{f"torch.{name}": _drop_in(name) for name in DROP_INS},
     "rounded to 10 bits": _rounded,
     "in epochs": lambda model: AdamW(schedule=Schedule([1, 2], 0.25)).attach(model),
     "a mapping": lambda model: mapping().attach(model),

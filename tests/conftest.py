@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 
 import pytest
 import torch
+from torch import distributed
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from neon.backends import default
+from neon.backends import default, gen_backend
 from neon.engine import backends
+from neon.engine.tensors import storage
 
 # Where there is no GPU its kernels are run by Triton's interpreter. Triton asks when it is imported.
 if not torch.cuda.is_available():
@@ -20,7 +24,19 @@ collect_ignore = ["distributed_saving.py", "distributed_low.py", "distributed_eq
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--random-rules", default="100", help="how many random rules to run, or FIRST:LAST of their seeds")
+    parser.addoption("--all", action="store_true", help="run crossings of features in full, not pair by pair")
+    parser.addoption("--random-rules", help="how many random rules to run, or FIRST:LAST of their seeds")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "crossing: a case whose features meet two by two in others; --all runs it")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("all"):
+        waiting = [item for item in items if item.get_closest_marker("crossing")]
+        items[:] = [item for item in items if not item.get_closest_marker("crossing")]
+        config.hook.pytest_deselected(items=waiting)
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +55,13 @@ def no_batch_size_left() -> Iterator[None]:
     default.has_batch_size = False
 
 
+@pytest.fixture(scope="module", autouse=True)
+def little_to_collect() -> None:
+    """What is imported stays: a test that collects garbage need not look through it each time."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Small tensors gain nothing from a team of threads, and wait for it where cores are few."""
@@ -46,3 +69,24 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def batches_of_eight() -> Iterator[None]:
+    gen_backend(batch_size=8, rng_seed=0)
+    yield
+    gen_backend(batch_size=1)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have tensors of any size in the format that was asked for."""
+    monkeypatch.setattr(storage, "SMALL", 0)
+
+
+@pytest.fixture
+def alone() -> Iterator[DeviceMesh]:
+    """A mesh of one process."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    distributed.destroy_process_group()

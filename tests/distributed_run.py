@@ -1,6 +1,6 @@
 """Ranks on one machine: 4 are forked, then 2, then 1; every rank runs all cases and keeps what they give.
 
-A program: `python distributed_run.py [FIRST_WORDS_OF_A_CASE]`, in the folder where results are kept.
+A program: `python distributed_run.py [--all] [FIRST_WORDS_OF_A_CASE]`, in the folder where results are kept.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from distributed_table import CASES, name_of
+from distributed_table import CASES, WAITING, name_of
 
 MODULES = ("distributed_cases", "distributed_saving", "distributed_low", "distributed_equal")
 WORLDS = (4, 2, 1)  # what is saved by four is taken up by two and by one
@@ -74,14 +74,16 @@ def fork(cases: list[tuple[Any, ...]], world: int, rank: int) -> int:
     return child
 
 
-def main(words: str = "") -> None:
+def main(*arguments: str) -> None:
     """Run the ranks of one world after the other, up to one in which a rank has ended early."""
     # The last is imported by torch's first step.
     for module in (*MODULES, "torch._dynamo"):
         importlib.import_module(module)
     torch.set_num_threads(1)
-    cases = [case for case in CASES if name_of(case).startswith(words)]
+    words = [argument for argument in arguments if argument != "--all"] or [""]
+    waiting = set() if "--all" in arguments else WAITING
     for world in WORLDS:
+        cases = [case for case in CASES if name_of(case).startswith(words[0]) and (case, world) not in waiting]
         children = [fork(cases, world, rank) for rank in range(world)]
         if any([os.waitpid(child, 0)[1] for child in children]):  # noqa: C419  # all are waited for
             break

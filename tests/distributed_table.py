@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pairs import picked
+
 WAYS = ("data parallel", "sharded", "hybrid", "tensor parallel", "grid")
 RULES = ("adam", "momentum", "mapping", "own", "drop-in")
 # Row by row a part is one range of the whole; across rows it is not.
@@ -69,6 +71,19 @@ AGREED = [
     *EQUAL,
 ]  # of which every rank gives the same
 CASES = [*AGREED, ALONE, ("alike",), ("cut_blocks",), ("failing",)]
+
+
+# Cases that are run by 2 and by 4 ranks in turn: every two of layout, rule or format, and world meet.
+TURNS = [
+    [("loss_curve", way, rule) for way in WAYS for rule in RULES],
+    [("same_gradients", layout, rule, None) for layout in ROWS for rule in ("mapping", "own")],
+    [("low_states", way, form) for way in ("data parallel", "sharded", "hybrid") for form in FORMATS[:2]],
+]
+WAITING: set[tuple[Any, ...]] = set()
+for turns in TURNS:
+    rows = [(case, world) for case in turns for world in (4, 2)]
+    chosen = picked([(*case[1:], world) for case, world in rows])
+    WAITING |= {row for place, row in enumerate(rows) if place not in chosen}
 
 
 def name_of(case: tuple[Any, ...]) -> str:

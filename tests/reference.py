@@ -4,6 +4,12 @@ Nothing here imports neon: a mistake in neon's rules, in its engine or in its op
 made here. Plain loops, one tensor after another, no fusion. A step goes through the options in one
 fixed order: divide by the batch size → norm of the raw gradients over all tensors → scale by it
 → clip by value → weight decay → rule → clip the parameter.
+
+A class here, of the name of a rule, is all that the shared tests ask of that rule: its equation, its cases
+under neon's names of numbers, and its largest error after twenty steps in float32, against float64, in ulp
+(2⁻²³) of the largest magnitude that a tensor had on the way. It is measured over the whole table, where the
+worst is named, and rounded up. Every step may round a weight by half an ulp: ten come from that alone,
+where a tensor of one element moves by the same amount each time.
 """
 
 from __future__ import annotations
@@ -16,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Hyper = dict[str, float | bool]
 
 
 @dataclass(kw_only=True)
@@ -23,6 +30,10 @@ class Reference:
     """What all rules share: the options, the states, and the count of each tensor's updates."""
 
     states: ClassVar[int] = 0
+    cases: ClassVar[dict[str, Hyper]] = {}  # names in the tables; one of none is called as its class
+    tuned: ClassVar[dict[str, Hyper]] = {}  # far from the defaults, so that no constant can hide
+    never_negative: ClassVar[frozenset[str]] = frozenset()  # states that are kept without a sign
+    float32_ulp: ClassVar[float] = 4.0
     decoupled_decay: ClassVar[bool] = False  # True where the rule itself applies the weight decay
 
     learning_rate: float = 1.0
@@ -68,6 +79,13 @@ class Reference:
 class GradientDescentMomentum(Reference):
     """v ← γv − α(g + λθ), θ ← θ + v; Nesterov: θ ← θ + γv − α(g + λθ) with the new v."""
 
+    cases: ClassVar = {
+        "descent": {"learning_rate": 0.05, "momentum_coef": 0.0},
+        "momentum": {"learning_rate": 0.02, "momentum_coef": 0.9},
+        "nesterov": {"learning_rate": 0.02, "momentum_coef": 0.9, "nesterov": True},
+    }
+    tuned: ClassVar = {"momentum, tuned": {"learning_rate": 0.3, "momentum_coef": 0.5}}
+    float32_ulp = 4.0  # 3.95: Nesterov with all options
     momentum_coef: float
     nesterov: bool = False
 
@@ -87,6 +105,9 @@ class GradientDescentMomentum(Reference):
 class RMSProp(Reference):
     """μ ← λμ + (1−λ)g², θ ← θ − αg / (√(μ+ε) + ε)."""
 
+    tuned: ClassVar = {"rmsprop, tuned": {"decay_rate": 0.6, "learning_rate": 0.05, "epsilon": 0.01}}
+    never_negative = frozenset({"square_avg"})
+    float32_ulp = 3.2  # 3.08: batch of 8
     states = 1
     decay_rate: float = 0.95
     learning_rate: float = 2e-3
@@ -101,6 +122,9 @@ class RMSProp(Reference):
 class Adagrad(Reference):
     """G ← G + g², θ ← θ − αg / √(G+ε)."""
 
+    tuned: ClassVar = {"adagrad, tuned": {"learning_rate": 0.3, "epsilon": 0.1}}
+    never_negative = frozenset({"sum"})
+    float32_ulp = 3.4  # 3.33: clip by value
     states = 1
     learning_rate: float = 0.01
     epsilon: float = 1e-6
@@ -114,6 +138,9 @@ class Adagrad(Reference):
 class Adadelta(Reference):
     """μ_J ← λμ_J + (1−λ)g², Δ = √((μ_θ+ε)/(μ_J+ε))·g, μ_θ ← λμ_θ + (1−λ)Δ², θ ← θ − Δ."""
 
+    tuned: ClassVar = {"adadelta, tuned": {"decay": 0.7, "epsilon": 0.02}}
+    never_negative = frozenset({"square_avg", "acc_delta"})
+    float32_ulp = 5.0  # 4.97: all options
     states = 2
     decay: float = 0.95
     epsilon: float = 1e-6
@@ -129,6 +156,13 @@ class Adadelta(Reference):
 class Adam(Reference):
     """m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g², θ ← θ − α·m̂ / (√v̂ + ε), t from 1 per tensor."""
 
+    tuned: ClassVar = {
+        "adam, tuned": {"learning_rate": 0.02, "beta_1": 0.6, "beta_2": 0.9, "epsilon": 0.01},
+        # a small ε would make this sign(g), and with weight decay no arithmetic knows a sign near zero
+        "adam, no memory": {"learning_rate": 0.02, "beta_1": 0.0, "beta_2": 0.0, "epsilon": 0.25},
+    }
+    never_negative = frozenset({"exp_avg_sq"})
+    float32_ulp = 4.3  # 4.23: tuned, all options
     states = 2
     learning_rate: float = 0.001
     beta_1: float = 0.9
@@ -151,6 +185,10 @@ class Adam(Reference):
 class AdamW(Adam):
     """Adam, with θ ← θ − αλθ − α·m̂ / (√v̂ + ε)."""
 
+    tuned: ClassVar = {
+        "adamw, tuned": {"learning_rate": 0.02, "beta_1": 0.6, "beta_2": 0.9, "epsilon": 0.01, "wdecay": 0.3}
+    }
+    float32_ulp = 11.5  # 11.497: clip by norm; 1 − αλ is rounded to float32, and w twice a step
     decoupled_decay = True
     wdecay: float = 0.01
 
@@ -163,6 +201,8 @@ class AdamW(Adam):
 class Lion(Reference):
     """u = sign(β₁m + (1−β₁)g), θ ← θ − α(u + λθ), m ← β₂m + (1−β₂)g."""
 
+    tuned: ClassVar = {"lion, tuned": {"learning_rate": 0.02, "beta_1": 0.6, "beta_2": 0.8, "wdecay": 0.2}}
+    float32_ulp = 13.2  # 13.13: weight decay, as AdamW
     states = 1
     decoupled_decay = True
     learning_rate: float = 1e-4
@@ -179,6 +219,10 @@ class Lion(Reference):
 class ShiftAdaMax(Reference):
     """m ← β₁m + (1−β₁)g, v ← max(β₂v, |g|), and products replaced by shifts; t = epoch + 1."""
 
+    cases: ClassVar = {"shift": {}}
+    tuned: ClassVar = {"shift, tuned": {"learning_rate": 0.03, "beta_1": 0.6, "beta_2": 0.9, "epsilon": 0.01}}
+    never_negative = frozenset({"exp_inf"})
+    float32_ulp = 4.3  # 4.21: all options
     states = 2
     learning_rate: float = 0.002
     beta_1: float = 0.9
@@ -195,3 +239,11 @@ class ShiftAdaMax(Reference):
 def shift(a: Array, b: Array) -> Array:
     """a·sign(b)·2^rint(log₂|b|): the product of a and b, with b rounded to a power of two."""
     return a * np.sign(b) * np.exp2(np.rint(np.log2(np.abs(b))))
+
+
+# By name, in the order of the file.
+REFERENCES: dict[str, type[Reference]] = {
+    name: made
+    for name, made in list(globals().items())
+    if isinstance(made, type) and issubclass(made, Reference) and made is not Reference
+}

@@ -11,55 +11,21 @@ from typing import Any
 import numpy as np
 import reference
 import torch
+from reference import REFERENCES, Array, Hyper
 
 import neon.optimizers
 from neon.engine import use_backend
 
-Array = reference.Array
-Hyper = dict[str, float | bool]
 STEPS = 20
 
 # name: (class here and in `reference`, hyper-parameters under neon's names)
 RULES: dict[str, tuple[str, Hyper]] = {
-    "descent": ("GradientDescentMomentum", {"learning_rate": 0.05, "momentum_coef": 0.0}),
-    "momentum": ("GradientDescentMomentum", {"learning_rate": 0.02, "momentum_coef": 0.9}),
-    "nesterov": (
-        "GradientDescentMomentum",
-        {"learning_rate": 0.02, "momentum_coef": 0.9, "nesterov": True},
-    ),
-    "rmsprop": ("RMSProp", {}),
-    "adagrad": ("Adagrad", {}),
-    "adadelta": ("Adadelta", {}),
-    "adam": ("Adam", {}),
-    "adamw": ("AdamW", {}),
-    "lion": ("Lion", {}),
-    "shift": ("ShiftAdaMax", {}),
+    case: (name, numbers)
+    for name, made in REFERENCES.items()
+    for case, numbers in ({name.lower(): {}} if "cases" not in vars(made) else made.cases).items()
 }
-
-# other numbers for the same rules: far from the defaults, so that no constant can hide
 TUNED: dict[str, tuple[str, Hyper]] = {
-    "momentum, tuned": ("GradientDescentMomentum", {"learning_rate": 0.3, "momentum_coef": 0.5}),
-    "rmsprop, tuned": ("RMSProp", {"decay_rate": 0.6, "learning_rate": 0.05, "epsilon": 0.01}),
-    "adagrad, tuned": ("Adagrad", {"learning_rate": 0.3, "epsilon": 0.1}),
-    "adadelta, tuned": ("Adadelta", {"decay": 0.7, "epsilon": 0.02}),
-    "adam, tuned": (
-        "Adam",
-        {"learning_rate": 0.02, "beta_1": 0.6, "beta_2": 0.9, "epsilon": 0.01},
-    ),
-    # a small ε would make this sign(g), and with weight decay no arithmetic knows a sign near zero
-    "adam, no memory": (
-        "Adam",
-        {"learning_rate": 0.02, "beta_1": 0.0, "beta_2": 0.0, "epsilon": 0.25},
-    ),
-    "adamw, tuned": (
-        "AdamW",
-        {"learning_rate": 0.02, "beta_1": 0.6, "beta_2": 0.9, "epsilon": 0.01, "wdecay": 0.3},
-    ),
-    "lion, tuned": ("Lion", {"learning_rate": 0.02, "beta_1": 0.6, "beta_2": 0.8, "wdecay": 0.2}),
-    "shift, tuned": (
-        "ShiftAdaMax",
-        {"learning_rate": 0.03, "beta_1": 0.6, "beta_2": 0.9, "epsilon": 0.01},
-    ),
+    case: (name, numbers) for name, made in REFERENCES.items() for case, numbers in vars(made).get("tuned", {}).items()
 }
 
 # the gradients' norm is about 265, 80 and 26 in turn: a bound of 100 bites at one step in three
@@ -82,6 +48,12 @@ OPTIONS: dict[str, Hyper] = {
 
 CASES = [(rule, option) for rule in RULES for option in OPTIONS]
 CASES += [(rule, option) for rule in TUNED for option in ("plain", "all")]
+
+
+def switches(option: str) -> list[bool]:
+    """Which of all options it switches on: features that a crossing has two by two."""
+    return [name in OPTIONS[option] for name in OPTIONS["all"]]
+
 
 # 70001 elements cross the border of a chunk; the layouts are those that torch's modules hold
 SHAPES: list[tuple[tuple[int, ...], str]] = [

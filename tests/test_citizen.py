@@ -1,4 +1,4 @@
-"""The class and its groups: what loops, trainers and torch itself do to an optimizer, done to every exported one."""
+"""The class and its groups: what trainers and torch itself do to an optimizer, done to every exported one."""
 
 from __future__ import annotations
 
@@ -9,74 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from constructors import OPTIMIZERS, described
+from exported_optimizers import assert_same, attached, every, every_rule, everything, give, parameters, train
 from torch import nn
-from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-import neon.optimizers
-import neon.torch
-from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, Optimizer, WarmupStableDecay
 from neon.torch import AttachedOptimizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-# What the classes that need arguments are made with; every other exported one is made with none.
-NEEDED: dict[str, dict[str, Any]] = {
-    "GradientDescentMomentum": {"learning_rate": 0.1, "momentum_coef": 0.9},
-    "MultiOptimizer": {
-        "optimizer_mapping": {
-            "default": MultiOptimizer({"default": Adam(), "b": GradientDescentMomentum(0.1, 0.9)}),
-            "c": Adam(schedule=WarmupStableDecay(2, 1, 3, unit="steps"), gradient_clip_norm=0.5),
-        },
-        "gradient_clip_norm": 3.0,
-    },
-}
-CLASSES = {
-    getattr(neon.optimizers, name): name
-    for name in neon.optimizers.__all__
-    if isinstance(getattr(neon.optimizers, name), type) and issubclass(getattr(neon.optimizers, name), Optimizer)
-}
-EXPORTED = sorted(set(CLASSES.values()) - {"Optimizer"})
-every = pytest.mark.parametrize("name", EXPORTED)
-# Without the mapping, whose norm reaches over groups: where one comes or goes, all others move otherwise.
-every_rule = pytest.mark.parametrize("name", [name for name in EXPORTED if name != "MultiOptimizer"])
-
-
-def description(name: str, **options: Any) -> Optimizer:
-    return getattr(neon.optimizers, name)(**NEEDED.get(name, {}), **options)
-
-
-def parameters(seed: int = 0) -> dict[str, nn.Parameter]:
-    generator = torch.Generator().manual_seed(seed)
-    return {n: nn.Parameter(torch.rand(3, 2, generator=generator) - 0.5) for n in ("a", "b", "c")}
-
-
-def attached(name: str) -> tuple[list[nn.Parameter], Any]:
-    params = parameters()
-    return [*params.values()], description(name).attach(params.items())
-
-
-def give(params: list[Any], step: int) -> None:
-    for number, p in enumerate(params):
-        generator = torch.Generator().manual_seed(10 * step + number)
-        p.grad = torch.randn(p.shape, generator=generator)
-
-
-def train(params: list[Any], optimizer: Any, steps: range) -> None:
-    for step in steps:
-        give(params, step)
-        optimizer.step()
-
-
-def everything(optimizer: Any) -> list[torch.Tensor]:
-    """Copies of parameters and states, in order."""
-    params = [p for group in optimizer.param_groups for p in group["params"]]
-    states = [optimizer.state[p] for p in params if p in optimizer.state]
-    return [t.detach().clone() for t in (*params, *(state[key] for state in states for key in sorted(state)))]
-
-
-def assert_same(found: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
-    assert len(found) == len(expected)
-    assert all(map(torch.equal, found, expected))
 
 
 # -- class and groups ------------------------------------------------------------------------------
@@ -119,231 +58,8 @@ def test_it_prints_and_its_state_is_torchs_kind_of_dict(name: str) -> None:
     assert "Parameter" in repr(optimizer)
 
 
-# -- closures and hooks ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("observed", [False, True])
-@every
-def test_a_closure_is_called_once_and_its_loss_is_given_back(name: str, observed: bool) -> None:
-    (params, optimizer), (others, plain) = attached(name), attached(name)
-    if observed:
-        optimizer.register_step_pre_hook(lambda *_: None)
-    modes = []
-
-    def closure() -> torch.Tensor:
-        modes.append(torch.is_grad_enabled())
-        give(params, len(modes) - 1)
-        return torch.tensor(float(len(modes)))
-
-    with torch.no_grad():
-        assert [optimizer.step(closure).item(), optimizer.step(closure=closure).item()] == [1, 2]
-        assert not torch.is_grad_enabled()
-    assert modes == [True, True]
-    train(others, plain, range(2))
-    assert_same(everything(optimizer), everything(plain))
-
-
-@every
-def test_every_hook_runs_once_with_torchs_arguments(name: str) -> None:
-    """Once for a mapping too: it holds no inner optimizer whose own hooks would run as well."""
-    params, optimizer = attached(name)
-    give(params, 0)
-    seen: list[Any] = []
-
-    def hook(word: str) -> Callable[..., None]:
-        return lambda *arguments: seen.append((word, arguments))
-
-    handles = [
-        register_optimizer_step_pre_hook(hook("global before")),
-        register_optimizer_step_post_hook(hook("global after")),
-        optimizer.register_step_pre_hook(hook("before")),
-        optimizer.register_step_post_hook(hook("after")),
-    ]
-    try:
-        optimizer.step()
-    finally:
-        for handle in handles:
-            handle.remove()
-    optimizer.step()
-    given = (optimizer, (optimizer,), {})
-    assert seen == [(word, given) for word in ("global before", "before", "after", "global after")]
-
-
-class Stepping(neon.torch.Adam):
-    """A class of a user's with a step of its own, which torch puts hooks around."""
-
-    def step(self, closure: Any = None) -> Any:
-        return super().step(closure)
-
-
-class SteppingTwice(Stepping):
-    def step(self, closure: Any = None) -> Any:
-        super().step()
-        return super().step(closure)
-
-
-@pytest.mark.parametrize("kinds", [[Stepping], [SteppingTwice], [Stepping, SteppingTwice], [neon.torch.Adam, Stepping]])
-def test_hooks_run_once_around_a_step_that_calls_that_of_its_base(kinds: list[Any]) -> None:
-    for kind in kinds:
-        weight = nn.Parameter(torch.ones(2))
-        optimizer, seen = kind([weight]), []
-        optimizer.register_step_pre_hook(lambda *_, seen=seen: seen.append("before"))
-        optimizer.register_step_post_hook(lambda *_, seen=seen: seen.append("after"))
-        weight.grad = torch.ones(2)
-        for _ in range(2):
-            assert optimizer.step(lambda: 5) == 5
-        assert seen == ["before", "after"] * 2
-        assert optimizer.state[weight]["step"] == (4 if kind is SteppingTwice else 2)
-
-
-def test_hooks_run_around_the_step_of_a_base_that_is_called_directly() -> None:
-    weight = nn.Parameter(torch.ones(2))
-    optimizer, seen = Stepping([weight]), []
-    optimizer.register_step_pre_hook(lambda *_: seen.append("before"))
-    neon.torch.Adam.step(optimizer)
-    assert seen == ["before"]
-
-
-def test_a_step_within_a_hook_of_another_optimizer_has_its_own_hooks() -> None:
-    one, other = (Stepping([nn.Parameter(torch.ones(2))]) for _ in range(2))
-    seen: list[str] = []
-    one.register_step_pre_hook(lambda *_: other.step())
-    other.register_step_pre_hook(lambda *_: seen.append("other"))
-    one.step()
-    assert seen == ["other"]
-
-
-def test_a_hook_may_change_the_arguments() -> None:
-    _, optimizer = attached("Adam")
-    losses = []
-
-    def before(opt: Any, args: Any, kwargs: Any) -> Any:
-        return args, {**kwargs, "closure": lambda: losses.append(1) or 7}
-
-    optimizer.register_step_pre_hook(before)
-    assert optimizer.step() == 7
-    assert losses == [1]
-    optimizer.register_step_pre_hook(lambda *_: "nothing that torch takes")
-    with pytest.raises(RuntimeError, match="must return None or a tuple"):
-        optimizer.step()
-    assert losses == [1]
-
-
-def test_hooks_of_state_dicts_run() -> None:
-    _, optimizer = attached("Adam")
-    seen: list[str] = []
-    optimizer.register_state_dict_pre_hook(lambda opt: seen.append("saving"))
-    optimizer.register_state_dict_post_hook(lambda opt, saved: {**saved, "more": 1})
-    optimizer.register_load_state_dict_pre_hook(lambda opt, saved: seen.append(f"loading {saved.pop('more')}"))
-    optimizer.register_load_state_dict_post_hook(lambda opt: seen.append("loaded"))
-    optimizer.load_state_dict(optimizer.state_dict())
-    assert seen == ["saving", "loading 1", "loaded"]
-
-
-@every
-def test_the_profiler_shows_step_and_zero_grad(name: str) -> None:
-    params, optimizer = attached(name)
-    give(params, 0)
-    with torch.autograd.profiler.profile() as profile:
-        optimizer.step()
-        optimizer.zero_grad()
-    names = [event.name for event in profile.function_events]  # type: ignore[union-attr]
-    for method in ("step", "zero_grad"):
-        assert names.count(f"Optimizer.{method}#AttachedOptimizer.{method}") == 1
-
-
-@pytest.mark.parametrize("history", [False, True], ids=["plain", "with a history"])
-@pytest.mark.parametrize("to_none", [True, False])
-def test_zero_grad(to_none: bool, history: bool) -> None:
-    params, optimizer = attached("MultiOptimizer")
-    give(params, 0)
-    params[1].grad = None
-    if history:
-        [params[0].grad] = torch.autograd.grad((params[0] ** 3).sum(), params[0], create_graph=True)
-    grads = [p.grad for p in params]
-    optimizer.zero_grad(set_to_none=to_none)
-    assert (
-        [p.grad for p in params] == [None] * 3
-        if to_none
-        else all(p.grad is g for p, g in zip(params, grads, strict=True))
-    )
-    if not to_none:
-        assert not any(g.any() or g.requires_grad for g in grads if g is not None)
-
-
-# -- a step that others replace --------------------------------------------------------------------
-
-
-def swapped_and_back(optimizer: Any, called: list[str]) -> None:
-    """As accelerate does around the step of a gradient scaler."""
-    original = optimizer.step
-
-    def patched(*args: Any, **kwargs: Any) -> Any:
-        called.append("patched")
-        return original(*args, **kwargs)
-
-    optimizer.step = patched
-    optimizer.step()
-    optimizer.step = original
-
-
-def wrapped_by_a_scheduler(optimizer: Any, called: list[str]) -> None:
-    torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
-    optimizer.step()
-    assert optimizer._opt_called
-    called.append("patched")
-
-
-def patched_on_the_class(optimizer: Any, called: list[str]) -> None:
-    inner = AttachedOptimizer.step
-
-    def patched(self: Any, closure: Any = None) -> Any:
-        called.append("patched")
-        return inner(self, closure)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(AttachedOptimizer, "step", patched)
-        optimizer.step()
-
-
-def subclassed(optimizer: Any, called: list[str]) -> None:
-    """As Lightning does: the class of a wrapper is derived from the optimizer's."""
-
-    class Wrapped(AttachedOptimizer):
-        def __init__(self) -> None:
-            self.__dict__ = {**optimizer.__dict__}
-
-        def step(self, closure: Any = None) -> Any:
-            called.append("patched")
-            return optimizer.step(closure)
-
-    wrapper = Wrapped()
-    assert isinstance(wrapper, torch.optim.Optimizer)
-    wrapper.step()
-
-
-PATCHES = [swapped_and_back, wrapped_by_a_scheduler, patched_on_the_class, subclassed]
-
-
-@pytest.mark.parametrize("patch", PATCHES)
-@every
-def test_a_step_that_others_replace_updates_once(name: str, patch: Any) -> None:
-    (params, optimizer), (others, plain) = attached(name), attached(name)
-    called: list[str] = []
-    give(params, 0)
-    patch(optimizer, called)
-    assert called == ["patched"]
-    give(others, 0)
-    plain.step()
-    assert_same(everything(optimizer), everything(plain))
-    train(params, optimizer, range(1, 3))
-    train(others, plain, range(1, 3))
-    assert_same(everything(optimizer), everything(plain))
-    copy.deepcopy(optimizer)
-    pickle.dumps(optimizer)
-
-
 # -- copies ----------------------------------------------------------------------------------------
+
 
 COPIES: dict[str, Callable[[Any], Any]] = {
     "copy": lambda pair: (pair[0], copy.copy(pair[1])),
@@ -438,14 +154,14 @@ def test_groups_that_are_made_anew_change_nothing(name: str, change: Any) -> Non
 @every_rule
 def test_a_group_that_is_taken_away_is_left_alone(name: str) -> None:
     params = [*parameters().values()]
-    optimizer = description(name).attach([{"params": [p]} for p in params])
+    optimizer = described(name).attach([{"params": [p]} for p in params])
     train(params, optimizer, range(2))
     before = params[1].detach().clone()
     del optimizer.param_groups[1]
     train(params, optimizer, range(2, 4))
     assert torch.equal(params[1], before)
     alone = parameters()["c"]
-    train_alone = description(name).attach([alone])
+    train_alone = described(name).attach([alone])
     for step in range(4):
         give(params, step)
         alone.grad = params[2].grad
@@ -456,15 +172,15 @@ def test_a_group_that_is_taken_away_is_left_alone(name: str) -> None:
 @every_rule
 def test_a_group_added_in_mid_run_starts_from_the_beginning(name: str) -> None:
     params = [*parameters().values()]
-    optimizer = description(name).attach(params[:2])
+    optimizer = described(name).attach(params[:2])
     for step in range(4):
         if step == 2:
             optimizer.add_param_group({"params": params[2:], "lr": 0.01})
         give(params, step)
         optimizer.step()
     runs = {2: parameters(), 0: parameters()}
-    early = description(name).attach([runs[0]["a"], runs[0]["b"]])
-    late = description(name).attach([{"params": [runs[2]["c"]], "lr": 0.01}])
+    early = described(name).attach([runs[0]["a"], runs[0]["b"]])
+    late = described(name).attach([{"params": [runs[2]["c"]], "lr": 0.01}])
     for step in range(4):
         give([*runs[0].values()], step)
         early.step()
@@ -498,7 +214,7 @@ def test_the_number_of_threads_changes_no_bit(name: str) -> None:
         torch.set_num_threads(threads)
         torch.manual_seed(0)
         params = {n: nn.Parameter(torch.rand(size) - 0.5) for n, size in (("a", 150_001), ("b", 66_000), ("c", 5))}
-        optimizer = description(name).attach(params.items())
+        optimizer = described(name).attach(params.items())
         train([*params.values()], optimizer, range(2))
         runs.append(everything(optimizer))
     torch.set_num_threads(1)
@@ -529,7 +245,7 @@ def test_momentum_or_betas_are_cycled(name: str) -> None:
     assert max(seen) - min(seen) > 0.08
 
 
-@pytest.mark.parametrize("name", sorted(set(EXPORTED) - set(CYCLED) - {"ShiftAdaMax"}))
+@pytest.mark.parametrize("name", sorted(set(OPTIMIZERS) - set(CYCLED) - {"ShiftAdaMax"}))
 def test_what_has_neither_momentum_nor_betas_is_refused_by_the_scheduler(name: str) -> None:
     _, optimizer = attached(name)
     with pytest.raises(ValueError, match="must support momentum or beta1 with `cycle_momentum`"):

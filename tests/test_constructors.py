@@ -6,20 +6,15 @@ import inspect
 from typing import Any, get_args
 
 import pytest
+from constructors import DROP_INS
+from constructors import RULES as EXPORTED
 from typing_extensions import get_type_hints
 
-import neon.torch
-from neon import optimizers
-from neon.optimizers import MultiOptimizer, Optimizer
+from neon.optimizers import Optimizer
 from neon.torch import AttachedOptimizer
 from neon.torch.described import RuleOptions
 
-RULES = {
-    name: cls
-    for name, cls in vars(optimizers).items()
-    if name in optimizers.__all__ and inspect.isclass(cls) and issubclass(cls, Optimizer) and cls is not MultiOptimizer
-}
-DROP_INS = {name: getattr(neon.torch, name) for name in neon.torch.__all__ if name != "AttachedOptimizer"}
+RULES = {"Optimizer": Optimizer, **EXPORTED}
 OPTIONS = {
     name: parameter.default
     for name, parameter in inspect.signature(Optimizer.__init__).parameters.items()

@@ -31,6 +31,7 @@ from distributed_table import (
     RULES,
     SAVED,
     SCALED,
+    WAITING,
     WAYS,
     name_of,
 )
@@ -40,7 +41,7 @@ Case = tuple[Any, ...]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the ranks kept, of one launch for all tests and all of pytest's processes."""
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -49,8 +50,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with FileLock(shared / "distributed.lock"):
         if not found.exists():
             found.mkdir()
-            subprocess.run([sys.executable, Path(__file__).with_name("distributed_run.py")], cwd=found, check=True)
+            program = Path(__file__).with_name("distributed_run.py")
+            every = ["--all"] if request.config.getoption("all") else []
+            subprocess.run([sys.executable, program, *every], cwd=found, check=True)
     return found
+
+
+def worlds_of(cases: list[Case]) -> Any:
+    """Each case with each number of ranks; by how many it is not run unless all are, it waits."""
+    params = [
+        pytest.param(
+            case, world, marks=pytest.mark.crossing if (case, world) in WAITING else (), id=f"{name_of(case)}-{world}"
+        )
+        for world in MANY
+        for case in cases
+    ]
+    return pytest.mark.parametrize(("case", "world"), params)
 
 
 def results(folder: Path, case: Case, world: int) -> list[dict[str, Any]]:
@@ -73,16 +88,14 @@ def assert_same(found: Any, expected: Any) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.parametrize("world", MANY)
-@pytest.mark.parametrize("case", AGREED, ids=name_of)
+@worlds_of(AGREED)
 def test_all_ranks_end_with_the_same_bits(folder: Path, case: Case, world: int) -> None:
     first, *others = results(folder, case, world)
     for other in others:
         assert_same(other, first)
 
 
-@pytest.mark.parametrize("world", MANY)
-@pytest.mark.parametrize("case", [*CURVES, *SCALED], ids=name_of)
+@worlds_of([*CURVES, *SCALED])
 def test_training_is_that_of_one_process(folder: Path, case: Case, world: int) -> None:
     """In float64: the order in which gradients are summed is all that differs, for torch's own rule too."""
     [alone] = results(folder, case, 1)
@@ -114,16 +127,14 @@ def test_replicas_give_the_bits_of_one_process_that_sums_in_their_order(folder: 
     assert_same(results(folder, case, 2)[0], alone)
 
 
-@pytest.mark.parametrize("world", MANY)
-@pytest.mark.parametrize("case", [*GIVEN, *BLOCKS], ids=name_of)
+@worlds_of([*GIVEN, *BLOCKS])
 def test_the_same_gradients_give_the_same_bits(folder: Path, case: Case, world: int) -> None:
     [alone] = results(folder, case, 1)
     found = results(folder, case, world)[0]
     assert_same(found, alone)
 
 
-@pytest.mark.parametrize("world", MANY)
-@pytest.mark.parametrize("case", ACROSS, ids=name_of)
+@worlds_of(ACROSS)
 def test_across_rows_all_but_random_rounding_is_the_same(folder: Path, case: Case, world: int) -> None:
     [alone] = results(folder, case, 1)
     found = results(folder, case, world)[0]
@@ -180,8 +191,7 @@ def test_a_run_goes_on_from_what_other_numbers_of_ranks_have_saved(folder: Path,
         check(resumed, uninterrupted)
 
 
-@pytest.mark.parametrize("world", MANY)
-@pytest.mark.parametrize("case", [*CURVES[: len(WAYS) * len(RULES)], *GIVEN, *ACROSS, *BLOCKS], ids=name_of)
+@worlds_of([*CURVES[: len(WAYS) * len(RULES)], *GIVEN, *ACROSS, *BLOCKS])
 def test_states_lie_where_their_parameters_lie(folder: Path, case: Case, world: int) -> None:
     for found in results(folder, case, world):
         assert found["strays"] == []

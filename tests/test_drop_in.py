@@ -1,174 +1,29 @@
-"""The drop-in classes beyond torch's database: signatures, values, options, groups, and what they refuse."""
+"""The drop-in classes beyond torch's database: options, memory and precision of states, and groups."""
 
 from __future__ import annotations
 
 import copy
-import inspect
 import io
 import pickle
-import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import reference
 import torch
+from drop_in_training import BOUND, SHARED, SIZED, STEPS, Case, assert_close, give, large, parameters, saved, train
 from other_versions import skip_added_group
 from torch import nn
 from torch.nn.utils import clip_grad_value_, get_total_norm
 
 import neon.torch
-from neon.torch import SGD, Adagrad, Adam, AdamW, AttachedOptimizer, Lion, RMSprop
-from neon.torch.described import GraphOptions, Options
+from neon.torch import SGD, Adagrad, Adam, AdamW, Lion, RMSprop
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SHARED = ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta"]
-STEPS = 8
-BOUND = 2e-15  # float64, relative to the largest entry; seen: 8e-16
-
-Case = dict[str, Any]
-
-
-def parameters(dtype: torch.dtype = torch.float64) -> list[nn.Parameter]:
-    generator = torch.Generator().manual_seed(3)
-    return [
-        nn.Parameter(torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype))
-        for shape in ((3, 4), (4,), (), (2, 3))
-    ]
-
-
-def give(params: Any, step: int) -> None:
-    for number, p in enumerate(params):
-        generator = torch.Generator().manual_seed(100 * step + number)
-        p.grad = torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p.dtype)
-
-
-def train(params: Any, opt: Any, steps: int = STEPS) -> None:
-    for step in range(steps):
-        give(params, step)
-        opt.step()
-
-
-def assert_close(found: list[nn.Parameter], expected: list[nn.Parameter]) -> None:
-    for p, q in zip(found, expected, strict=True):
-        assert float((p - q).detach().abs().max()) <= BOUND * float(q.detach().abs().max())
-
-
-@pytest.mark.parametrize("name", [*SHARED, "Lion"])
-def test_it_is_rebuilt_from_its_defaults(name: str) -> None:
-    """As wrappers do that shard an optimizer or hand it to other processes."""
-    given = {"lr": 0.25, "weight_decay": 0.125, "maximize": True, "state_dtype": "bfloat16", "gradient_clip_value": 2.0}
-    optimizer = getattr(neon.torch, name)(parameters(), **given)
-    again = type(optimizer)(parameters(), **optimizer.defaults)
-    assert again.defaults == optimizer.defaults
-    values = [{k: v for k, v in o.param_groups[0].items() if k != "params"} for o in (optimizer, again)]
-    assert values[0] == values[1]
-
-
-def test_decay_of_adamw_is_decoupled() -> None:
-    with pytest.raises(ValueError, match=r"decoupled_weight_decay=True\. Received: False\. Use Adam\."):
-        AdamW(parameters(), decoupled_weight_decay=False)
-
-
-# -- arguments -------------------------------------------------------------------------------------
-
-
-def test_all_of_them_are_exported() -> None:
-    assert set(neon.torch.__all__) == {*SHARED, "Lion", "AttachedOptimizer"}
-    assert issubclass(AdamW, Adam)  # as in torch
-    assert issubclass(Lion, AttachedOptimizer)
-
-
-@pytest.mark.parametrize("name", SHARED)
-def test_arguments_are_torchs(name: str) -> None:
-    ours = dict(inspect.signature(getattr(neon.torch, name)).parameters)
-    theirs = inspect.signature(getattr(torch.optim, name)).parameters
-    more = [*ours][len(theirs) :]
-    assert [*ours] == [*theirs, *more]
-    assert all(ours[option].kind is inspect.Parameter.KEYWORD_ONLY for option in more)
-    assert {*GraphOptions.__annotations__} <= {*ours} | ({"capturable"} - {*theirs})
-    for key, parameter in theirs.items():
-        assert (ours[key].kind, ours[key].default) == (parameter.kind, parameter.default), key
-
-
-def test_options_are_the_attached_optimizers_and_the_rules() -> None:
-    attached = {
-        name
-        for name, parameter in inspect.signature(AttachedOptimizer.__init__).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY
-    }
-    rules = {"gradient_clip_value", "gradient_clip_norm", "param_clip_value", "stochastic_round", "state_dtype"}
-    rules |= {"master", "weight_average", "lr_scale", "seed"}
-    assert {*Options.__annotations__} == (attached | rules) - {"capturable"}  # torch's classes have that of their own
-    with pytest.raises(TypeError, match=r"^Lion has no argument 'momentum'\. Its arguments: params, lr, betas, .*seed"):
-        Lion(parameters(), momentum=0.9)  # type: ignore[call-arg]
-
-
-def outcome(library: Any, name: str, **arguments: Any) -> type[Exception] | None:
-    try:
-        getattr(library, name)(parameters(), **arguments)
-    except Exception as error:
-        return type(error)
-    return None
-
-
-def numbers(name: str) -> list[str]:
-    signature = inspect.signature(getattr(torch.optim, name))
-    return [key for key, p in signature.parameters.items() if type(p.default) in (int, float)]
-
-
-GIVEN: list[Any] = [-1.0, -1e-12, 0, 0.0, 1e-12, 0.5, 1, 1.0, 1.5, 100, torch.tensor(0.5), torch.tensor([-0.5])]
-
-
-@pytest.mark.parametrize(("name", "argument"), [(name, argument) for name in SHARED for argument in numbers(name)])
-def test_numbers_are_allowed_as_torch_allows_them(name: str, argument: str) -> None:
-    given = [*GIVEN, *(() if argument == "dampening" else ("0.1", None, (0.9,)))]  # of that torch checks nothing
-    found = {str(value): outcome(neon.torch, name, **{argument: value}) for value in given}
-    assert found == {str(value): outcome(torch.optim, name, **{argument: value}) for value in given}
-    if argument == "lr":
-        assert found["-1.0"] is ValueError
-        assert found["0.1"] is TypeError
-
-
-@pytest.mark.parametrize(
-    ("name", "arguments"),
-    [
-        *(("Adam", {"betas": betas}) for betas in ((0.0, 0.0), [0.5, 0.9], (0.9, 1.0), (-0.1, 0.9), (0, 0.9), 0.9)),
-        ("AdamW", {"betas": (torch.tensor([[0.9]]), torch.tensor([0.99]))}),
-        *(("SGD", {"nesterov": True, **given}) for given in ({}, {"momentum": 1.5}, {"momentum": 1, "dampening": 1})),
-        *(
-            (name, {"fused": True, flag: True})
-            for name in ("SGD", "Adam", "AdamW", "Adagrad")
-            for flag in ("foreach", "differentiable")
-        ),
-        *((name, {"foreach": False, "fused": None} if name != "RMSprop" else {"foreach": True}) for name in SHARED[:5]),
-    ],
-)
-def test_arguments_go_together_as_in_torch(name: str, arguments: Case) -> None:
-    assert outcome(neon.torch, name, **arguments) == outcome(torch.optim, name, **arguments)
-
-
-@pytest.mark.parametrize("argument", ["lr", "momentum"])
-def test_arguments_are_checked_where_every_group_has_its_own_value(argument: str) -> None:
-    for library in (neon.torch, torch.optim):
-        with pytest.raises(ValueError, match=r"-0\.5"):
-            library.RMSprop([{"params": parameters(), argument: 0.5}], **{argument: -0.5})
-
-
-@pytest.mark.parametrize("name", ["Adam", "AdamW"])
-def test_betas_in_tensors(name: str) -> None:
-    one, other = parameters(), parameters()
-    betas = (torch.tensor([0.5]), torch.tensor([[0.75]]))
-    opt = getattr(neon.torch, name)(one, betas=betas)
-    assert [beta.shape for beta in opt.param_groups[0]["betas"]] == [(), ()]  # torch's too
-    train(one, opt)
-    train(other, getattr(neon.torch, name)(other, betas=(0.5, 0.75)))
-    assert all(map(torch.equal, one, other))
-
 
 # -- options ---------------------------------------------------------------------------------------
+
 
 CLIPS: dict[str, Case] = {
     "norm": {"gradient_clip_norm": 4.0},  # the norms lie between 3.5 and 6.3
@@ -309,20 +164,6 @@ def test_updates_in_the_backward_pass(name: str, arguments: Case) -> None:
 
 # -- memory and precision of states ----------------------------------------------------------------
 
-SIZED: dict[str, tuple[str, Case]] = {
-    "SGD": ("SGD", {"momentum": 0.9}),
-    "Adam": ("Adam", {}),
-    "AMSGrad": ("AdamW", {"amsgrad": True}),
-    "RMSprop": ("RMSprop", {"momentum": 0.9}),
-    "Adagrad": ("Adagrad", {}),
-    "Adadelta": ("Adadelta", {}),
-}
-
-
-def large(dtype: torch.dtype, seed: int = 0) -> list[nn.Parameter]:
-    generator = torch.Generator().manual_seed(seed)
-    return [nn.Parameter(torch.randn(64, 96, generator=generator).to(dtype))]
-
 
 def kept_bytes(opt: Any) -> int:
     return sum(value.nbytes for state in opt.state.values() for key, value in state.items() if key != "step")
@@ -398,12 +239,6 @@ def test_a_centered_average_is_not_nan_where_gradients_hardly_vary(dtype: torch.
     dtypes = {key: value.dtype for key, value in opt.state[params[0]].items()}
     assert dtypes["square_avg"] == dtypes["grad_avg"] == torch.float32
     assert dtypes["momentum_buffer"] == torch.bfloat16
-
-
-def saved(opt: Any) -> Any:
-    file = io.BytesIO()
-    torch.save(opt.state_dict(), file)
-    return torch.load(io.BytesIO(file.getvalue()), weights_only=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -539,76 +374,3 @@ def test_adamw_decays_apart_whoever_saved_the_checkpoint() -> None:
         opt.load_state_dict(state_dict)
         assert opt.param_groups[0]["decoupled_weight_decay"] is True
         assert opt.param_groups[0]["weight_decay"] == 0.1
-
-
-# -- what is refused -------------------------------------------------------------------------------
-
-
-def sparse() -> None:
-    layer = nn.Embedding(3, 2, sparse=True)
-    layer(torch.tensor([1])).sum().backward()
-    SGD(layer.parameters()).step()
-
-
-def twice() -> None:
-    [p, *_] = parameters()
-    with pytest.warns(UserWarning, match="duplicate parameters"):
-        opt = SGD([p, p])
-    give([p], 0)
-    opt.step()
-
-
-def complex_() -> None:
-    p = nn.Parameter(torch.zeros(2, dtype=torch.complex64))
-    p.grad = torch.ones_like(p)
-    Adam([p]).step()
-
-
-def in_a_group(**values: Any) -> None:
-    [p, *_] = parameters()
-    SGD([{"params": [p], **values}])
-
-
-# The beginning of a line in docs/pytorch.md, "What is refused": what torch.optim takes and these classes do not.
-REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
-    "`capturable=True`": (lambda: Adam(parameters(), capturable=True), ValueError, "^capturable=True asks for"),
-    "`differentiable=True`": (
-        lambda: RMSprop(parameters(), differentiable=True), ValueError, "^differentiable=True asks for",
-    ),
-    "NaN and infinities": (lambda: SGD(parameters(), torch.nan), ValueError, "^lr must be a finite number.*lr=nan"),
-    "Flags that are not `True` or `False`": (
-        lambda: Adam(parameters(), amsgrad=1), TypeError, "^amsgrad must be True or False.*amsgrad=1",  # type: ignore[arg-type]
-    ),
-    "Values of groups": (lambda: in_a_group(momentum=-0.9), ValueError, r"^momentum must be .*momentum=-0\.9"),
-    "A parameter twice in a group": (twice, ValueError, "is the same parameter as"),
-    "Sparse gradients": (sparse, ValueError, "gradient of parameter .* is sparse"),
-    "Complex parameters": (complex_, TypeError, r"has dtype torch\.complex64"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("what", REFUSED)
-def test_what_is_refused(what: str) -> None:
-    attempt, error, message = REFUSED[what]
-    with pytest.raises(error, match=message):
-        attempt()
-
-
-def test_the_documentation_lists_what_is_refused() -> None:
-    text = (Path(__file__).parent.parent / "docs" / "pytorch.md").read_text(encoding="utf-8")
-    section = text.split("\n## What is refused\n")[1].split("\n## ")[0]
-    assert re.findall(r"^- (.*?)(?:: |, )", section, re.M) == [*REFUSED]
-
-
-@pytest.mark.parametrize("flag", ["capturable", "differentiable"])
-def test_what_is_refused_is_refused_everywhere(flag: str) -> None:
-    params = parameters()
-    train(params, opt := Adam(params[:2]))
-    for attempt in (
-        lambda: Adam([{"params": params, flag: True}]),
-        lambda: opt.add_param_group({"params": params[2:], flag: True}),
-        lambda: opt.load_state_dict(torch.optim.Adam(params[:2], **{flag: True}).state_dict()),
-    ):
-        before = copy.deepcopy(opt.state_dict())
-        with pytest.raises(ValueError, match=f"{flag}=True asks for"):
-            attempt()
-        assert str(opt.state_dict()) == str(before)

@@ -7,11 +7,11 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
-from rule_cases import RULES, make
+from gpu_steps import FORMATS, SIZES, steps
+from rule_cases import RULES
 from torch import Tensor
 
 from neon.engine import use_backend
@@ -22,12 +22,6 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="There is no GPU here."),
     pytest.mark.skipif("TRITON_INTERPRET" in os.environ, reason="Triton is to interpret: unset TRITON_INTERPRET"),
 ]
-SIZES = (3, 4097, 200_003)
-FORMATS: dict[str, dict[str, Any]] = {
-    "float32": {},
-    "bfloat16": {"state_dtype": "bfloat16", "stochastic_round": True},
-    "int8": {"state_dtype": "int8", "master": "split"},
-}
 WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -44,27 +38,6 @@ def device_answers() -> Iterator[None]:
         torch.cuda.synchronize()
     finally:
         faulthandler.cancel_dump_traceback_later()
-
-
-def steps(rule: str, option: str, format: str, device: str, start: int = 0) -> Iterator[list[Tensor]]:
-    """Weights and states after each of some steps; weights begin so many elements behind what memory is aligned to."""
-    generator = torch.Generator().manual_seed(0)
-    dtype = torch.float32 if format == "float32" else torch.bfloat16
-    values = [torch.randn(n, generator=generator) for n in SIZES]
-    places = [torch.zeros(n + start, device=device, dtype=dtype)[start:] for n in SIZES]
-    params = [place.copy_(value).requires_grad_() for place, value in zip(places, values, strict=True)]
-    opt = make(rule, option, **FORMATS[format]).attach(params)
-    for _ in range(4):
-        for p in params:
-            p.grad = torch.randn(p.shape, generator=generator).to(device, dtype)
-        opt.step()
-        yield [t.detach().cpu().clone() for p in params for t in (p, *tensors_of(opt.state[p]))]
-
-
-def tensors_of(state: Any) -> Iterator[Tensor]:
-    """All tensors of a parameter's state, those of the dict of scales too."""
-    for value in state.values():
-        yield from tensors_of(value) if isinstance(value, dict) else [value]
 
 
 def assert_same_bits(ours: Tensor, theirs: Tensor, where: str) -> None:

@@ -11,31 +11,26 @@ from typing import Any
 
 import pytest
 import torch
+from constructors import OPTIMIZERS, described
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 from torch.utils.checkpoint import checkpoint
 
-import neon.optimizers
 from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, Optimizer, Schedule, WarmupCosine
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-NEEDED: dict[str, dict[str, Any]] = {
-    "GradientDescentMomentum": {"learning_rate": 0.1, "momentum_coef": 0.9},
-    "MultiOptimizer": {
-        "optimizer_mapping": {
-            "default": Adam(schedule=WarmupCosine(2, 9, unit="steps")),
-            "Bias": GradientDescentMomentum(0.1, 0.9, wdecay=0.1, schedule=Schedule([1], 0.5)),
-        },
+MAPPING: dict[str, Any] = {
+    "optimizer_mapping": {
+        "default": Adam(schedule=WarmupCosine(2, 9, unit="steps")),
+        "Bias": GradientDescentMomentum(0.1, 0.9, wdecay=0.1, schedule=Schedule([1], 0.5)),
     },
 }
-CLASSES = (getattr(neon.optimizers, name) for name in neon.optimizers.__all__)
-EXPORTED = sorted({c.__name__ for c in CLASSES if isinstance(c, type) and issubclass(c, Optimizer)} - {"Optimizer"})
-every = pytest.mark.parametrize("name", EXPORTED)
+every = pytest.mark.parametrize("name", OPTIMIZERS)
 
 
 def description(name: str, **options: Any) -> Optimizer:
-    return getattr(neon.optimizers, name)(**NEEDED.get(name, {}), **options)
+    return MultiOptimizer(**MAPPING, **options) if name == "MultiOptimizer" else described(name, **options)
 
 
 def sgd(rate: float = 0.5, momentum: float = 0.0, **options: Any) -> Optimizer:

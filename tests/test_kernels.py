@@ -2,43 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-import os
 import re
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from constructors import RULES, described
+from lowered_kernels import SOURCES, STORED, check_stored, kernel_of
 
-from neon import optimizers
 from neon.engine import use_backend
 from neon.engine.backends import numba as numba_backend
-from neon.engine.program.kernel import CHUNK, LANES, Kernel
-from neon.engine.program.lowering import lower
-from neon.engine.program.slots import Formats
-from neon.engine.tensors.storage import SMALL
-from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, Optimizer
-
-STORED = Path(__file__).parent / "kernels"
-REQUIRED: dict[type[Optimizer], tuple[Any, ...]] = {GradientDescentMomentum: (0.1, 0.9)}
-RULES = sorted(
-    {
-        cls
-        for _, cls in inspect.getmembers(optimizers, inspect.isclass)
-        if issubclass(cls, Optimizer) and cls not in (Optimizer, MultiOptimizer)
-    },
-    key=lambda cls: cls.__name__,
-)
-
-
-def kernel_of(optimizer: Optimizer, dtype: torch.dtype = torch.float32) -> Kernel:
-    program = optimizer.settings(optimizer.group()).program
-    width = optimizer.settings(optimizer.group()).width
-    storage, param = optimizer.settings(optimizer.group()).storage, torch.empty(SMALL, dtype=dtype)
-    states = tuple(storage.dtype_of(name, program, param) for name in program.states)
-    return lower(program, Formats(dtype, dtype, states, width))
+from neon.engine.program.kernel import CHUNK, LANES
+from neon.optimizers import Adam, GradientDescentMomentum
 
 
 def accesses(source: str) -> dict[str, list[str]]:
@@ -50,9 +25,9 @@ def accesses(source: str) -> dict[str, list[str]]:
     }
 
 
-@pytest.mark.parametrize("cls", RULES)
-def test_each_value_is_read_once_and_written_once(cls: type[Optimizer]) -> None:
-    kernel = kernel_of(cls(*REQUIRED.get(cls, ())))
+@pytest.mark.parametrize("rule", RULES)
+def test_each_value_is_read_once_and_written_once(rule: str) -> None:
+    kernel = kernel_of(described(rule))
     (found,) = accesses(numba_backend.source(kernel)).values()
     reads = sorted(a for a in found if "=" not in a)
     writes = sorted(a.strip(" =") for a in found if "=" in a)
@@ -64,21 +39,6 @@ def test_clip_by_norm_costs_one_more_read_of_the_gradient() -> None:
     source = numba_backend.source(kernel_of(Adam(gradient_clip_norm=1.0, gradient_clip_value=0.1)))
     # once in whole pairs of rows, once in what remains: each element is in one of the two
     assert accesses(source)["0"] == ["g_at[i]", "g_at[i]"]
-
-
-# Whose source is stored, by the name of its file.
-SOURCES = {cls.__name__.lower(): (cls(*REQUIRED.get(cls, ())), torch.float32) for cls in RULES} | {
-    "adam_int8": (Adam(state_dtype="int8"), torch.bfloat16),
-    "adam_every_option": (Adam(True, 1e-3, 0.9, 0.999, 1e-8, 1.0, 0.1, 2.0, wdecay=0.1), torch.bfloat16),
-}
-
-
-def check_stored(source: str, path: Path) -> None:
-    """After a change on purpose, run the tests with NEON_STORE_KERNELS=1 and read the difference."""
-    if os.environ.get("NEON_STORE_KERNELS"):
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(source, encoding="utf-8")
-    assert source == path.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", SOURCES)

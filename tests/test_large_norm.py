@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import torch
-from test_kernels import kernel_of
+from lowered_kernels import kernel_of
 
 from neon.engine import use_backend
 from neon.engine.batch import Item, Settings

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import gc
-import pickle
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import reference
 import torch
+from layer_contents import BATCH, CLIP, CONTENTS, WAYS, ByHand, Run
 from rule_cases import RULES
-from torch import Tensor, nn
+from torch import Tensor
 
 import neon.optimizers
-from neon.backends import gen_backend
 from neon.initializers import Gaussian
 from neon.layers import Affine, Linear
 from neon.models import Model
@@ -33,149 +30,10 @@ from neon.optimizers import (
 )
 from neon.transforms import SumSquared, Tanh
 
-BATCH, STEPS, CLIP = 8, 6, 20.0
-SHAPES = ((64, 70), (70,), (5, 9, 100))  # two that are large enough for states of 8 bits
-
-
-@pytest.fixture(autouse=True)
-def _batches_of_eight() -> Iterator[None]:
-    gen_backend(batch_size=BATCH, rng_seed=0)
-    yield
-    gen_backend(batch_size=1)
+pytestmark = pytest.mark.usefixtures("batches_of_eight")
 
 
 # -- contents: each makes layers of three weights with their gradients -----------------------------
-
-
-class Plain:
-    """One parameter or several, and a name only where one is given."""
-
-    def __init__(self, *pairs: tuple[Tensor, Tensor], name: str | None = None) -> None:
-        self.entries = [(pair, list[Tensor]()) for pair in pairs]
-        if name is not None:
-            self.name = name
-
-    def get_params(self) -> Any:
-        return self.entries[0] if len(self.entries) == 1 else self.entries
-
-
-class Views(Plain):
-    """New tensor objects at each call; `flat` says of what shape."""
-
-    flat = False
-
-    def get_params(self) -> Any:
-        shape = (lambda t: t.view(-1)) if self.flat else (lambda t: t.data)
-        return [((shape(w), shape(g)), states) for (w, g), states in self.entries]
-
-
-class FlatViews(Views):
-    flat = True
-
-
-class Bare:
-    """Nothing but get_params: no dict, and no weak references."""
-
-    __slots__ = ("entry",)
-
-    def __init__(self, pair: tuple[Tensor, Tensor]) -> None:
-        self.entry = (pair, list[Tensor]())
-
-    def get_params(self) -> Any:
-        return self.entry
-
-
-class Nothing:
-    name = "nothing"
-
-    def get_params(self) -> Any:
-        return []
-
-
-class Container:
-    def __init__(self, layers: Any, name: str | None = None) -> None:
-        self.layers, self.name = layers, name
-
-
-class Module(nn.Module):
-    def __init__(self, *pairs: tuple[Tensor, Tensor]) -> None:
-        super().__init__()
-        for number, (w, g) in enumerate(pairs):
-            parameter = nn.Parameter(w)
-            parameter.grad = g
-            self.register_parameter(f"w{number}", parameter)
-
-
-Pairs = list[tuple[Tensor, Tensor]]
-
-
-def shared(pairs: Pairs) -> list[Any]:
-    """Each weight in two layers, which bring a quarter and three quarters of its gradient."""
-    layers = [Plain((w, torch.empty_like(g)), name=f"{part}") for w, g in pairs for part in "ab"]
-    for (_, g), a, b in zip(pairs, layers[::2], layers[1::2], strict=True):
-        a.get_params, b.get_params = (
-            lambda layer=layer, g=g, part=part: ((layer.entries[0][0][0], part * g), layer.entries[0][1])
-            for layer, part in ((a, 0.25), (b, 0.75))
-        )
-    return layers
-
-
-def twice(pairs: Pairs) -> list[Any]:
-    layers = [Plain(pair) for pair in pairs]
-    return [*layers, Container(layers), layers[0]]
-
-
-CONTENTS: dict[str, Callable[[Pairs], list[Any]]] = {
-    "plain tensors": lambda pairs: [Plain(pair) for pair in pairs],
-    "several in one layer": lambda pairs: [Plain(*pairs)],
-    "views made anew": lambda pairs: [Views(*pairs[:2]), Views(pairs[2])],
-    "flat views made anew": lambda pairs: [FlatViews(pair) for pair in pairs],
-    "a container": lambda pairs: [Container([Plain(pair) for pair in pairs])],
-    "containers in containers": lambda pairs: [Container((Container([Plain(*pairs[:2])], "in"), Plain(pairs[2])))],
-    "nested lists": lambda pairs: [[Plain(pairs[0]), [[Plain(pairs[1])], ()]], Plain(pairs[2])],
-    "layers without parameters": lambda pairs: [Nothing(), *(x for pair in pairs for x in (Plain(pair), Nothing()))],
-    "names": lambda pairs: [Plain(pair, name=f"layer {number}") for number, pair in enumerate(pairs)],
-    "get_params alone": lambda pairs: [Bare(pair) for pair in pairs],
-    "a layer twice": twice,
-    "weights of two layers": shared,
-    "modules of torch": lambda pairs: [Module(*pairs[:2]), nn.Sequential(Module(pairs[2]), nn.ReLU())],
-    "of everything": lambda pairs: [Container([Bare(pairs[0]), Nothing()], "row"), [Views(pairs[1])], Module(pairs[2])],
-}
-WAYS: dict[str, Callable[[Any], Optimizer]] = {
-    "alone": lambda opt: opt,
-    "in a mapping": lambda opt: MultiOptimizer({"default": opt}),
-    "in nested mappings": lambda opt: MultiOptimizer({"default": MultiOptimizer({"default": opt}, "inner")}),
-}
-
-
-class Run:
-    """Weights in some dtype with the reference's beside them, and the same gradients for both."""
-
-    def __init__(self, content: str, dtype: torch.dtype = torch.float64) -> None:
-        self.rng = np.random.default_rng(17)
-        self.expected = [self.numbers(shape, dtype) for shape in SHAPES]
-        self.start = [w.copy() for w in self.expected]
-        self.weights = [torch.tensor(w, dtype=dtype) for w in self.expected]
-        self.grads = [torch.zeros_like(w) for w in self.weights]
-        self.layers = CONTENTS[content](list(zip(self.weights, self.grads, strict=True)))
-
-    def numbers(self, shape: tuple[int, ...], dtype: torch.dtype, scale: float = 0.5) -> np.ndarray:
-        """Numbers that are exact in the dtype."""
-        return torch.tensor(scale * self.rng.standard_normal(shape)).to(dtype).double().numpy()
-
-    def steps(self, opt: Optimizer, rule: reference.Reference) -> Iterator[int]:
-        for epoch in range(STEPS):
-            gradients = [self.numbers(shape, grad.dtype, BATCH) for shape, grad in zip(SHAPES, self.grads, strict=True)]
-            for grad, g in zip(self.grads, gradients, strict=True):
-                grad.copy_(torch.tensor(g))
-            opt.optimize(self.layers, epoch)
-            rule.step(self.expected, gradients, epoch)
-            yield epoch
-
-    def check(self, tolerance: float = 1e-12) -> None:
-        for w, wanted, start in zip(self.weights, self.expected, self.start, strict=True):
-            assert np.abs(wanted - start).max() > 1e-4
-            np.testing.assert_allclose(w.double().numpy(), wanted, rtol=0, atol=tolerance)
 
 
 def made(rule: str, **options: Any) -> tuple[Any, reference.Reference]:
@@ -262,17 +120,6 @@ def test_rounding_at_random(content: str, rule: str) -> None:
 # -- an optimizer by hand --------------------------------------------------------------------------
 
 
-class ByHand(Optimizer):
-    """Momentum, as the documentation has an optimizer written."""
-
-    def optimize(self, layer_list: Any, epoch: int) -> None:
-        for (param, grad), states in get_param_list(layer_list):
-            if len(states) == 0:
-                states.append(self.be.zeros_like(grad))
-            states[0][:] = 0.9 * states[0] - 0.02 * (grad / self.be.bsz)
-            param[:] = param + states[0]
-
-
 # alone it knows no norm but its own
 @pytest.mark.parametrize(
     ("way", "bound"), [(way, b) for way in WAYS for b in (None, CLIP) if b is None or way != "alone"]
@@ -292,6 +139,7 @@ def test_an_optimizer_by_hand_on_every_content(content: str, way: str, bound: fl
 
 
 # -- three tensors where a rule has two states -----------------------------------------------------
+
 
 SCRATCH = {"Adadelta": Adadelta, "ShiftAdaMax": ShiftAdaMax}
 
@@ -421,114 +269,3 @@ def one_list(model: Model) -> list[Any]:
 def entries(layer: Any) -> list[Any]:
     found = layer.get_params()
     return [found] if isinstance(found, tuple) else found
-
-
-# -- which layers an optimizer was given -----------------------------------------------------------
-
-
-class Conv(Plain):
-    pass
-
-
-def plain(kind: type[Plain] = Plain, name: str | None = None) -> Any:
-    return kind((torch.zeros(2), torch.ones(2)), name=name)
-
-
-def test_map_list_has_the_layers_of_each_optimizer_in_order() -> None:
-    a, b, hand = Adam(), RMSProp(), ByHand()
-    opt = MultiOptimizer({"default": a, "Conv": b, "last": hand, "frozen": None})
-    assert opt.map_list is None
-    layers = [plain(), plain(Conv), [plain(name="frozen"), Nothing()], Container([plain(Conv)]), plain(name="last")]
-    for _ in range(2):
-        opt.optimize([*layers, layers[1]], 0)
-        assert opt.map_list == {a: [layers[0]], b: [layers[1], layers[3].layers[0]], hand: [layers[4]]}
-    with pytest.warns(UserWarning, match="no layer fits the keys 'last', 'frozen'"):
-        opt.optimize(layers[1:2], 0)
-    assert opt.map_list == {b: [layers[1]]}
-    opt.optimize([], 0)
-    assert opt.map_list == {}
-
-
-def test_map_list_of_nested_mappings() -> None:
-    """The outer one has the inner one's layers as a whole; under several keys they are one list."""
-    a, b, c = Adam(), RMSProp(), Adadelta()
-    inner = MultiOptimizer({"default": a, "Conv": b})
-    outer = MultiOptimizer({"default": c, "one": inner, "two": inner})
-    layers = [plain(name="one"), plain(Conv, name="two"), plain()]
-    outer.optimize(layers, 0)
-    assert outer.map_list == {inner: layers[:2], c: [layers[2]]}
-    assert inner.map_list == {a: [layers[0]], b: [layers[1]]}
-    inner.optimize([layers[1]], 0)
-    assert inner.map_list == {b: [layers[1]]}
-
-
-def test_map_list_has_layers_without_a_gradient_and_all_that_share_a_weight() -> None:
-    a = Adam()
-    opt = MultiOptimizer({"default": a})
-    module, first = nn.Linear(2, 1), plain()
-    second = Plain((first.entries[0][0][0], torch.ones(2)))
-    opt.optimize([module, first, second], 0)
-    assert opt.map_list == {a: [module, first, second]}
-
-
-def test_map_list_keeps_no_layer_alive_and_is_not_copied() -> None:
-    a = Adam()
-    opt = MultiOptimizer({"default": a})
-    layers: list[Any] = [plain(), Bare((torch.zeros(2), torch.ones(2)))]
-    opt.optimize(layers, 0)
-    gone, bare = weakref.ref(layers[0]), layers[1]
-    layers.clear()
-    gc.collect()
-    assert gone() is None
-    assert opt.map_list == {a: [bare]}
-    assert pickle.loads(pickle.dumps(opt)).map_list is None
-
-
-def test_a_step_that_is_refused_leaves_map_list() -> None:
-    a = Adam()
-    opt, layer = MultiOptimizer({"default": a}), plain()
-    opt.optimize([layer], 0)
-    with pytest.raises(ValueError, match="gradient"):
-        opt.optimize([Plain((torch.zeros(2), torch.ones(3)))], 0)
-    assert opt.map_list == {a: [layer]}
-
-
-def test_another_mapping_holds_from_the_next_step_on() -> None:
-    slow, fast = GradientDescentMomentum(1.0, 0.0), GradientDescentMomentum(100.0, 0.0)
-    layers = [plain(name="one"), plain(name="two")]
-    opt = MultiOptimizer({"default": slow})
-    opt.optimize(layers, 0)
-    opt.optimizer_mapping["one"] = fast
-    opt.optimize(layers, 0)
-    assert opt.map_list == {fast: [layers[0]], slow: [layers[1]]}
-    opt.optimizer_mapping = {"default": fast}
-    opt.optimize(layers, 0)
-    assert opt.map_list == {fast: layers}
-    assert [layer.entries[0][0][0][0].item() * -BATCH for layer in layers] == [201, 102]
-    opt.optimizer_mapping = {"default": slow, "three": fast}
-    with pytest.warns(UserWarning, match="'three'"):
-        opt.optimize(layers, 0)
-    with pytest.raises(ValueError, match="needs the key 'default'"):
-        opt.optimizer_mapping = {"one": fast}
-    assert opt.keys == ("default", "three")
-
-
-class OneAlpha(Optimizer):
-    """A rule with an alpha that no rule of the library could have."""
-
-    @staticmethod
-    def rule(w: Any, g: Any, *, lr: float = 0.1, alpha: float = 5.0) -> Any:
-        return w - lr * alpha * g
-
-
-def test_values_of_the_optimizer_before_are_forgotten() -> None:
-    layer, opt = plain(), MultiOptimizer({"default": OneAlpha()})
-    opt.optimize([layer], 0)
-    opt.optimizer_mapping = {"default": RMSProp()}
-    opt.optimize([layer], 0)
-    opt.optimizer_mapping = {"default": Adagrad()}
-    layer.entries[0][1].clear()
-    opt.optimize([layer], 0)
-    opt.optimizer_mapping = {"default": OneAlpha()}
-    layer.entries[0][1].clear()
-    opt.optimize([layer], 0)

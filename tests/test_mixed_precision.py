@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from constructors import OPTIMIZERS, described
 from torch import nn
 
 import neon.optimizers
@@ -19,19 +20,14 @@ from neon.optimizers import Adam, AdamW, GradientDescentMomentum, MultiOptimizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-NEEDED: dict[str, dict[str, Any]] = {
-    "GradientDescentMomentum": {"learning_rate": 0.1, "momentum_coef": 0.9},
-    "MultiOptimizer": {
-        "optimizer_mapping": {
-            "default": MultiOptimizer({"default": Adam(), "b": GradientDescentMomentum(0.1, 0.9)}),
-            "c": Adam(schedule=WarmupCosine(2, 9, unit="steps"), gradient_clip_norm=0.5),
-        },
-        "gradient_clip_norm": 1.5,
+MAPPING: dict[str, Any] = {
+    "optimizer_mapping": {
+        "default": MultiOptimizer({"default": Adam(), "b": GradientDescentMomentum(0.1, 0.9)}),
+        "c": Adam(schedule=WarmupCosine(2, 9, unit="steps"), gradient_clip_norm=0.5),
     },
+    "gradient_clip_norm": 1.5,
 }
-CLASSES = (getattr(neon.optimizers, name) for name in neon.optimizers.__all__)
-EXPORTED = sorted({c.__name__ for c in CLASSES if isinstance(c, type) and issubclass(c, Optimizer)} - {"Optimizer"})
-every = pytest.mark.parametrize("name", EXPORTED)
+every = pytest.mark.parametrize("name", OPTIMIZERS)
 # Over gradients of norm about 3: each of these bites.
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -42,7 +38,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def description(name: str, **options: Any) -> Optimizer:
-    return getattr(neon.optimizers, name)(**NEEDED.get(name, {}), **options)
+    return MultiOptimizer(**MAPPING, **options) if name == "MultiOptimizer" else described(name, **options)
 
 
 def parameters(dtype: torch.dtype = torch.float32) -> dict[str, nn.Parameter]:
@@ -103,7 +99,7 @@ def scaler_of(scale: float, **options: Any) -> torch.amp.GradScaler:
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [(name, options) for name in EXPORTED for options in OPTIONS if name != "MultiOptimizer" or options == "plain"],
+    [(name, options) for name in OPTIMIZERS for options in OPTIONS if name != "MultiOptimizer" or options == "plain"],
 )
 def test_a_scaled_step_is_the_step_without_a_scale(name: str, options: str) -> None:
     """Powers of two leave no trace, though the scale grows; 1/1000 is rounded."""
@@ -298,7 +294,7 @@ def test_autocast_to_float16_with_masters_of_float32() -> None:
 @pytest.mark.parametrize("wrong", [math.inf, -math.inf, math.nan])
 @pytest.mark.parametrize(
     ("name", "options"),
-    [(name, options) for name in EXPORTED for options in OPTIONS if name != "MultiOptimizer" or options == "plain"],
+    [(name, options) for name in OPTIMIZERS for options in OPTIONS if name != "MultiOptimizer" or options == "plain"],
 )
 def test_a_gradient_that_is_not_finite_changes_nothing(name: str, options: str, wrong: float) -> None:
     """Not even at the first step; the next is as if it had not been, by either backend."""

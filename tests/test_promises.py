@@ -37,11 +37,11 @@ PROMISES: list[tuple[str, str]] = [
         "test_promises_numbers.py::test_an_attached_optimizer_takes_gradients_as_they_are",
     ),
     ("by value: each element into [−|k|, |k|]", "test_rules.py::test_reference_and_backends"),
-    ("by norm: over all tensors together", "test_multioptimizer.py::test_norms_by_hand"),
+    ("by norm: over all tensors together", "test_mapping_norms.py::test_norms_by_hand"),
     ("accumulators see the scaled gradient", "test_rules.py::test_reference_and_backends"),
     ("both: the raw norm, then by value", "test_optimize.py::test_the_norm_is_of_the_mean_gradient"),
-    ("each optimizer of a mapping by its own norm", "test_multioptimizer.py::test_norms_by_hand"),
-    ("the mapping's norm is over all that it holds", "test_multioptimizer.py::test_norms_by_hand"),
+    ("each optimizer of a mapping by its own norm", "test_mapping_norms.py::test_norms_by_hand"),
+    ("the mapping's norm is over all that it holds", "test_mapping_norms.py::test_norms_by_hand"),
     (
         "it covers what is updated by hand, before either is",
         "test_promises_by_hand.py::test_norms_over_both_are_those_of_before_either_was_updated",
@@ -88,7 +88,7 @@ PROMISES: list[tuple[str, str]] = [
     ("optimize warns of them once", "test_multioptimizer.py::test_optimize_warns_once_of_keys_that_match_nothing"),
     ("None leaves layers as they are", "test_multioptimizer.py::test_frozen_layers_have_no_group_and_no_state"),
     ("in layer lists too", "test_promises_layers.py::test_a_frozen_layer_is_not_looked_at"),
-    ("optimizers are shared between keys", "test_multioptimizer.py::test_norms_by_hand"),
+    ("optimizers are shared between keys", "test_mapping_norms.py::test_norms_by_hand"),
     ("mappings nest", "test_multioptimizer.py::test_mappings_nest"),
     (
         "tied weights once, by the strongest key",
@@ -121,10 +121,13 @@ PROMISES: list[tuple[str, str]] = [
     ),
     ("and are saved with them", "test_parameter_file.py::test_a_schedule_in_steps_goes_on_where_it_was"),
     # custom optimizers
-    ("written by hand, as documented", "test_optimize.py::test_optimizers_written_by_hand_train_as_neons_do"),
+    (
+        "written by hand, as documented",
+        "test_documented_optimizers.py::test_optimizers_written_by_hand_train_as_neons_do",
+    ),
     ("as a rule, with every option", "test_random_rules.py::test_eager_and_numba_give_the_same_bits"),
     ("on every backend", "test_random_rules.py::test_triton_gives_the_same_bits"),
-    ("in a MultiOptimizer", "test_optimize.py::test_rules_in_a_multioptimizer_and_beside_options"),
+    ("in a MultiOptimizer", "test_documented_optimizers.py::test_rules_in_a_multioptimizer_and_beside_options"),
     (
         "without the base class's constructor",
         "test_promises_by_hand.py::test_a_constructor_need_not_call_that_of_optimizer",
@@ -144,8 +147,8 @@ PROMISES: list[tuple[str, str]] = [
     ("written later too", "test_promises_numbers.py::test_an_attribute_that_is_spoiled_is_refused_by_name_and_whole"),
     ("numbers that no float holds", "test_promises_numbers.py::test_numbers_that_are_none_are_refused_by_name_at_once"),
     ("wrong mappings", "test_bad_input.py::test_what_is_wrong_is_named"),
-    ("sparse and complex, at the first step", "test_bad_input.py::test_optimize_refuses_the_last_and_touches_none"),
-    ("attached too", "test_bad_input.py::test_an_attached_step_refuses_the_last_and_touches_none"),
+    ("sparse and complex, at the first step", "test_refused_steps.py::test_optimize_refuses_the_last_and_touches_none"),
+    ("attached too", "test_refused_steps.py::test_an_attached_step_refuses_the_last_and_touches_none"),
     ("what is no layer", "test_promises_layers.py::test_what_is_no_layer_is_named_and_nothing_is_updated"),
     (
         "what is refused by hand leaves the rest",

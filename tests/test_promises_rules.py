@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from constructors import RULES, described
 from torch import nn
 
 import neon.layers
@@ -142,19 +143,12 @@ def test_shift_adamax_corrects_by_the_epoch() -> None:
         assert layer.w.item() == w
 
 
-# rule: what it cannot be made without
-RULES: dict[str, dict[str, float]] = {
-    "GradientDescentMomentum": {"momentum_coef": 0.5},
-    **{name: {} for name in ("RMSProp", "Adagrad", "Adadelta", "Adam", "AdamW", "Lion", "ShiftAdaMax")},
-}
-
-
 @pytest.mark.parametrize("rule", RULES)
 def test_every_rule_follows_its_schedule(rule: str) -> None:
     """Also those whose documented constructor has none: the rate of each epoch is that of the schedule."""
 
     def make(rate: float, **options: Any) -> Optimizer:
-        return getattr(optimizers, rule)(learning_rate=rate, **RULES[rule], **options)
+        return described(rule, learning_rate=rate, **options)
 
     scheduled, layer, control = (
         make(0.25, schedule=Schedule([1, 3], [0.5, 0.0625])),

@@ -15,24 +15,22 @@ import torch
 from other_versions import needs_interpreter
 from random_rules import apart, draw, run
 
-from neon.engine.tensors import slots as storage
-
 pytestmark = [
-    pytest.mark.usefixtures("one_thread", "small"),
+    pytest.mark.usefixtures("one_thread", "small", "own_cache"),
     pytest.mark.filterwarnings("ignore::RuntimeWarning:triton"),
 ]
 
 
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Have tensors of any size in the format that was asked for, and kernels in a cache that goes."""
-    monkeypatch.setattr(storage, "SMALL", 0)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Kernels that no other test compiles are in a cache that goes."""
     monkeypatch.setenv("NEON_CACHE_DIR", str(tmp_path))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "seed" in metafunc.fixturenames:
-        first, _, last = metafunc.config.getoption("random_rules", "100").rpartition(":")
+        every = "100" if metafunc.config.getoption("all") else "50"
+        first, _, last = (metafunc.config.getoption("random_rules") or every).rpartition(":")
         metafunc.parametrize("seed", range(int(first or 0), int(last)))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import constructors
 import numpy as np
 import pytest
 import reference
@@ -13,7 +14,6 @@ from rule_cases import (
     CASES,
     OPTIONS,
     RULES,
-    TUNED,
     PlainLayer,
     Result,
     assert_same_bits,
@@ -34,21 +34,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 # Relative to the largest magnitude that a tensor had on the way; seen: 2e-15, Lion with decay.
 FLOAT64_BOUND = 1e-14
 
-# Largest error after twenty steps in float32, against the reference in float64, in ulp (2⁻²³) of the
-# largest magnitude that a tensor had on the way. Measured over the whole table, where the worst is
-# named, and rounded up. Every step may round a weight by half an ulp: ten come from that alone, where
-# a tensor of one element moves by the same amount each time.
-FLOAT32_ULP = {
-    "GradientDescentMomentum": 4.0,  # 3.95: Nesterov with all options
-    "RMSProp": 3.2,  # 3.08: batch of 8
-    "Adagrad": 3.4,  # 3.33: clip by value
-    "Adadelta": 5.0,  # 4.97: all options
-    "Adam": 4.3,  # 4.23: tuned, all options
-    "AdamW": 11.5,  # 11.497: clip by norm; 1 − αλ is rounded to float32, and w twice a step
-    "Lion": 13.2,  # 13.13: weight decay, as AdamW
-    "ShiftAdaMax": 4.3,  # 4.21: all options
-}
-
 
 def how_of(option: str) -> str:
     """A batch size exists in `optimize` alone; everything else is shown through `attach`."""
@@ -68,6 +53,11 @@ def worst_error(result: Result, rule: str, option: str) -> float:
     return worst
 
 
+def test_every_exported_rule_has_a_reference() -> None:
+    """A class of its name in reference.py, which takes the rule into every table of these tests."""
+    assert {*reference.REFERENCES} == {*constructors.RULES}
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 @pytest.mark.parametrize(("rule", "option"), CASES, ids=[f"{r}-{o}" for r, o in CASES])
 def test_reference_and_backends(rule: str, option: str, dtype: torch.dtype) -> None:
@@ -79,7 +69,7 @@ def test_reference_and_backends(rule: str, option: str, dtype: torch.dtype) -> N
         exact = rule.startswith("shift") and "gradient_clip_norm" not in OPTIONS[option]
         assert error <= (0 if exact else FLOAT64_BOUND)
     else:
-        assert error / 2**-23 <= FLOAT32_ULP[(RULES | TUNED)[rule][0]]
+        assert error / 2**-23 <= make_reference(rule, option).float32_ulp
     # Every program is compiled once: float64 differs from float32 in one word of the source, and one
     # rule stands for all there, except without and with all options.
     if dtype == torch.float32 or rule == "adam" or option in ("plain", "all"):

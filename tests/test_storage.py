@@ -2,114 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import reduce
 from typing import Any
 
 import pytest
 import torch
-from graph_values import value_of
-from rule_cases import RULES, SHAPES, PlainLayer, gradients, make, weights
+from pairs import crossed
+from rule_cases import RULES, SHAPES, make, make_reference
+from state_tensors import assert_same, tensors_of
+from stored_formats import BITS, FORMATS, features, options, states_of, train
 from torch import Tensor
 
 import neon.torch
-from neon.engine import use_backend
-from neon.engine.program.formats import FORMATS as BY_DTYPE
-from neon.engine.program.formats.blocks import BLOCK, BLOCKS, scale_name
+from neon.engine.program.formats.blocks import BLOCK, BLOCKS
 from neon.engine.program.options import Options
 from neon.engine.program.signs import never_negative
-from neon.engine.program.trace import signature, trace
+from neon.engine.program.trace import trace
 from neon.engine.tensors import storage
 from neon.engine.tensors.kept import kept_tensors
 from neon.optimizers import Adam, MultiOptimizer, Optimizer
-from neon.optimizers.functions import maximum, norm, sqrt
+from neon.optimizers.functions import norm
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-FORMATS = ["int8", "bfloat16", "float16", "mixed", "split"]
-DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-# Which states are never negative, by class: these have no bit for a sign.
-NEVER_NEGATIVE = {
-    "descent": set(), "momentum": set(), "nesterov": set(), "rmsprop": {"square_avg"}, "adagrad": {"sum"},
-    "adadelta": {"square_avg", "acc_delta"}, "adam": {"exp_avg_sq"}, "adamw": {"exp_avg_sq"}, "lion": set(),
-    "shift": {"exp_inf"},
-}  # fmt: skip
-
-
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have tensors of any size in the format that was asked for."""
-    monkeypatch.setattr(storage, "SMALL", 0)
-
-
-def states_of(rule: str) -> list[str]:
-    optimizer = make(rule, "plain")
-    return [*optimizer.settings(optimizer.group()).program.states]
-
-
-def options(rule: str, form: str) -> dict[str, Any]:
-    if form == "split":
-        return {"master": "split", "state_dtype": "int8"}
-    if form == "mixed":  # the last state stays float32
-        return {"state_dtype": dict(zip(states_of(rule)[:-1], ["int8", "bfloat16"], strict=False))}
-    return {"state_dtype": form}
-
-
-def tensors_of(state: Any) -> Iterator[Tensor]:
-    """All tensors of a parameter's state, those of the dict of scales too."""
-    for value in state.values():
-        yield from tensors_of(value) if isinstance(value, dict) else [value]
-
-
-def train(
-    rule: str,
-    how: str,
-    dtype: torch.dtype,
-    *,
-    backend: str = "numba",
-    option: str = "plain",
-    steps: int = 3,
-    **more: Any,
-) -> list[Tensor]:
-    """The weights after some steps, and everything that is kept beside them."""
-    params, opt = weights(dtype), make(rule, option, **more)
-    layer = PlainLayer(params)
-    with use_backend(backend):
-        attached = opt.attach(params) if how == "attach" else None
-        for step in range(steps):
-            for param, grad in zip(params, gradients(step, dtype), strict=True):
-                param.grad = grad
-            if attached is None:
-                opt.optimize([layer], 0)
-            else:
-                attached.step()
-    kept = [s for states in layer.states for s in states]
-    if attached is not None:
-        kept = [t for p in params for t in tensors_of(attached.state[p])]
-    return [*(p.detach() for p in params), *kept]
-
-
-def assert_same(a: list[Tensor], b: list[Tensor]) -> None:
-    for x, y in zip(a, b, strict=True):
-        assert x.dtype == y.dtype
-        if x.dtype == torch.bfloat16:  # it may be the low bits of a weight, which as numbers may be NaN
-            x, y = x.view(torch.int16), y.view(torch.int16)
-        assert torch.equal(x, y), f"{(x != y).sum().item()} of {x.numel()} elements differ"
-
-
-# Every rule in every format; weights' formats and rounding take turns. Adam's states meet all formats of weights.
-ROUNDS = [False, True, 5, False]
-BITS = [
-    (rule, form, torch.bfloat16 if form == "split" else DTYPES[(i + j) % 3], form != "split" and ROUNDS[(i + j) % 4])
-    for i, rule in enumerate(RULES)
-    for j, form in enumerate(FORMATS)
-    if states_of(rule) or form == "split"
-]
-BITS += [("adam", f, dtype, ROUNDS[i + j]) for i, f in enumerate(("int8", "mixed")) for j, dtype in enumerate(DTYPES)]
-
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize(("rule", "form", "dtype", "rounds"), dict.fromkeys(BITS))
+@pytest.mark.parametrize(("rule", "form", "dtype", "rounds"), crossed(BITS, features))
 def test_backends_have_the_same_bits(rule: str, form: str, dtype: torch.dtype, rounds: bool | int) -> None:
     more = {**options(rule, form), "stochastic_round": rounds}
     eager, numba = (train(rule, "attach", dtype, backend=backend, **more) for backend in ("eager", "numba"))
@@ -185,15 +103,16 @@ def decoded(state: Any, name: str) -> Tensor:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_what_is_never_negative_needs_no_sign(rule: str) -> None:
-    optimizer = make(rule, "plain")
-    assert never_negative(optimizer.settings(optimizer.group()).program) == NEVER_NEGATIVE[rule]
+    optimizer = make(rule, "plain", state_dtype="int8")
+    unsigned = make_reference(rule, "plain").never_negative
+    assert never_negative(optimizer.settings(optimizer.group()).program) == unsigned
     param = torch.randn(64, 80, requires_grad=True)
-    attached = make(rule, "plain", state_dtype="int8").attach([param])
+    attached = optimizer.attach([param])
     param.grad = torch.randn(64, 80)
     attached.step()
     state = attached.state[param]
     for name in states_of(rule):
-        assert state[name].dtype == (torch.uint8 if name in NEVER_NEGATIVE[rule] else torch.int8)
+        assert state[name].dtype == (torch.uint8 if name in unsigned else torch.int8)
         assert state[name].shape == param.shape
 
 
@@ -215,154 +134,7 @@ def test_the_sign_of_an_expression(new: Any, expected: bool) -> None:
     assert ("s" in never_negative(trace(rule, {"lr": 0.1}, Options()))) == expected
 
 
-class OfItsOwn(Optimizer):
-    """A norm over the tensor, a state that starts at 0.1, one that is signed and one that may be a negative zero."""
-
-    @staticmethod
-    def rule(w, g, size=0.1, velocity=0.0, top=0.0, *, lr=0.01):  # type: ignore[no-untyped-def]
-        size = 0.9 * size + 0.1 * sqrt(g * g)
-        velocity = 0.9 * velocity + g / (norm(g) + size)
-        top = maximum(0.9 * top, g)
-        return w - lr * velocity / (sqrt(size) + top * top), size, velocity, top
-
-
 # -- what a rule of one's own may make of its tensors ----------------------------------------------
-
-
-class Kept(Optimizer):
-    """The weight of before the step."""
-
-    @staticmethod
-    def rule(w, g, old, *, lr=0.1):  # type: ignore[no-untyped-def]
-        return w - lr * g, w
-
-
-class Swapped(Optimizer):
-    """Every tensor is another's new value."""
-
-    @staticmethod
-    def rule(w, g, a=1.0, b=2.0, c=-0.5, *, lr=0.1):  # type: ignore[no-untyped-def]
-        return w - lr * g, b, c, a
-
-
-class Shifted(Optimizer):
-    """The last gradients."""
-
-    @staticmethod
-    def rule(w, g, g1, g2, *, lr=0.1):  # type: ignore[no-untyped-def]
-        return w - lr * (g + g1 + g2), g, g1
-
-
-class OfNumbers(Optimizer):
-    """States that are one number for the tensor: of the step, of a norm, a constant; and one that stays."""
-
-    @staticmethod
-    def rule(w, g, rate=0.0, size=0.0, three=0.0, still=0.25, *, lr=0.1, step):  # type: ignore[no-untyped-def]
-        return w - rate * g / (1 + size), lr / sqrt(step), norm(g), 3.0, still
-
-
-class Rolling(Optimizer):
-    """Norms of states before and after they change, and one within another."""
-
-    @staticmethod
-    def rule(w, g, m, v, *, lr=0.1):  # type: ignore[no-untyped-def]
-        before = norm(m)
-        m, v = 0.9 * m + g, 0.9 * v + g * g
-        return w - lr * m / (before + norm(m - v / norm(v)) + 1.0), m, v
-
-
-class Unmoved(Optimizer):
-    """Norms of a state that is not stored."""
-
-    @staticmethod
-    def rule(w, g, m=1.0, *, lr=0.1):  # type: ignore[no-untyped-def]
-        return w - lr * g / norm(m), m
-
-
-class Nothing(Optimizer):
-    """No change at all."""
-
-    @staticmethod
-    def rule(w, g, m=0.5, *, lr=0.1):  # type: ignore[no-untyped-def]
-        return w, m
-
-
-class Number(Optimizer):
-    """A weight that is one number."""
-
-    @staticmethod
-    def rule(w, g, m=0.5, *, lr=0.1):  # type: ignore[no-untyped-def]
-        return lr, m + w
-
-
-OWN = [Kept, Swapped, Shifted, OfNumbers, Rolling, Unmoved, Nothing, Number]
-# How far a stored number may be from what it stands for, of the largest in its block.
-ERRORS = {"float32": 0.0, "bfloat16": 2.0**-7, "float16": 2.0**-10, "int8": 2.0**-3}
-
-
-def stored_values(state: Any) -> dict[str, Tensor]:
-    """A parameter's states as float32."""
-    values = {}
-    for name, stored in state.items():
-        if name in state.get("scales", {}):
-            codec = BY_DTYPE[stored.dtype]
-            scales = state["scales"][name].flatten().repeat_interleave(BLOCK)[: stored.numel()]
-            leaves = {name: stored.view(torch.uint8).to(torch.int64).flatten(), scale_name(name): scales}
-            values[name] = value_of(codec.decode(name), leaves)
-        elif name not in ("scales", "step", "low_bits"):
-            values[name] = stored.float().flatten().clone()
-    return values
-
-
-def numbers(kind: Any, step: int) -> dict[str, Any]:
-    return {"lr": 0.1} | ({"step": step} if "step" in signature(kind.rule).keywords else {})
-
-
-@pytest.mark.parametrize(
-    ("form", "dtype"),
-    [("float32", DTYPES[0]), ("bfloat16", DTYPES[1]), ("float16", DTYPES[2]), ("int8", DTYPES[0]), ("int8", DTYPES[1])],
-)
-@pytest.mark.parametrize("kind", OWN, ids=lambda kind: kind.__name__)
-def test_rules_of_ones_own_keep_what_they_return(kind: Any, form: str, dtype: torch.dtype) -> None:
-    """Each state in each format is near what the rule returns for tensors, and has the same bits on every backend."""
-    starts = {name: torch.full((5000,), state.number) for name, state in signature(kind.rule).states.items()}
-    ends = []
-    for backend in ("eager", "numba"):
-        generator = torch.Generator().manual_seed(5)
-        param = (torch.randn(5000, generator=generator) + 3).to(dtype).requires_grad_()
-        with use_backend(backend):
-            optimizer = kind(state_dtype=form).attach([param])
-            for step in (1, 2, 3):
-                param.grad = torch.randn(5000, generator=generator).to(dtype)
-                before = stored_values(optimizer.state[param]) or starts
-                expected = kind.rule(
-                    param.detach().float().clone(), param.grad.float(), **before, **numbers(kind, step)
-                )
-                optimizer.step()
-        found = [param.detach().float(), *stored_values(optimizer.state[param]).values()]
-        for value, wanted in zip(found, expected, strict=True):
-            wanted = torch.as_tensor(wanted, dtype=torch.float32).expand(5000)
-            error = max(ERRORS[form], 2.0**-20 if dtype == torch.float32 else 2.0**-7)
-            assert ((value - wanted).abs() <= error * wanted.abs().max()).all()
-        ends.append([param.detach(), *tensors_of(optimizer.state[param])])
-    assert_same(*ends)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_a_rule_of_ones_own_in_eight_bits(dtype: torch.dtype) -> None:
-    ends = []
-    for backend in ("eager", "numba"):
-        generator = torch.Generator().manual_seed(5)
-        param = torch.randn(70_001, generator=generator).to(dtype).requires_grad_()
-        with use_backend(backend):
-            optimizer = OfItsOwn(lr=0.1, state_dtype="int8").attach([param])
-            for _ in range(3):
-                param.grad = torch.randn(70_001, generator=generator).to(dtype)
-                optimizer.step()
-        ends.append([param.detach(), *tensors_of(optimizer.state[param])])
-        state = optimizer.state[param]
-        assert [state[name].dtype for name in ("size", "velocity", "top")] == [torch.uint8, torch.int8, torch.int8]
-    assert_same(*ends)
 
 
 def started(start: float, dtype: torch.dtype, param: Tensor) -> tuple[Tensor, ...]:

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import pytest
 import torch
 from rule_cases import RULES, make
-from test_storage import DTYPES, FORMATS, assert_same, options
+from state_tensors import assert_same
+from stored_formats import DTYPES, FORMATS, options
 from torch import Tensor
 
 from neon.engine import use_backend, versions

@@ -18,10 +18,12 @@ from weakref import WeakKeyDictionary
 import pytest
 import rule_cases
 import torch
+from lowered_kernels import SOURCES, check_stored, kernel_of
 from other_versions import needs_interpreter, skip_exact_powers
-from rule_cases import CASES, RULES, after_special, assert_same_bits, assert_same_special, make, run
-from test_kernels import SOURCES, check_stored, kernel_of
-from test_storage import BITS, assert_same, options, small, tensors_of, train
+from pairs import crossed
+from rule_cases import CASES, RULES, after_special, assert_same_bits, assert_same_special, make, run, switches
+from state_tensors import assert_same, new, tensors_of
+from stored_formats import BITS, features, options, train
 from torch import Tensor
 
 import neon.engine
@@ -38,7 +40,6 @@ from neon.engine.settings import Item
 from neon.optimizers import Adam, GradientDescentMomentum, Lion, MultiOptimizer, Optimizer
 from neon.optimizers.functions import exp, log, maximum, minimum, norm, power_of_two, sign, sqrt, where
 
-__all__ = ["small"]
 pytestmark = [
     needs_interpreter,
     pytest.mark.usefixtures("one_thread"),
@@ -74,11 +75,12 @@ def ulps(a: Tensor, b: Tensor) -> float:
     return float(((a - b).abs() / unit)[apart].max()) if apart.any() else 0.0
 
 
-DOUBLES = [(rule, option) for rule, option in CASES if option in ("plain", "all")]
+UNDER = [(rule, option, torch.float32) for rule, option in CASES]
+UNDER += [(rule, option, torch.float64) for rule, option in CASES if option in ("plain", "all")]
 
 
 @pytest.mark.parametrize(
-    ("rule", "option", "dtype"), [*((*c, torch.float32) for c in CASES), *((*c, torch.float64) for c in DOUBLES)]
+    ("rule", "option", "dtype"), crossed(UNDER, lambda rule, option, dtype: (rule, dtype, *switches(option)))
 )
 def test_every_rule_under_every_option(rule: str, option: str, dtype: torch.dtype) -> None:
     if dtype == torch.float64 and rule.startswith("adam"):
@@ -97,7 +99,7 @@ def test_over_many_steps(rule: str) -> None:
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize(("rule", "form", "dtype", "rounds"), dict.fromkeys(BITS))
+@pytest.mark.parametrize(("rule", "form", "dtype", "rounds"), crossed(BITS, features))
 def test_every_rule_in_every_format(rule: str, form: str, dtype: torch.dtype, rounds: bool | int) -> None:
     """Random bits are the same ones: what is rounded by them is equal bit for bit."""
     more = {**options(rule, form), "stochastic_round": rounds}
@@ -170,11 +172,6 @@ def trained(backend: str, params: list[Tensor], optimizer: Any, steps: int = 2, 
                 param.grad = torch.randn(param.shape, generator=generator, dtype=torch.float32).to(param.dtype)
             attached.step()
     return [*(p.detach() for p in params), *(t for p in params for t in tensors_of(attached.state[p]))]
-
-
-def new(*sizes: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(n, generator=generator).to(dtype).requires_grad_() for n in sizes]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_kernels import REQUIRED, RULES, kernel_of
+from constructors import RULES, described
+from lowered_kernels import kernel_of
 
 from neon.engine.backends import numba as numba_backend
 from neon.engine.program.kernel import Kernel
@@ -17,7 +18,7 @@ from neon.engine.program.lowering import lower
 from neon.engine.program.options import Options
 from neon.engine.program.slots import Formats
 from neon.engine.program.trace import trace
-from neon.optimizers import Adam, Optimizer
+from neon.optimizers import Adam
 
 pytestmark = pytest.mark.skipif(
     platform.machine() != "x86_64" or platform.system() != "Linux",
@@ -76,10 +77,10 @@ OPTIONS: dict[str, tuple[torch.dtype, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-@pytest.mark.parametrize("cls", RULES)
-def test_every_rule_is_vector_code(cls: type[Optimizer], option: str) -> None:
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_is_vector_code(rule: str, option: str) -> None:
     dtype, arguments = OPTIONS[option]
-    check_update(kernel_of(cls(*REQUIRED.get(cls, ()), **arguments), dtype))
+    check_update(kernel_of(described(rule, **arguments), dtype))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import triton as compiler
-from test_kernels import kernel_of
+from lowered_kernels import kernel_of
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 

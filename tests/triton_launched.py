@@ -78,7 +78,7 @@ class Driver:
 
 
 if __name__ == "__main__":
-    from test_gpu import FORMATS, steps
+    from gpu_steps import FORMATS, steps
 
     driver.set_active(Driver())
     for rule, option, format in product(sys.argv[1:] or ["adam"], ("plain", "all"), FORMATS):

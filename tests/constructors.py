@@ -1,0 +1,39 @@
+"""Every exported optimizer and how it is made: what is exported is in all tables with no line added.
+
+A class whose constructor needs arguments has them in `REQUIRED`; every other one is made with none.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import neon.optimizers
+import neon.torch
+from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, Optimizer, WarmupStableDecay
+
+REQUIRED: dict[str, dict[str, Any]] = {
+    "GradientDescentMomentum": {"learning_rate": 0.1, "momentum_coef": 0.9},
+    "MultiOptimizer": {
+        "optimizer_mapping": {
+            "default": MultiOptimizer({"default": Adam(), "b": GradientDescentMomentum(0.1, 0.9)}),
+            "c": Adam(schedule=WarmupStableDecay(2, 1, 3, unit="steps"), gradient_clip_norm=0.5),
+        },
+        "gradient_clip_norm": 3.0,
+    },
+}
+
+
+def exported(package: Any, base: type) -> dict[str, Any]:
+    """The classes that derive from it, by their own names: RMSProp is exported in two spellings."""
+    found = [getattr(package, name) for name in sorted(package.__all__)]
+    return {cls.__name__: cls for cls in found if isinstance(cls, type) and issubclass(cls, base) and cls is not base}
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = exported(neon.optimizers, Optimizer)
+RULES = {name: cls for name, cls in OPTIMIZERS.items() if cls is not MultiOptimizer}
+DROP_INS: dict[str, Any] = exported(neon.torch, neon.torch.AttachedOptimizer)
+
+
+def described(name: str, /, **options: Any) -> Optimizer:
+    """The optimizer of that name with what it requires; options go before."""
+    return OPTIMIZERS[name](**{**REQUIRED.get(name, {}), **options})

@@ -1,0 +1,28 @@
+"""Tensors to optimize, all tensors of their states, and whether they are the same to the last bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def new(*sizes: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(n, generator=generator).to(dtype).requires_grad_() for n in sizes]
+
+
+def tensors_of(state: Any) -> Iterator[Tensor]:
+    """All tensors of a parameter's state, those of the dict of scales too."""
+    for value in state.values():
+        yield from tensors_of(value) if isinstance(value, dict) else [value]
+
+
+def assert_same(a: list[Tensor], b: list[Tensor]) -> None:
+    for x, y in zip(a, b, strict=True):
+        assert x.dtype == y.dtype
+        if x.dtype == torch.bfloat16:  # it may be the low bits of a weight, which as numbers may be NaN
+            x, y = x.view(torch.int16), y.view(torch.int16)
+        assert torch.equal(x, y), f"{(x != y).sum().item()} of {x.numel()} elements differ"
