@@ -60,7 +60,7 @@ def test_every_operation_is_in_every_table() -> None:
 def test_what_a_rule_may_not_do(rule: object, message: str) -> None:
     custom = type("Custom", (Optimizer,), {"rule": staticmethod(rule)})  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=message):
-        custom(lr=0.1).attach([torch.zeros(2, requires_grad=True)]).settings(custom(lr=0.1).group())
+        custom(lr=0.1).attach([torch.zeros(2, requires_grad=True)])
 
 
 def test_flags_are_fixed_and_numbers_are_not() -> None:

@@ -65,7 +65,7 @@ def test_messages_about_groups_are_short() -> None:
     opt = mapping.attach([group])
     opt.param_groups[0]["outer_clip_norms"] = ()
     with pytest.raises(ValueError, match="outer_clip_norms must have 1 bounds") as refused:
-        opt.settings(opt.param_groups[0])
+        opt._rules.settings(opt.param_groups[0])
     assert len(str(refused.value)) < 500
     opt.param_groups[0]["overrides"] = long
     with pytest.raises(ValueError, match="must be a JSON object") as refused:
