@@ -30,6 +30,7 @@ from neon.attached.observed import UnlessWrapped, observed
 from neon.attached.printed import rows_of
 from neon.attached.refusals import check_group, check_leaf, check_options, check_scale, check_sizes
 from neon.attached.targets import check_added, check_groups, name_alike, storages_of, target_groups
+from neon.engine.backends import serving
 from neon.engine.counts import mark_movable
 from neon.engine.program.options import GUARD, SCALE
 from neon.engine.settings import Reach, Settings
@@ -156,7 +157,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         self._stepper.watch(self)
         if self.capturable:
             for device in {param.device for group in self.param_groups for param in group["params"]}:
-                check_capturable(device)
+                check_capturable(device, serving(device).capturable)
 
     # -- parameter groups --------------------------------------------------------------------------
 

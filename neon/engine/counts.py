@@ -39,6 +39,8 @@ class Counts:
     that processes share, and those that were put into the states from outside.
     """
 
+    kept_for_graphs = None  # no graph of a device counts on the host
+
     def __init__(self, items: Sequence[Item]) -> None:
         self._exact, self._shown = known_counts(items)
         # Each in a storage of its own, of which a checkpoint of one parameter writes one number.
@@ -58,10 +60,10 @@ class Counts:
         return [torch.from_numpy(self._exact[i, ...]) for i in range(len(self._exact))]
 
     def set(self, place: int, count: float) -> None:
-        """Go on from another count; `stand` is false until it is read."""
+        """Go on from another count; `unchanged` is false until it is read."""
         self._exact[place] = self._shown[place] = count
 
-    def stand(self) -> bool:
+    def unchanged(self) -> bool:
         """Whether nobody else has written to them since the last step."""
         if self._others and any(own != self._shown[place] for place, own in self._others):
             return False

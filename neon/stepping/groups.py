@@ -162,7 +162,7 @@ class GroupStepper:
             optimizer.skip(error.name)
             return plan if self._waiting is None else None
         if optimizer.capturable:
-            self._captured += plan.captured
+            self._captured += plan.kept_for_graphs
         return plan
 
     def _gradients(self) -> list[Any]:
@@ -274,14 +274,14 @@ class GroupStepper:
         if optimizer.capturable and len(devices) > 1:
             named = ", ".join(sorted(map(str, devices)))
             raise ValueError(f"capturable=True needs all parameters on one device; they are on {named}.")
-        alone = len(devices) == 1 and serving(*devices) == "triton"
-        self._device = devices.pop() if alone else None
+        resident = serving(*devices).resident if len(devices) == 1 else None
+        self._device = device = None if resident is None else devices.pop()
         if self._resident is not None and self._resident.device != self._device:
             skipped, self._resident = optimizer.skipped_steps, None
             optimizer.skipped_steps = skipped
         decides = scaler.found is not None and self._decides(optimizer, scaler.found)
-        if self._resident is None and self._device is not None and (optimizer.capturable or decides):
-            self._resident = Resident(self._device)
+        if self._resident is None and resident and device and (optimizer.capturable or decides):
+            self._resident = resident(device)
 
     def _put_in_place(self, optimizer: AttachedOptimizer, plan: Plan) -> None:
         """Put the states of a new plan in place: nothing was refused, and the step was not skipped."""
@@ -332,7 +332,7 @@ def _tells_all(group: dict[str, Any]) -> bool:
     if first is None:
         return True
     device = params[0].device if params else None
-    if device is None or serving(device) != "triton":
+    if device is None or serving(device).resident is None:
         return False
     return all(_fixed(value, device) for value in (first, *values)) and all(p.device == device for p in params)
 

@@ -15,10 +15,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from neon.engine.backends import capture, triton
+from neon.engine.backends import capture, triton_launch
 from neon.engine.backends.resident import DeviceCounts
-from neon.engine.backends.triton import Launch
+from neon.engine.backends.triton_launch import Launch
+from neon.engine.backends.triton_numbers import counts_steps, numbers_of, reductions_of
 from neon.engine.batch import Batch, column
+from neon.engine.counts import Counts
 from neon.engine.program.graph import REDUCTION, Node, scalar, walk
 from neon.engine.program.trace import PER_STEP
 
@@ -31,19 +33,19 @@ class DevicePass:
         stage, last = kernel.stages[number], number == len(kernel.stages) - 1
         inputs = [*walk(stage.scalars, into_reductions=False)]
         self.steady = not any(n.op == REDUCTION or n.label in PER_STEP for n in inputs)
-        self.steady = self.steady and not (last and triton.counts(kernel))
+        self.steady = self.steady and not (last and counts_steps(kernel))
         rows, chunks = len(batch.row_groups), len(batch.chunks)
         scalars = torch.empty(rows, len(stage.scalars), dtype=kernel.formats.compute, device=batch.device)
         self.sums = torch.empty(chunks, len(stage.reductions), dtype=torch.float64, device=batch.device)
         numbers = executable.numbers[number]
         self.evaluate = None
         if numbers is not None:
-            grid = (-(-rows // triton.NUMBER_ROWS),)
+            grid = (-(-rows // triton_launch.NUMBER_ROWS),)
             tables = (batch.numbers, batch.addresses_of_sums, batch.counts, batch.steps, scalars, rows)
-            self.evaluate = Launch(numbers, grid, tables, ROWS=triton.NUMBER_ROWS)
-        parts = 1 if stage.reductions else -(-int(batch.chunks[:, 2].max(initial=1)) // triton.PART)
+            self.evaluate = Launch(numbers, grid, tables, ROWS=triton_launch.NUMBER_ROWS)
+        parts = 1 if stage.reductions else -(-int(batch.chunks[:, 2].max(initial=1)) // triton_launch.PART)
         tables = (batch.lines_of_chunks, batch.addresses, scalars, batch.steps, self.sums, batch.stop)
-        constants = {"TILE": triton.TILE, "PART": triton.PART}
+        constants = {"TILE": triton_launch.TILE, "PART": triton_launch.PART}
         self.launches = [
             Launch(executable.stages[number], (chunks, parts), tables, **constants, ALIGNED=aligned)
             for aligned in (False, True)
@@ -53,157 +55,6 @@ class DevicePass:
     def partials(self) -> npt.NDArray[np.float64]:
         """The sums of the chunks, for a host that adds them to others: it waits for them."""
         return self.sums.cpu().numpy()
-
-
-class DeviceBatch(Batch):
-    """The tensors of one launch, with the tables that it reads on their device."""
-
-    passes: list[Any]
-
-    def __init__(self, *arguments: Any, counts: DeviceCounts | None = None, capturable: bool = False) -> None:
-        super().__init__(*arguments)
-        self._counts, self._capturable = counts, capturable
-        # Tensors of which one goes on in a graph without the other have counts of their own.
-        self._rows_apart |= capturable
-        self.stop = torch.zeros(1, dtype=torch.float32, device=self.device) if counts is None else counts.resident.stop
-        self.captured: list[Tensor] = []  # what a graph copies from, and by, at each replay
-        self.capturing = False
-        self._replayed = False  # whether a graph may have written to the tables since the last step
-
-    def _make_passes(self) -> list[DevicePass]:
-        self.lines_of_chunks = self._put(self.chunks)
-        self.addresses = self._put(np.zeros_like(self.table))
-        rows = len(self.row_groups)
-        steps = np.broadcast_to(np.asarray(self._row_steps, np.float64), (rows,))
-        self.steps = self._put(steps - 1)
-        # Each row's count is its own, which the last stage counts on, or lies among those of the optimizer.
-        own_counts = self.steps.data_ptr() + 8 * np.arange(rows, dtype=np.int64)
-        self.counts = self._put(
-            own_counts if self._counts is None else self._counts.addresses[self._places][self.first_of_row]
-        )
-        self._numbers_read = np.full((len(triton.numbers_of(self.kernel)), rows), np.nan)
-        self.numbers = self._put(self._numbers_read)
-        # Sums that the host adds up come into a table of our own, line by line; where others are, is told.
-        self._reductions = triton.reductions_of(self.kernel)
-        self._sums_given = np.zeros((len(self._reductions), rows))
-        self._given = self._put(self._sums_given)
-        own = self._given.data_ptr() + 8 * np.arange(self._sums_given.size, dtype=np.int64)
-        self._where = own.reshape(self._sums_given.shape)
-        self._own = self._where.copy()
-        self.addresses_of_sums = self._put(own)
-        self._aligned = False
-        levels = len(self.kernel.stages) - 1  # each of which has the places of its sums sent
-        sent = (self.table, self._numbers_read, *[self._where] * levels)
-        self._tensors = Scattered()
-        self._reserve = capture.Reserve((array.nbytes for array in sent), self.device) if self._capturable else None
-        return [DevicePass(self, number) for number in range(len(self.kernel.stages))]
-
-    def bind(
-        self,
-        grads: Sequence[Tensor],
-        addresses: Sequence[int],
-        brought: Mapping[Node, Any],
-        *,
-        moved: bool,
-        reread: bool,
-    ) -> None:
-        """Take this step's gradients and numbers before anything is written; what has changed goes to the device."""
-        self.capturing = capture.capturing(self.device)
-        if self.capturing and not self._capturable:
-            raise RuntimeError(
-                "A step is being captured in a graph of the device, whose replays would not be counted. "
-                "Give capturable=True to attach, or to the class."
-            )
-        if self._reserve is not None and not self.capturing:
-            self._reserve.renew()
-        self._replayed |= self.capturing
-        there = {node: value for node, value in brought.items() if self._is_here(value)}
-        stand = self._bound and not (moved or self._replayed)
-        known = self._numbers and not (reread or brought or self._replayed)
-        super().bind(grads, addresses, {**brought, **dict.fromkeys(there, math.nan)}, moved=moved, reread=reread)
-        if not stand or self._copied or self._staged:
-            self._send(self.table, self.addresses)
-            self._aligned = not (self.table[:, : len(self.kernel.tensors)] & 15).any()
-        if not known:
-            self._send_numbers()
-        lines = self.numbers.view(-1, len(self.row_groups))
-        for node, value in there.items():
-            if node.label in triton.numbers_of(self.kernel):
-                lines[triton.numbers_of(self.kernel).index(node.label)].copy_(value.detach().reshape(1))
-        self._tensors.put_into(self.numbers)
-        if self.capturing:
-            self.captured += self._tensors.read
-        if there or self._tensors or self._capturable:
-            self._evaluated = False  # what a graph does not compute it will not compute anew
-
-    def _read_numbers(self) -> None:
-        """The groups' numbers; of a tensor on this device NaN stands in for what is read there at each step."""
-        names = [triton.numbers_of(self.kernel).index(node.label) for node in self._number_nodes]
-        given = {group: self._settings[group].given() for group in dict.fromkeys(self.row_groups)}
-        tensors = [
-            (line * len(self.row_groups) + row, value)
-            for row, group in enumerate(self.row_groups)
-            for line, value in zip(names, given[group], strict=True)
-            if self._is_here(value)
-        ]
-        if not self._tensors.are(tensors):
-            self._tensors = Scattered(tensors, self._put)
-        read = {g: [math.nan if self._is_here(v) else float(v) for v in values] for g, values in given.items()}
-        columns = map(column, zip(*(read[group] for group in self.row_groups), strict=True))
-        self._numbers = dict(zip(self._number_nodes, columns, strict=True))
-
-    def _is_here(self, value: Any) -> bool:
-        return isinstance(value, Tensor) and value.device == self.device
-
-    def _send_numbers(self) -> None:
-        read = np.empty_like(self._numbers_read)
-        for line, name in enumerate(triton.numbers_of(self.kernel)):
-            read[line] = self._numbers[scalar(name)]
-        if self._replayed or not np.array_equal(read, self._numbers_read, equal_nan=True):
-            self._numbers_read = read
-            self._send(read, self.numbers)
-            self._evaluated = False
-
-    def run(self, level: int, sums: Mapping[Node, Any]) -> None:
-        """Launch one stage; `sums` are the results of earlier reductions that the host has added up."""
-        current = self.passes[level]
-        if sums:
-            lines = [*map(self._reductions.index, sums)]
-            for line, values in zip(lines, sums.values(), strict=True):
-                self._sums_given[line] = values
-            self._send(self._sums_given, self._given)
-            self.read_sums(lines, self._own[lines])
-        if current.evaluate is not None and not (self._evaluated and current.steady):
-            current.evaluate()
-        if self.elements:
-            current.launches[self._aligned]()
-
-    def lines_of(self, level: int) -> list[int]:
-        """The lines of the table of addresses that the sums of a level have."""
-        return [*map(self._reductions.index, self.kernel.stages[level].reductions)]
-
-    def read_sums(self, lines: Sequence[int], addresses: npt.NDArray[np.int64]) -> None:
-        """Have the numbers computed from the sums at these addresses, one for each row."""
-        if self._replayed or not np.array_equal(self._where[lines], addresses):
-            self._where[lines] = addresses
-            self._send(self._where, self.addresses_of_sums)
-
-    def _put(self, array: npt.NDArray[Any]) -> Tensor:
-        """A new table on the device."""
-        source = np.array(array).reshape(-1)
-        table = torch.empty(source.shape, dtype=torch.from_numpy(source).dtype, device=self.device)
-        self._send(source, table)
-        return table
-
-    def _send(self, array: npt.NDArray[Any], table: Tensor) -> None:
-        """Send what a table holds from now on, without waiting until it is there."""
-        source = torch.from_numpy(array.reshape(-1))
-        if self.capturing and self._reserve is not None:
-            source = self._reserve.take(array.reshape(-1))
-            self.captured.append(source)
-        elif self.device.type != "cpu":
-            source = source.pin_memory()  # torch keeps such memory until the copy is done
-        table.copy_(source, non_blocking=True)
 
 
 class Scattered:
@@ -260,7 +111,7 @@ class DeviceSums:
         addresses = torch.from_numpy(np.concatenate([part for parts in partials.values() for part in parts])).to(device)
         ends = torch.from_numpy(np.cumsum([0, *counts])).to(device)
         self._totals = torch.zeros(len(counts), dtype=torch.float64, device=device)
-        self._launch = triton.sums(addresses, ends, self._totals, max(counts))
+        self._launch = triton_launch.sums(addresses, ends, self._totals, max(counts))
         self._place = {scope: place for place, scope in enumerate(partials)}
         self._readers = []
         for batch in batches:
@@ -277,3 +128,157 @@ class DeviceSums:
     def totals(self) -> dict[Hashable, float]:
         """The sums by scope, for a host that wants to know: it waits for them."""
         return dict(zip(self._place, self._totals.tolist(), strict=True))
+
+
+class DeviceBatch(Batch):
+    """The tensors of one launch, with the tables that it reads on their device."""
+
+    passes: list[Any]
+    summing = DeviceSums
+
+    def __init__(self, *arguments: Any, counts: Counts | DeviceCounts, capturable: bool) -> None:
+        super().__init__(*arguments)
+        self._counts, self._capturable = counts if isinstance(counts, DeviceCounts) else None, capturable
+        # Tensors of which one goes on in a graph without the other have counts of their own.
+        self._rows_apart |= capturable
+        self.stop = torch.zeros(1, dtype=torch.float32, device=self.device)
+        if self._counts is not None:
+            self.stop = self._counts.resident.stop
+        self.kept_for_graphs = list[Tensor]()  # what a graph copies from, and by, at each replay
+        self._replayed = False  # whether a graph may have written to the tables since the last step
+
+    def _make_passes(self) -> list[DevicePass]:
+        self.lines_of_chunks = self._put(self.chunks)
+        self.addresses = self._put(np.zeros_like(self.table))
+        rows = len(self.row_groups)
+        steps = np.broadcast_to(np.asarray(self._row_steps, np.float64), (rows,))
+        self.steps = self._put(steps - 1)
+        # Each row's count is its own, which the last stage counts on, or lies among those of the optimizer.
+        own_counts = self.steps.data_ptr() + 8 * np.arange(rows, dtype=np.int64)
+        self.counts = self._put(
+            own_counts if self._counts is None else self._counts.addresses[self._places][self.first_of_row]
+        )
+        self._numbers_read = np.full((len(numbers_of(self.kernel)), rows), np.nan)
+        self.numbers = self._put(self._numbers_read)
+        # Sums that the host adds up come into a table of our own, line by line; where others are, is told.
+        self._reductions = reductions_of(self.kernel)
+        self._sums_given = np.zeros((len(self._reductions), rows))
+        self._given = self._put(self._sums_given)
+        own = self._given.data_ptr() + 8 * np.arange(self._sums_given.size, dtype=np.int64)
+        self._where = own.reshape(self._sums_given.shape)
+        self._own = self._where.copy()
+        self.addresses_of_sums = self._put(own)
+        self._aligned = False
+        levels = len(self.kernel.stages) - 1  # each of which has the places of its sums sent
+        sent = (self.table, self._numbers_read, *[self._where] * levels)
+        self._tensors = Scattered()
+        self._reserve = capture.Reserve((array.nbytes for array in sent), self.device) if self._capturable else None
+        return [DevicePass(self, number) for number in range(len(self.kernel.stages))]
+
+    def bind(
+        self,
+        grads: Sequence[Tensor],
+        addresses: Sequence[int],
+        step_inputs: Mapping[Node, Any],
+        *,
+        moved: bool,
+        reread: bool,
+    ) -> None:
+        """Take this step's gradients and numbers before anything is written; what has changed goes to the device."""
+        self.capturing = capture.capturing(self.device)
+        if self.capturing and not self._capturable:
+            raise RuntimeError(
+                "A step is being captured in a graph of the device, whose replays would not be counted. "
+                "Give capturable=True to attach, or to the class."
+            )
+        if self._reserve is not None and not self.capturing:
+            self._reserve.renew()
+        self._replayed |= self.capturing
+        on_device = {node: value for node, value in step_inputs.items() if self._is_here(value)}
+        same_addresses = self._bound and not (moved or self._replayed)
+        same_numbers = self._numbers and not (reread or step_inputs or self._replayed)
+        step_inputs = {**step_inputs, **dict.fromkeys(on_device, math.nan)}
+        super().bind(grads, addresses, step_inputs, moved=moved, reread=reread)
+        if not same_addresses or self._copied or self._staged:
+            self._send(self.table, self.addresses)
+            self._aligned = not (self.table[:, : len(self.kernel.tensors)] & 15).any()
+        if not same_numbers:
+            self._send_numbers()
+        lines = self.numbers.view(-1, len(self.row_groups))
+        for node, value in on_device.items():
+            if node.label in numbers_of(self.kernel):
+                lines[numbers_of(self.kernel).index(node.label)].copy_(value.detach().reshape(1))
+        self._tensors.put_into(self.numbers)
+        if self.capturing:
+            self.kept_for_graphs += self._tensors.read
+        if on_device or self._tensors or self._capturable:
+            self._evaluated = False  # what a graph does not compute it will not compute anew
+
+    def _read_numbers(self) -> None:
+        """The groups' numbers; of a tensor on this device NaN stands in for what is read there at each step."""
+        names = [numbers_of(self.kernel).index(node.label) for node in self._number_nodes]
+        given = {group: self._settings[group].given() for group in dict.fromkeys(self.row_groups)}
+        tensors = [
+            (line * len(self.row_groups) + row, value)
+            for row, group in enumerate(self.row_groups)
+            for line, value in zip(names, given[group], strict=True)
+            if self._is_here(value)
+        ]
+        if not self._tensors.are(tensors):
+            self._tensors = Scattered(tensors, self._put)
+        read = {g: [math.nan if self._is_here(v) else float(v) for v in values] for g, values in given.items()}
+        columns = map(column, zip(*(read[group] for group in self.row_groups), strict=True))
+        self._numbers = dict(zip(self._number_nodes, columns, strict=True))
+
+    def _is_here(self, value: Any) -> bool:
+        return isinstance(value, Tensor) and value.device == self.device
+
+    def _send_numbers(self) -> None:
+        read = np.empty_like(self._numbers_read)
+        for line, name in enumerate(numbers_of(self.kernel)):
+            read[line] = self._numbers[scalar(name)]
+        if self._replayed or not np.array_equal(read, self._numbers_read, equal_nan=True):
+            self._numbers_read = read
+            self._send(read, self.numbers)
+            self._evaluated = False
+
+    def run(self, level: int, sums: Mapping[Node, Any]) -> None:
+        """Launch one stage; `sums` are the results of earlier reductions that the host has added up."""
+        current = self.passes[level]
+        if sums:
+            lines = [*map(self._reductions.index, sums)]
+            for line, values in zip(lines, sums.values(), strict=True):
+                self._sums_given[line] = values
+            self._send(self._sums_given, self._given)
+            self.read_sums(lines, self._own[lines])
+        if current.evaluate is not None and not (self._evaluated and current.steady):
+            current.evaluate()
+        if self.elements:
+            current.launches[self._aligned]()
+
+    def lines_of(self, level: int) -> list[int]:
+        """The lines of the table of addresses that the sums of a level have."""
+        return [*map(self._reductions.index, self.kernel.stages[level].reductions)]
+
+    def read_sums(self, lines: Sequence[int], addresses: npt.NDArray[np.int64]) -> None:
+        """Have the numbers computed from the sums at these addresses, one for each row."""
+        if self._replayed or not np.array_equal(self._where[lines], addresses):
+            self._where[lines] = addresses
+            self._send(self._where, self.addresses_of_sums)
+
+    def _put(self, array: npt.NDArray[Any]) -> Tensor:
+        """A new table on the device."""
+        source = np.array(array).reshape(-1)
+        table = torch.empty(source.shape, dtype=torch.from_numpy(source).dtype, device=self.device)
+        self._send(source, table)
+        return table
+
+    def _send(self, array: npt.NDArray[Any], table: Tensor) -> None:
+        """Send what a table holds from now on, without waiting until it is there."""
+        source = torch.from_numpy(array.reshape(-1))
+        if self.capturing and self._reserve is not None:
+            source = self._reserve.take(array.reshape(-1))
+            self.kept_for_graphs.append(source)
+        elif self.device.type != "cpu":
+            source = source.pin_memory()  # torch keeps such memory until the copy is done
+        table.copy_(source, non_blocking=True)

@@ -14,75 +14,32 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-from neon.engine.native import threads
+from neon.engine.native.locks import compiling
+from neon.engine.program.operations import BOOL, FLOAT, OPERATIONS, UINT
 
 if TYPE_CHECKING:
     from typing import Self
 
 Number = int | float
 
-FLOAT, UINT, BOOL = "float", "uint", "bool"
-
-
-@dataclass(frozen=True)
-class OpType:
-    """The type of an operation: how it is written, the kinds that it takes and the kind of its result."""
-
-    text: str
-    takes: tuple[str, ...]
-    result: str = FLOAT
-
-
-_ONE, _TWO = (FLOAT,), (FLOAT, FLOAT)
-_WORDS = (UINT, UINT)
-
-# Every operation that a backend must know, and nothing else: its table has these keys.
-OPERATIONS: dict[str, OpType] = {
-    "add": OpType("{} + {}", _TWO),
-    "sub": OpType("{} - {}", _TWO),
-    "mul": OpType("{} * {}", _TWO),
-    "div": OpType("{} / {}", _TWO),
-    "pow": OpType("{} ** {}", _TWO),
-    "neg": OpType("-{}", _ONE),
-    "abs": OpType("abs({})", _ONE),
-    "sign": OpType("sign({})", _ONE),
-    "sqrt": OpType("sqrt({})", _ONE),
-    "exp": OpType("exp({})", _ONE),
-    "log": OpType("log({})", _ONE),
-    "minimum": OpType("minimum({}, {})", _TWO),
-    "maximum": OpType("maximum({}, {})", _TWO),
-    "power_of_two": OpType("power_of_two({})", _ONE),
-    "less": OpType("{} < {}", _TWO, BOOL),
-    "less_equal": OpType("{} <= {}", _TWO, BOOL),
-    "equal": OpType("{} == {}", _TWO, BOOL),
-    "where": OpType("where({}, {}, {})", (BOOL, FLOAT, FLOAT)),
-    "uint_add": OpType("{} + {}", _WORDS, UINT),
-    "uint_mul": OpType("{} * {}", _WORDS, UINT),
-    "uint_and": OpType("{} & {}", _WORDS, UINT),
-    "uint_or": OpType("{} | {}", _WORDS, UINT),
-    "uint_xor": OpType("{} ^ {}", _WORDS, UINT),
-    "uint_shl": OpType("{} << {}", _WORDS, UINT),
-    "uint_shr": OpType("{} >> {}", _WORDS, UINT),
-    "uint_less": OpType("{} < {}", _WORDS, BOOL),
-    "uint_where": OpType("where({}, {}, {})", (BOOL, UINT, UINT), UINT),
-    "bits": OpType("bits({})", _ONE, UINT),
-    "from_bits": OpType("from_bits({})", (UINT,)),
-    "to_uint": OpType("uint({})", _ONE, UINT),
-    "block_peak": OpType("block_peak({})", _ONE),
-}
-
-# Words of bits are computed for each element, whatever they are made of: the host, which computes numbers once a
-# step, knows none.
-_OF_WORDS = {op for op, form in OPERATIONS.items() if UINT in (form.result, *form.takes)} | {"block_peak"}
-
 # Leaves: a tensor's element, a run-time number, a constant, and four words that random bits are made of.
-# A `load_block` has one value for each block of elements; `block_peak` is the largest of an expression over a block,
-# by the bits of its magnitude, or, labelled `unsigned`, by its bits as they are: a negative number is then the largest.
+# A `load_block` has one value for each block of elements.
 LOADS = ("load", "load_bits", "load_block")
 ELEMENT_LEAVES = (*LOADS, "index", "index_high", "tensor_key", "step_word")
 LEAVES = (*ELEMENT_LEAVES, "scalar", "const")
-# The sum of squares of an expression over every element of a scope; its label names the scope.
+# The sum of squares of an expression over every element of a scope, which is its label.
 REDUCTION = "sum_of_squares"
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The tensors over which a sum goes; `level` is the place of its norm among those that gradients are clipped by."""
+
+    name: str
+    level: int | None = None
+
+    def __str__(self) -> str:
+        return self.name if self.level is None else f"{self.name}[{self.level}]"
 
 
 class Arithmetic:
@@ -186,7 +143,7 @@ def node(op: str, args: tuple[Node, ...] = (), label: Any = None, kind: str = FL
     key = (op, args, type(label), repr(label))
     found = _nodes.get(key)
     if found is None:
-        with threads.compiling:  # two threads must not make two nodes of one expression
+        with compiling:  # two threads must not make two nodes of one expression
             found = _nodes.setdefault(key, _new(op, args, label, kind))
     return found
 
@@ -194,7 +151,8 @@ def node(op: str, args: tuple[Node, ...] = (), label: Any = None, kind: str = FL
 def _new(op: str, args: tuple[Node, ...], label: Any, kind: str) -> Node:
     made = Node()
     made.op, made.args, made.label, made.kind = op, args, label, kind
-    of_elements = op in ELEMENT_LEAVES or op in _OF_WORDS
+    unknown_to_host = op in OPERATIONS and OPERATIONS[op].floats is None
+    of_elements = op in ELEMENT_LEAVES or unknown_to_host
     made.varies = of_elements or (op != REDUCTION and any(argument.varies for argument in args))
     return made
 
@@ -234,8 +192,8 @@ def _operand(value: Node | Number, kind: str) -> Node:
     return value
 
 
-def sum_of_squares(argument: Node, scope: str) -> Node:
-    """Σ argument² over all elements of a scope: `tensor`, or a set of tensors that the plan names."""
+def sum_of_squares(argument: Node, scope: Scope) -> Node:
+    """Σ argument² over all elements of a scope."""
     return node(REDUCTION, (_operand(argument, FLOAT),), label=scope)
 
 

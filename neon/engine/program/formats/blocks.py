@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 
 from neon.engine.program.graph import Node, apply, node
+from neon.engine.program.meanings import BLOCK as BLOCK
 
-BLOCK = 256
 # Below this a block is zero: its reciprocal would overflow.
 _LEAST_PEAK = 2.0**-120
 
