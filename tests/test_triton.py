@@ -60,7 +60,7 @@ SHAPES: list[tuple[tuple[int, ...], str]] = [
 def shapes() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rule_cases, "SHAPES", SHAPES)
-        patch.setattr(triton, "PART", 2048)
+        patch.setattr(triton_launch, "PART", 2048)
         rule_cases.data.cache_clear()
         yield
     rule_cases.data.cache_clear()

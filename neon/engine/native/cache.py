@@ -17,12 +17,13 @@ import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from neon.engine.native import machine_code
 from neon.engine.native.locks import compiling
-from neon.engine.native.machine_code import Code
 from neon.whole_files import clear_unfinished
+
+if TYPE_CHECKING:
+    from neon.engine.native.machine_code import Code
 
 _UNFINISHED = ".tmp"
 _SEAL = hashlib.sha256().digest_size
@@ -48,6 +49,8 @@ def load(name: str, source: str, stages: int) -> Code:
 
     What a source raises when it is compiled is raised at once: nothing is tried again.
     """
+    from neon.engine.native import machine_code  # with LLVM, which only the first step needs
+
     path, key = path_of(name, source), _key(source)
     with compiling:
         image, code = _unsealed(path.with_suffix(".o"), key), None
@@ -76,6 +79,8 @@ def module(name: str, source: str) -> dict[str, Any]:
 
 
 def _key(source: str) -> bytes:
+    from neon.engine.native import machine_code
+
     return hashlib.sha256(f"{machine_code.environment()}\n{source}".encode()).digest()
 
 
