@@ -395,7 +395,7 @@ def test_devices_have_their_backends(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("clip", [None, 1.0])
 def test_devices_may_meet_in_one_optimizer(clip: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel each by Triton and by numba; where a norm goes over both, the host adds up."""
-    turns = itertools.cycle(backends.BACKENDS[name].backend() for name in ("triton", "numba"))
+    turns = itertools.cycle(map(backends.named, ("triton", "numba")))
     expected = trained("eager", mixed(DTYPES), Adam(gradient_clip_norm=clip))
     monkeypatch.setattr(plan, "serving", lambda device: next(turns))
     params = mixed(DTYPES)

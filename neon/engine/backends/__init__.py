@@ -9,7 +9,7 @@ import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -17,24 +17,11 @@ from neon.engine.backends.contract import Backend
 from neon.engine.native.locks import compiling
 from neon.engine.program.kernel import Kernel
 
-
-class Entry(NamedTuple):
-    """Where a backend is found once it is asked for, which types of devices it serves, which package it needs."""
-
-    module: str
-    devices: tuple[str, ...] = ()
-    package: str | None = None
-
-    def backend(self) -> Backend:
-        """What its module calls `BACKEND`."""
-        return importlib.import_module(self.module).BACKEND
-
-
-# Devices that none of these names are served by eager.
-BACKENDS: dict[str, Entry] = {
-    "eager": Entry(f"{__name__}.eager"),
-    "numba": Entry(f"{__name__}.numba", ("cpu",)),
-    "triton": Entry(f"{__name__}.triton", ("cuda", "xpu"), package="triton"),
+# The module of each backend, imported once it is asked for, and the types of devices that it serves before eager does.
+BACKENDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "eager": (f"{__name__}.eager", ()),
+    "numba": (f"{__name__}.numba", ("cpu",)),
+    "triton": (f"{__name__}.triton", ("cuda", "xpu")),
 }
 
 _forced: str | None = None
@@ -61,16 +48,19 @@ def forced() -> str | None:
 
 def serving(device: torch.device) -> Backend:
     """The backend that serves a device here; where it cannot, eager does its work."""
-    served = (name for name, entry in BACKENDS.items() if device.type in entry.devices)
-    name = _forced or next(served, "eager")
-    package = BACKENDS[name].package
-    if package is None or _installed(package):
-        backend = BACKENDS[name].backend()
-        if backend.serves is None or backend.serves(device):
-            return backend
-    elif _forced:
-        raise ModuleNotFoundError(f"The backend {name!r} needs the package of that name: pip install {package}")
-    return BACKENDS["eager"].backend()
+    backend = named(_forced or next((name for name, (_, types) in BACKENDS.items() if device.type in types), "eager"))
+    if backend.package is not None and not _installed(backend.package):
+        if _forced:
+            raise ModuleNotFoundError(
+                f"The backend {backend.name!r} needs the package of that name: pip install {backend.package}"
+            )
+        return named("eager")
+    return backend if backend.serves is None or backend.serves(device) else named("eager")
+
+
+def named(name: str) -> Backend:
+    """The backend of this name in the table."""
+    return importlib.import_module(BACKENDS[name][0]).BACKEND
 
 
 @lru_cache

@@ -20,7 +20,8 @@ class Backend:
     - `resident`: what keeps the counts of an optimizer on a device, and decides there which steps are left out. Where
       there is one, numbers that are tensors on the device are read there at each step.
     - `capturable`: whether its steps can be captured in a graph of the device.
-    - `serves`: whether it can serve a device here, if that is not sure; where it cannot, eager does.
+    - `package`: what has to be installed for it; `serves`: whether it can serve a device here, if that is not sure.
+      Where it cannot be had, eager does its work.
     """
 
     name: str
@@ -28,4 +29,5 @@ class Backend:
     batch: Callable[..., Batch] = Batch
     resident: Callable[[torch.device], Any] | None = None
     capturable: bool = False
+    package: str | None = None
     serves: Callable[[torch.device], bool] | None = None

@@ -63,29 +63,25 @@ class Scattered:
     def __init__(
         self, placed: Sequence[tuple[int, Tensor]] = (), put: Callable[[npt.NDArray[Any]], Tensor] = torch.from_numpy
     ) -> None:
-        self._placed = placed
-        values = {id(value): value for _, value in placed}
-        numbers = {key: number for number, key in enumerate(values)}
-        self._tensors, self._values = [*values.values()], list[Tensor]()
-        self._addresses: list[int] = []
+        self.placed = placed
+        self._tensors = [*{id(value): value for _, value in placed}.values()]
+        numbers = {id(value): number for number, value in enumerate(self._tensors)}
+        self._values, self._addresses = list[Tensor](), list[int]()
         self._places = put(np.array([place for place, _ in placed], np.int64))
         self._which = put(np.array([numbers[id(value)] for _, value in placed], np.int64))
 
-    def __len__(self) -> int:
-        return len(self._placed)
-
     def are(self, placed: Sequence[tuple[int, Tensor]]) -> bool:
         """Whether these are the same tensors, in the same places."""
-        return [(place, id(value)) for place, value in self._placed] == [(place, id(value)) for place, value in placed]
+        return [(place, id(value)) for place, value in self.placed] == [(place, id(value)) for place, value in placed]
 
     @property
     def read(self) -> list[Tensor]:
         """What is read to put them there."""
-        return [*self._values, self._places, self._which] if self._placed else []
+        return [*self._values, self._places, self._which] if self.placed else []
 
     def put_into(self, table: Tensor) -> None:
         """Read them, and write each to its places."""
-        if self._placed:
+        if self.placed:
             addresses = [tensor.data_ptr() for tensor in self._tensors]
             if addresses != self._addresses:  # theirs may move: tensor.data = ...
                 self._values = [tensor.detach().reshape(1) for tensor in self._tensors]
@@ -98,6 +94,8 @@ class DeviceSums:
     """The sums of one level of stages, taken and used on one device."""
 
     def __init__(self, batches: Sequence[DeviceBatch], level: int) -> None:
+        from neon.engine.backends.triton_intrinsics import sum_up
+
         partials: dict[Hashable, list[npt.NDArray[np.int64]]] = {}
         for batch in batches:
             first = batch.passes[level].sums.data_ptr()
@@ -111,7 +109,8 @@ class DeviceSums:
         addresses = torch.from_numpy(np.concatenate([part for parts in partials.values() for part in parts])).to(device)
         ends = torch.from_numpy(np.cumsum([0, *counts])).to(device)
         self._totals = torch.zeros(len(counts), dtype=torch.float64, device=device)
-        self._launch = triton_launch.sums(addresses, ends, self._totals, max(counts))
+        lanes = min(1024, 1 << max(max(counts) - 1, 0).bit_length())
+        self._launch = Launch(sum_up, (len(counts),), (addresses, ends, self._totals), LANES=lanes)
         self._place = {scope: place for place, scope in enumerate(partials)}
         self._readers = []
         for batch in batches:
@@ -211,7 +210,7 @@ class DeviceBatch(Batch):
         self._tensors.put_into(self.numbers)
         if self.capturing:
             self.kept_for_graphs += self._tensors.read
-        if on_device or self._tensors or self._capturable:
+        if on_device or self._tensors.placed or self._capturable:
             self._evaluated = False  # what a graph does not compute it will not compute anew
 
     def _read_numbers(self) -> None:

@@ -85,11 +85,9 @@ def _leaf(
             return (
                 torch.arange(n, dtype=torch.int64, device=device) // CHUNK * CHUNK + batch.offset_of(position)
             ) >> 32
-        case "tensor_key":
-            word: Any = batch.key_of(position)
         case _:
-            word = batch.step_word(position)
-    return torch.as_tensor(int(word), dtype=torch.int64, device=device)
+            word = batch.key_of(position) if node.op == "tensor_key" else batch.step_word(position)
+            return torch.as_tensor(word, dtype=torch.int64, device=device)
 
 
 def _words_of(stored: Tensor) -> torch.dtype:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from neon.engine.backends import capture
-from neon.engine.backends.triton_launch import Launch, count_up
+from neon.engine.backends.triton_launch import NUMBER_ROWS, Launch
 from neon.engine.counts import Exact, is_somebodys, known_counts, mark_movable, notes_on
 from neon.engine.settings import Item
 
@@ -144,8 +144,11 @@ class DeviceCounts:
         self._launches = [self._launch(block, chosen[id(block)]) for block in self._blocks if chosen[id(block)]]
 
     def _launch(self, block: Block, places: Sequence[int]) -> Launch:
+        from neon.engine.backends.triton_intrinsics import count_up
+
         taken = torch.from_numpy(np.array(places, np.int64)).to(self.resident.device)
-        return count_up(block.exact, block.shown, taken, self.resident.stop)
+        tables = (block.exact, block.shown, taken, self.resident.stop, len(places))
+        return Launch(count_up, (-(-len(places) // NUMBER_ROWS),), tables, ROWS=NUMBER_ROWS)
 
     def add_one(self) -> None:
         """Count an update, unless it was left out."""

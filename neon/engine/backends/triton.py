@@ -37,4 +37,4 @@ def _serves(device: torch.device) -> bool:
     return has_float64(device) and (device.type == "cpu" or not interprets)
 
 
-BACKEND = Backend("triton", Triton, DeviceBatch, Resident, capturable=True, serves=_serves)
+BACKEND = Backend("triton", Triton, DeviceBatch, Resident, capturable=True, package="triton", serves=_serves)

@@ -1,4 +1,4 @@
-"""How functions that Triton compiles are launched: those of kernels, and neon's own for sums and counts."""
+"""How functions that Triton compiles are launched."""
 
 from __future__ import annotations
 
@@ -44,19 +44,3 @@ class Launch:
                 self._compiled = partial(self._compiled[self._grid], *given, *self._constants.values())
         else:
             self._compiled()
-
-
-def sums(addresses: Tensor, ends: Tensor, totals: Tensor, longest: int) -> Launch:
-    """What adds up the float64 at some addresses, from each end to the next, exactly but for one rounding."""
-    from neon.engine.backends.triton_intrinsics import sum_up
-
-    lanes = min(1024, 1 << max(longest - 1, 0).bit_length())
-    return Launch(sum_up, (len(totals),), (addresses, ends, totals), LANES=lanes)
-
-
-def count_up(exact: Tensor, shown: Tensor, places: Tensor, stop: Tensor) -> Launch:
-    """What adds one to the counts at some places, unless the step is left out, and shows them as float32."""
-    from neon.engine.backends.triton_intrinsics import count_up as function
-
-    count = len(places)
-    return Launch(function, (-(-count // NUMBER_ROWS),), (exact, shown, places, stop, count), ROWS=NUMBER_ROWS)

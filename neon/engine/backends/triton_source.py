@@ -92,7 +92,8 @@ def source(kernel: Kernel) -> str:
 def _stage(kernel: Kernel, number: int) -> str:
     stage = kernel.stages[number]
     given = {node: f"s{column}" for column, node in enumerate(stage.scalars)}
-    pointers = _pointers(kernel, stage)
+    used = {node.label for node in stage.loads} | {*stage.stores}
+    pointers = [f"{name}_at" for name in kernel.tensors if name in used]
     ops = {node.op for node in stage.body()}
     words = [name for op, name in _WORDS.items() if op in ops]
     passed = ["count", *pointers, *given.values(), *words]
@@ -101,12 +102,11 @@ def _stage(kernel: Kernel, number: int) -> str:
     if stage.reductions:
         return _reductions(kernel, stage, given, form)
     passed.insert(0, "start")
-    blocks = bool(kernel.scales)
     return _STAGE.format(
         **form | {"arguments": ", ".join(passed)},
         parameters=", ".join(passed),
         rest=", ".join(["last", *passed[1:]]),
-        index=_BLOCK_INDEX if blocks else _INDEX,
+        index=_BLOCK_INDEX if kernel.scales else _INDEX,
         tile=indented(_update(kernel, stage, given), 4),
     )
 
@@ -134,25 +134,18 @@ def _prologue(
     lines.append("if ALIGNED:")
     lines += [f"    {pointer} = tl.multiple_of({pointer}, 16)" for pointer in pointers]
     prepared = {
-        "key": [f"key = tl.load(address + {size}).to(tl.uint32)"],
-        "step": ["step = tl.load(steps + row).to(tl.int64).to(tl.uint32)"],
-        "word": [f"word = (begin + tl.load(address + {size + 2})).to(tl.uint32)"],
-        "high": [f"high = ((begin + tl.load(address + {size + 2})) >> 32).to(tl.uint32)"],
+        "key": f"tl.load(address + {size}).to(tl.uint32)",
+        "step": "tl.load(steps + row).to(tl.int64).to(tl.uint32)",
+        "word": f"(begin + tl.load(address + {size + 2})).to(tl.uint32)",
+        "high": f"((begin + tl.load(address + {size + 2})) >> 32).to(tl.uint32)",
     }
-    for name in words:
-        lines += prepared[name]
+    lines += [f"{name} = {prepared[name]}" for name in words]
     columns = len(stage.scalars)
     lines += [
         f"{name} = tl.load(scalars + row * {columns} + {column})  # {inline(node)}"
         for column, (node, name) in enumerate(given.items())
     ]
     return lines
-
-
-def _pointers(kernel: Kernel, stage: Stage) -> list[str]:
-    """The tensors that a stage reads or writes."""
-    used = {node.label for node in stage.loads} | {*stage.stores}
-    return [f"{name}_at" for name in kernel.tensors if name in used]
 
 
 def _update(kernel: Kernel, stage: Stage, given: dict[Node, str]) -> list[str]:

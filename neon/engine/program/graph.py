@@ -9,10 +9,10 @@ once a step.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from neon.engine.native.locks import compiling
 from neon.engine.program.operations import BOOL, FLOAT, OPERATIONS, UINT
@@ -42,6 +42,17 @@ class Scope:
         return self.name if self.level is None else f"{self.name}[{self.level}]"
 
 
+Value = TypeVar("Value", bound="Arithmetic")
+
+
+def _infix(op: str) -> Callable[[Value, Value | Number], Value]:
+    return lambda left, right: left._made(op, left, right)
+
+
+def _swapped(op: str) -> Callable[[Value, Value | Number], Value]:
+    return lambda right, left: right._made(op, left, right)
+
+
 class Arithmetic:
     """The operators of what stands for a value: each makes a new one of the same class, by `_made`."""
 
@@ -51,29 +62,13 @@ class Arithmetic:
         """The value of an operation."""
         raise NotImplementedError
 
-    def __add__(self, other: Self | Number) -> Self:
-        return self._made("add", self, other)
-
-    def __radd__(self, other: Number) -> Self:
-        return self._made("add", other, self)
-
-    def __sub__(self, other: Self | Number) -> Self:
-        return self._made("sub", self, other)
-
-    def __rsub__(self, other: Number) -> Self:
-        return self._made("sub", other, self)
-
-    def __mul__(self, other: Self | Number) -> Self:
-        return self._made("mul", self, other)
-
-    def __rmul__(self, other: Number) -> Self:
-        return self._made("mul", other, self)
-
-    def __truediv__(self, other: Self | Number) -> Self:
-        return self._made("div", self, other)
-
-    def __rtruediv__(self, other: Number) -> Self:
-        return self._made("div", other, self)
+    __add__, __radd__ = _infix("add"), _swapped("add")
+    __sub__, __rsub__ = _infix("sub"), _swapped("sub")
+    __mul__, __rmul__ = _infix("mul"), _swapped("mul")
+    __truediv__, __rtruediv__ = _infix("div"), _swapped("div")
+    __rpow__ = _swapped("pow")
+    __lt__, __gt__ = _infix("less"), _swapped("less")
+    __le__, __ge__ = _infix("less_equal"), _swapped("less_equal")
 
     def __pow__(self, other: Self | Number) -> Self:
         if isinstance(other, Real) and abs(other) in _SHORT_POWERS:
@@ -89,9 +84,6 @@ class Arithmetic:
         assert power is not None
         return power
 
-    def __rpow__(self, other: Number) -> Self:
-        return self._made("pow", other, self)
-
     def __neg__(self) -> Self:
         return self._made("neg", self)
 
@@ -100,18 +92,6 @@ class Arithmetic:
 
     def __abs__(self) -> Self:
         return self._made("abs", self)
-
-    def __lt__(self, other: Self | Number) -> Self:
-        return self._made("less", self, other)
-
-    def __le__(self, other: Self | Number) -> Self:
-        return self._made("less_equal", self, other)
-
-    def __gt__(self, other: Self | Number) -> Self:
-        return self._made("less", other, self)
-
-    def __ge__(self, other: Self | Number) -> Self:
-        return self._made("less_equal", other, self)
 
 
 _SHORT_POWERS = (0.5, 1, 1.5, 2, 2.5, 3, 4)

@@ -22,10 +22,11 @@ WORD = 0xFFFFFFFF
 RAISED = (ArithmeticError, ValueError, TypeError)
 
 
-def with_ieee(on_floats: Callable[..., Any], on_arrays: Callable[..., Any]) -> Callable[..., Any]:
+def on_host(on_floats: Callable[..., Any], on_arrays: Callable[..., Any], exact: bool) -> Callable[..., Any]:
     """An operation on floats or arrays, with IEEE's infinities and NaN.
 
-    On single numbers Python's own functions are many times as quick as numpy's.
+    On single numbers Python's own functions are many times as quick as numpy's. One that is not correctly rounded is
+    computed alike for one row and for many: numpy's differs.
     """
 
     def operation(*a: Any) -> Any:
@@ -36,13 +37,8 @@ def with_ieee(on_floats: Callable[..., Any], on_arrays: Callable[..., Any]) -> C
                 result = on_arrays(*a)
             return result if np.ndim(result) else float(result)
 
-    return operation
-
-
-def one_by_one(operation: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that is not correctly rounded, computed alike for one row and for many: numpy's differs."""
-    on_arrays = np.vectorize(operation, [np.float64])
-    return lambda *a: on_arrays(*a) if any(map(np.ndim, a)) else operation(*a)
+    one_by_one = np.vectorize(operation, [np.float64])
+    return operation if exact else lambda *a: one_by_one(*a) if any(map(np.ndim, a)) else operation(*a)
 
 
 def power_of_two(x: npt.ArrayLike) -> npt.NDArray[np.float64]:

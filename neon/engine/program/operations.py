@@ -32,8 +32,8 @@ class Operation:
 
     - `text`: how a rule writes it; `sources`: how a language does that writes it otherwise.
     - `torch`: its meaning, on tensors. What is not correctly rounded is computed in float64 for float32.
-    - `floats`, `arrays`: its meaning on the host's numbers. `floats` may raise where IEEE has an infinity or NaN, and
-      `arrays` is asked then. The host knows no words: what has neither is computed for each element.
+    - `floats`, `arrays`: its meaning on the host's numbers. `floats` may raise of arrays, and where IEEE has an infinity
+      or NaN: `arrays` is asked then. The host knows no words: what has neither is computed for each element.
     - `exact`: whether all libraries round it alike.
     - `bare_numbers`: whether Triton gives a number among its last two operands the type of the other.
     - `never_negative`: when its value is not.
@@ -59,19 +59,12 @@ class Operation:
     def host(self) -> Callable[..., Any]:
         """Its meaning on floats or arrays, with IEEE's infinities and NaN."""
         assert self.floats is not None
-        if self.arrays is None:
-            return self.floats
-        operation = meanings.with_ieee(self.floats, self.arrays)
-        return operation if self.exact else meanings.one_by_one(operation)
+        return self.floats if self.arrays is None else meanings.on_host(self.floats, self.arrays, self.exact)
 
 
 def _of_words(text: str, meaning: Callable[..., Tensor], numba: str) -> Operation:
     """An operation on two words, for which numba needs a function that stays 32 bits wide."""
     return Operation(text, _WORDS, meaning, result=UINT, bare_numbers=True, sources={"numba": f"{numba}({{}}, {{}})"})
-
-
-def _comparison(text: str, meaning: Callable[..., Tensor], floats: Callable[..., Any]) -> Operation:
-    return Operation(text, _TWO, meaning, floats, result=BOOL, bare_numbers=True)
 
 
 # In numba's source `real` is the type of arithmetic, `word` is np.uint32.
@@ -120,9 +113,9 @@ OPERATIONS: dict[str, Operation] = {
         "power_of_two({})", _ONE, meanings.power_of_two_of_tensor, lambda x: float(meanings.power_of_two(x)),
         meanings.power_of_two, never_negative=ALWAYS,
     ),
-    "less": _comparison("{} < {}", torch.lt, operator.lt),
-    "less_equal": _comparison("{} <= {}", torch.le, operator.le),
-    "equal": _comparison("{} == {}", torch.eq, operator.eq),
+    "less": Operation("{} < {}", _TWO, torch.lt, operator.lt, result=BOOL, bare_numbers=True),
+    "less_equal": Operation("{} <= {}", _TWO, torch.le, operator.le, result=BOOL, bare_numbers=True),
+    "equal": Operation("{} == {}", _TWO, torch.eq, operator.eq, result=BOOL, bare_numbers=True),
     "where": Operation(
         "where({}, {}, {})", (BOOL, FLOAT, FLOAT), torch.where, lambda condition, a, b: a if condition else b, np.where,
         bare_numbers=True, never_negative=LIKE_OPERANDS,
