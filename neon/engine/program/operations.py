@@ -32,7 +32,7 @@ class Operation:
 
     - `text`: how a rule writes it; `sources`: how a language does that writes it otherwise.
     - `torch`: its meaning, on tensors. What is not correctly rounded is computed in float64 for float32.
-    - `floats`, `arrays`: its meaning on the host's numbers. `floats` may raise of arrays, and where IEEE has an infinity
+    - `floats`, `arrays`: its meaning on the host's numbers. `floats` may raise of arrays, and where IEEE has infinity
       or NaN: `arrays` is asked then. The host knows no words: what has neither is computed for each element.
     - `exact`: whether all libraries round it alike.
     - `bare_numbers`: whether Triton gives a number among its last two operands the type of the other.
