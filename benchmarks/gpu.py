@@ -38,7 +38,7 @@ from neon.bench.shapes import SHAPES as MODELS
 from neon.bench.shapes import Shapes
 from neon.bench.work import AgreementError, Work, bytes_moved, flat, largest_difference
 from neon.engine import use_backend
-from neon.engine.backends import serving, triton
+from neon.engine.backends import serving, triton_launch
 
 ROOT = Path(__file__).resolve().parents[1]
 DEVICE_LOST = 3  # the exit status of tests/test_gpu.py that says so
@@ -52,7 +52,7 @@ FORMATS: dict[str, tuple[torch.dtype, dict[str, Any]]] = {
     "int8 states": (torch.float32, {"state_dtype": "int8"}),
 }
 # Elements of a tile, elements of a program, warps: each is compared with what neon has.
-OWN = triton.TILE, triton.PART, triton.LAUNCH["num_warps"]
+OWN = triton_launch.TILE, triton_launch.PART, triton_launch.LAUNCH["num_warps"]
 TILES = [(tile, 8192, 4) for tile in (512, 1024, 2048, 4096)]
 WARPS = [(tile, 8192, 8) for tile in (1024, 2048)]
 PARTS = [(1024, part, 4) for part in (4096, 16384, 65536)]
@@ -121,7 +121,7 @@ def probe(run: Run) -> dict[str, Any]:
         card = torch.cuda.get_device_properties(run.device)
         here |= {"gpu": card.name, "capability": f"{card.major}.{card.minor}", "memory": card.total_memory}
         here |= {"processors": card.multi_processor_count, "L2": getattr(card, "L2_cache_size", None)}
-    here["backend"] = "triton" if run.rehearse else serving(run.device)
+    here["backend"] = "triton" if run.rehearse else serving(run.device).name
     run.write(here=here)
     print(here, flush=True)
     if here["backend"] != "triton":
@@ -181,20 +181,20 @@ def torch_on(work: Work, rule: str, option: str) -> dict[str, Step]:
     return {name: partial(step, optimizer) for name, optimizer in optimizers.items() if name != "loop"}
 
 
-def launches_of(step: Step) -> list[triton.Launch]:
+def launches_of(step: Step) -> list[triton_launch.Launch]:
     """What a step launches; where that is nothing, its figures would not be Triton's."""
-    launched: list[triton.Launch] = []
-    call = triton.Launch.__call__
+    launched: list[triton_launch.Launch] = []
+    call = triton_launch.Launch.__call__
 
-    def noting(launch: triton.Launch) -> None:
+    def noting(launch: triton_launch.Launch) -> None:
         launched.append(launch)
         call(launch)
 
-    triton.Launch.__call__ = noting  # type: ignore[method-assign]
+    triton_launch.Launch.__call__ = noting  # type: ignore[method-assign]
     try:
         step()
     finally:
-        triton.Launch.__call__ = call  # type: ignore[method-assign]
+        triton_launch.Launch.__call__ = call  # type: ignore[method-assign]
     if not launched:
         raise RuntimeError("no Triton kernel made this step, torch operations did: its figures are not reported")
     return launched
@@ -334,12 +334,12 @@ def measure_variant(run: Run, format: str, shape: str, sizes: tuple[int, int, in
 @contextmanager
 def kernels_of(tile: int, part: int, warps: int) -> Iterator[None]:
     """Kernels that are planned and launched first inside the block have other sizes."""
-    before = triton.TILE, triton.PART, triton.LAUNCH
-    triton.TILE, triton.PART, triton.LAUNCH = tile, part, {**before[2], "num_warps": warps}
+    before = triton_launch.TILE, triton_launch.PART, triton_launch.LAUNCH
+    triton_launch.TILE, triton_launch.PART, triton_launch.LAUNCH = tile, part, {**before[2], "num_warps": warps}
     try:
         yield
     finally:
-        triton.TILE, triton.PART, triton.LAUNCH = before
+        triton_launch.TILE, triton_launch.PART, triton_launch.LAUNCH = before
 
 
 # -- tests -----------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from state_tensors import new, tensors_of
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from neon.engine.backends import capture, triton
+from neon.engine.backends import capture, triton_launch
 from neon.engine.backends.resident import DeviceCounts
 from neon.optimizers import Optimizer
 from neon.optimizers.functions import norm
@@ -23,20 +23,20 @@ class Alone(TorchDispatchMode):
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__()
-        self._patch, self._launch, self._read = monkeypatch.setattr, triton.Launch.__call__, DeviceCounts.read
+        self._patch, self._launch, self._read = monkeypatch.setattr, triton_launch.Launch.__call__, DeviceCounts.read
 
-    def launched(self, launch: triton.Launch) -> None:
+    def launched(self, launch: triton_launch.Launch) -> None:
         with _disable_current_modes():
             self._launch(launch)
 
     def __enter__(self) -> Self:
-        self._patch(triton.Launch, "__call__", lambda launch: self.launched(launch))
+        self._patch(triton_launch.Launch, "__call__", lambda launch: self.launched(launch))
         self._patch(DeviceCounts, "read", lambda counts: pytest.fail("the host reads counts"))
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
-        self._patch(triton.Launch, "__call__", self._launch)
+        self._patch(triton_launch.Launch, "__call__", self._launch)
         self._patch(DeviceCounts, "read", self._read)
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -54,7 +54,7 @@ class Graph(Alone):
         super().__init__(monkeypatch)
         self._done: list[Callable[[], Any]] = []
 
-    def launched(self, launch: triton.Launch) -> None:
+    def launched(self, launch: triton_launch.Launch) -> None:
         self._done.append(partial(self._launch, launch))
         super().launched(launch)
 

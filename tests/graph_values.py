@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from neon.engine.backends.eager import TORCH
 from neon.engine.program.graph import Node, walk
+from neon.engine.program.operations import OPERATIONS
 
 
 def value_of(root: Node, leaves: Mapping[str, Tensor]) -> Tensor:
@@ -20,9 +20,11 @@ def value_of(root: Node, leaves: Mapping[str, Tensor]) -> Tensor:
             values[node] = torch.tensor(node.label, dtype=dtype)
         elif node.op == "block_peak":
             (x,) = (values[a] for a in node.args)
-            values[node] = TORCH["block_peak"](TORCH["bits"](x.abs() if node.label == "signed" else x))
+            values[node] = OPERATIONS["block_peak"].torch(
+                OPERATIONS["bits"].torch(x.abs() if node.label == "signed" else x)
+            )
         elif node.args:
-            values[node] = TORCH[node.op](*(values[a] for a in node.args))
+            values[node] = OPERATIONS[node.op].torch(*(values[a] for a in node.args))
         else:
             values[node] = leaves[node.label if node.label is not None else node.op]
     return values[root]

@@ -26,6 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import neon.engine
 from neon.engine import use_backend
 from neon.engine.backends import eager
+from neon.engine.program import meanings
 from neon.optimizers import Optimizer
 from neon.optimizers.functions import exp, log
 
@@ -208,7 +209,8 @@ def test_a_device_without_float64_is_served() -> None:
         params = weights(torch.float32)
         with use_backend("eager"), pytest.MonkeyPatch.context() as patch:
             if narrow:
-                patch.setattr(eager, "has_float64", lambda device: False)
+                for module in (eager, meanings):
+                    patch.setattr(module, "has_float64", lambda device: False)
             optimizer = Curved(gradient_clip_norm=1.0).attach(params)
             for p in params:
                 p.grad = p.detach() * 0.3

@@ -18,7 +18,7 @@ import torch
 from other_versions import needs_interpreter
 
 from neon.engine import use_backend
-from neon.engine.backends import triton
+from neon.engine.backends import triton_launch
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "benchmarks/gpu.sh"
@@ -199,7 +199,7 @@ def test_the_device_is_asked_as_torch_has_it(gpu: Any, gpu_run: Any, run: Any, m
     assert {*stand_ins} <= {*known}
     for name, stand_in in stand_ins.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
-    monkeypatch.setattr(gpu, "serving", lambda device: "triton")
+    monkeypatch.setattr(gpu, "serving", lambda device: SimpleNamespace(name="triton"))
     run.rehearse = False
     assert run.device_time(lambda: called.append("step"), 2, 0.001) == pytest.approx(0.015)
     assert called == ["pause 2000000", "record", "step", "step", "record"]
@@ -214,11 +214,15 @@ def test_the_device_is_asked_as_torch_has_it(gpu: Any, gpu_run: Any, run: Any, m
 
 
 def test_other_sizes_of_kernels_are_left_as_they_were(gpu: Any) -> None:
-    before = triton.TILE, triton.PART, triton.LAUNCH
+    before = triton_launch.TILE, triton_launch.PART, triton_launch.LAUNCH
     assert gpu.OWN not in gpu.GRID
     with gpu.kernels_of(512, 4096, 8):
-        assert (512, 4096, {**before[2], "num_warps": 8}) == (triton.TILE, triton.PART, triton.LAUNCH)
-    assert before == (triton.TILE, triton.PART, triton.LAUNCH)
+        assert (512, 4096, {**before[2], "num_warps": 8}) == (
+            triton_launch.TILE,
+            triton_launch.PART,
+            triton_launch.LAUNCH,
+        )
+    assert before == (triton_launch.TILE, triton_launch.PART, triton_launch.LAUNCH)
 
 
 def test_every_kind_of_step_is_measured_once(gpu: Any) -> None:

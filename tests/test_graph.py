@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from neon.engine.backends.eager import TORCH
-from neon.engine.backends.numba import SOURCE
 from neon.engine.program import graph
-from neon.engine.program.graph import ELEMENT_LEAVES, OPERATIONS, load, scalar, walk
+from neon.engine.program.graph import load, scalar, walk
 from neon.engine.program.lowering import lower
-from neon.engine.program.options import Options
+from neon.engine.program.meanings import power_of_two
+from neon.engine.program.operations import OPERATIONS
+from neon.engine.program.options import ALONE, Options
 from neon.engine.program.printer import listing
-from neon.engine.program.scalars import HOST, power_of_two
 from neon.engine.program.slots import Formats
 from neon.engine.program.trace import trace
 from neon.optimizers import Optimizer
@@ -33,16 +32,18 @@ def test_scalars_do_not_vary_and_elements_do() -> None:
     a, b = load("a"), scalar("b")
     assert (a * b).varies
     assert not (1 - b**2).varies
-    assert not graph.sum_of_squares(a, "tensor").varies
+    assert not graph.sum_of_squares(a, ALONE).varies
 
 
-def test_every_operation_is_in_every_table() -> None:
-    floats = {
-        op for op, kind in OPERATIONS.items() if "uint" not in op and op not in ("bits", "from_bits", "block_peak")
-    }
-    assert set(TORCH) == set(OPERATIONS)
-    assert set(SOURCE) == set(OPERATIONS) | set(ELEMENT_LEAVES) - {"load", "load_bits", "load_block"}
-    assert set(HOST) == floats
+@pytest.mark.parametrize("op", OPERATIONS)
+def test_every_operation_is_written_in_every_language(op: str) -> None:
+    """With a place for each operand; the host knows all but words."""
+    operation = OPERATIONS[op]
+    operands = [f"operand{place}" for place in range(len(operation.takes))]
+    for language in ("a rule", "python", "numba", "triton", "triton_float64"):
+        written = operation.source(language, language.removesuffix("_float64")).format(*operands)
+        assert [written.count(operand) for operand in operands] == [1] * len(operands)
+    assert (operation.floats is None) == (op == "block_peak" or "uint" in (operation.result, *operation.takes))
 
 
 @pytest.mark.parametrize(
@@ -122,7 +123,7 @@ def test_power_of_two_is_exact(dtype: torch.dtype) -> None:
     drawn = torch.randn(2000, generator=torch.Generator().manual_seed(0), dtype=dtype)
     x = torch.cat([torch.tensor(special, dtype=dtype), scaled, -scaled, drawn])
     expected = torch.tensor([exact_power_of_two(v) for v in x.tolist()], dtype=torch.float64).to(dtype)
-    torch.testing.assert_close(TORCH["power_of_two"](x), expected, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(OPERATIONS["power_of_two"].torch(x), expected, rtol=0, atol=0, equal_nan=True)
     host = power_of_two(x.double().numpy())
     expected64 = np.array([exact_power_of_two(v) for v in x.tolist()])
     np.testing.assert_array_equal(host, expected64)

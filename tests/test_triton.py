@@ -30,11 +30,12 @@ import neon.engine
 import neon.torch
 from neon.engine import backends, plan, use_backend
 from neon.engine.backends import device_batch as device
-from neon.engine.backends import triton
+from neon.engine.backends import triton_launch, triton_source
 from neon.engine.backends.device_batch import DeviceBatch
 from neon.engine.batch import Batch
 from neon.engine.program import trace
 from neon.engine.program.kernel import CHUNK, LANES
+from neon.engine.program.meanings import has_float64
 from neon.engine.program.slots import slots_of
 from neon.engine.settings import Item
 from neon.optimizers import Adam, GradientDescentMomentum, Lion, MultiOptimizer, Optimizer
@@ -61,7 +62,7 @@ SHAPES: list[tuple[tuple[int, ...], str]] = [
 def shapes() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rule_cases, "SHAPES", SHAPES)
-        patch.setattr(triton, "PART", 2048)
+        patch.setattr(triton_launch, "PART", 2048)
         rule_cases.data.cache_clear()
         yield
     rule_cases.data.cache_clear()
@@ -196,7 +197,9 @@ TOGETHER: dict[str, tuple[Any, Any]] = {
         ),
     ),
     "groups": (
-        lambda: [{"params": [p], "lr": 0.1 / (i + 1)} for i, p in enumerate(new(*[3] * (triton.NUMBER_ROWS + 2)))],
+        lambda: [
+            {"params": [p], "lr": 0.1 / (i + 1)} for i, p in enumerate(new(*[3] * (triton_launch.NUMBER_ROWS + 2)))
+        ],
         Adam(gradient_clip_norm=1.0),
     ),
     "guarded": (lambda: new(10, 300), lambda params: Adam(gradient_clip_norm=1.0).attach(params, skip_nonfinite=True)),
@@ -369,16 +372,20 @@ def test_devices_have_their_backends(monkeypatch: pytest.MonkeyPatch) -> None:
     devices = [torch.device(kind) for kind in ("cpu", "cuda", "xpu", "mps", "meta")]
     widths = {"has_fp64": True}
     monkeypatch.setattr(torch.xpu, "get_device_properties", lambda device: SimpleNamespace(**widths))
-    backends.has_float64.cache_clear()
-    assert [*map(backends.serving, devices)] == ["numba", "eager", "eager", "eager", "eager"]  # in the interpreter
+    has_float64.cache_clear()
+
+    def served_by() -> list[str]:
+        return [backends.serving(device).name for device in devices]
+
+    assert served_by() == ["numba", "eager", "eager", "eager", "eager"]  # in the interpreter
     monkeypatch.setenv("TRITON_INTERPRET", "0")
-    assert [*map(backends.serving, devices)] == ["numba", "triton", "triton", "eager", "eager"]
+    assert served_by() == ["numba", "triton", "triton", "eager", "eager"]
     widths["has_fp64"] = False
-    backends.has_float64.cache_clear()
-    assert [*map(backends.serving, devices)] == ["numba", "triton", "eager", "eager", "eager"]
-    backends.has_float64.cache_clear()
-    monkeypatch.setattr(backends, "_has_triton", lambda: False)
-    assert [*map(backends.serving, devices)] == ["numba", "eager", "eager", "eager", "eager"]
+    has_float64.cache_clear()
+    assert served_by() == ["numba", "triton", "eager", "eager", "eager"]
+    has_float64.cache_clear()
+    monkeypatch.setattr(backends, "_installed", lambda package: package != "triton")
+    assert served_by() == ["numba", "eager", "eager", "eager", "eager"]
     with use_backend("triton"), pytest.raises(ModuleNotFoundError, match="pip install triton"):
         backends.serving(torch.device("cpu"))
 
@@ -386,10 +393,9 @@ def test_devices_have_their_backends(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("clip", [None, 1.0])
 def test_devices_may_meet_in_one_optimizer(clip: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel each by Triton and by numba; where a norm goes over both, the host adds up."""
-    turns = itertools.cycle(["triton", "triton", "numba", "numba"])  # asked for the batch, then for its kernel
+    turns = itertools.cycle(map(backends.named, ("triton", "numba")))
     expected = trained("eager", mixed(DTYPES), Adam(gradient_clip_norm=clip))
-    for module in (backends, plan):
-        monkeypatch.setattr(module, "serving", lambda device: next(turns))
+    monkeypatch.setattr(plan, "serving", lambda device: next(turns))
     params = mixed(DTYPES)
     opt = Adam(gradient_clip_norm=clip).attach(params)
     generator = torch.Generator().manual_seed(1)
@@ -455,7 +461,7 @@ def test_nothing_is_read_back_within_a_step(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_source_is_the_stored_one(name: str) -> None:
-    check_stored(triton.source(kernel_of(*SOURCES[name])), STORED / f"{name}.txt")
+    check_stored(triton_source.source(kernel_of(*SOURCES[name])), STORED / f"{name}.txt")
 
 
 class Shrinking(Optimizer):

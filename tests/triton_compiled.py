@@ -13,7 +13,7 @@ from lowered_kernels import kernel_of
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from neon.engine.backends import triton, triton_intrinsics
+from neon.engine.backends import triton, triton_intrinsics, triton_launch
 from neon.optimizers import Adam, Optimizer, ShiftAdaMax
 
 H100 = GPUTarget("cuda", 90, 32)
@@ -25,7 +25,7 @@ def report(name: str, function: Any, types: dict[str, str], constants: dict[str,
     signature = types | dict.fromkeys(constants, "constexpr")
     aligned = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(types.values()) if kind.startswith("*")}
     source = ASTSource(fn=function, signature=signature, constexprs=constants, attrs=aligned)
-    compiled = compiler.compile(source, target=H100, options=dict(triton.LAUNCH))
+    compiled = compiler.compile(source, target=H100, options=dict(triton_launch.LAUNCH))
     print(f"{name}: {json.dumps(Counter(re.findall(INSTRUCTIONS, compiled.asm['ptx'])))}")
 
 
@@ -33,7 +33,7 @@ def report_all(name: str, optimizer: Optimizer, dtype: torch.dtype) -> None:
     """Every function of an optimizer's kernel."""
     kernel = kernel_of(optimizer, dtype)
     real = "*fp64" if dtype == torch.float64 else "*fp32"
-    functions = triton.prepare(kernel)
+    functions = triton.Triton(kernel)
     for number, (numbers, stage) in enumerate(zip(functions.numbers, functions.stages, strict=True)):
         types = {
             "chunks": "*i64",
@@ -44,7 +44,7 @@ def report_all(name: str, optimizer: Optimizer, dtype: torch.dtype) -> None:
             "stop": "*fp32",
         }
         for aligned in (False, True):
-            constants = {"TILE": triton.TILE, "PART": triton.PART, "ALIGNED": aligned}
+            constants = {"TILE": triton_launch.TILE, "PART": triton_launch.PART, "ALIGNED": aligned}
             report(f"{name} stage {number}{', aligned' * aligned}", stage, types, constants)
         if numbers is not None:
             types = {
@@ -55,7 +55,7 @@ def report_all(name: str, optimizer: Optimizer, dtype: torch.dtype) -> None:
                 "scalars": real,
                 "rows": "i32",
             }
-            report(f"{name} numbers {number}", numbers, types, {"ROWS": triton.NUMBER_ROWS})
+            report(f"{name} numbers {number}", numbers, types, {"ROWS": triton_launch.NUMBER_ROWS})
 
 
 if __name__ == "__main__":
@@ -66,4 +66,4 @@ if __name__ == "__main__":
     types = {"addresses": "*i64", "ends": "*i64", "totals": "*fp64"}
     report("sums", triton_intrinsics.sum_up, types, {"LANES": 1024})
     types = {"exact": "*fp64", "shown": "*fp32", "places": "*i64", "stop": "*fp32", "count": "i32"}
-    report("counts", triton_intrinsics.count_up, types, {"ROWS": triton.NUMBER_ROWS})
+    report("counts", triton_intrinsics.count_up, types, {"ROWS": triton_launch.NUMBER_ROWS})

@@ -22,6 +22,7 @@ from neon.attached.observed import UnlessWrapped, observed, on_itself, untraced
 from neon.attached.pickled import of_this_version
 from neon.attached.printed import rows_of
 from neon.attached.targets import check_added, check_groups, name_alike, storages_of, target_groups
+from neon.engine.backends import serving
 from neon.engine.counts import mark_movable
 from neon.engine.program.options import SCALE
 from neon.engine.refusals.combinations import check_sizes
@@ -113,7 +114,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         self._stepper.watch(self)
         if rules.capturable:
             for device in {param.device for group in self.param_groups for param in group["params"]}:
-                check_capturable(device)
+                check_capturable(device, serving(device).capturable)
 
     @property
     @on_itself

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from neon.engine.backends import prepare
 from neon.engine.program import random_bits as random
 from neon.engine.program.graph import REDUCTION, Node, scalar
 from neon.engine.program.kernel import CHUNK, Kernel, Stage
-from neon.engine.program.options import ALONE, GUARD, PREVIOUS
+from neon.engine.program.options import ALONE
 from neon.engine.program.trace import PER_STEP
 from neon.engine.settings import Item, Settings
 from neon.engine.tensors.layout import flat, is_dense, like_layout, same_layout
@@ -71,15 +70,24 @@ class Batch:
     them for the members that take part.
     """
 
+    # What adds up the sums of such batches on their device; None where the host does.
+    summing: ClassVar[Callable[..., Any] | None] = None
+    capturing = False  # whether the step goes into a graph of the device
+    kept_for_graphs: Any = None  # what such a graph works on, and needs at each replay
+
     def __init__(
-        self, kernel: Kernel, every: Sequence[Item], positions: Sequence[int], settings: Sequence[Settings]
+        self,
+        kernel: Kernel,
+        executable: Any,
+        every: Sequence[Item],
+        positions: Sequence[int],
+        settings: Sequence[Settings],
     ) -> None:
-        self.kernel = kernel
+        self.kernel, self.executable = kernel, executable
         self._members = [every[position] for position in positions]
         self._positions = np.array(positions)
         self._settings = settings
         self.device = self._members[0].param.device
-        self.executable: Any = prepare(kernel, self.device)
         self.reach = self._members[0].reach
         self._number_nodes = [scalar(name) for name in kernel.program.numbers if name not in PER_STEP]
         self._rows_apart = any(r.label == ALONE for stage in kernel.stages for r in stage.reductions)
@@ -153,7 +161,7 @@ class Batch:
         self,
         grads: Sequence[Tensor],
         addresses: Sequence[int],
-        brought: Mapping[Node, float],
+        step_inputs: Mapping[Node, Any],
         *,
         moved: bool,
         reread: bool,
@@ -180,8 +188,8 @@ class Batch:
             self._read_numbers()
             self._evaluated = False
         self._numbers[_STEP] = self._row_steps
-        if brought:
-            self._numbers |= brought
+        if step_inputs:
+            self._numbers |= step_inputs
 
     def _stage_in(self, position: int) -> None:
         """Copies of tensors that are not one dense range of memory, or not all laid out alike."""
@@ -261,11 +269,10 @@ class Batch:
     def _scope_of(self, position: int, reduction: Node) -> Hashable:
         """The sum that a tensor's share of a reduction belongs to."""
         item = self.items[position]
-        if reduction.label == ALONE:
+        scope = reduction.label
+        if scope == ALONE:
             return (id(item.param), reduction)
-        if reduction.label in (GUARD, PREVIOUS):
-            return reduction.label
-        return id(self._settings[item.group].scopes[int(reduction.label.split("[")[1][:-1])])
+        return scope if scope.level is None else id(self._settings[item.group].scopes[scope.level])
 
     def key_of(self, position: int) -> int:
         """The word that tells the random bits of a tensor apart."""

@@ -39,6 +39,8 @@ class Counts:
     that processes share, and those that were put into the states from outside.
     """
 
+    kept_for_graphs = None  # no graph of a device counts on the host
+
     def __init__(self, items: Sequence[Item]) -> None:
         self._exact, self._shown = known_counts(items)
         # Each in a storage of its own, of which a checkpoint of one parameter writes one number.
@@ -50,7 +52,7 @@ class Counts:
         for item, step in zip(items, self.each, strict=True):
             if step is not item.step:
                 mark_movable(step)
-        self._expect()
+        self._expected = self._shown.tobytes()
 
     @cached_property
     def exact(self) -> list[Tensor]:
@@ -58,24 +60,21 @@ class Counts:
         return [torch.from_numpy(self._exact[i, ...]) for i in range(len(self._exact))]
 
     def set(self, place: int, count: float) -> None:
-        """Go on from another count; `stand` is false until it is read."""
+        """Go on from another count; `unchanged` is false until it is read."""
         self._exact[place] = self._shown[place] = count
 
-    def stand(self) -> bool:
+    def unchanged(self) -> bool:
         """Whether nobody else has written to them since the last step."""
         if self._others and any(own != self._shown[place] for place, own in self._others):
             return False
         return self._shown.tobytes() == self._expected
-
-    def _expect(self) -> None:
-        self._expected = self._shown.tobytes()
 
     def reread(self) -> None:
         """Go by what somebody else has written."""
         for place, own in self._others:
             self._shown[place] = own
         np.copyto(self._exact, self._shown, where=self._exact.astype(np.float32) != self._shown)
-        self._expect()
+        self._expected = self._shown.tobytes()
 
     def read(self) -> Exact:
         """Their exact values."""
@@ -89,15 +88,10 @@ class Counts:
     def add_one(self) -> None:
         """Count an update."""
         np.add(self._exact, self._increment, self._exact)
-        if self._others_counted:
-            self._count_others()
-        self._shown[...] = self._exact
-        self._expect()
-
-    def _count_others(self) -> None:
-        """Count where the tensors are somebody's own: another process may have counted meanwhile."""
-        for place, own in self._others_counted:
+        for place, own in self._others_counted:  # somebody's own: another process may have counted meanwhile
             own[...] = self._exact[place] if own == self._shown[place] else own + 1
+        self._shown[...] = self._exact
+        self._expected = self._shown.tobytes()
 
 
 def mark_movable(step: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from functools import partial
 from itertools import compress
 from typing import Any
 
@@ -13,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neon.engine.backends import forced, serving
+from neon.engine.backends import forced, prepare, serving
 from neon.engine.backends.capture import check_not_captured
-from neon.engine.backends.device_batch import DeviceBatch, DeviceSums
-from neon.engine.backends.resident import DeviceCounts, Resident
+from neon.engine.backends.resident import Resident
 from neon.engine.batch import Batch, column
 from neon.engine.counts import Counts
 from neon.engine.program.graph import Node, scalar
+from neon.engine.program.kernel import Kernel
 from neon.engine.program.lowering import lower
 from neon.engine.program.options import GUARD
 from neon.engine.program.slots import Formats
@@ -93,23 +92,22 @@ class Plan:
             formats = Formats(item.param.dtype, dtype, states, settings.width, settings.storage.splits(item.param))
             members[settings.program, formats, item.param.device, item.reach].append(position)
         return [
-            self._kind_of_batch(device)(lower(program, formats), self.items, positions, self.settings)
+            self._make_batch(device, lower(program, formats), positions)
             for (program, formats, device, _), positions in members.items()
         ]
 
-    def _kind_of_batch(self, device: torch.device) -> Any:
-        if serving(device) == "triton":
-            counts = self.counts if isinstance(self.counts, DeviceCounts) else None
-            return partial(DeviceBatch, counts=counts, capturable=self._capturable)
+    def _make_batch(self, device: torch.device, kernel: Kernel, positions: Sequence[int]) -> Batch:
+        backend = serving(device)
         if self._capturable:
-            check_capturable(device)
-        return Batch
+            check_capturable(device, backend.capturable)
+        kept = {} if backend.resident is None else {"counts": self.counts, "capturable": self._capturable}
+        return backend.batch(kernel, prepare(kernel, backend), self.items, positions, self.settings, **kept)
 
     def holds(self, grads: Sequence[Tensor | None]) -> bool:
         """Whether its tensors are still what and where they were, and it can take these gradients for them."""
         if not self._watch.unchanged() or self._backend != forced():
             return False
-        if not self.counts.stand():
+        if not self.counts.unchanged():
             self.counts.reread()
             self._alike = self._present = None
         return self._are_like_before(grads) or self._fits(grads)
@@ -179,14 +177,14 @@ class Plan:
         self.counts.select(mask)
         self._updated = self._given(self.params)
 
-    def _device_sums(self, level: int) -> DeviceSums | None:
+    def _device_sums(self, level: int) -> Any:
         """The sums of a level, where one device has all that is added up and nobody else needs to know."""
         batches = [batch for batch in self._batches if level < len(batch.kernel.stages) - 1]
-        on_device = [batch for batch in batches if isinstance(batch, DeviceBatch) and batch.reach is None]
-        alone = len(on_device) == len(batches) and len({batch.device for batch in batches}) == 1
-        if not alone or self._shared or self._guards:
+        kinds = {(batch.device, batch.reach, batch.summing) for batch in batches}
+        if len(kinds) != 1 or self._shared or self._guards:
             return None
-        return DeviceSums(on_device, level)
+        [(_, reach, summing)] = kinds
+        return summing(batches, level) if summing is not None and reach is None else None
 
     def _given(self, values: Sequence[Any]) -> Sequence[Any]:
         """The values of the parameters that have gradients."""
@@ -282,11 +280,10 @@ class Plan:
                 sums[batch][reduction] = column([self._totals[scope] for scope in shares.of_rows])
 
     @property
-    def captured(self) -> list[Any]:
+    def kept_for_graphs(self) -> list[Any]:
         """What a graph that this step went into works on besides its tensors, and needs at each replay."""
-        batches = [batch for batch in self._batches if isinstance(batch, DeviceBatch) and batch.capturing]
-        counting = self.counts.captured if isinstance(self.counts, DeviceCounts) else None
-        return [(batch.passes, batch.captured, self._on_device, counting) for batch in batches]
+        kept = self._on_device, self.counts.kept_for_graphs
+        return [(batch.passes, batch.kept_for_graphs, kept) for batch in self._batches if batch.capturing]
 
     @property
     def totals(self) -> Mapping[Hashable, float]:

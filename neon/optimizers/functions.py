@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 
-from neon.engine.backends.eager import TORCH
 from neon.engine.program.graph import sum_of_squares
+from neon.engine.program.operations import OPERATIONS
 from neon.engine.program.options import ALONE
-from neon.engine.program.scalars import HOST
 from neon.engine.program.symbols import Symbol, operation
 
 __all__ = [
@@ -31,8 +30,8 @@ def _apply(op: str, *args: Value) -> Value:
         return operation(op, *args)
     like = next((a for a in args if isinstance(a, torch.Tensor) and a.is_floating_point()), None)
     if like is None:
-        return float(HOST[op](*args))
-    return TORCH[op](*(a if isinstance(a, torch.Tensor) else torch.full_like(like, a) for a in args))
+        return float(OPERATIONS[op].host(*args))
+    return OPERATIONS[op].torch(*(a if isinstance(a, torch.Tensor) else torch.full_like(like, a) for a in args))
 
 
 def sqrt(x: Value) -> Value:

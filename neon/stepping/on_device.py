@@ -40,16 +40,16 @@ class OnDevice:
         if capturable and len(devices) > 1:
             named = ", ".join(sorted(map(str, devices)))
             raise ValueError(f"capturable=True needs all parameters on one device; they are on {named}.")
-        alone = len(devices) == 1 and serving(*devices) == "triton"
-        self._device = devices.pop() if alone else None
+        resident = serving(*devices).resident if len(devices) == 1 else None
+        self._device = device = None if resident is None else devices.pop()
         if self.resident is not None and self.resident.device != self._device:
             self._skipped_before, self.resident = self.skipped, None
-        if self.resident is None and self._device is not None and (capturable or self.is_here(found)):
-            self.resident = Resident(self._device)
+        if self.resident is None and resident and device and (capturable or self.is_here(found)):
+            self.resident = resident(device)
 
     def keep_captured(self, plan: Plan) -> None:
         """Keep what a graph that the last step went into works on."""
-        self._captured += plan.captured
+        self._captured += plan.kept_for_graphs
 
 
 def fixed(value: Any, device: torch.device | None) -> bool:
@@ -72,6 +72,6 @@ def tells_all(group: dict[str, Any], not_values: Iterable[str] = ("params", "par
     if first is None:
         return True
     device = params[0].device if params else None
-    if device is None or serving(device) != "triton":
+    if device is None or serving(device).resident is None:
         return False
     return all(fixed(value, device) for value in (first, *values)) and all(p.device == device for p in params)

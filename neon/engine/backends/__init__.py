@@ -1,33 +1,28 @@
-"""Backends: which one runs a kernel is decided by the device of its parameters."""
+"""Backends: which one runs a kernel is decided by the device of its parameters.
+
+A new backend is a file that has a `BACKEND`, and an entry of `BACKENDS`.
+"""
 
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import torch
 
-from neon.engine.native import threads
+from neon.engine.backends.contract import Backend
+from neon.engine.native.locks import compiling
+from neon.engine.program.kernel import Kernel
 
-if TYPE_CHECKING:
-    from neon.engine.batch import Batch
-    from neon.engine.program.kernel import Kernel
-
-# Device type -> the module of this package that serves it; every other device is served by eager.
-DEVICES = {"cpu": "numba", "cuda": "triton", "xpu": "triton"}
-
-
-class Executable(Protocol):
-    """A kernel made ready by a backend."""
-
-    def run(self, batch: Batch, level: int) -> None:
-        """Run one stage over the tensors of a batch."""
-        ...
-
+# The module of each backend, imported once it is asked for, and the types of devices that it serves before eager does.
+BACKENDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "eager": (f"{__name__}.eager", ()),
+    "numba": (f"{__name__}.numba", ("cpu",)),
+    "triton": (f"{__name__}.triton", ("cuda", "xpu")),
+}
 
 _forced: str | None = None
 _prepared = 0
@@ -37,9 +32,8 @@ _prepared = 0
 def use_backend(name: str) -> Iterator[None]:
     """Serve every device by one backend for the plans that are made inside the context."""
     global _forced
-    allowed = ("eager", *dict.fromkeys(DEVICES.values()))
-    if name not in allowed:
-        raise ValueError(f"Unknown backend {name!r}. Choose one of {', '.join(map(repr, allowed))}.")
+    if name not in BACKENDS:
+        raise ValueError(f"Unknown backend {name!r}. Choose one of {', '.join(map(repr, BACKENDS))}.")
     before, _forced = _forced, name
     try:
         yield
@@ -52,46 +46,36 @@ def forced() -> str | None:
     return _forced
 
 
-def serving(device: torch.device) -> str:
-    """The backend that serves a device here; where Triton cannot, eager does its work."""
-    name = _forced or DEVICES.get(device.type, "eager")
-    if name == "triton" and not _has_triton():
+def serving(device: torch.device) -> Backend:
+    """The backend that serves a device here; where it cannot, eager does its work."""
+    backend = named(_forced or next((name for name, (_, types) in BACKENDS.items() if device.type in types), "eager"))
+    if backend.package is not None and not _installed(backend.package):
         if _forced:
-            raise ModuleNotFoundError("The backend 'triton' needs the package of that name: pip install triton")
-        return "eager"
-    if name == "triton" and device.type != "cpu" and _interprets():
-        return "eager"  # Triton's interpreter would look up the device's addresses in the processor's memory
-    return name if name != "triton" or has_float64(device) else "eager"
+            raise ModuleNotFoundError(
+                f"The backend {backend.name!r} needs the package of that name: pip install {backend.package}"
+            )
+        return named("eager")
+    return backend if backend.serves is None or backend.serves(device) else named("eager")
+
+
+def named(name: str) -> Backend:
+    """The backend of this name in the table."""
+    return importlib.import_module(BACKENDS[name][0]).BACKEND
 
 
 @lru_cache
-def has_float64(device: torch.device) -> bool:
-    """Whether a device computes in float64, as numbers and sums do: Metal does not, nor do some GPUs of Intel's."""
-    if device.type == "xpu":
-        return bool(torch.xpu.get_device_properties(device).has_fp64)
-    return device.type != "mps"
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
-@lru_cache(maxsize=1)
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
-
-
-def _interprets() -> bool:
-    """Whether Triton has been told to run kernels on the processor, to debug them."""
-    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
-
-
-def prepare(kernel: Kernel, device: torch.device) -> Any:
-    """The executable form of a kernel on a device; made once."""
+def prepare(kernel: Kernel, backend: Backend) -> Any:
+    """The executable form of a kernel; made once."""
     global _prepared
-    name = serving(device)
-    with threads.compiling:
-        if name not in kernel.executables:
-            backend = importlib.import_module(f"{__name__}.{name}")
-            kernel.executables[name] = backend.prepare(kernel)
+    with compiling:
+        if backend.name not in kernel.executables:
+            kernel.executables[backend.name] = backend.prepare(kernel)
             _prepared += 1
-        return kernel.executables[name]
+        return kernel.executables[backend.name]
 
 
 def compilations() -> int:

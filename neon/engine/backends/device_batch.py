@@ -15,10 +15,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from neon.engine.backends import capture, triton
+from neon.engine.backends import capture, triton_launch
 from neon.engine.backends.resident import DeviceCounts
-from neon.engine.backends.triton import Launch
+from neon.engine.backends.triton_launch import Launch
+from neon.engine.backends.triton_numbers import counts_steps, numbers_of, reductions_of
 from neon.engine.batch import Batch, column
+from neon.engine.counts import Counts
 from neon.engine.program.graph import REDUCTION, Node, scalar, walk
 from neon.engine.program.trace import PER_STEP
 
@@ -31,19 +33,19 @@ class DevicePass:
         stage, last = kernel.stages[number], number == len(kernel.stages) - 1
         inputs = [*walk(stage.scalars, into_reductions=False)]
         self.steady = not any(n.op == REDUCTION or n.label in PER_STEP for n in inputs)
-        self.steady = self.steady and not (last and triton.counts(kernel))
+        self.steady = self.steady and not (last and counts_steps(kernel))
         rows, chunks = len(batch.row_groups), len(batch.chunks)
         scalars = torch.empty(rows, len(stage.scalars), dtype=kernel.formats.compute, device=batch.device)
         self.sums = torch.empty(chunks, len(stage.reductions), dtype=torch.float64, device=batch.device)
         numbers = executable.numbers[number]
         self.evaluate = None
         if numbers is not None:
-            grid = (-(-rows // triton.NUMBER_ROWS),)
+            grid = (-(-rows // triton_launch.NUMBER_ROWS),)
             tables = (batch.numbers, batch.addresses_of_sums, batch.counts, batch.steps, scalars, rows)
-            self.evaluate = Launch(numbers, grid, tables, ROWS=triton.NUMBER_ROWS)
-        parts = 1 if stage.reductions else -(-int(batch.chunks[:, 2].max(initial=1)) // triton.PART)
+            self.evaluate = Launch(numbers, grid, tables, ROWS=triton_launch.NUMBER_ROWS)
+        parts = 1 if stage.reductions else -(-int(batch.chunks[:, 2].max(initial=1)) // triton_launch.PART)
         tables = (batch.lines_of_chunks, batch.addresses, scalars, batch.steps, self.sums, batch.stop)
-        constants = {"TILE": triton.TILE, "PART": triton.PART}
+        constants = {"TILE": triton_launch.TILE, "PART": triton_launch.PART}
         self.launches = [
             Launch(executable.stages[number], (chunks, parts), tables, **constants, ALIGNED=aligned)
             for aligned in (False, True)
@@ -55,19 +57,93 @@ class DevicePass:
         return self.sums.cpu().numpy()
 
 
+class Scattered:
+    """Numbers that are tensors on the device, and their places in a table: all are put there at once."""
+
+    def __init__(
+        self, placed: Sequence[tuple[int, Tensor]] = (), put: Callable[[npt.NDArray[Any]], Tensor] = torch.from_numpy
+    ) -> None:
+        self.placed = placed
+        self._tensors = [*{id(value): value for _, value in placed}.values()]
+        numbers = {id(value): number for number, value in enumerate(self._tensors)}
+        self._values, self._addresses = list[Tensor](), list[int]()
+        self._places = put(np.array([place for place, _ in placed], np.int64))
+        self._which = put(np.array([numbers[id(value)] for _, value in placed], np.int64))
+
+    def are(self, placed: Sequence[tuple[int, Tensor]]) -> bool:
+        """Whether these are the same tensors, in the same places."""
+        return [(place, id(value)) for place, value in self.placed] == [(place, id(value)) for place, value in placed]
+
+    @property
+    def read(self) -> list[Tensor]:
+        """What is read to put them there."""
+        return [*self._values, self._places, self._which] if self.placed else []
+
+    def put_into(self, table: Tensor) -> None:
+        """Read them, and write each to its places."""
+        if self.placed:
+            addresses = [tensor.data_ptr() for tensor in self._tensors]
+            if addresses != self._addresses:  # theirs may move: tensor.data = ...
+                self._values = [tensor.detach().reshape(1) for tensor in self._tensors]
+                self._addresses = addresses
+            values = torch.cat(self._values).to(table.dtype)
+            table.index_copy_(0, self._places, values.index_select(0, self._which))
+
+
+class DeviceSums:
+    """The sums of one level of stages, taken and used on one device."""
+
+    def __init__(self, batches: Sequence[DeviceBatch], level: int) -> None:
+        from neon.engine.backends.triton_intrinsics import sum_up
+
+        partials: dict[Hashable, list[npt.NDArray[np.int64]]] = {}
+        for batch in batches:
+            first = batch.passes[level].sums.data_ptr()
+            places = first + 8 * np.arange(batch.passes[level].sums.numel(), dtype=np.int64)
+            columns = places.reshape(batch.passes[level].sums.shape).T
+            for places_of, shares in zip(columns, batch.shares[level], strict=True):
+                for scope, chunks in shares.chunks.items():
+                    partials.setdefault(scope, []).append(places_of[chunks])
+        counts = [sum(map(len, parts)) for parts in partials.values()]
+        device = batches[0].device
+        addresses = torch.from_numpy(np.concatenate([part for parts in partials.values() for part in parts])).to(device)
+        ends = torch.from_numpy(np.cumsum([0, *counts])).to(device)
+        self._totals = torch.zeros(len(counts), dtype=torch.float64, device=device)
+        lanes = min(1024, 1 << max(max(counts) - 1, 0).bit_length())
+        self._launch = Launch(sum_up, (len(counts),), (addresses, ends, self._totals), LANES=lanes)
+        self._place = {scope: place for place, scope in enumerate(partials)}
+        self._readers = []
+        for batch in batches:
+            of_rows = [[self._place[scope] for scope in shares.of_rows] for shares in batch.shares[level]]
+            places = np.array([np.broadcast_to(places, len(batch.row_groups)) for places in of_rows], np.int64)
+            self._readers.append((batch, batch.lines_of(level), self._totals.data_ptr() + 8 * places))
+
+    def take(self) -> None:
+        """Add up what the stages of the level have left."""
+        self._launch()
+        for batch, lines, addresses in self._readers:
+            batch.read_sums(lines, addresses)
+
+    def totals(self) -> dict[Hashable, float]:
+        """The sums by scope, for a host that wants to know: it waits for them."""
+        return dict(zip(self._place, self._totals.tolist(), strict=True))
+
+
 class DeviceBatch(Batch):
     """The tensors of one launch, with the tables that it reads on their device."""
 
     passes: list[Any]
+    summing = DeviceSums
 
-    def __init__(self, *arguments: Any, counts: DeviceCounts | None = None, capturable: bool = False) -> None:
+    def __init__(self, *arguments: Any, counts: Counts | DeviceCounts, capturable: bool) -> None:
         super().__init__(*arguments)
-        self._counts, self._capturable = counts, capturable
+        self._counts, self._capturable = counts if isinstance(counts, DeviceCounts) else None, capturable
         # Tensors of which one goes on in a graph without the other have counts of their own.
         self._rows_apart |= capturable
-        self.stop = torch.zeros(1, dtype=torch.float32, device=self.device) if counts is None else counts.resident.stop
-        self.captured: list[Tensor] = []  # what a graph copies from, and by, at each replay
-        self.capturing = False
+        self.stop = torch.zeros(1, dtype=torch.float32, device=self.device)
+        if self._counts is not None:
+            self.stop = self._counts.resident.stop
+        self.kept_for_graphs = list[Tensor]()  # what a graph copies from, and by, at each replay
         self._replayed = False  # whether a graph may have written to the tables since the last step
 
     def _make_passes(self) -> list[DevicePass]:
@@ -81,10 +157,10 @@ class DeviceBatch(Batch):
         self.counts = self._put(
             own_counts if self._counts is None else self._counts.addresses[self._places][self.first_of_row]
         )
-        self._numbers_read = np.full((len(triton.numbers_of(self.kernel)), rows), np.nan)
+        self._numbers_read = np.full((len(numbers_of(self.kernel)), rows), np.nan)
         self.numbers = self._put(self._numbers_read)
         # Sums that the host adds up come into a table of our own, line by line; where others are, is told.
-        self._reductions = triton.reductions_of(self.kernel)
+        self._reductions = reductions_of(self.kernel)
         self._sums_given = np.zeros((len(self._reductions), rows))
         self._given = self._put(self._sums_given)
         own = self._given.data_ptr() + 8 * np.arange(self._sums_given.size, dtype=np.int64)
@@ -102,7 +178,7 @@ class DeviceBatch(Batch):
         self,
         grads: Sequence[Tensor],
         addresses: Sequence[int],
-        brought: Mapping[Node, Any],
+        step_inputs: Mapping[Node, Any],
         *,
         moved: bool,
         reread: bool,
@@ -117,28 +193,29 @@ class DeviceBatch(Batch):
         if self._reserve is not None and not self.capturing:
             self._reserve.renew()
         self._replayed |= self.capturing
-        there = {node: value for node, value in brought.items() if self._is_here(value)}
-        stand = self._bound and not (moved or self._replayed)
-        known = self._numbers and not (reread or brought or self._replayed)
-        super().bind(grads, addresses, {**brought, **dict.fromkeys(there, math.nan)}, moved=moved, reread=reread)
-        if not stand or self._copied or self._staged:
+        on_device = {node: value for node, value in step_inputs.items() if self._is_here(value)}
+        same_addresses = self._bound and not (moved or self._replayed)
+        same_numbers = self._numbers and not (reread or step_inputs or self._replayed)
+        step_inputs = {**step_inputs, **dict.fromkeys(on_device, math.nan)}
+        super().bind(grads, addresses, step_inputs, moved=moved, reread=reread)
+        if not same_addresses or self._copied or self._staged:
             self._send(self.table, self.addresses)
             self._aligned = not (self.table[:, : len(self.kernel.tensors)] & 15).any()
-        if not known:
+        if not same_numbers:
             self._send_numbers()
         lines = self.numbers.view(-1, len(self.row_groups))
-        for node, value in there.items():
-            if node.label in triton.numbers_of(self.kernel):
-                lines[triton.numbers_of(self.kernel).index(node.label)].copy_(value.detach().reshape(1))
+        for node, value in on_device.items():
+            if node.label in numbers_of(self.kernel):
+                lines[numbers_of(self.kernel).index(node.label)].copy_(value.detach().reshape(1))
         self._tensors.put_into(self.numbers)
         if self.capturing:
-            self.captured += self._tensors.read
-        if there or self._tensors or self._capturable:
+            self.kept_for_graphs += self._tensors.read
+        if on_device or self._tensors.placed or self._capturable:
             self._evaluated = False  # what a graph does not compute it will not compute anew
 
     def _read_numbers(self) -> None:
         """The groups' numbers; of a tensor on this device NaN stands in for what is read there at each step."""
-        names = [triton.numbers_of(self.kernel).index(node.label) for node in self._number_nodes]
+        names = [numbers_of(self.kernel).index(node.label) for node in self._number_nodes]
         given = {group: self._settings[group].given() for group in dict.fromkeys(self.row_groups)}
         tensors = [
             (line * len(self.row_groups) + row, value)
@@ -157,7 +234,7 @@ class DeviceBatch(Batch):
 
     def _send_numbers(self) -> None:
         read = np.empty_like(self._numbers_read)
-        for line, name in enumerate(triton.numbers_of(self.kernel)):
+        for line, name in enumerate(numbers_of(self.kernel)):
             read[line] = self._numbers[scalar(name)]
         if self._replayed or not np.array_equal(read, self._numbers_read, equal_nan=True):
             self._numbers_read = read
@@ -200,80 +277,7 @@ class DeviceBatch(Batch):
         source = torch.from_numpy(array.reshape(-1))
         if self.capturing and self._reserve is not None:
             source = self._reserve.take(array.reshape(-1))
-            self.captured.append(source)
+            self.kept_for_graphs.append(source)
         elif self.device.type != "cpu":
             source = source.pin_memory()  # torch keeps such memory until the copy is done
         table.copy_(source, non_blocking=True)
-
-
-class Scattered:
-    """Numbers that are tensors on the device, and their places in a table: all are put there at once."""
-
-    def __init__(
-        self, placed: Sequence[tuple[int, Tensor]] = (), put: Callable[[npt.NDArray[Any]], Tensor] = torch.from_numpy
-    ) -> None:
-        self._placed = placed
-        values = {id(value): value for _, value in placed}
-        numbers = {key: number for number, key in enumerate(values)}
-        self._tensors, self._values = [*values.values()], list[Tensor]()
-        self._addresses: list[int] = []
-        self._places = put(np.array([place for place, _ in placed], np.int64))
-        self._which = put(np.array([numbers[id(value)] for _, value in placed], np.int64))
-
-    def __len__(self) -> int:
-        return len(self._placed)
-
-    def are(self, placed: Sequence[tuple[int, Tensor]]) -> bool:
-        """Whether these are the same tensors, in the same places."""
-        return [(place, id(value)) for place, value in self._placed] == [(place, id(value)) for place, value in placed]
-
-    @property
-    def read(self) -> list[Tensor]:
-        """What is read to put them there."""
-        return [*self._values, self._places, self._which] if self._placed else []
-
-    def put_into(self, table: Tensor) -> None:
-        """Read them, and write each to its places."""
-        if self._placed:
-            addresses = [tensor.data_ptr() for tensor in self._tensors]
-            if addresses != self._addresses:  # theirs may move: tensor.data = ...
-                self._values = [tensor.detach().reshape(1) for tensor in self._tensors]
-                self._addresses = addresses
-            values = torch.cat(self._values).to(table.dtype)
-            table.index_copy_(0, self._places, values.index_select(0, self._which))
-
-
-class DeviceSums:
-    """The sums of one level of stages, taken and used on one device."""
-
-    def __init__(self, batches: Sequence[DeviceBatch], level: int) -> None:
-        partials: dict[Hashable, list[npt.NDArray[np.int64]]] = {}
-        for batch in batches:
-            first = batch.passes[level].sums.data_ptr()
-            places = first + 8 * np.arange(batch.passes[level].sums.numel(), dtype=np.int64)
-            columns = places.reshape(batch.passes[level].sums.shape).T
-            for places_of, shares in zip(columns, batch.shares[level], strict=True):
-                for scope, chunks in shares.chunks.items():
-                    partials.setdefault(scope, []).append(places_of[chunks])
-        counts = [sum(map(len, parts)) for parts in partials.values()]
-        device = batches[0].device
-        addresses = torch.from_numpy(np.concatenate([part for parts in partials.values() for part in parts])).to(device)
-        ends = torch.from_numpy(np.cumsum([0, *counts])).to(device)
-        self._totals = torch.zeros(len(counts), dtype=torch.float64, device=device)
-        self._launch = triton.sums(addresses, ends, self._totals, max(counts))
-        self._place = {scope: place for place, scope in enumerate(partials)}
-        self._readers = []
-        for batch in batches:
-            of_rows = [[self._place[scope] for scope in shares.of_rows] for shares in batch.shares[level]]
-            places = np.array([np.broadcast_to(places, len(batch.row_groups)) for places in of_rows], np.int64)
-            self._readers.append((batch, batch.lines_of(level), self._totals.data_ptr() + 8 * places))
-
-    def take(self) -> None:
-        """Add up what the stages of the level have left."""
-        self._launch()
-        for batch, lines, addresses in self._readers:
-            batch.read_sums(lines, addresses)
-
-    def totals(self) -> dict[Hashable, float]:
-        """The sums by scope, for a host that wants to know: it waits for them."""
-        return dict(zip(self._place, self._totals.tolist(), strict=True))

@@ -5,99 +5,19 @@ It is the definition of every operation: other backends give the same bits, or s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from neon.engine.backends import has_float64
-from neon.engine.program.formats.blocks import BLOCK
+from neon.engine.backends.contract import Backend
+from neon.engine.batch import Batch
 from neon.engine.program.graph import Node, walk
 from neon.engine.program.kernel import CHUNK, LANES, ROWS, Kernel, Stage
-
-if TYPE_CHECKING:
-    from neon.engine.batch import Batch
-
-_WORDS = {8: torch.int8, 16: torch.int16}
-_WORD = 0xFFFFFFFF  # torch has no 32-bit unsigned arithmetic on every device: words are kept in int64
-
-
-def _power_of_two(x: Tensor) -> Tensor:
-    magnitude = x.abs()
-    significand = 2 * torch.frexp(magnitude).mantissa
-    power = torch.where(magnitude == 0, magnitude, magnitude / significand)
-    # The smallest number of the format above √2: a comparison that no rounding of √2 can spoil.
-    above = 1.4142135623730951 if x.dtype == torch.float64 else 1.41421366
-    rounded = torch.where(significand >= above, 2 * power, power)
-    return torch.where(magnitude.isfinite(), rounded, magnitude)
-
-
-def _sqrt(x: Tensor) -> Tensor:
-    # torch's square root on the CPU may come from a vector library that is not correctly rounded (with
-    # MKL, 0.6 % of float32 results are one unit off); numpy's is the processor's own, as the kernels' is.
-    if x.device.type != "cpu" or x.requires_grad:
-        return torch.sqrt(x)
-    with np.errstate(invalid="ignore"):
-        return torch.from_numpy(np.asarray(np.sqrt(x.numpy())))
-
-
-def _rounded_once(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A function that is not correctly rounded, of float32 by way of float64: so devices hardly ever differ."""
-
-    def of_float32(*arguments: Tensor) -> Tensor:
-        wide = arguments[0].dtype == torch.float64 or not has_float64(arguments[0].device)
-        return function(*arguments) if wide else function(*(x.double() for x in arguments)).to(arguments[0].dtype)
-
-    return of_float32
-
-
-def _block_peak(bits: Tensor) -> Tensor:
-    """For each element the largest word of its block, as the float32 of these bits."""
-    blocks = torch.nn.functional.pad(bits, (0, -bits.numel() % BLOCK)).view(-1, BLOCK)
-    return _of_blocks(blocks.amax(1), bits.numel()).to(torch.int32).view(torch.float32)
-
-
-def _of_blocks(values: Tensor, n: int) -> Tensor:
-    """For each element the value of its block."""
-    return values.repeat_interleave(BLOCK)[:n]
-
-
-TORCH: dict[str, Callable[..., Tensor]] = {
-    "add": torch.add,
-    "sub": torch.sub,
-    "mul": torch.mul,
-    "div": torch.div,
-    "pow": _rounded_once(torch.pow),
-    "neg": torch.neg,
-    "abs": torch.abs,
-    "sign": lambda x: torch.where(x.isnan(), x, torch.sign(x)),
-    "sqrt": _sqrt,
-    "exp": _rounded_once(torch.exp),
-    "log": _rounded_once(torch.log),
-    "minimum": torch.minimum,
-    "maximum": torch.maximum,
-    "power_of_two": _power_of_two,
-    "less": torch.lt,
-    "less_equal": torch.le,
-    "equal": torch.eq,
-    "where": torch.where,
-    "uint_add": lambda a, b: (a + b) & _WORD,
-    "uint_mul": lambda a, b: (a * b) & _WORD,
-    "uint_and": torch.bitwise_and,
-    "uint_or": torch.bitwise_or,
-    "uint_xor": torch.bitwise_xor,
-    "uint_shl": lambda a, b: (a << b) & _WORD,
-    "uint_shr": lambda a, b: a >> b,
-    "uint_less": torch.lt,
-    "uint_where": torch.where,
-    "bits": lambda x: x.view(torch.int32).to(torch.int64) & _WORD,
-    "from_bits": lambda x: x.to(torch.int32).view(torch.float32),
-    "to_uint": lambda x: x.to(torch.int64) & _WORD,
-    "block_peak": _block_peak,
-}
+from neon.engine.program.meanings import BLOCK, WORD, has_float64, of_blocks
+from neon.engine.program.operations import OPERATIONS
 
 
 class Eager:
@@ -135,9 +55,10 @@ def _execute(
             continue
         if node.op == "block_peak":
             (x,) = (values[a].expand(n) for a in node.args)
-            values[node] = _block_peak(TORCH["bits"]((x.abs() if node.label == "signed" else x).contiguous()))
+            words = OPERATIONS["bits"].torch((x.abs() if node.label == "signed" else x).contiguous())
+            values[node] = OPERATIONS[node.op].torch(words)
         elif node.args:
-            values[node] = TORCH[node.op](*(values[a] for a in node.args))
+            values[node] = OPERATIONS[node.op].torch(*(values[a] for a in node.args))
         else:
             values[node] = _leaf(node, tensors, n, compute, batch, position)
     return {root: values[root].expand(n) for root in stage.roots}
@@ -155,26 +76,28 @@ def _leaf(
             return tensors[node.label].to(compute)
         case "load_bits":
             stored = tensors[node.label]
-            width = 8 * stored.itemsize
-            return stored.view(_WORDS[width]).to(torch.int64) & ((1 << width) - 1)
+            return stored.view(_words_of(stored)).to(torch.int64) & ((1 << 8 * stored.itemsize) - 1)
         case "load_block":
-            return _of_blocks(tensors[node.label], n)
+            return of_blocks(tensors[node.label], n)
         case "index":
-            return (torch.arange(n, dtype=torch.int64, device=device) + batch.offset_of(position)) & _WORD
+            return (torch.arange(n, dtype=torch.int64, device=device) + batch.offset_of(position)) & WORD
         case "index_high":
             return (
                 torch.arange(n, dtype=torch.int64, device=device) // CHUNK * CHUNK + batch.offset_of(position)
             ) >> 32
-        case "tensor_key":
-            word: Any = batch.key_of(position)
         case _:
-            word = batch.step_word(position)
-    return torch.as_tensor(int(word), dtype=torch.int64, device=device)
+            word = batch.key_of(position) if node.op == "tensor_key" else batch.step_word(position)
+            return torch.as_tensor(word, dtype=torch.int64, device=device)
+
+
+def _words_of(stored: Tensor) -> torch.dtype:
+    """The type of raw words as wide as the elements of a tensor."""
+    return getattr(torch, f"int{8 * stored.itemsize}")
 
 
 def _store(target: Tensor, value: Tensor) -> None:
     if value.dtype == torch.int64:
-        words = _WORDS[8 * target.itemsize]
+        words = _words_of(target)
         target.view(words).copy_(value.to(words))
     elif len(target) < len(value):
         target.copy_(value[::BLOCK])
@@ -206,6 +129,4 @@ def _in_order(x: Tensor) -> Tensor:
     return total
 
 
-def prepare(kernel: Kernel) -> Eager:
-    """The executable form of a kernel."""
-    return Eager(kernel)
+BACKEND = Backend("eager", Eager)

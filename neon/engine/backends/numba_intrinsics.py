@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -168,17 +169,12 @@ def _power_of_two(to_bits, to_real, both, fraction, above, least):  # type: igno
     return function
 
 
-@njit
-def _both64(a, b):  # type: ignore[no-untyped-def]
-    return a & b
-
-
 _POWERS = {
     types.float32: _power_of_two(
         bits, from_bits, and32, np.uint32(0x007FFFFF), np.uint32(0x003504F4), np.float32(2.0**-126)
     ),
     types.float64: _power_of_two(
-        _bits64, _from_bits64, _both64,
+        _bits64, _from_bits64, operator.and_,
         np.uint64(0x000FFFFFFFFFFFFF), np.uint64(0x0006A09E667F3BCD), np.float64(2.0**-1022),
     ),
 }  # fmt: skip

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from neon.engine.backends import capture
-from neon.engine.backends.triton import Launch, count_up
+from neon.engine.backends.triton_launch import NUMBER_ROWS, Launch
 from neon.engine.counts import Exact, is_somebodys, known_counts, mark_movable, notes_on
 from neon.engine.settings import Item
 
@@ -26,7 +26,7 @@ class Block:
         notes_on(self.shown)["_neon_block"] = weakref.ref(self)
         self._expected = self.shown._version
 
-    def stand(self) -> bool:
+    def unchanged(self) -> bool:
         """Whether nobody else has written to them; what neon's own kernel writes shows in no version."""
         return self.shown._version == self._expected
 
@@ -47,14 +47,14 @@ class Resident:
         self.device = device
         self.stop = torch.zeros(1, dtype=torch.float32, device=device)
         self.skipped = torch.zeros(1, dtype=torch.float64, device=device)
-        self._captured = False  # whether any graph goes on with what lies here
+        self._in_graphs = False  # whether any graph goes on with what lies here
         self._left_out = False  # whether anybody has ever said that a step is to be left out
         self._last: DeviceCounts | None = None  # keeps the blocks that the next plan goes on with
 
     def follow(self, found: Tensor | None) -> None:
         """Leave out the step that begins if a number on the device, `found`, is not 0; graphs look at each replay."""
         capturing = capture.capturing(self.device)
-        self._captured |= capturing
+        self._in_graphs |= capturing
         if found is not None:
             self.stop.copy_(found.detach().reshape(1))
             self.skipped.add_(self.stop != 0.0)
@@ -71,7 +71,7 @@ class Resident:
         new = [number for number, place in enumerate(places) if place is None]
         if new:
             exact, shown = known_counts([items[number] for number in new])
-            if not self._captured:
+            if not self._in_graphs:
                 kept = [number for number, place in enumerate(places) if place is not None]
                 rest = self._lying([each[number] for number in kept], [places[number] for number in kept]).read()
                 exact, shown = np.append(exact, rest), np.append(shown, rest.astype(np.float32))
@@ -92,7 +92,7 @@ class Resident:
 
     def _lying(self, each: list[Tensor], places: Sequence[Any]) -> DeviceCounts:
         counts = DeviceCounts(self, each, places)
-        if not counts.stand():
+        if not counts.unchanged():
             counts.reread()
         return counts
 
@@ -115,9 +115,9 @@ class DeviceCounts:
         self._others, self._shown = [step for step, _ in followed], [own for _, own in followed]
         self._versions = [-1] * len(followed)
 
-    def stand(self) -> bool:
+    def unchanged(self) -> bool:
         """Whether nobody else has written to them since the last step."""
-        return all(block.stand() for block in self._blocks) and self._versions == self._versions_now()
+        return all(block.unchanged() for block in self._blocks) and self._versions == self._versions_now()
 
     def _versions_now(self) -> list[int]:
         return [step._version for step in self._others]
@@ -138,14 +138,17 @@ class DeviceCounts:
     def select(self, present: npt.NDArray[np.bool_]) -> None:
         """Have those counted, from now on, that a mask says."""
         chosen: dict[int, list[int]] = {id(block): [] for block in self._blocks}
-        for (block, place), there in zip(self._places, present, strict=True):
-            if there:
+        for (block, place), counted in zip(self._places, present, strict=True):
+            if counted:
                 chosen[id(block)].append(place)
         self._launches = [self._launch(block, chosen[id(block)]) for block in self._blocks if chosen[id(block)]]
 
     def _launch(self, block: Block, places: Sequence[int]) -> Launch:
+        from neon.engine.backends.triton_intrinsics import count_up
+
         taken = torch.from_numpy(np.array(places, np.int64)).to(self.resident.device)
-        return count_up(block.exact, block.shown, taken, self.resident.stop)
+        tables = (block.exact, block.shown, taken, self.resident.stop, len(places))
+        return Launch(count_up, (-(-len(places) // NUMBER_ROWS),), tables, ROWS=NUMBER_ROWS)
 
     def add_one(self) -> None:
         """Count an update, unless it was left out."""
@@ -156,6 +159,6 @@ class DeviceCounts:
         self._versions = self._versions_now()
 
     @property
-    def captured(self) -> Any:
+    def kept_for_graphs(self) -> Any:
         """What a graph that counts works on."""
         return (self.resident, self._blocks, self._launches, self._others)

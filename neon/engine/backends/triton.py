@@ -1,84 +1,40 @@
-"""The Triton backend: a kernel printed as source for a GPU, and how its functions are launched."""
+"""The Triton backend: a kernel printed as source for a GPU."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
-from typing import Any
+import os
 
 import torch
-from torch import Tensor
 
-from neon.engine.backends.triton_source import counts, numbers_of, reductions_of, source
+from neon.engine.backends.contract import Backend
+from neon.engine.backends.device_batch import DeviceBatch
+from neon.engine.backends.resident import Resident
+from neon.engine.backends.triton_source import source
 from neon.engine.native import cache
 from neon.engine.program.kernel import Kernel
-
-__all__ = ["Launch", "Triton", "count_up", "counts", "numbers_of", "prepare", "reductions_of", "source", "sums"]
-
-# Elements that a program holds in registers at a time, and those that it updates: whole blocks of 8-bit states.
-TILE, PART = 1024, 8192
-# Rows of the table of numbers that one program computes.
-NUMBER_ROWS = 128
-# Sums are rounded as they are written: a multiplication and an addition are two operations.
-LAUNCH = {"num_warps": 4, "enable_fp_fusion": False}
+from neon.engine.program.meanings import has_float64
 
 
 class Triton:
-    """The functions of a kernel, by stage: what computes its numbers, if it reads any, and what updates or sums."""
+    """The functions of a kernel, by stage: what computes its numbers, if it reads any, and what updates or sums.
+
+    Triton compiles them, for the device at hand, when they are launched first.
+    """
 
     def __init__(self, kernel: Kernel) -> None:
-        text = source(kernel)
-        module = cache.module(kernel.name, text)
+        module = cache.module(kernel.name, source(kernel))
         stages = range(len(kernel.stages))
         self.numbers = [module.get(f"numbers_{n}") for n in stages]
         self.stages = [module[f"stage_{n}"] for n in stages]
 
 
-class Launch:
-    """A function with the tables that it works on: what is done once is not done at each step."""
+def _serves(device: torch.device) -> bool:
+    """Whether a device has float64, which numbers and sums need, and Triton has not been told to run on the processor.
 
-    def __init__(self, function: Any, grid: tuple[int, ...], arguments: Sequence[Any], **constants: Any) -> None:
-        self._function, self._grid = function, (*grid, 1, 1)[:3]
-        self._arguments, self._constants = arguments, constants
-        self._device = arguments[0].device.index
-        self._compiled: Any = None
-
-    def __call__(self) -> None:
-        """Launch it, on the current stream of the device that the tables are on."""
-        if self._device is None or self._device == torch.accelerator.current_device_index():
-            self._run()
-        else:
-            with torch.accelerator.device_index(self._device):
-                self._run()
-
-    def _run(self) -> None:
-        if self._compiled is None:
-            # What has been compiled is called past Triton's search for it, and with addresses: of tensors it would ask
-            # the driver where they are. The interpreter compiles nothing.
-            self._compiled = self._function[self._grid](*self._arguments, **self._constants, **LAUNCH)
-            if self._compiled is not None:
-                given = (a.data_ptr() if isinstance(a, Tensor) else a for a in self._arguments)
-                self._compiled = partial(self._compiled[self._grid], *given, *self._constants.values())
-        else:
-            self._compiled()
+    Its interpreter, to debug kernels, would look up a device's addresses in the processor's memory.
+    """
+    interprets = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
+    return has_float64(device) and (device.type == "cpu" or not interprets)
 
 
-def sums(addresses: Tensor, ends: Tensor, totals: Tensor, longest: int) -> Launch:
-    """What adds up the float64 at some addresses, from each end to the next, exactly but for one rounding."""
-    from neon.engine.backends.triton_intrinsics import sum_up
-
-    lanes = min(1024, 1 << max(longest - 1, 0).bit_length())
-    return Launch(sum_up, (len(totals),), (addresses, ends, totals), LANES=lanes)
-
-
-def count_up(exact: Tensor, shown: Tensor, places: Tensor, stop: Tensor) -> Launch:
-    """What adds one to the counts at some places, unless the step is left out, and shows them as float32."""
-    from neon.engine.backends.triton_intrinsics import count_up as function
-
-    count = len(places)
-    return Launch(function, (-(-count // NUMBER_ROWS),), (exact, shown, places, stop, count), ROWS=NUMBER_ROWS)
-
-
-def prepare(kernel: Kernel) -> Triton:
-    """Print the kernel; Triton compiles it, for the device at hand, when it is launched first."""
-    return Triton(kernel)
+BACKEND = Backend("triton", Triton, DeviceBatch, Resident, capturable=True, package="triton", serves=_serves)

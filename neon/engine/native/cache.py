@@ -17,11 +17,13 @@ import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from neon.engine.native import machine_code, threads
-from neon.engine.native.machine_code import Code
+from neon.engine.native.locks import compiling
 from neon.whole_files import clear_unfinished
+
+if TYPE_CHECKING:
+    from neon.engine.native.machine_code import Code
 
 _UNFINISHED = ".tmp"
 _SEAL = hashlib.sha256().digest_size
@@ -47,8 +49,10 @@ def load(name: str, source: str, stages: int) -> Code:
 
     What a source raises when it is compiled is raised at once: nothing is tried again.
     """
+    from neon.engine.native import machine_code  # with LLVM, which only the first step needs
+
     path, key = path_of(name, source), _key(source)
-    with threads.compiling:
+    with compiling:
         image, code = _unsealed(path.with_suffix(".o"), key), None
         if image is not None:
             with suppress(RuntimeError):  # it was linked with a library that is not there now
@@ -65,7 +69,7 @@ def load(name: str, source: str, stages: int) -> Code:
 def module(name: str, source: str) -> dict[str, Any]:
     """The globals of a generated source that is run as a Python module; its file is for whoever reads it."""
     path = path_of(name, source)
-    with threads.compiling:
+    with compiling:
         _keep({path: source.encode()})
     # Not what the file holds but what was asked for: Triton too reads a function's source from here.
     linecache.cache[str(path)] = (len(source), None, source.splitlines(keepends=True), str(path))
@@ -75,6 +79,8 @@ def module(name: str, source: str) -> dict[str, Any]:
 
 
 def _key(source: str) -> bytes:
+    from neon.engine.native import machine_code
+
     return hashlib.sha256(f"{machine_code.environment()}\n{source}".encode()).digest()
 
 

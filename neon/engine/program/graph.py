@@ -9,80 +9,48 @@ once a step.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from neon.engine.native import threads
+from neon.engine.native.locks import compiling
+from neon.engine.program.operations import BOOL, FLOAT, OPERATIONS, UINT
 
 if TYPE_CHECKING:
     from typing import Self
 
 Number = int | float
 
-FLOAT, UINT, BOOL = "float", "uint", "bool"
-
-
-@dataclass(frozen=True)
-class OpType:
-    """The type of an operation: how it is written, the kinds that it takes and the kind of its result."""
-
-    text: str
-    takes: tuple[str, ...]
-    result: str = FLOAT
-
-
-_ONE, _TWO = (FLOAT,), (FLOAT, FLOAT)
-_WORDS = (UINT, UINT)
-
-# Every operation that a backend must know, and nothing else: its table has these keys.
-OPERATIONS: dict[str, OpType] = {
-    "add": OpType("{} + {}", _TWO),
-    "sub": OpType("{} - {}", _TWO),
-    "mul": OpType("{} * {}", _TWO),
-    "div": OpType("{} / {}", _TWO),
-    "pow": OpType("{} ** {}", _TWO),
-    "neg": OpType("-{}", _ONE),
-    "abs": OpType("abs({})", _ONE),
-    "sign": OpType("sign({})", _ONE),
-    "sqrt": OpType("sqrt({})", _ONE),
-    "exp": OpType("exp({})", _ONE),
-    "log": OpType("log({})", _ONE),
-    "minimum": OpType("minimum({}, {})", _TWO),
-    "maximum": OpType("maximum({}, {})", _TWO),
-    "power_of_two": OpType("power_of_two({})", _ONE),
-    "less": OpType("{} < {}", _TWO, BOOL),
-    "less_equal": OpType("{} <= {}", _TWO, BOOL),
-    "equal": OpType("{} == {}", _TWO, BOOL),
-    "where": OpType("where({}, {}, {})", (BOOL, FLOAT, FLOAT)),
-    "uint_add": OpType("{} + {}", _WORDS, UINT),
-    "uint_mul": OpType("{} * {}", _WORDS, UINT),
-    "uint_and": OpType("{} & {}", _WORDS, UINT),
-    "uint_or": OpType("{} | {}", _WORDS, UINT),
-    "uint_xor": OpType("{} ^ {}", _WORDS, UINT),
-    "uint_shl": OpType("{} << {}", _WORDS, UINT),
-    "uint_shr": OpType("{} >> {}", _WORDS, UINT),
-    "uint_less": OpType("{} < {}", _WORDS, BOOL),
-    "uint_where": OpType("where({}, {}, {})", (BOOL, UINT, UINT), UINT),
-    "bits": OpType("bits({})", _ONE, UINT),
-    "from_bits": OpType("from_bits({})", (UINT,)),
-    "to_uint": OpType("uint({})", _ONE, UINT),
-    "block_peak": OpType("block_peak({})", _ONE),
-}
-
-# Words of bits are computed for each element, whatever they are made of: the host, which computes numbers once a
-# step, knows none.
-_OF_WORDS = {op for op, form in OPERATIONS.items() if UINT in (form.result, *form.takes)} | {"block_peak"}
-
 # Leaves: a tensor's element, a run-time number, a constant, and four words that random bits are made of.
-# A `load_block` has one value for each block of elements; `block_peak` is the largest of an expression over a block,
-# by the bits of its magnitude, or, labelled `unsigned`, by its bits as they are: a negative number is then the largest.
+# A `load_block` has one value for each block of elements.
 LOADS = ("load", "load_bits", "load_block")
 ELEMENT_LEAVES = (*LOADS, "index", "index_high", "tensor_key", "step_word")
 LEAVES = (*ELEMENT_LEAVES, "scalar", "const")
-# The sum of squares of an expression over every element of a scope; its label names the scope.
+# The sum of squares of an expression over every element of a scope, which is its label.
 REDUCTION = "sum_of_squares"
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The tensors over which a sum goes; `level` is the place of its norm among those that gradients are clipped by."""
+
+    name: str
+    level: int | None = None
+
+    def __str__(self) -> str:
+        return self.name if self.level is None else f"{self.name}[{self.level}]"
+
+
+Value = TypeVar("Value", bound="Arithmetic")
+
+
+def _infix(op: str) -> Callable[[Value, Value | Number], Value]:
+    return lambda left, right: left._made(op, left, right)
+
+
+def _swapped(op: str) -> Callable[[Value, Value | Number], Value]:
+    return lambda right, left: right._made(op, left, right)
 
 
 class Arithmetic:
@@ -94,29 +62,13 @@ class Arithmetic:
         """The value of an operation."""
         raise NotImplementedError
 
-    def __add__(self, other: Self | Number) -> Self:
-        return self._made("add", self, other)
-
-    def __radd__(self, other: Number) -> Self:
-        return self._made("add", other, self)
-
-    def __sub__(self, other: Self | Number) -> Self:
-        return self._made("sub", self, other)
-
-    def __rsub__(self, other: Number) -> Self:
-        return self._made("sub", other, self)
-
-    def __mul__(self, other: Self | Number) -> Self:
-        return self._made("mul", self, other)
-
-    def __rmul__(self, other: Number) -> Self:
-        return self._made("mul", other, self)
-
-    def __truediv__(self, other: Self | Number) -> Self:
-        return self._made("div", self, other)
-
-    def __rtruediv__(self, other: Number) -> Self:
-        return self._made("div", other, self)
+    __add__, __radd__ = _infix("add"), _swapped("add")
+    __sub__, __rsub__ = _infix("sub"), _swapped("sub")
+    __mul__, __rmul__ = _infix("mul"), _swapped("mul")
+    __truediv__, __rtruediv__ = _infix("div"), _swapped("div")
+    __rpow__ = _swapped("pow")
+    __lt__, __gt__ = _infix("less"), _swapped("less")
+    __le__, __ge__ = _infix("less_equal"), _swapped("less_equal")
 
     def __pow__(self, other: Self | Number) -> Self:
         if isinstance(other, Real) and abs(other) in _SHORT_POWERS:
@@ -132,9 +84,6 @@ class Arithmetic:
         assert power is not None
         return power
 
-    def __rpow__(self, other: Number) -> Self:
-        return self._made("pow", other, self)
-
     def __neg__(self) -> Self:
         return self._made("neg", self)
 
@@ -143,18 +92,6 @@ class Arithmetic:
 
     def __abs__(self) -> Self:
         return self._made("abs", self)
-
-    def __lt__(self, other: Self | Number) -> Self:
-        return self._made("less", self, other)
-
-    def __le__(self, other: Self | Number) -> Self:
-        return self._made("less_equal", self, other)
-
-    def __gt__(self, other: Self | Number) -> Self:
-        return self._made("less", other, self)
-
-    def __ge__(self, other: Self | Number) -> Self:
-        return self._made("less_equal", other, self)
 
 
 _SHORT_POWERS = (0.5, 1, 1.5, 2, 2.5, 3, 4)
@@ -186,7 +123,7 @@ def node(op: str, args: tuple[Node, ...] = (), label: Any = None, kind: str = FL
     key = (op, args, type(label), repr(label))
     found = _nodes.get(key)
     if found is None:
-        with threads.compiling:  # two threads must not make two nodes of one expression
+        with compiling:  # two threads must not make two nodes of one expression
             found = _nodes.setdefault(key, _new(op, args, label, kind))
     return found
 
@@ -194,7 +131,8 @@ def node(op: str, args: tuple[Node, ...] = (), label: Any = None, kind: str = FL
 def _new(op: str, args: tuple[Node, ...], label: Any, kind: str) -> Node:
     made = Node()
     made.op, made.args, made.label, made.kind = op, args, label, kind
-    of_elements = op in ELEMENT_LEAVES or op in _OF_WORDS
+    unknown_to_host = op in OPERATIONS and OPERATIONS[op].floats is None
+    of_elements = op in ELEMENT_LEAVES or unknown_to_host
     made.varies = of_elements or (op != REDUCTION and any(argument.varies for argument in args))
     return made
 
@@ -234,8 +172,8 @@ def _operand(value: Node | Number, kind: str) -> Node:
     return value
 
 
-def sum_of_squares(argument: Node, scope: str) -> Node:
-    """Σ argument² over all elements of a scope: `tensor`, or a set of tensors that the plan names."""
+def sum_of_squares(argument: Node, scope: Scope) -> Node:
+    """Σ argument² over all elements of a scope."""
     return node(REDUCTION, (_operand(argument, FLOAT),), label=scope)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from neon.engine.program.graph import Node, apply, load, scalar, sum_of_squares
+from neon.engine.program.graph import Node, Scope, apply, load, scalar, sum_of_squares
 
 # Scopes of reductions: each tensor alone; all whose gradients are looked through; all that are clipped by the
 # norm of the step before.
-ALONE, GUARD, PREVIOUS = "tensor", "guard", "previous"
+ALONE, GUARD, PREVIOUS = Scope("tensor"), Scope("guard"), Scope("previous")
 # The option by which weights are averaged, and the state that holds the average.
 AVERAGE = "weight_average"
 # What groups call `lr_scale`: where a group has that word, schedulers of other libraries multiply its `lr` themselves.
@@ -38,18 +38,13 @@ class Options:
     rate_scale: bool = False
 
 
-def clip_scope(level: int) -> str:
-    """The name of the set of tensors whose norm is taken at a level of `clip_norms`."""
-    return f"clip_scope[{level}]"
-
-
 def before(w: Node, g: Node, chosen: Options) -> Node:
     """The gradient that the rule sees: scale, batch mean, clip by norm, clip by value, then weight decay."""
     raw = g = _mean(g, chosen)
     factor = _previous_factor(raw) if chosen.clip_previous else None
     for level, bound in enumerate(chosen.clip_norms):
         # ‖f·g‖ = f·‖g‖: a chain of norms costs one reading of the gradients.
-        norm = apply("sqrt", sum_of_squares(raw, clip_scope(level)))
+        norm = apply("sqrt", sum_of_squares(raw, Scope("clip_scope", level)))
         if factor is not None:
             norm = factor * norm
         clipped = apply("minimum", 1.0, scalar(bound) / norm)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
-from neon.engine.program.graph import LEAVES, OPERATIONS, REDUCTION, Node, walk
+import torch
+
+from neon.engine.program.graph import LEAVES, REDUCTION, Node, walk
+from neon.engine.program.operations import OPERATIONS
 
 # Python's parser nests parentheses no deeper than 200; long before that a person stops reading.
 _DEEPEST = 30
@@ -43,7 +46,7 @@ def assignments(
 def formula(node: Node, operands: list[str]) -> str:
     """One operation in the notation of a rule."""
     if node.op == REDUCTION:
-        return f"sum_of_squares({inline(node.args[0])}, over={node.label!r})"
+        return f"sum_of_squares({inline(node.args[0])}, over={str(node.label)!r})"
     if node.op in LEAVES:
         return str(node.label) if node.label is not None else node.op
     template = OPERATIONS[node.op].text
@@ -72,3 +75,9 @@ def listing(outputs: Mapping[str, Node]) -> str:
     named, formulas = assignments(outputs.values(), formula)
     lines = [f"{name} = {written}" for name, written in named]
     return "\n".join([*lines, *(f"{n} ← {f}" for n, f in zip(outputs, formulas, strict=True))])
+
+
+def memory_of(dtype: torch.dtype, module: str) -> str:
+    """The type that memory is addressed as in generated source: plain numbers, or raw words that a codec decodes."""
+    plain = dtype in (torch.float32, torch.float64)
+    return f"{module}.{str(dtype).removeprefix('torch.') if plain else f'uint{8 * dtype.itemsize}'}"

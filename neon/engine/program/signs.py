@@ -6,12 +6,8 @@ from collections.abc import Iterable
 from weakref import WeakKeyDictionary
 
 from neon.engine.program.graph import ELEMENT_LEAVES, REDUCTION, Node, walk
+from neon.engine.program.operations import ALWAYS, FLOAT, LIKE_OPERANDS, OPERATIONS
 from neon.engine.program.trace import Program
-
-# A negative zero counts as negative: √−0 is one, and so may be the maximum of 0 and −0.
-_ALWAYS = {"abs", "exp", "power_of_two", REDUCTION}
-_IF_ALL_ARE = {"add", "div", "pow", "minimum", "maximum", "sqrt"}
-
 
 _found: WeakKeyDictionary[Program, frozenset[str]] = WeakKeyDictionary()
 
@@ -42,18 +38,18 @@ def _not_negative(roots: Iterable[Node], held: set[str]) -> set[Node]:
         match node.op:
             case "const":
                 holds = node.label >= 0
-            case "scalar":
+            case _ if node.op in ("scalar", REDUCTION):
                 holds = True
             case "load":
                 holds = node.label in held
             case "sub":  # 1 − β: of numbers alone, rules take what is left of one
                 holds = all(below.op not in ELEMENT_LEAVES for below in walk([node]))
-            case "where":
-                holds = found.issuperset(node.args[1:])
             case "mul":
                 holds = found >= odd[node]
             case _:
-                holds = node.op in _ALWAYS or (node.op in _IF_ALL_ARE and found.issuperset(node.args))
+                known = OPERATIONS[node.op].never_negative if node.op in OPERATIONS else None
+                operands = (a for a in node.args if a.kind == FLOAT)
+                holds = known == ALWAYS or (known == LIKE_OPERANDS and found.issuperset(operands))
         if holds:
             found.add(node)
     return found

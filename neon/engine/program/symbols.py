@@ -14,7 +14,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from neon.engine.program.graph import BOOL, FLOAT, OPERATIONS, REDUCTION, Arithmetic, Node, apply, const
+from neon.engine.program.graph import REDUCTION, Arithmetic, Node, apply, const
+from neon.engine.program.operations import BOOL, FLOAT, OPERATIONS
 from neon.engine.program.printer import formula
 
 _FUNCTIONS = "the functions of neon.optimizers.functions (sqrt, exp, log, maximum, minimum, clip, where, norm, ...)"

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from neon.engine.backends import serving
 from neon.engine.program.formats import ALONE, FORMATS
 from neon.engine.program.slots import Slot
 from neon.engine.tensors.overlap import address, overlaps_itself
@@ -110,9 +109,9 @@ def check_gradient(item: Item, grad: Tensor) -> None:
         _check_memory(f"The gradient of parameter {quoted(item.name)}", grad)
 
 
-def check_capturable(device: torch.device) -> None:
-    """Refuse devices whose steps no graph can hold."""
-    if serving(device) != "triton":
+def check_capturable(device: torch.device, capturable: bool) -> None:
+    """Refuse devices whose steps no graph can hold, as their backend says."""
+    if not capturable:
         raise ValueError(
             "capturable=True asks for steps that can be captured in a graph of the device. That needs parameters on a "
             f"device that Triton serves, such as cuda; some are on {device}. Leave it out."

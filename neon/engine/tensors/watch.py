@@ -10,13 +10,16 @@ import ctypes
 from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache, partial
 from operator import is_
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from neon.engine import versions
-from neon.engine.native import cache, machine_code
+from neon.engine.native import cache
+
+if TYPE_CHECKING:
+    from neon.engine.native.machine_code import Code
 
 # What is asked: by Python, and by torch's stable C interface as aoti_torch_NAME(handle, &value).
 _PROPERTIES: dict[str, Callable[[Tensor], Any]] = {
@@ -106,7 +109,7 @@ class _Native(NamedTuple):
 
     function: Callable[[int], None]
     properties: list[int]
-    code: machine_code.Code
+    code: Code
 
 
 @lru_cache(maxsize=1)

@@ -18,8 +18,8 @@ import torch
 from neon.engine.program.declared import Shape, Space
 from neon.engine.program.formats.format import Auxiliary, Format
 from neon.engine.program.graph import Node, apply, node
+from neon.engine.program.meanings import BLOCK as BLOCK
 
-BLOCK = 256
 # Below this a block is zero: its reciprocal would overflow.
 _LEAST_PEAK = 2.0**-120
 
