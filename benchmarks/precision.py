@@ -28,10 +28,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from neon.bench import machine
-from neon.bench.rules import exported_rules, neon_optimizer
-from neon.compare.plot import GREY, INK
-from neon.compare.store import write_atomically
+from neon.commands import machine
+from neon.commands.bench.torch_peers import exported_rules, neon_optimizer
+from neon.commands.compare.curve_figure import GREY, INK
+from neon.commands.compare.run_files import write_atomically
 from neon.engine.program.formats.blocks import BLOCK, BLOCK_CODECS
 from neon.optimizers import Adam
 

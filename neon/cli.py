@@ -37,7 +37,7 @@ def main(
     ] = False,
 ) -> None:
     """Optimizers as equations, run as one pass over memory."""
-    from neon.terminal import spell_what_cannot_be_shown
+    from neon.commands.terminal import spell_what_cannot_be_shown
 
     spell_what_cannot_be_shown()
 
@@ -69,9 +69,9 @@ def compare(
     """
     from rich.console import Console
 
-    from neon.compare.command import InterruptedRunError, Request, run_command
-    from neon.compare.errors import UsageError
-    from neon.compare.runner import Settings
+    from neon.commands.compare.compare_command import InterruptedRunError, Request, run_command
+    from neon.commands.errors import UsageError
+    from neon.commands.compare.training import Settings
 
     try:
         settings = Settings(epochs=epochs, batch_size=batch_size, seed=seed)
@@ -107,8 +107,8 @@ def bench(
     """
     from rich.console import Console
 
-    from neon.bench.command import Request, redraw, run_command
-    from neon.compare.errors import UsageError
+    from neon.commands.bench.bench_command import Request, redraw, run_command
+    from neon.commands.errors import UsageError
 
     console = Console()
     try:
@@ -134,8 +134,8 @@ def show(
     device: Annotated[str, typer.Option(help="Whose source is shown: cpu or cuda.")] = "cpu",
 ) -> None:
     """Print a rule's equation, its graph and the source generated for it."""
-    from neon.compare.errors import UsageError
-    from neon.show import describe, find
+    from neon.commands.errors import UsageError
+    from neon.commands.show import describe, find
 
     try:
         print(describe(*find(optimizer, dtype), device))  # typer.echo writes UTF-8 where ASCII is asked for

@@ -16,17 +16,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from neon.bench import child, formats, machine, memory, steps, timing
-from neon.bench.first_step import first_step
-from neon.bench.formats import FORMATS
-from neon.bench.kinds import KINDS, lines
-from neon.bench.result import Result
-from neon.bench.rules import OPTIONS, PEERS, exported_rules, torch_optimizers
-from neon.bench.shapes import SHAPES, Shapes
-from neon.bench.spec import Line, Settings, choose
-from neon.bench.targets import TARGETS
-from neon.bench.timing import Contender, interleaved, scaling
-from neon.bench.work import AgreementError, Work, bytes_moved, gradients, largest_difference, make_work
+from neon.commands.bench import child, few_bits as formats, memory, step_alone as steps, timing
+from neon.commands import machine
+from neon.commands.bench.first_step import first_step
+from neon.commands.bench.few_bits import FORMATS
+from neon.commands.bench.kinds import KINDS, lines
+from neon.commands.bench.measurements import Result
+from neon.commands.bench.torch_peers import OPTIONS, PEERS, exported_rules, torch_optimizers
+from neon.commands.bench.tensor_shapes import SHAPES, Shapes
+from neon.commands.bench.lines import Line, Settings, choose
+from neon.commands.bench.speed_targets import TARGETS
+from neon.commands.bench.timing import Contender, interleaved, scaling
+from neon.commands.bench.work import AgreementError, Work, bytes_moved, gradients, largest_difference, make_work
 
 FEW = Settings(rounds=2)
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -162,7 +163,7 @@ def test_other_weights_to_begin_with_are_noticed(monkeypatch: pytest.MonkeyPatch
             *(type(m)(m.in_features, m.out_features) if isinstance(m, torch.nn.Linear) else m for m in model)
         )
 
-    monkeypatch.setattr("neon.bench.backward.copy.deepcopy", other)
+    monkeypatch.setattr("neon.commands.bench.backward.copy.deepcopy", other)
     with pytest.raises(AgreementError, match="not the same work"):
         measured(Line("backward", "Adam", "mlp"))
 
@@ -311,7 +312,7 @@ def test_memory_is_measured_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPa
 
 def test_a_first_step_is_a_real_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    assert 0 < float(child.run("neon.bench.first_step", "torch", "Adam")) < math.inf
+    assert 0 < float(child.run("neon.commands.bench.first_step", "torch", "Adam")) < math.inf
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from PIL import Image
 from rich.console import Console
 
 from neon.compare import MissingExtraError, Result
-from neon.compare.plot import save_figure, spread
-from neon.compare.report import ranked, result_table
+from neon.commands.compare.curve_figure import save_figure, spread
+from neon.commands.compare.ranking import ranked, result_table
 
 RESULTS = [
     Result("A()", "finished", [1.0, 0.1], [1.0, 0.2], [0.5, 1.0], [10.0, 30.0]),

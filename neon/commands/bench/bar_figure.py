@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neon.bench.result import Report, Result
-from neon.bench.shapes import SHAPES
-from neon.compare.plot import GREY, INK
+from neon.commands.bench.measurements import Report, Result
+from neon.commands.bench.tensor_shapes import SHAPES
+from neon.commands.compare.curve_figure import GREY, INK
 from neon.whole_files import write_atomically
 
 if TYPE_CHECKING:

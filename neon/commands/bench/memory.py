@@ -8,20 +8,21 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from neon.bench import child, machine
-from neon.bench.rules import OPTIONS, torch_optimizers
-from neon.bench.shapes import SHAPES, Shapes
-from neon.bench.spec import Line, Settings
-from neon.bench.steps import attach
-from neon.bench.timing import Measured
-from neon.bench.work import make_work
+from neon.commands.bench import child
+from neon.commands import machine
+from neon.commands.bench.torch_peers import OPTIONS, torch_optimizers
+from neon.commands.bench.tensor_shapes import SHAPES, Shapes
+from neon.commands.bench.lines import Line, Settings
+from neon.commands.bench.step_alone import attach
+from neon.commands.bench.timing import Measured
+from neon.commands.bench.work import make_work
 
 
 def measure_memory(line: Line, _: Settings) -> Measured:
     """Bytes a parameter: neon with each option, torch's configurations."""
     side = SHAPES[line.shape].tensors[0][0]
     watch = machine.Watch()
-    extra = json.loads(child.run("neon.bench.memory", line.rule, str(side)))
+    extra = json.loads(child.run("neon.commands.bench.memory", line.rule, str(side)))
     return Measured({}, watch.busy_with_others(), extra)
 
 

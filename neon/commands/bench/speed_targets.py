@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from neon.bench.spec import Line
+from neon.commands.bench.lines import Line
 
 
 @dataclass(frozen=True)

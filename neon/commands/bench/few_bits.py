@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neon.bench import child, machine
-from neon.bench.rules import neon_optimizer
-from neon.bench.shapes import SHAPES, Shapes
-from neon.bench.spec import Line, Settings
-from neon.bench.steps import SMALL, attach, check_finite, compare_with_limit, states_of
-from neon.bench.timing import Contender, Measured, interleaved, scaling
-from neon.bench.work import AgreementError, Work, bytes_moved, flat, gradients, make_work
+from neon.commands.bench import child
+from neon.commands import machine
+from neon.commands.bench.torch_peers import neon_optimizer
+from neon.commands.bench.tensor_shapes import SHAPES, Shapes
+from neon.commands.bench.lines import Line, Settings
+from neon.commands.bench.step_alone import SMALL, attach, check_finite, compare_with_limit, states_of
+from neon.commands.bench.timing import Contender, Measured, interleaved, scaling
+from neon.commands.bench.work import AgreementError, Work, bytes_moved, flat, gradients, make_work
 from neon.torch import AttachedOptimizer
 
 
@@ -124,7 +125,7 @@ def measure_kept(line: Line, _: Settings) -> Measured:
     """Bytes a parameter of weights and states, in a process of its own, that gives back what it frees."""
     side = SHAPES[line.shape].tensors[0][0]
     watch = machine.Watch()
-    found = child.run("neon.bench.formats", line.rule, str(side), MALLOC_MMAP_THRESHOLD_="65536")
+    found = child.run("neon.commands.bench.few_bits", line.rule, str(side), MALLOC_MMAP_THRESHOLD_="65536")
     return Measured({}, watch.busy_with_others(), json.loads(found))
 
 

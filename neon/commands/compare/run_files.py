@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from neon.compare.errors import OutputError
-from neon.compare.imports import one_line
-from neon.compare.result import Result
+from neon.commands.errors import OutputError
+from neon.commands.references import one_line
+from neon.commands.compare.curves import Result
 from neon.whole_files import clear_unfinished, write_atomically
 
 FORMAT = 1

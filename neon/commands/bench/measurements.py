@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from neon.bench.spec import Line
-from neon.bench.targets import TARGETS, Target
-from neon.bench.timing import Measured
-from neon.compare.errors import UsageError
+from neon.commands.bench.lines import Line
+from neon.commands.bench.speed_targets import TARGETS, Target
+from neon.commands.bench.timing import Measured
+from neon.commands.errors import UsageError
 
 DISTURBED_ABOVE = 0.1
 

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from neon.compare.errors import SettingsError
+from neon.commands.errors import SettingsError
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Line:
     """One line of the result.
 
     Attributes:
-        kind: which measurement, a key of `neon.bench.kinds.KINDS`.
+        kind: which measurement, a key of `neon.commands.bench.kinds.KINDS`.
         rule: the class of neon.optimizers.
         shape: a key of `SHAPES`, or of a measurement's own networks.
         option: a key of `OPTIONS`.

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neon.bench import machine
+from neon.commands import machine
 
 SCALES = ("scale by torch", "scale by numba")
 # Steps in a turn on a GPU, at least. Where they take it longer than the host, it waits for the host only once a turn.

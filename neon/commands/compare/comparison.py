@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 
 import neon
-from neon.compare.errors import SpecError
-from neon.compare.randomness import seeded
-from neon.compare.result import Result
-from neon.compare.runner import Runner, Settings, Start, Watcher, attach, digest_of
-from neon.compare.spec import OptimizerSpec
-from neon.compare.store import RunConfig, RunStore, require_writable
-from neon.compare.task import Task
+from neon.commands.errors import SpecError
+from neon.commands.compare.randomness import seeded
+from neon.commands.compare.curves import Result
+from neon.commands.compare.training import Runner, Settings, Start, Watcher, attach, digest_of
+from neon.commands.optimizer_text import OptimizerSpec
+from neon.commands.compare.run_files import RunConfig, RunStore, require_writable
+from neon.commands.compare.task import Task
 
 
 class Comparison:

@@ -8,18 +8,18 @@ from pathlib import Path
 
 from rich.console import Console
 
-from neon.compare.comparison import Comparison
-from neon.compare.defaults import DEFAULT_OPTIMIZERS
-from neon.compare.digits import digits
-from neon.compare.errors import SettingsError
-from neon.compare.labels import short_labels
-from neon.compare.plot import require_matplotlib, save_figure
-from neon.compare.progress import ProgressView
-from neon.compare.report import result_table, save_results
-from neon.compare.result import Result
-from neon.compare.runner import Settings
-from neon.compare.spec import parse_optimizer
-from neon.compare.task import load_task
+from neon.commands.compare.comparison import Comparison
+from neon.commands.compare.default_optimizers import DEFAULT_OPTIMIZERS
+from neon.commands.compare.digits import digits
+from neon.commands.errors import SettingsError
+from neon.commands.compare.labels import short_labels
+from neon.commands.compare.curve_figure import require_matplotlib, save_figure
+from neon.commands.compare.live_progress import ProgressView
+from neon.commands.compare.ranking import result_table, save_results
+from neon.commands.compare.curves import Result
+from neon.commands.compare.training import Settings
+from neon.commands.optimizer_text import parse_optimizer
+from neon.commands.compare.task import load_task
 
 
 @dataclass(frozen=True)

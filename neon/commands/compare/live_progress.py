@@ -12,8 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from neon.compare.labels import decimal, percent
-from neon.compare.result import Result
+from neon.commands.compare.labels import decimal, percent
+from neon.commands.compare.curves import Result
 
 REFRESH_SECONDS = 0.1
 BAR_WIDTH = 14

@@ -11,17 +11,17 @@ import numba
 import torch
 from rich.console import Console
 
-from neon.bench import machine
-from neon.bench.kinds import KINDS, lines
-from neon.bench.plot import save_figure
-from neon.bench.report import LEGEND, tables, written
-from neon.bench.result import Report, Result
-from neon.bench.rules import OPTIONS, exported_rules
-from neon.bench.shapes import SHAPES
-from neon.bench.spec import Line, Settings, choose
-from neon.compare.errors import SettingsError
-from neon.compare.plot import require_matplotlib
-from neon.compare.store import require_writable, write_json
+from neon.commands import machine
+from neon.commands.bench.kinds import KINDS, lines
+from neon.commands.bench.bar_figure import save_figure
+from neon.commands.bench.measured_tables import LEGEND, tables, written
+from neon.commands.bench.measurements import Report, Result
+from neon.commands.bench.torch_peers import OPTIONS, exported_rules
+from neon.commands.bench.tensor_shapes import SHAPES
+from neon.commands.bench.lines import Line, Settings, choose
+from neon.commands.errors import SettingsError
+from neon.commands.compare.curve_figure import require_matplotlib
+from neon.commands.compare.run_files import require_writable, write_json
 
 QUICK_ROUNDS = 3
 DEVICES = ("cpu", "cuda", "xpu")

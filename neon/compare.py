@@ -6,10 +6,10 @@ runs it. From Python, `Comparison` does the same without the terminal.
 
 from __future__ import annotations
 
-from neon.compare.comparison import Comparison
-from neon.compare.defaults import DEFAULT_OPTIMIZERS
-from neon.compare.digits import digits
-from neon.compare.errors import (
+from neon.commands.compare.comparison import Comparison
+from neon.commands.compare.default_optimizers import DEFAULT_OPTIMIZERS
+from neon.commands.compare.digits import digits
+from neon.commands.errors import (
     MissingExtraError,
     OutputError,
     SettingsError,
@@ -18,10 +18,10 @@ from neon.compare.errors import (
     UnknownReferenceError,
     UsageError,
 )
-from neon.compare.result import Result
-from neon.compare.runner import Settings
-from neon.compare.spec import OptimizerSpec, parse_optimizer
-from neon.compare.task import Task, classification_accuracy, load_task
+from neon.commands.compare.curves import Result
+from neon.commands.compare.training import Settings
+from neon.commands.optimizer_text import OptimizerSpec, parse_optimizer
+from neon.commands.compare.task import Task, classification_accuracy, load_task
 
 __all__ = [
     "DEFAULT_OPTIMIZERS",

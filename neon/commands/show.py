@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from neon.compare.errors import UsageError
-from neon.compare.spec import library_classes, parse_optimizer
+from neon.commands.errors import UsageError
+from neon.commands.optimizer_text import library_classes, parse_optimizer
 from neon.engine.backends import numba, triton_source
 from neon.engine.native.cache import path_of
 from neon.engine.program.formats.floats import CODECS

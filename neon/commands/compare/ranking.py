@@ -11,9 +11,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from neon.compare.labels import decimal, percent
-from neon.compare.result import Result
-from neon.compare.store import write_json
+from neon.commands.compare.labels import decimal, percent
+from neon.commands.compare.curves import Result
+from neon.commands.compare.run_files import write_json
 
 ABSENT = "-"
 CAPTION = "best, final: validation accuracy; loss: of validation, final; step: median time of step()"

@@ -12,8 +12,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from neon.compare.errors import TaskError, UnknownReferenceError
-from neon.compare.imports import one_line, resolve
+from neon.commands.errors import TaskError, UnknownReferenceError
+from neon.commands.references import one_line, resolve
 
 PROBE_SAMPLES = 8
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neon.bench.shapes import Shapes, TensorShape
+from neon.commands.bench.tensor_shapes import Shapes, TensorShape
 
 TOLERANCE = 1e-4
 CLIP_VALUE = 0.01

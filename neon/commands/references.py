@@ -9,7 +9,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from neon.compare.errors import UnknownReferenceError
+from neon.commands.errors import UnknownReferenceError
 
 MAX_LENGTH = 300
 REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")

@@ -9,9 +9,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from neon.bench.kinds import KINDS
-from neon.bench.result import Report, Result
-from neon.bench.targets import TARGETS
+from neon.commands.bench.kinds import KINDS
+from neon.commands.bench.measurements import Report, Result
+from neon.commands.bench.speed_targets import TARGETS
 
 ABSENT = "–"
 UNITS = ((1.0, "s"), (1e-3, "ms"), (0.0, "µs"))

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neon.compare.errors import MissingExtraError
-from neon.compare.labels import percent
-from neon.compare.result import Result
+from neon.commands.errors import MissingExtraError
+from neon.commands.compare.labels import percent
+from neon.commands.compare.curves import Result
 from neon.whole_files import write_atomically
 
 if TYPE_CHECKING:

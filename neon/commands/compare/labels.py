@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from neon.compare.spec import OptimizerSpec
+from neon.commands.optimizer_text import OptimizerSpec
 
 MAX_LENGTH = 48
 
@@ -13,7 +13,7 @@ MAX_LENGTH = 48
 def short_labels(specs: Sequence[OptimizerSpec]) -> list[str]:
     """The class name; between optimizers of one class, also the arguments they do not share.
 
-    >>> from neon.compare.spec import parse_optimizer
+    >>> from neon.commands.optimizer_text import parse_optimizer
     >>> texts = ["Adam()", "Lion(learning_rate=1e-4)", "Lion(learning_rate=3e-4)"]
     >>> short_labels([parse_optimizer(text) for text in texts])
     ['Adam', 'Lion(learning_rate=0.0001)', 'Lion(learning_rate=0.0003)']

@@ -5,9 +5,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from neon.bench import child, machine
-from neon.bench.spec import Line, Settings
-from neon.bench.timing import Measured
+from neon.commands.bench import child
+from neon.commands import machine
+from neon.commands.bench.lines import Line, Settings
+from neon.commands.bench.timing import Measured
 
 ROUNDS = 5
 CONTENDERS = {"empty cache": "neon", "filled cache": "neon", "torch": "torch"}
@@ -16,13 +17,13 @@ CONTENDERS = {"empty cache": "neon", "filled cache": "neon", "torch": "torch"}
 def measure_start(line: Line, settings: Settings) -> Measured:
     """In each round a new cache: the first process fills it, the second finds it filled."""
     seconds: dict[str, list[float]] = {name: [] for name in CONTENDERS}
-    child.run("neon.bench.first_step", "torch", line.rule)  # brings torch's files into memory
+    child.run("neon.commands.bench.first_step", "torch", line.rule)  # brings torch's files into memory
     watch = machine.Watch()
     with tempfile.TemporaryDirectory(prefix="neon-bench-") as folder:
         for number in range(settings.rounds or ROUNDS):
             cache = str(Path(folder, str(number)))
             for name, who in CONTENDERS.items():
-                seconds[name].append(float(child.run("neon.bench.first_step", who, line.rule, NEON_CACHE_DIR=cache)))
+                seconds[name].append(float(child.run("neon.commands.bench.first_step", who, line.rule, NEON_CACHE_DIR=cache)))
     measured = Measured(seconds, watch.busy_with_others())
     medians = measured.medians
     measured.figures.update({name: medians[name] for name in ("empty cache", "filled cache")})

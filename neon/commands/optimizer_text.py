@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import cast
 
 from neon import optimizers
-from neon.compare.errors import SpecError, UnknownReferenceError
-from neon.compare.imports import REFERENCE, one_line, resolve
+from neon.commands.errors import SpecError, UnknownReferenceError
+from neon.commands.references import REFERENCE, one_line, resolve
 from neon.optimizers import Optimizer, Schedule
 from neon.optimizers.values import other_word
 

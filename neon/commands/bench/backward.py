@@ -13,11 +13,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from neon.bench.rules import neon_optimizer, torch_optimizers
-from neon.bench.spec import Line, Settings
-from neon.bench.steps import check_agreement, compare_with_torch
-from neon.bench.timing import Contender, Measured, interleaved, timed
-from neon.bench.work import flat, largest_difference
+from neon.commands.bench.torch_peers import neon_optimizer, torch_optimizers
+from neon.commands.bench.lines import Line, Settings
+from neon.commands.bench.step_alone import check_agreement, compare_with_torch
+from neon.commands.bench.timing import Contender, Measured, interleaved, timed
+from neon.commands.bench.work import flat, largest_difference
 
 
 def mlp() -> nn.Module:

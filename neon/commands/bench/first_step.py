@@ -1,4 +1,4 @@
-"""``python -m neon.bench.first_step neon|torch RULE`` prints the seconds that a first step takes."""
+"""``python -m neon.commands.bench.first_step neon|torch RULE`` prints the seconds that a first step takes."""
 
 from __future__ import annotations
 
