@@ -33,9 +33,9 @@ from gpu_run import Case, Run, Step, measure_all, work_of
 from gpu_table import Line, Target
 from torch.nn.utils import clip_grad_norm_
 
-from neon.commands.bench.torch_peers import PEERS, neon_optimizer, torch_optimizers
 from neon.commands.bench.tensor_shapes import SHAPES as MODELS
 from neon.commands.bench.tensor_shapes import Shapes
+from neon.commands.bench.torch_peers import PEERS, neon_optimizer, torch_optimizers
 from neon.commands.bench.work import AgreementError, Work, bytes_moved, flat, largest_difference
 from neon.engine import use_backend
 from neon.engine.backends import serving, triton

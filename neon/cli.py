@@ -70,8 +70,8 @@ def compare(
     from rich.console import Console
 
     from neon.commands.compare.compare_command import InterruptedRunError, Request, run_command
-    from neon.commands.errors import UsageError
     from neon.commands.compare.training import Settings
+    from neon.commands.errors import UsageError
 
     try:
         settings = Settings(epochs=epochs, batch_size=batch_size, seed=seed)

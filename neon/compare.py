@@ -7,8 +7,11 @@ runs it. From Python, `Comparison` does the same without the terminal.
 from __future__ import annotations
 
 from neon.commands.compare.comparison import Comparison
+from neon.commands.compare.curves import Result
 from neon.commands.compare.default_optimizers import DEFAULT_OPTIMIZERS
 from neon.commands.compare.digits import digits
+from neon.commands.compare.task import Task, classification_accuracy, load_task
+from neon.commands.compare.training import Settings
 from neon.commands.errors import (
     MissingExtraError,
     OutputError,
@@ -18,10 +21,7 @@ from neon.commands.errors import (
     UnknownReferenceError,
     UsageError,
 )
-from neon.commands.compare.curves import Result
-from neon.commands.compare.training import Settings
 from neon.commands.optimizer_text import OptimizerSpec, parse_optimizer
-from neon.commands.compare.task import Task, classification_accuracy, load_task
 
 __all__ = [
     "DEFAULT_OPTIMIZERS",

@@ -15,16 +15,16 @@ from rich.console import Console
 from typer.testing import CliRunner
 from typer.testing import Result as Done
 
-from neon.commands.bench import child
+from neon.cli import app
 from neon.commands import machine
+from neon.commands.bench import child
 from neon.commands.bench.bench_command import Request, run_command
 from neon.commands.bench.first_step import first_step
 from neon.commands.bench.kinds import KINDS
+from neon.commands.bench.lines import Line
 from neon.commands.bench.measured_tables import tables
 from neon.commands.bench.measurements import Report, Result
 from neon.commands.bench.tensor_shapes import SHAPES
-from neon.commands.bench.lines import Line
-from neon.cli import app
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -37,9 +37,8 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     def run(module: str, *arguments: str, **_: str) -> str:
         if module == "neon.commands.bench.memory":
-            return json.dumps({"neon plain": 0.0, "neon norm": 0.0, "neon value": 1.0, "foreach": 4.0})
-        if module == "neon.commands.bench.few_bits":
-            return json.dumps({"float32": 12.0, "8-bit states": 6.03})
+            extra = {"neon plain": 0.0, "neon norm": 0.0, "neon value": 1.0, "foreach": 4.0}
+            return json.dumps({"extra": extra, "kept": {"float32": 12.0, "8-bit states": 6.03}}[arguments[0]])
         return str(first_step(*arguments))
 
     monkeypatch.setattr(child, "run", run)

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
-from neon import optimizers
 from neon.commands.errors import SpecError, UnknownReferenceError
+from neon.commands.library import library_classes
 from neon.commands.references import REFERENCE, one_line, resolve
 from neon.optimizers import Optimizer, Schedule
 from neon.optimizers.values import other_word
@@ -101,16 +101,6 @@ def parse_optimizer(text: str) -> OptimizerSpec:
         arguments=tuple(reader.spell(argument) for argument in arguments),
         build=lambda: cast(Optimizer, reader.value(call)),
     )
-
-
-def library_classes() -> dict[str, type]:
-    """The classes that a string may name: public optimizers and schedules of neon.optimizers."""
-    found = {name: getattr(optimizers, name) for name in dir(optimizers) if not name.startswith("_")}
-    return {
-        name: value
-        for name, value in found.items()
-        if inspect.isclass(value) and issubclass(value, (Optimizer, Schedule)) and value != Optimizer
-    }
 
 
 def _names(base: type) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from neon.commands.errors import UsageError
-from neon.commands.optimizer_text import library_classes, parse_optimizer
+from neon.commands.library import example_text, exported_rules, library_classes
+from neon.commands.optimizer_text import parse_optimizer
 from neon.engine.backends import numba, triton_source
 from neon.engine.native.cache import path_of
 from neon.engine.program.formats.floats import CODECS
@@ -15,15 +16,14 @@ from neon.optimizers import Optimizer
 
 # Who prints the source for a device.
 SOURCES = {"cpu": numba.source, "cuda": triton_source.source}
-# What a bare name stands for where the class has arguments without defaults.
-_EXAMPLES = {"GradientDescentMomentum": "GradientDescentMomentum(0.01, 0.9)"}
 
 
 def find(text: str, dtype: str) -> tuple[Optimizer, torch.dtype]:
     """The optimizer and the dtype that a user named; a bare class name may be written in any case."""
     names = {name.lower(): name for name in library_classes()}
     name = names.get(text.replace("_", "").lower(), text)
-    optimizer = parse_optimizer(_EXAMPLES.get(name, name)).build()
+    rule = exported_rules().get(name)
+    optimizer = parse_optimizer(name if rule is None else example_text(rule)).build()
     dtypes = {str(known).removeprefix("torch."): known for known in CODECS}
     if dtype not in dtypes:
         raise UsageError(f"unknown dtype {dtype!r}. Choose one of {', '.join(dtypes)}.")

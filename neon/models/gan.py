@@ -14,9 +14,9 @@ from neon.layers.adversarial import GenerativeAdversarial
 from neon.layers.container import Sequential
 from neon.layers.shapes import undone_on_error
 from neon.messages import received
-from neon.models.model_checks import adversarial_cost
 from neon.models.minibatches import Dataset, place
 from neon.models.model import Model, minibatch_hooks
+from neon.models.model_checks import adversarial_cost
 from neon.transforms import GANCost
 
 __all__ = ["GAN"]

@@ -18,8 +18,8 @@ from neon.layers.container import Sequential
 from neon.layers.cost import GeneralizedCost, GeneralizedCostMask
 from neon.layers.layer import check_count
 from neon.layers.shapes import undone_on_error
-from neon.models.model_checks import check_cost, check_layers, check_optimizer, values_of_samples
 from neon.models.minibatches import Dataset, first_inputs, minibatches, place
+from neon.models.model_checks import check_cost, check_layers, check_optimizer, values_of_samples
 from neon.models.parameter_file import load, save
 from neon.not_built import instead_of
 from neon.old_paths import names_of

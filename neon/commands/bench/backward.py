@@ -13,10 +13,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from neon.commands.bench.torch_peers import neon_optimizer, torch_optimizers
 from neon.commands.bench.lines import Line, Settings
 from neon.commands.bench.step_alone import check_agreement, compare_with_torch
 from neon.commands.bench.timing import Contender, Measured, interleaved, timed
+from neon.commands.bench.torch_peers import neon_optimizer, torch_optimizers
 from neon.commands.bench.work import flat, largest_difference
 
 

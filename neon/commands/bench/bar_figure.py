@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from neon.commands.bench.measurements import Report, Result
 from neon.commands.bench.tensor_shapes import SHAPES
-from neon.commands.compare.curve_figure import GREY, INK
-from neon.whole_files import write_atomically
+from neon.commands.figures import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILION, dress, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,56 +22,41 @@ CLIPPED = "norm"
 ROUNDED = "bfloat16 at random"
 # A step in few bits by the same with more, or rounded in another way; a row for each rule that has the figure.
 FEW_BITS = {
-    "of rounding to nearest": ("bfloat16 at random, of to nearest", "#D55E00"),
-    "split of nearest": ("bfloat16 split, of to nearest", "#E69F00"),
-    "8 of 32 bits": ("8-bit states, of 32 bits", "#0072B2"),
-    "16 of 32 bits": ("16-bit states, of 32 bits", "#56B4E9"),
+    "of rounding to nearest": ("bfloat16 at random, of to nearest", VERMILION),
+    "split of nearest": ("bfloat16 split, of to nearest", ORANGE),
+    "8 of 32 bits": ("8-bit states, of 32 bits", BLUE),
+    "16 of 32 bits": ("16-bit states, of 32 bits", SKY),
 }
-# Okabe and Ito's colours, which stay apart in every common form of colour blindness.
-COLOURS = dict(zip(SHAPES, ("#0072B2", "#D55E00", "#009E73", "#56B4E9", "#CC79A7", "#E69F00"), strict=True))
+COLOURS = dict(zip(SHAPES, (BLUE, VERMILION, GREEN, SKY, PURPLE, ORANGE), strict=True))
 
 
-def save_figure(path: Path, report: Report) -> None:
-    """Write the figure; on white, so that it reads the same on a dark page."""
-    import matplotlib
-
-    with matplotlib.rc_context({"font.size": 9.0, "svg.hashsalt": "neon", "svg.fonttype": "path"}):
-        figure = draw(report)
-        write_atomically(
-            path,
-            lambda file: figure.savefig(
-                file, format=path.suffix[1:], dpi=160, bbox_inches="tight", pad_inches=0.2,
-                metadata={"Date": None} if path.suffix == ".svg" else {},
-            ),
-        )  # fmt: skip
+def save_bars(path: Path, report: Report) -> None:
+    """Write the figure in the format that the path ends with."""
+    save_figure([path], lambda: draw(report))
 
 
 def draw(report: Report) -> Figure:
     """One panel for each figure: rules from top to bottom, a bar for each shape; and one for few bits, if measured."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     steps = [result for result in report.results if result.line.kind in ("step", "rounding")]
     few_bits = [result for result in report.results if FEW_BITS.keys() & result.figures.keys()]
     panels = 3 if few_bits else 2
-    figure = Figure(figsize=(5.5 * panels, 6.0), facecolor="white")
-    FigureCanvasAgg(figure)
-    left, right, *third = figure.subplots(1, panels)
-    figure.subplots_adjust(left=0.32 / panels, right=0.98, top=0.88, bottom=0.10, wspace=0.42)
     device = report.device
     title = f"{device['processor']}, {device['torch_threads']} threads, torch {device['versions']['torch']}"
-    figure.text(0.025, 0.95, title + ", disturbed" * report.disturbed, fontsize=12, fontweight="bold", va="center")
+    title += ", disturbed" * report.disturbed
+    margins = {"left": 0.32 / panels, "right": 0.98, "top": 0.88, "bottom": 0.10, "wspace": 0.42}
+    figure, (left, right, *third) = new_figure((5.5 * panels, 6.0), title, panels, margins)
     for axes, name in ((left, "speed-up"), (right, "of the limit")):
         _panel(axes, [result for result in steps if name in result.figures], name)
     for axes in third:
         _few_bits(axes, few_bits)
-    handles, labels = map(list, left.get_legend_handles_labels())
-    for handle, label in zip(*right.get_legend_handles_labels(), strict=True):
-        if label not in labels:
-            handles.append(handle)
-            labels.append(label)
-    if handles:
-        figure.legend(handles, labels, loc="lower left", ncols=len(handles), frameon=False, bbox_to_anchor=(0.02, 0.0))
+    marks: dict[str, Any] = {}
+    for axes in (left, right):
+        for mark, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            marks.setdefault(label, mark)
+    if marks:
+        figure.legend(
+            marks.values(), marks, loc="lower left", ncols=len(marks), frameon=False, bbox_to_anchor=(0.02, 0.0)
+        )
     return figure
 
 
@@ -100,7 +84,7 @@ def _panel(axes: Axes, results: Sequence[Result], name: str) -> None:
     rounded = [(r.figures[name], rules.index(r.line.rule)) for r in results if r.line.kind == "rounding"]
     if rounded:
         axes.plot(*zip(*rounded, strict=True), "x", ms=6, color=INK, ls="", label=ROUNDED)
-    _dress(axes, rules, PANELS[name])
+    _by_rule(axes, rules, PANELS[name])
     if name != "speed-up":
         axes.set_xlim(left=0.0)
     elif values:
@@ -115,21 +99,13 @@ def _few_bits(axes: Axes, results: Sequence[Result]) -> None:
         found = [(rules.index(r.line.rule), r.figures[name]) for r in results if name in r.figures]
         places = [i + (number - (len(FEW_BITS) - 1) / 2) * height for i, _ in found]
         axes.barh(places, [value for _, value in found], height * 0.86, color=colour, label=label)
-    _dress(axes, rules, "Time of a step in few bits")
+    _by_rule(axes, rules, "Time of a step in few bits")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=2, frameon=False)
 
 
-def _dress(axes: Axes, rules: Sequence[str], title: str) -> None:
-    axes.set_yticks(range(len(rules)), rules)
-    axes.set_ylim(max(len(rules), 1) - 0.5, -0.5)
+def _by_rule(axes: Axes, rules: Sequence[str], title: str) -> None:
+    dress(axes, title, rules)
     axes.axvline(1.0, color=INK, lw=0.9)
-    axes.set_title(title, loc="left", fontsize=10, color=INK)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color("#aaaaaa")
-    axes.tick_params(colors=GREY, which="both", length=2.5)
-    axes.tick_params(axis="y", length=0, labelcolor=INK)
-    axes.grid(axis="x", color="#e8e8e8", lw=0.7)
-    axes.set_axisbelow(True)
 
 
 def _ratios(axes: Axes, lowest: float, highest: float) -> None:

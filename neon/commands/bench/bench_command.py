@@ -12,16 +12,17 @@ import torch
 from rich.console import Console
 
 from neon.commands import machine
+from neon.commands.bench.bar_figure import save_bars
 from neon.commands.bench.kinds import KINDS, lines
-from neon.commands.bench.bar_figure import save_figure
+from neon.commands.bench.lines import Line, Settings, choose
 from neon.commands.bench.measured_tables import LEGEND, tables, written
 from neon.commands.bench.measurements import Report, Result
-from neon.commands.bench.torch_peers import OPTIONS, exported_rules
 from neon.commands.bench.tensor_shapes import SHAPES
-from neon.commands.bench.lines import Line, Settings, choose
+from neon.commands.bench.torch_peers import OPTIONS
 from neon.commands.errors import SettingsError
-from neon.commands.compare.curve_figure import require_matplotlib
-from neon.commands.compare.run_files import require_writable, write_json
+from neon.commands.figures import require_matplotlib
+from neon.commands.library import exported_rules
+from neon.commands.output import print_line, print_written, require_writable, write_json
 
 QUICK_ROUNDS = 3
 DEVICES = ("cpu", "cuda", "xpu")
@@ -101,7 +102,7 @@ def run_command(request: Request, console: Console) -> Report:
     name += "-part" * (not request.whole) + "-busy" * report.disturbed
     written_to = save(report, request.output / f"{name}.json")
     show(report, console)
-    console.print("Written: " + ", ".join(map(str, written_to)), markup=False, highlight=False, soft_wrap=True)
+    print_written(console, written_to)
     return report
 
 
@@ -110,7 +111,7 @@ def redraw(path: Path, console: Console) -> None:
     require_matplotlib("neon bench")
     report = Report.load(path)
     show(report, console)
-    save_figure(path.with_suffix(".svg"), report)
+    save_bars(path.with_suffix(".svg"), report)
 
 
 def measure(line: Line, settings: Settings) -> Result:
@@ -134,14 +135,13 @@ def save(report: Report, path: Path) -> list[Path]:
     """Write results and figure; returns the files."""
     written_to = [path, path.with_suffix(".svg")]
     write_json(path, report.as_json())
-    save_figure(written_to[1], report)
+    save_bars(written_to[1], report)
     return written_to
 
 
 def _log(console: Console, number: str, result: Result) -> None:
     figures = ", ".join(f"{name} {written(name, value)}" for name, value in result.figures.items())
-    text = f"{number} {result.line}: {figures}{' (disturbed)' * result.disturbed}"
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    print_line(console, f"{number} {result.line}: {figures}{' (disturbed)' * result.disturbed}")
 
 
 @contextmanager

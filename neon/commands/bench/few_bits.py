@@ -1,10 +1,7 @@
-"""Weights and states in few bits: what a step takes in each format, and what stays in memory between steps."""
+"""Weights and states in few bits: what a step takes in each format."""
 
 from __future__ import annotations
 
-import gc
-import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,15 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neon.commands.bench import child
-from neon.commands import machine
-from neon.commands.bench.torch_peers import neon_optimizer
-from neon.commands.bench.tensor_shapes import SHAPES, Shapes
 from neon.commands.bench.lines import Line, Settings
 from neon.commands.bench.step_alone import SMALL, attach, check_finite, compare_with_limit, states_of
+from neon.commands.bench.tensor_shapes import SHAPES, Shapes
 from neon.commands.bench.timing import Contender, Measured, interleaved, scaling
 from neon.commands.bench.work import AgreementError, Work, bytes_moved, flat, gradients, make_work
-from neon.torch import AttachedOptimizer
 
 
 @dataclass(frozen=True)
@@ -116,49 +109,3 @@ def _check_states(line: Line) -> None:
         difference = float((third[name] - third["float32"]).abs().max() / update)
         if not difference < near:
             raise AgreementError(f"with {name} weights differ by {difference:.1e} of an update from those of float32")
-
-
-# -- memory ----------------------------------------------------------------------------------------
-
-
-def measure_kept(line: Line, _: Settings) -> Measured:
-    """Bytes a parameter of weights and states, in a process of its own, that gives back what it frees."""
-    side = SHAPES[line.shape].tensors[0][0]
-    watch = machine.Watch()
-    found = child.run("neon.commands.bench.few_bits", line.rule, str(side), MALLOC_MMAP_THRESHOLD_="65536")
-    return Measured({}, watch.busy_with_others(), json.loads(found))
-
-
-def kept_memory(rule: str, side: int) -> dict[str, float]:
-    """The peak that weights, their states and two steps raise resident memory by, in each format."""
-    shapes = Shapes(((side, side),) * 3, rounds=0)
-    return {name: _resident(rule, form, shapes) for name, form in FORMATS.items()}
-
-
-def _resident(rule: str, form: Format, shapes: Shapes) -> float:
-    """Gradients are there before; and kernels, by steps over tensors of as many elements as are stored in few bits."""
-    _new(rule, form, [torch.ones(64, 64, dtype=form.dtype) for _ in shapes.tensors])
-    gc.collect()
-    grads = [torch.ones(shape, dtype=form.dtype) for shape in shapes.tensors]
-    machine.forget_peak()
-    before = machine.resident_bytes("VmRSS")
-    optimizer = _new(rule, form, grads)
-    after = machine.resident_bytes("VmHWM")
-    del optimizer
-    return (after - before) / shapes.elements
-
-
-def _new(rule: str, form: Format, grads: Sequence[Tensor]) -> AttachedOptimizer:
-    """An optimizer after two steps over new weights with these gradients."""
-    params = [torch.ones_like(grad).requires_grad_() for grad in grads]
-    for param, grad in zip(params, grads, strict=True):
-        param.grad = grad
-    optimizer = neon_optimizer(rule, **form.options).attach(params)
-    for _ in range(2):
-        optimizer.step()
-    return optimizer
-
-
-if __name__ == "__main__":
-    found = kept_memory(sys.argv[1], int(sys.argv[2])) if machine.LINUX else {}
-    print(json.dumps(found))

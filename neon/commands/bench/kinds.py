@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from neon.commands.bench.backward import NETWORKS, measure_backward
-from neon.commands.bench.few_bits import measure_kept, measure_rounding, measure_states
-from neon.commands.bench.memory import measure_memory
-from neon.commands.bench.tensor_shapes import SHAPES
+from neon.commands.bench.few_bits import measure_rounding, measure_states
 from neon.commands.bench.lines import Line, Settings
+from neon.commands.bench.memory import measure_kept, measure_memory
 from neon.commands.bench.start import measure_start
 from neon.commands.bench.step_alone import measure_step
+from neon.commands.bench.tensor_shapes import SHAPES
 from neon.commands.bench.timing import Measured
 
 

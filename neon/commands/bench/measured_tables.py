@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from neon.commands.bench.kinds import KINDS
 from neon.commands.bench.measurements import Report, Result
 from neon.commands.bench.speed_targets import TARGETS
+from neon.commands.output import new_table
 
 ABSENT = "–"
 UNITS = ((1.0, "s"), (1e-3, "ms"), (0.0, "µs"))
@@ -76,8 +76,7 @@ def _measurements(results: Sequence[Result]) -> Table:
     contenders = dict.fromkeys(who for result in results for who in result.seconds)
     figures = dict.fromkeys(name for result in results for name in result.figures)
     figures = [name for name in figures if name not in ("seconds", *contenders)]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
-    table.title = Text(f"{KINDS[line.kind].title}: {line.shape}" + (f", {unit}" if medians else ""))
+    table = new_table(Text(f"{KINDS[line.kind].title}: {line.shape}" + (f", {unit}" if medians else "")))
     table.add_column("rule", no_wrap=True)
     table.add_column("clip")
     for name in (*contenders, *figures):
@@ -102,7 +101,7 @@ def _measurements(results: Sequence[Result]) -> Table:
 
 def _targets(results: Sequence[Result]) -> Table:
     """What was aimed at, the worst and the best that was measured, and how often it was met."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="Targets", title_justify="left")
+    table = new_table("Targets")
     table.add_column("what")
     for name in ("target", "worst", "best", "met"):
         table.add_column(name, justify="right", no_wrap=True)

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from neon.commands.bench.torch_peers import COMPILED, CONFIGURATIONS, OPTIONS, neon_optimizer, torch_optimizers
-from neon.commands.bench.tensor_shapes import SHAPES, Shapes
 from neon.commands.bench.lines import Line, Settings
+from neon.commands.bench.tensor_shapes import SHAPES, Shapes
 from neon.commands.bench.timing import SCALES, Contender, Measured, interleaved, scaling
+from neon.commands.bench.torch_peers import COMPILED, CONFIGURATIONS, OPTIONS, neon_optimizer, torch_optimizers
 from neon.commands.bench.work import AgreementError, Work, bytes_moved, flat, gradients, largest_difference, make_work
 from neon.torch import AttachedOptimizer
 

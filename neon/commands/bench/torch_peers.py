@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
-from neon import optimizers
+from neon.commands.library import example_numbers, exported_rules
 from neon.optimizers import Optimizer
 
 
@@ -65,19 +65,12 @@ OPTIONS = {
 }
 
 
-def exported_rules() -> dict[str, type[Optimizer]]:
-    """The optimizers of the library that have a rule, each once."""
-    exported = (getattr(optimizers, name) for name in optimizers.__all__)
-    classes = (value for value in exported if inspect.isclass(value) and issubclass(value, Optimizer))
-    return {cls.__name__: cls for cls in classes if cls.rule is not None}
-
-
 def neon_optimizer(rule: str, option: str = "plain", bound: float | None = None, **options: Any) -> Optimizer:
     """Neon's description of a rule; one without a peer has its own defaults."""
-    numbers = PEERS[rule].ours if rule in PEERS else {}
-    argument = OPTIONS[option].ours
+    kind, argument = exported_rules()[rule], OPTIONS[option].ours
+    numbers = PEERS[rule].ours if rule in PEERS else example_numbers(kind)
     clip = {} if argument is None else {argument: bound}
-    return exported_rules()[rule](**numbers, **clip, **options)
+    return kind(**numbers, **clip, **options)
 
 
 def torch_optimizers(rule: str, groups: Any) -> dict[str, torch.optim.Optimizer]:

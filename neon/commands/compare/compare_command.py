@@ -9,17 +9,19 @@ from pathlib import Path
 from rich.console import Console
 
 from neon.commands.compare.comparison import Comparison
+from neon.commands.compare.curve_figure import save_curves
+from neon.commands.compare.curves import Result
 from neon.commands.compare.default_optimizers import DEFAULT_OPTIMIZERS
 from neon.commands.compare.digits import digits
-from neon.commands.errors import SettingsError
 from neon.commands.compare.labels import short_labels
-from neon.commands.compare.curve_figure import require_matplotlib, save_figure
 from neon.commands.compare.live_progress import ProgressView
 from neon.commands.compare.ranking import result_table, save_results
-from neon.commands.compare.curves import Result
-from neon.commands.compare.training import Settings
-from neon.commands.optimizer_text import parse_optimizer
 from neon.commands.compare.task import load_task
+from neon.commands.compare.training import Settings
+from neon.commands.errors import SettingsError
+from neon.commands.figures import require_matplotlib
+from neon.commands.optimizer_text import parse_optimizer
+from neon.commands.output import print_written
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,6 @@ def _report(request: Request, task: str, results: list[Result], labels: list[str
     title = f"{task}: {settings.epochs} epochs, batch size {settings.batch_size}, seed {settings.seed}"
     written = [request.output / "results.json"]
     save_results(written[0], results, request.target, title)
-    written += save_figure(request.output, results, labels, request.target, title)
+    written += save_curves(request.output, results, labels, request.target, title)
     console.print(result_table(results, request.target, title))
-    console.print("Written: " + ", ".join(map(str, written)), markup=False, highlight=False, soft_wrap=True)
+    print_written(console, written)

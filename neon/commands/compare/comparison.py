@@ -10,13 +10,14 @@ from pathlib import Path
 import torch
 
 import neon
-from neon.commands.errors import SpecError
-from neon.commands.compare.randomness import seeded
 from neon.commands.compare.curves import Result
-from neon.commands.compare.training import Runner, Settings, Start, Watcher, attach, digest_of
-from neon.commands.optimizer_text import OptimizerSpec
-from neon.commands.compare.run_files import RunConfig, RunStore, require_writable
+from neon.commands.compare.randomness import seeded
+from neon.commands.compare.run_files import RunConfig, RunStore
 from neon.commands.compare.task import Task
+from neon.commands.compare.training import Runner, Settings, Start, Watcher, attach, digest_of
+from neon.commands.errors import SpecError
+from neon.commands.optimizer_text import OptimizerSpec
+from neon.commands.output import require_writable
 
 
 class Comparison:

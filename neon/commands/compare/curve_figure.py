@@ -9,22 +9,32 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neon.commands.errors import MissingExtraError
-from neon.commands.compare.labels import percent
 from neon.commands.compare.curves import Result
-from neon.whole_files import write_atomically
+from neon.commands.compare.labels import percent
+from neon.commands.figures import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    dress,
+    new_figure,
+    require_matplotlib,
+    save_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which stay apart in every common form of colour blindness; without their
-# yellow, too faint on white. Seven colours and four dashes have no common factor: 28 pairs.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#E69F00", "#56B4E9")
+# Seven colours and four dashes have no common factor: 28 pairs.
+COLOURS = (BLUE, VERMILION, GREEN, BLACK, PURPLE, ORANGE, SKY)
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
 ACCURACY_TICKS = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
-INK = "#222222"
-GREY = "#6b6b6b"
 LABEL_GAP = 0.062
 
 
@@ -37,19 +47,7 @@ class Curve:
     style: dict[str, Any]
 
 
-def require_matplotlib(command: str) -> None:
-    """Find out before a command does its work, not after it, that there can be no figure.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError(f"the figure of {command}", "matplotlib") from error
-
-
-def save_figure(
+def save_curves(
     directory: Path, results: Sequence[Result], labels: Sequence[str], target: float, title: str
 ) -> list[Path]:
     """Write ``compare.png`` and ``compare.svg``; no window is opened.
@@ -58,42 +56,19 @@ def save_figure(
         MissingExtraError: matplotlib is not installed.
     """
     require_matplotlib("neon compare")
-    import matplotlib
-
     paths = [directory / "compare.png", directory / "compare.svg"]
-    with matplotlib.rc_context({"font.size": 9.0, "svg.hashsalt": "neon", "svg.fonttype": "path"}):
-        figure = draw(results, labels, target, title)
-        for path in paths:
-            kind = path.suffix[1:]
-            metadata = {"Date": None} if kind == "svg" else {}  # the same run, the same file
-            write_atomically(
-                path,
-                lambda file, kind=kind, metadata=metadata: figure.savefig(
-                    file,
-                    format=kind,
-                    dpi=160,
-                    metadata=metadata,
-                    bbox_inches="tight",
-                    pad_inches=0.2,
-                ),
-            )
+    save_figure(paths, lambda: draw(results, labels, target, title))
     return paths
 
 
 def draw(results: Sequence[Result], labels: Sequence[str], target: float, title: str) -> Figure:
     """Validation accuracy on the left; training loss, with the names at its lines, on the right."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     curves = [
         Curve(label, result, {"color": COLOURS[i % 7], "linestyle": DASHES[i % 4], "lw": 1.6})
         for i, (label, result) in enumerate(zip(labels, results, strict=True))
     ]
-    figure = Figure(figsize=(11.0, 5.0), facecolor="white")
-    FigureCanvasAgg(figure)
-    accuracy, loss = figure.subplots(1, 2)
-    figure.subplots_adjust(left=0.06, right=0.80, top=0.84, bottom=0.11, wspace=0.16)
-    figure.text(0.025, 0.95, title, fontsize=12, fontweight="bold", va="center")
+    margins = {"left": 0.06, "right": 0.80, "top": 0.84, "bottom": 0.11, "wspace": 0.16}
+    figure, (accuracy, loss) = new_figure((11.0, 5.0), title, 2, margins)
     _accuracy_panel(accuracy, curves, target)
     _loss_panel(loss, curves)
     _name_curves(loss, curves)
@@ -125,7 +100,7 @@ def _accuracy_panel(axes: Axes, curves: Sequence[Curve], target: float) -> None:
         "target", (1, target), (3, 0), xycoords=("axes fraction", "data"),
         textcoords="offset points", va="center", color=GREY, fontsize=8,
     )  # fmt: skip
-    _dress(axes, "Validation accuracy", curves)
+    _over_epochs(axes, "Validation accuracy", curves)
 
 
 def _loss_panel(axes: Axes, curves: Sequence[Curve]) -> None:
@@ -135,7 +110,7 @@ def _loss_panel(axes: Axes, curves: Sequence[Curve]) -> None:
     low, high = axes.get_ylim()
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if high < 10 * low else "")
-    _dress(axes, "Training loss", curves)
+    _over_epochs(axes, "Training loss", curves)
 
 
 def _line(axes: Axes, curve: Curve, values: Sequence[float]) -> None:
@@ -145,18 +120,13 @@ def _line(axes: Axes, curve: Curve, values: Sequence[float]) -> None:
         axes.plot(epochs[-1], values[-1], "x", color=curve.style["color"], ms=8, mew=2)
 
 
-def _dress(axes: Axes, title: str, curves: Sequence[Curve]) -> None:
+def _over_epochs(axes: Axes, title: str, curves: Sequence[Curve]) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    axes.set_title(title, loc="left", fontsize=10, color=INK)
+    dress(axes, title)
     axes.set_xlabel("epoch", color=GREY)
     axes.set_xlim(1, max([2, *(curve.result.epochs for curve in curves)]))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#aaaaaa")
-    axes.tick_params(colors=GREY, which="both", length=2.5)
-    axes.grid(axis="y", color="#e8e8e8", lw=0.7)
-    axes.set_axisbelow(True)
 
 
 def _name_curves(axes: Axes, curves: Sequence[Curve]) -> None:

@@ -7,8 +7,8 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from neon.commands.errors import MissingExtraError
 from neon.commands.compare.task import Task
+from neon.commands.errors import MissingExtraError
 
 VALIDATION_EVERY = 5
 

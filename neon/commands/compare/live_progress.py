@@ -12,8 +12,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from neon.commands.compare.labels import decimal, percent
 from neon.commands.compare.curves import Result
+from neon.commands.compare.labels import decimal, percent
+from neon.commands.output import print_line
 
 REFRESH_SECONDS = 0.1
 BAR_WIDTH = 14
@@ -66,8 +67,7 @@ class ProgressView:
 
     def _log(self, result: Result) -> None:
         accuracy = percent(result.accuracy[-1]) if result.accuracy else "-"
-        line = f"{self._labels[result.optimizer]}: {result.status}, validation accuracy {accuracy}"
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        print_line(self._console, f"{self._labels[result.optimizer]}: {result.status}, validation accuracy {accuracy}")
 
     def _table(self) -> Table:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")

@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from neon.commands.compare.labels import decimal, percent
 from neon.commands.compare.curves import Result
-from neon.commands.compare.run_files import write_json
+from neon.commands.compare.labels import decimal, percent
+from neon.commands.output import new_table, write_json
 
 ABSENT = "-"
 CAPTION = "best, final: validation accuracy; loss: of validation, final; step: median time of step()"
@@ -61,8 +60,7 @@ def result_table(results: Sequence[Result], target: float, title: str) -> Table:
         Column("step\nµs", lambda row: row.median_step_us, "{:.0f}".format),
         Column(f"epochs\nto {100 * target:g} %", lambda row: row.epochs_to(target), "{:.0f}".format),
     )
-    table = Table(title=Text(title), caption=CAPTION, box=box.SIMPLE_HEAD, pad_edge=False)
-    table.title_justify = table.caption_justify = "left"
+    table = new_table(Text(title), CAPTION)
     table.add_column("optimizer", overflow="fold")
     cells = [[Text(row.optimizer) for row in rows]]
     for column in columns:

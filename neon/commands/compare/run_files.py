@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-import tempfile
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,10 +17,10 @@ from typing import Any
 
 import torch
 
-from neon.commands.errors import OutputError
-from neon.commands.references import one_line
 from neon.commands.compare.curves import Result
-from neon.whole_files import clear_unfinished, write_atomically
+from neon.commands.output import write_json
+from neon.commands.references import one_line
+from neon.whole_files import write_atomically
 
 FORMAT = 1
 
@@ -116,26 +115,3 @@ class RunStore:
 
     def _write_curves(self, result: Result) -> None:
         write_json(self._curves, {"config": asdict(self._config), "result": asdict(result)})
-
-
-def require_writable(directory: Path) -> None:
-    """Make the directory if it is absent, and clear it of what a killed process has left unfinished.
-
-    Raises:
-        OutputError: it cannot be made or written to.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-        clear_unfinished(directory)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write to the output directory {directory}: {one_line(error)}. Give another one with --output."
-        ) from error
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write JSON that is either wholly there or not there."""
-    text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False)
-    write_atomically(path, lambda file: file.write(text.encode("utf-8")))

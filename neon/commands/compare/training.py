@@ -13,12 +13,12 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from neon.commands.errors import SettingsError, SpecError
-from neon.commands.compare.randomness import batch_order, seeded
 from neon.commands.compare.curves import FINISHED, Result
-from neon.commands.optimizer_text import OptimizerSpec
+from neon.commands.compare.randomness import batch_order, seeded
 from neon.commands.compare.run_files import RunStore
 from neon.commands.compare.task import Task, device_of
+from neon.commands.errors import SettingsError, SpecError
+from neon.commands.optimizer_text import OptimizerSpec
 
 EVALUATION_BATCH = 512
 EXPLODED = 1000.0
