@@ -32,8 +32,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def main(
     version: Annotated[  # noqa: ARG001
-        bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Optimizers as equations, run as one pass over memory."""
@@ -48,7 +47,7 @@ def compare(
         list[str] | None,
         typer.Option(
             help='An optimizer, such as "Adam(learning_rate=3e-3)"; give it once for each. '
-            "A rule of your own: mypackage.myfile:MyRule(lr=0.1). Default: every rule.",
+            "A rule of your own: mypackage.myfile:MyRule(lr=0.1). Default: every rule."
         ),
     ] = None,
     task: Annotated[
@@ -127,8 +126,7 @@ def bench(
 @app.command()
 def show(
     optimizer: Annotated[
-        str,
-        typer.Argument(help='A rule: adam, "Adam(gradient_clip_norm=1.0)" or mypackage.myfile:MyRule.'),
+        str, typer.Argument(help='A rule: adam, "Adam(gradient_clip_norm=1.0)" or mypackage.myfile:MyRule.')
     ],
     dtype: Annotated[str, typer.Option(help="Of weights and gradients: float32, bfloat16, ...")] = "float32",
     device: Annotated[str, typer.Option(help="Whose source is shown: cpu or cuda.")] = "cpu",

@@ -1,16 +1,7 @@
 """What is applied to a layer's outputs: activations, costs and metrics."""
 
 from neon.old_paths import names_of
-from neon.transforms.activation import (
-    Explin,
-    Identity,
-    Logistic,
-    Rectlin,
-    Rectlinclip,
-    Softmax,
-    Tanh,
-    Transform,
-)
+from neon.transforms.activation import Explin, Identity, Logistic, Rectlin, Rectlinclip, Softmax, Tanh, Transform
 from neon.transforms.cost import (
     Accuracy,
     Cost,

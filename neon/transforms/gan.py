@@ -23,10 +23,7 @@ _PARTS = {
     "modified": {"dis_data": (-1, "log"), "dis_noise": (-1, "log of the rest"), "gen": (-1, "log")},
     "wasserstein": {"dis_data": (1, "itself"), "dis_noise": (-1, "itself"), "gen": (1, "itself")},
 }
-_OF_LOGITS: dict[str, Callable[[Tensor], Tensor]] = {
-    "log": F.logsigmoid,
-    "log of the rest": lambda x: F.logsigmoid(-x),
-}
+_OF_LOGITS: dict[str, Callable[[Tensor], Tensor]] = {"log": F.logsigmoid, "log of the rest": lambda x: F.logsigmoid(-x)}
 _OF_OUTPUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "log": lambda y: y.clamp_min(torch.finfo(y.dtype).tiny).log(),
     "log of the rest": lambda y: (1 - y).clamp_min(torch.finfo(y.dtype).tiny).log(),

@@ -14,10 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PANELS = {
-    "speed-up": "Speed-up over the fastest of torch.optim",
-    "of the limit": "Share of the memory limit",
-}
+PANELS = {"speed-up": "Speed-up over the fastest of torch.optim", "of the limit": "Share of the memory limit"}
 CLIPPED = "norm"
 ROUNDED = "bfloat16 at random"
 # A step in few bits by the same with more, or rounded in another way; a row for each rule that has the figure.

@@ -40,11 +40,7 @@ PEERS = {
     "Adam": Peer({"learning_rate": 1e-3}, torch.optim.Adam, {"lr": 1e-3}),
     "AdamW": Peer({"learning_rate": 1e-3}, torch.optim.AdamW, {"lr": 1e-3, "weight_decay": 0.01}),
 }  # fmt: skip
-CONFIGURATIONS = {
-    "fused": {"fused": True},
-    "foreach": {"foreach": True},
-    "loop": {"foreach": False, "fused": False},
-}
+CONFIGURATIONS = {"fused": {"fused": True}, "foreach": {"foreach": True}, "loop": {"foreach": False, "fused": False}}
 COMPILED = "compiled"
 
 

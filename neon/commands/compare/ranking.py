@@ -22,11 +22,7 @@ def ranked(results: Sequence[Result], target: float) -> list[Result]:
     """Best first: by best accuracy, then by epochs to the target; what diverged comes last."""
 
     def key(result: Result) -> tuple[bool, float, float]:
-        return (
-            result.diverged,
-            -(result.best_accuracy or 0.0),
-            result.epochs_to(target) or math.inf,
-        )
+        return (result.diverged, -(result.best_accuracy or 0.0), result.epochs_to(target) or math.inf)
 
     return sorted(results, key=key)
 

@@ -76,14 +76,7 @@ class RunStore:
             if stored["config"] != asdict(self._config):
                 return None
             stored["result"] = Result(**stored["result"])
-        except (
-            OSError,
-            RuntimeError,
-            EOFError,
-            KeyError,
-            TypeError,
-            pickle.UnpicklingError,
-        ) as error:
+        except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
             warnings.warn(
                 f"cannot resume from {self._checkpoint} ({one_line(error)}); starting over",
                 RuntimeWarning,
@@ -94,12 +87,7 @@ class RunStore:
 
     def save_epoch(self, result: Result, model: dict, optimizer: dict) -> None:
         """Keep an epoch: first what a resume needs, then the curves for people to read."""
-        checkpoint = {
-            "config": asdict(self._config),
-            "result": asdict(result),
-            "model": model,
-            "optimizer": optimizer,
-        }
+        checkpoint = {"config": asdict(self._config), "result": asdict(result), "model": model, "optimizer": optimizer}
         write_atomically(self._checkpoint, lambda file: torch.save(checkpoint, file))
         self._write_curves(result)
 
