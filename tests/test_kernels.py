@@ -7,12 +7,12 @@ import math
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from neon import optimizers
+from neon.commands.library import example_numbers
 from neon.engine import use_backend
 from neon.engine.backends import numba as numba_backend
 from neon.engine.program.kernel import CHUNK, LANES, Formats, Kernel, lower
@@ -20,7 +20,6 @@ from neon.engine.tensors.slots import SMALL
 from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, Optimizer
 
 STORED = Path(__file__).parent / "kernels"
-REQUIRED: dict[type[Optimizer], tuple[Any, ...]] = {GradientDescentMomentum: (0.1, 0.9)}
 RULES = sorted(
     {
         cls
@@ -50,7 +49,7 @@ def accesses(source: str) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("cls", RULES)
 def test_each_value_is_read_once_and_written_once(cls: type[Optimizer]) -> None:
-    kernel = kernel_of(cls(*REQUIRED.get(cls, ())))
+    kernel = kernel_of(cls(**example_numbers(cls)))
     (found,) = accesses(numba_backend.source(kernel)).values()
     reads = sorted(a for a in found if "=" not in a)
     writes = sorted(a.strip(" =") for a in found if "=" in a)
@@ -65,7 +64,7 @@ def test_clip_by_norm_costs_one_more_read_of_the_gradient() -> None:
 
 
 # Whose source is stored, by the name of its file.
-SOURCES = {cls.__name__.lower(): (cls(*REQUIRED.get(cls, ())), torch.float32) for cls in RULES} | {
+SOURCES = {cls.__name__.lower(): (cls(**example_numbers(cls)), torch.float32) for cls in RULES} | {
     "adam_int8": (Adam(state_dtype="int8"), torch.bfloat16),
     "adam_every_option": (Adam(True, 1e-3, 0.9, 0.999, 1e-8, 1.0, 0.1, 2.0, wdecay=0.1), torch.bfloat16),
 }

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from test_kernels import REQUIRED, RULES, kernel_of
+from test_kernels import RULES, kernel_of
 
+from neon.commands.library import example_numbers
 from neon.engine.backends import numba as numba_backend
 from neon.engine.program.kernel import Formats, Kernel, lower
 from neon.engine.program.options import Options
@@ -77,7 +78,7 @@ OPTIONS: dict[str, tuple[torch.dtype, dict[str, Any]]] = {
 @pytest.mark.parametrize("cls", RULES)
 def test_every_rule_is_vector_code(cls: type[Optimizer], option: str) -> None:
     dtype, arguments = OPTIONS[option]
-    check_update(kernel_of(cls(*REQUIRED.get(cls, ()), **arguments), dtype))
+    check_update(kernel_of(cls(**example_numbers(cls), **arguments), dtype))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
