@@ -24,21 +24,7 @@ from neon.commands.errors import (
 from neon.commands.optimizer_text import OptimizerSpec, parse_optimizer
 
 __all__ = [
-    "DEFAULT_OPTIMIZERS",
-    "Comparison",
-    "MissingExtraError",
-    "OptimizerSpec",
-    "OutputError",
-    "Result",
-    "Settings",
-    "SettingsError",
-    "SpecError",
-    "Task",
-    "TaskError",
-    "UnknownReferenceError",
-    "UsageError",
-    "classification_accuracy",
-    "digits",
-    "load_task",
-    "parse_optimizer",
-]
+    "DEFAULT_OPTIMIZERS", "Comparison", "MissingExtraError", "OptimizerSpec", "OutputError", "Result", "Settings",
+    "SettingsError", "SpecError", "Task", "TaskError", "UnknownReferenceError", "UsageError", "classification_accuracy",
+    "digits", "load_task", "parse_optimizer",
+]  # fmt: skip

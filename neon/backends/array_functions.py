@@ -15,8 +15,6 @@ from torch import Tensor
 
 from neon.messages import received
 
-__all__ = ["FUNCTIONS"]
-
 Function = Callable[..., Any]
 
 # The documented framework's logarithm goes no further down: its value there is −50.

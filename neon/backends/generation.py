@@ -10,8 +10,6 @@ from neon.arguments import positive_integer, rounding, whole_number
 from neon.backends.backend import Backend, default
 from neon.messages import received, shown
 
-__all__ = ["check_backend", "gen_backend"]
-
 
 class _Given(NamedTuple):
     batch_size: int | None

@@ -13,8 +13,6 @@ from neon.backends.arrays import as_tensor
 from neon.initializers.initializer import Initializer, a_name, check_has_fans
 from neon.messages import shown
 
-__all__ = ["Array", "IdentityInit", "Orthonormal"]
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Array(Initializer):

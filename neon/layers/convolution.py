@@ -14,8 +14,6 @@ from neon.layers.layer import InferringLayer, Layer, Shape, check_init, describe
 from neon.layers.windows import check_filters, check_pair, check_whole_window
 from neon.messages import shown
 
-__all__ = ["Convolution", "Deconvolution", "Pooling"]
-
 Pair = int | tuple[int, int] | Mapping[str, int]
 Filters = tuple[int, int, int] | Mapping[str, int]
 

@@ -15,8 +15,6 @@ from neon.layers.layer import InferringLayer, ParameterLayer, check_count, check
 from neon.layers.shapes import Sizes
 from neon.messages import shown
 
-__all__ = ["Bias", "Linear", "LookupTable"]
-
 
 class Linear(InferringLayer):
     """y = x Wᵀ, with W of shape (nout, inputs) and no bias.

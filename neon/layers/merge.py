@@ -16,8 +16,6 @@ from neon.messages import received, shown
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["MergeBroadcast", "MergeSum", "SkipNode"]
-
 
 class SkipNode(Layer):
     """y = x: the path that goes around the others, as in a residual network (He et al. 2015)."""

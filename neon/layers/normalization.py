@@ -11,8 +11,6 @@ from neon.arguments import check_finite, flag
 from neon.layers.layer import InferringLayer, Layer, check_count, describe, feature_dim, floating
 from neon.messages import shown
 
-__all__ = ["LRN", "BatchNorm"]
-
 
 class BatchNorm(InferringLayer):
     """y = γ (x − mean) / √(variance + ε) + β for each feature (Ioffe and Szegedy 2015).

@@ -26,8 +26,6 @@ from neon.layers.shapes import Sizes
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["RecurrentLayer", "States", "sequences", "zeros_in_steps"]
-
 # After a step: h, or h and c, each (N, output_size).
 States = tuple[Tensor, ...]
 

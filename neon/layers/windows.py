@@ -11,8 +11,6 @@ from neon.arguments import plain
 from neon.layers.layer import check_count
 from neon.messages import listed, shown
 
-__all__ = ["check_filters", "check_pair", "check_whole_window"]
-
 # For each argument the keys of height and width, what a missing one is, and the least that is allowed.
 _KEYS = {
     "fshape": ("R", "S", None, 1),

@@ -19,8 +19,6 @@ from neon.models.model import Model, minibatch_hooks
 from neon.models.model_checks import adversarial_cost
 from neon.transforms import GANCost
 
-__all__ = ["GAN"]
-
 # The generator waits this many minibatches for a discriminator that has just begun (Arjovsky et al. 2017).
 _FIRST_UPDATES, _EVERY, _LONG = 25, 500, 100
 

@@ -12,8 +12,6 @@ from neon.layers.cost import GeneralizedCost, GeneralizedGANCost
 from neon.messages import received, shown
 from neon.transforms import GANCost
 
-__all__ = ["adversarial_cost", "check_cost", "check_layers", "check_optimizer", "values_of_samples"]
-
 
 def check_layers(layers: Any) -> None:
     """Refuse what the documented framework builds layers from, where none are given."""

@@ -20,8 +20,6 @@ from neon.stepping.in_place import refuse_while_averaged, stand_in_place
 from neon.stepping.update_counts import set_updates, updates_of
 from neon.whole_files import write_atomically
 
-__all__ = ["load", "save"]
-
 
 def save(model: Any, path: str | os.PathLike[str], *, keep_states: bool) -> None:
     """What `Model.save_params` does."""

@@ -16,24 +16,9 @@ from neon.transforms.cost import (
 from neon.transforms.gan import GANCost
 
 __all__ = [
-    "Accuracy",
-    "Cost",
-    "CrossEntropyBinary",
-    "CrossEntropyMulti",
-    "Explin",
-    "GANCost",
-    "Identity",
-    "Logistic",
-    "MeanSquared",
-    "Metric",
-    "Misclassification",
-    "Rectlin",
-    "Rectlinclip",
-    "Softmax",
-    "SumSquared",
-    "Tanh",
-    "TopKMisclassification",
-    "Transform",
-]
+    "Accuracy", "Cost", "CrossEntropyBinary", "CrossEntropyMulti", "Explin", "GANCost", "Identity", "Logistic",
+    "MeanSquared", "Metric", "Misclassification", "Rectlin", "Rectlinclip", "Softmax", "SumSquared", "Tanh",
+    "TopKMisclassification", "Transform",
+]  # fmt: skip
 
 __getattr__ = names_of("neon.transforms", __name__)

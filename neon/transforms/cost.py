@@ -26,16 +26,9 @@ from neon.old_paths import names_of
 from neon.transforms.activation import Logistic, Softmax, Transform
 
 __all__ = [
-    "Accuracy",
-    "Cost",
-    "CrossEntropyBinary",
-    "CrossEntropyMulti",
-    "MeanSquared",
-    "Metric",
-    "Misclassification",
-    "SumSquared",
-    "TopKMisclassification",
-]
+    "Accuracy", "Cost", "CrossEntropyBinary", "CrossEntropyMulti", "MeanSquared", "Metric", "Misclassification",
+    "SumSquared", "TopKMisclassification",
+]  # fmt: skip
 
 
 class Cost:

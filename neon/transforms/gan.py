@@ -15,8 +15,6 @@ from neon.messages import received
 from neon.transforms.activation import Logistic
 from neon.transforms.cost import Cost, with_scaled_gradient
 
-__all__ = ["GANCost"]
-
 # Each part of a cost: a sign, and what of the discriminator's output y: y itself, log y or log(1 − y).
 _PARTS = {
     "original": {"dis_data": (-1, "log"), "dis_noise": (-1, "log of the rest"), "gen": (1, "log of the rest")},
