@@ -28,21 +28,19 @@ ALLOWED = (
     "and a minus sign before a number"
 )
 PLAIN = (int, float, str, bool, type(None))
+# What a piece of the string is, where Python's own word for it is another.
 KINDS: dict[type, str] = {
     ast.Attribute: "an attribute",
     ast.BinOp: "arithmetic",
     ast.BoolOp: "a condition",
     ast.Compare: "a comparison",
-    ast.Constant: "a constant",
     ast.GeneratorExp: "a generator",
     ast.IfExp: "a condition",
     ast.JoinedStr: "a formatted string",
     ast.Lambda: "a function",
     ast.ListComp: "a comprehension",
-    ast.Name: "a name",
     ast.NamedExpr: "an assignment",
     ast.Starred: "a starred argument",
-    ast.Subscript: "a subscript",
     ast.UnaryOp: "an operator",
 }
 # A reference may stand at the start, after "=", or as the value of a dict; never inside a string.

@@ -10,7 +10,7 @@ from torch.nn import Parameter
 from torch.nn import functional as F
 
 from neon.initializers import Initializer
-from neon.layers.layer import InferringLayer, Layer, Shape, check_init, describe, floating
+from neon.layers.layer import IMAGES, InferringLayer, Layer, Shape, check_dims, check_init, floating
 from neon.layers.windows import check_filters, check_pair, check_whole_window
 from neon.messages import shown
 
@@ -50,11 +50,7 @@ class FilterLayer(InferringLayer):
         raise NotImplementedError
 
     def features(self, x: Tensor) -> int:
-        if x.ndim != 4:
-            raise ValueError(
-                f"{describe(self)} takes images (N, channels, height, width). Received: inputs of "
-                f"shape {tuple(x.shape)}. Put a Reshape((channels, height, width)) before it"
-            )
+        check_dims(self, x, IMAGES, 4, hint=". Put a Reshape((channels, height, width)) before it")
         return x.shape[1]
 
     @property

@@ -14,7 +14,7 @@ from neon.commands.bench.lines import Line, Settings
 from neon.commands.bench.step_alone import SMALL, attach, check_finite, compare_with_limit, states_of
 from neon.commands.bench.tensor_shapes import SHAPES, Shapes
 from neon.commands.bench.timing import Contender, Measured, interleaved, scaling
-from neon.commands.bench.work import AgreementError, Work, bytes_moved, flat, gradients, make_work
+from neon.commands.bench.work import AgreementError, Work, after_steps, bytes_moved, flat, make_work
 
 
 @dataclass(frozen=True)
@@ -80,15 +80,10 @@ def _clear(work: Work) -> None:
 
 
 def _trained(line: Line, name: str, steps: int) -> Tensor:
-    """Where small weights end after some steps in a format, each with other gradients."""
+    """Where small weights end after some steps in a format."""
     work = make_work(Shapes(SMALL, rounds=0), FORMATS[name].dtype, device=line.device)
     optimizer = attach(line, work, **FORMATS[name].options)
-    kept = [grad.clone() for grad in gradients(work.params)]
-    for number in range(steps):
-        for param, grad in zip(work.params, kept, strict=True):
-            param.grad = grad.roll(number)
-        optimizer.step()
-    return flat(work.params)
+    return after_steps(work, optimizer.step, steps)
 
 
 def _check_rounding(line: Line) -> None:

@@ -22,54 +22,25 @@ class Kind:
     title: str
     measure: Callable[[Line, Settings], Measured]
     rules: Sequence[str] | None = None
-    shapes: Sequence[str] | None = None
-    options: Sequence[str] | None = None
+    shapes: Sequence[str] | None = ("large",)
+    options: Sequence[str] | None = ("plain",)
     devices: Sequence[str] | None = ("cpu",)
 
 
+_ROUNDING = "A step, bfloat16 with float32 states: rounded at random, to nearest, and split into two words"
+_EXTRA = "Peak memory beyond parameters, gradients and states, bytes a parameter"
+_KEPT = "Peak memory of weights and states, bytes a parameter"
+_BACKWARD = "A step right after the backward pass of a small network"
+_SGD = "GradientDescentMomentum"
 KINDS = {
-    "step": Kind("A step, float32", measure_step, devices=None),
-    "rounding": Kind(
-        "A step, bfloat16 with float32 states: rounded at random, to nearest, and split into two words",
-        measure_rounding,
-        None,
-        ("large",),
-        ("plain",),
-        devices=None,
-    ),
-    "states": Kind(
-        "A step, float32 with states of 8, 16 and 32 bits",
-        measure_states,
-        ("Adam", "AdamW"),
-        ("large",),
-        ("plain",),
-        devices=None,
-    ),
-    "backward": Kind(
-        "A step right after the backward pass of a small network",
-        measure_backward,
-        ("GradientDescentMomentum", "Adam", "AdamW"),
-        tuple(NETWORKS),
-        ("plain",),
-    ),
-    "start": Kind("The first step in a new process", measure_start, ("Adam",), ("mlp",), ("plain",)),
-    "memory": Kind(
-        "Peak memory beyond parameters, gradients and states, bytes a parameter",
-        measure_memory,
-        None,
-        ("large",),
-        ("plain",),
-    ),
-    "kept": Kind(
-        "Peak memory of weights and states, bytes a parameter",
-        measure_kept,
-        ("GradientDescentMomentum", "Adam"),
-        ("large",),
-        ("plain",),
-    ),
+    "step": Kind("A step, float32", measure_step, shapes=None, options=None, devices=None),
+    "rounding": Kind(_ROUNDING, measure_rounding, devices=None),
+    "states": Kind("A step, float32 with states of 8, 16 and 32 bits", measure_states, ("Adam", "AdamW"), devices=None),
+    "backward": Kind(_BACKWARD, measure_backward, (_SGD, "Adam", "AdamW"), tuple(NETWORKS)),
+    "start": Kind("The first step in a new process", measure_start, ("Adam",), ("mlp",)),
+    "memory": Kind(_EXTRA, measure_memory),
+    "kept": Kind(_KEPT, measure_kept, (_SGD, "Adam")),
 }
-
-
 _ON_GPU = {name for name, shapes in SHAPES.items() if shapes.on_gpu}
 
 

@@ -40,21 +40,15 @@ def unit_of(value: float) -> str:
     return next(unit for least, unit in UNITS if value >= least)
 
 
+_TIMES = ("seconds", "host seconds", "empty cache", "filled cache")
+_RATIOS = (
+    "speed-up", "over compiled", "of one group", "of rounding to nearest", "split of nearest", "8 of 32 bits",
+    "16 of 32 bits", "of torch's fused",
+)  # fmt: skip
 FIGURES: dict[str, Callable[[float], str]] = {
-    "seconds": seconds,
-    "host seconds": seconds,
-    "speed-up": ratio,
-    "over compiled": ratio,
-    "of the limit": "{:.2f}".format,
-    "of one group": ratio,
-    "of rounding to nearest": ratio,
-    "split of nearest": ratio,
-    "split of the limit": "{:.2f}".format,
-    "8 of 32 bits": ratio,
-    "16 of 32 bits": ratio,
-    "of torch's fused": ratio,
-    "empty cache": seconds,
-    "filled cache": seconds,
+    **dict.fromkeys(_TIMES, seconds),
+    **dict.fromkeys(_RATIOS, ratio),
+    **dict.fromkeys(("of the limit", "split of the limit"), "{:.2f}".format),
 }
 
 

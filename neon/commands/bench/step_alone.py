@@ -12,7 +12,7 @@ from neon.commands.bench.lines import Line, Settings
 from neon.commands.bench.tensor_shapes import SHAPES, Shapes
 from neon.commands.bench.timing import SCALES, Contender, Measured, interleaved, scaling
 from neon.commands.bench.torch_peers import COMPILED, CONFIGURATIONS, OPTIONS, neon_optimizer, torch_optimizers
-from neon.commands.bench.work import AgreementError, Work, bytes_moved, flat, gradients, largest_difference, make_work
+from neon.commands.bench.work import AgreementError, Work, after_steps, bytes_moved, flat, largest_difference, make_work
 from neon.torch import AttachedOptimizer
 
 SMALL = ((100, 77), (1000,))
@@ -105,21 +105,13 @@ def torch_contenders(line: Line, work: Work, settings: Settings) -> dict[str, Co
 
 
 def check_agreement(line: Line, grouped: bool, settings: Settings) -> float:
-    """Three steps of each contender from the same start; the largest difference as a fraction of an update.
-
-    Each step has other gradients: with equal ones the averages of Adam, say, would not show.
-    """
+    """Three steps of each contender from the same start; the largest difference as a fraction of an update."""
     shapes = Shapes(SMALL, rounds=0, grouped=grouped)
 
     def trained(who: str) -> torch.Tensor:
         work = make_work(shapes, device=line.device)
         step = attach(line, work).step if who == "neon" else torch_contenders(line, work, settings)[who].step
-        kept = [grad.clone() for grad in gradients(work.params)]
-        for number in range(3):
-            for param, grad in zip(work.params, kept, strict=True):
-                param.grad = grad.roll(number)
-            step()
-        return flat(work.params)
+        return after_steps(work, step, 3)
 
     start = make_work(shapes, device=line.device)
     names = ["neon", *torch_contenders(line, start, settings)]

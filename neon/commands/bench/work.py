@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +24,8 @@ class AgreementError(Exception):
 class Work:
     """Parameters with gradients, the states of whoever steps over them, and the bound of each clipping option.
 
-    All lie in one block, `memory`, and every contender keeps its states in the same place: where pages lie
-    decides how fast they are (a difference of a half was seen between blocks of one process), and that is to
-    favour nobody.
+    All lie in one block, `memory`, and every contender keeps its states in the same place: where pages lie decides how
+    fast they are (a difference of a half was seen between blocks of one process), and that is to favour nobody.
 
     Torch clips the gradients in place, once and for all: afterwards their norm is the bound, no element is beyond
     the bound, and clipping again (by a factor of about 1) costs what it cost. neon leaves the gradients as
@@ -105,6 +104,16 @@ def make_work(shapes: Shapes, dtype: torch.dtype = torch.float32, states: int = 
 
 def gradients(params: list[Tensor]) -> Iterator[Tensor]:
     return (param.grad for param in params if param.grad is not None)
+
+
+def after_steps(work: Work, step: Callable[[], Any], count: int) -> Tensor:
+    """Where weights end after some steps, each with other gradients: with equal ones averages would not show."""
+    kept = [grad.clone() for grad in gradients(work.params)]
+    for number in range(count):
+        for param, grad in zip(work.params, kept, strict=True):
+            param.grad = grad.roll(number)
+        step()
+    return flat(work.params)
 
 
 def bytes_moved(optimizer: torch.optim.Optimizer, params: list[Tensor], option: str) -> int:
