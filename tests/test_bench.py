@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from neon.commands import machine
-from neon.commands.bench import child, few_bits, memory, step_alone, timing
+from neon.commands.bench import few_bits, memory, new_process, step_alone, timing
 from neon.commands.bench.few_bits import FORMATS
 from neon.commands.bench.first_step import first_step
 from neon.commands.bench.kinds import KINDS, lines
@@ -40,7 +40,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every model with a few tensors, as small as have states in few bits; first steps in this process."""
     for name, shapes in SHAPES.items():
         monkeypatch.setitem(SHAPES, name, replace(shapes, tensors=((64, 64),) * 3, rounds=2, steps=2))
-    monkeypatch.setattr(child, "run", lambda module, who, rule, **_: str(first_step(who, rule)))
+    monkeypatch.setattr(new_process, "run", lambda module, who, rule, **_: str(first_step(who, rule)))
 
 
 def measured(line: Line, settings: Settings = FEW) -> Result:
@@ -313,7 +313,7 @@ def test_memory_is_measured_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPa
 
 def test_a_first_step_is_a_real_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    assert 0 < float(child.run("neon.commands.bench.first_step", "torch", "Adam")) < math.inf
+    assert 0 < float(new_process.run("neon.commands.bench.first_step", "torch", "Adam")) < math.inf
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from typer.testing import Result as Done
 
 from neon.cli import app
 from neon.commands import machine
-from neon.commands.bench import child
+from neon.commands.bench import new_process
 from neon.commands.bench.bench_command import Request, run_command
 from neon.commands.bench.first_step import first_step
 from neon.commands.bench.kinds import KINDS
@@ -41,7 +41,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             return json.dumps({"extra": extra, "kept": {"float32": 12.0, "8-bit states": 6.03}}[arguments[0]])
         return str(first_step(*arguments))
 
-    monkeypatch.setattr(child, "run", run)
+    monkeypatch.setattr(new_process, "run", run)
     busy(monkeypatch, 0.0)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -24,6 +24,7 @@ class FilterLayer(InferringLayer):
     weight: Parameter
     # the key of the number of filters, where fshape is a dict
     key: str
+    convolve: Callable[..., Tensor]
 
     def __init__(
         self,
@@ -53,10 +54,9 @@ class FilterLayer(InferringLayer):
         check_dims(self, x, IMAGES, 4, hint=". Put a Reshape((channels, height, width)) before it")
         return x.shape[1]
 
-    @property
-    def moves(self) -> dict[str, Any]:
-        """How the filters move, in torch's words."""
-        return {"stride": self.strides, "padding": self.padding, "dilation": self.dilation}
+    def forward(self, x: Tensor) -> Tensor:
+        moves: dict[str, Any] = {"stride": self.strides, "padding": self.padding, "dilation": self.dilation}
+        return self.convolve(floating(x, self.weight), self.weight, **moves)
 
     def extra_repr(self) -> str:
         dilated = f", dilation={self.dilation}" if self.dilation != (1, 1) else ""
@@ -78,14 +78,11 @@ class Convolution(FilterLayer):
         bsum, parallelism: taken, mean nothing here.
     """
 
-    key = "K"
+    key, convolve = "K", staticmethod(F.conv2d)
 
     def weight_shape(self) -> Shape:
         height, width, filters = self.fshape
         return filters, None, height, width
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(floating(x, self.weight), self.weight, **self.moves)
 
 
 class Deconvolution(FilterLayer):
@@ -100,14 +97,11 @@ class Deconvolution(FilterLayer):
         bsum, parallelism: taken, mean nothing here.
     """
 
-    key = "C"
+    key, convolve = "C", staticmethod(F.conv_transpose2d)
 
     def weight_shape(self) -> Shape:
         height, width, filters = self.fshape
         return None, filters, height, width
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv_transpose2d(floating(x, self.weight), self.weight, **self.moves)
 
 
 class Pooling(Layer):

@@ -9,7 +9,7 @@ from neon.commands.bench.backward import NETWORKS, measure_backward
 from neon.commands.bench.few_bits import measure_rounding, measure_states
 from neon.commands.bench.lines import Line, Settings
 from neon.commands.bench.memory import measure_kept, measure_memory
-from neon.commands.bench.start import measure_start
+from neon.commands.bench.new_process import measure_start
 from neon.commands.bench.step_alone import measure_step
 from neon.commands.bench.tensor_shapes import SHAPES
 from neon.commands.bench.timing import Measured

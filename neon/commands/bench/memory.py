@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from neon.commands import machine
-from neon.commands.bench import child
+from neon.commands.bench import new_process
 from neon.commands.bench.few_bits import FORMATS, Format
 from neon.commands.bench.lines import Line, Settings
 from neon.commands.bench.step_alone import attach
@@ -35,21 +35,20 @@ def measure_kept(line: Line, _: Settings) -> Measured:
 
 def _in_new_process(what: str, line: Line, **environment: str) -> Measured:
     watch, side = machine.Watch(), SHAPES[line.shape].tensors[0][0]
-    found = child.run("neon.commands.bench.memory", what, line.rule, str(side), **environment)
+    found = new_process.run("neon.commands.bench.memory", what, line.rule, str(side), **environment)
     return Measured({}, watch.busy_with_others(), json.loads(found))
 
 
 def extra_memory(rule: str, side: int) -> dict[str, float]:
     """What a step takes at its peak; empty where the system does not tell."""
     shapes = Shapes(((side, side),) * 3, rounds=0)
-    extra = {f"neon {option}": _peak(attach_and_step(Line("memory", rule, "", option)), shapes) for option in OPTIONS}
+    extra: dict[str, float] = {}
+    for option in OPTIONS:
+        line = Line("memory", rule, "", option)
+        extra[f"neon {option}"] = _peak(lambda work, line=line: attach(line, work).step, shapes)
     for who in torch_optimizers(rule, make_work(Shapes(((1,),), rounds=0)).groups(1.0)):
         extra[who] = _peak(lambda work, who=who: torch_optimizers(rule, work.groups(1.0))[who].step, shapes)
     return extra
-
-
-def attach_and_step(line: Line) -> Callable[[Any], Callable[[], Any]]:
-    return lambda work: attach(line, work).step
 
 
 def _peak(make_step: Callable[[Any], Callable[[], Any]], shapes: Shapes) -> float:

@@ -20,11 +20,7 @@ CAPTION = "best, final: validation accuracy; loss: of validation, final; step: m
 
 def ranked(results: Sequence[Result], target: float) -> list[Result]:
     """Best first: by best accuracy, then by epochs to the target; what diverged comes last."""
-
-    def key(result: Result) -> tuple[bool, float, float]:
-        return (result.diverged, -(result.best_accuracy or 0.0), result.epochs_to(target) or math.inf)
-
-    return sorted(results, key=key)
+    return sorted(results, key=lambda r: (r.diverged, -(r.best_accuracy or 0.0), r.epochs_to(target) or math.inf))
 
 
 @dataclass(frozen=True)
