@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -68,20 +70,12 @@ def compare(
     """
     from rich.console import Console
 
-    from neon.commands.compare.compare_command import InterruptedRunError, Request, run_command
+    from neon.commands.compare.compare_command import Request, run_command
     from neon.commands.compare.training import Settings
-    from neon.commands.errors import UsageError
 
-    try:
+    with _told("neon compare: "):
         settings = Settings(epochs=epochs, batch_size=batch_size, seed=seed)
-        request = Request(optimizer or (), task, settings, target, output, fresh)
-        run_command(request, Console())
-    except UsageError as error:
-        _stop(f"neon compare: {error}", USAGE)
-    except InterruptedRunError as stop:
-        _stop(str(stop), INTERRUPTED)
-    except KeyboardInterrupt:
-        _stop("Interrupted.", INTERRUPTED)
+        run_command(Request(optimizer or (), task, settings, target, output, fresh), Console())
 
 
 @app.command()
@@ -107,20 +101,14 @@ def bench(
     from rich.console import Console
 
     from neon.commands.bench.bench_command import Request, redraw, run_command
-    from neon.commands.errors import UsageError
 
     console = Console()
-    try:
+    with _told("neon bench: "):
         if plot_only is not None:
             redraw(plot_only, console)
         else:
-            run_command(
-                Request(kinds, rules, shapes, options, rounds, threads, compiled, quick, output, device), console
-            )
-    except UsageError as error:
-        _stop(f"neon bench: {error}", USAGE)
-    except KeyboardInterrupt:
-        _stop("Interrupted.", INTERRUPTED)
+            request = Request(kinds, rules, shapes, options, rounds, threads, compiled, quick, output, device)
+            run_command(request, console)
 
 
 @app.command()
@@ -132,15 +120,23 @@ def show(
     device: Annotated[str, typer.Option(help="Whose source is shown: cpu or cuda.")] = "cpu",
 ) -> None:
     """Print a rule's equation, its graph and the source generated for it."""
-    from neon.commands.errors import UsageError
     from neon.commands.show import describe, find
 
-    try:
+    with _told():
         print(describe(*find(optimizer, dtype), device))  # typer.echo writes UTF-8 where ASCII is asked for
+
+
+@contextmanager
+def _told(command: str = "") -> Iterator[None]:
+    """End with one line on standard error where the request cannot be used, or where the user interrupts it."""
+    from neon.commands.errors import UsageError
+
+    try:
+        yield
+        return
     except UsageError as error:
-        _stop(str(error), USAGE)
-
-
-def _stop(message: str, code: int) -> NoReturn:
+        message, code = f"{command}{error}", USAGE
+    except KeyboardInterrupt as stop:
+        message, code = str(stop) or "Interrupted.", INTERRUPTED
     print(message, file=sys.stderr)
     raise typer.Exit(code)

@@ -30,19 +30,11 @@ ALLOWED = (
 PLAIN = (int, float, str, bool, type(None))
 # What a piece of the string is, where Python's own word for it is another.
 KINDS: dict[type, str] = {
-    ast.Attribute: "an attribute",
-    ast.BinOp: "arithmetic",
-    ast.BoolOp: "a condition",
-    ast.Compare: "a comparison",
-    ast.GeneratorExp: "a generator",
-    ast.IfExp: "a condition",
-    ast.JoinedStr: "a formatted string",
-    ast.Lambda: "a function",
-    ast.ListComp: "a comprehension",
-    ast.NamedExpr: "an assignment",
-    ast.Starred: "a starred argument",
-    ast.UnaryOp: "an operator",
-}
+    ast.Attribute: "an attribute", ast.BinOp: "arithmetic", ast.BoolOp: "a condition", ast.Compare: "a comparison",
+    ast.GeneratorExp: "a generator", ast.IfExp: "a condition", ast.JoinedStr: "a formatted string",
+    ast.Lambda: "a function", ast.ListComp: "a comprehension", ast.NamedExpr: "an assignment",
+    ast.Starred: "a starred argument", ast.UnaryOp: "an operator",
+}  # fmt: skip
 # A reference may stand at the start, after "=", or as the value of a dict; never inside a string.
 STRING_OR_REFERENCE = re.compile(
     r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|"""
@@ -211,8 +203,7 @@ class _Reader:
             close = difflib.get_close_matches(node.id, classes, n=1, cutoff=0.5)
             hint = f" Did you mean {close[0]}?" if close else ""
             raise SpecError(
-                f"unknown class {spelled!r} in {self._text!r}.{hint} "
-                f"Optimizers: {', '.join(_names(Optimizer))}. "
+                f"unknown class {spelled!r} in {self._text!r}.{hint} Optimizers: {', '.join(_names(Optimizer))}. "
                 f"Schedules: {', '.join(_names(Schedule))}."
             )
         return classes[node.id]

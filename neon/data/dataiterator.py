@@ -77,7 +77,8 @@ class ArrayIterator(NervanaDataIterator):
         seed: int = 0,
     ) -> None:
         super().__init__(optional_name("name", name))
-        self.batch_size = self._usual_size() if batch_size is None else positive_integer("batch_size", batch_size)
+        usual = self.be.bsz if self.be.has_batch_size else _USUAL_SIZE
+        self.batch_size = usual if batch_size is None else positive_integer("batch_size", batch_size)
         self.nclass = None if nclass is None else positive_integer("nclass", nclass)
         self.inputs = as_samples("X", _one_array(X, y))
         self.targets = self.inputs if y is None else as_samples("y", y)
@@ -95,9 +96,6 @@ class ArrayIterator(NervanaDataIterator):
         self.shuffle = flag("shuffle", shuffle)
         self.seed = whole_number("seed", seed)
         self.passes = 0
-
-    def _usual_size(self) -> int:
-        return self.be.bsz if self.be.has_batch_size else _USUAL_SIZE
 
     @property
     def ndata(self) -> int:

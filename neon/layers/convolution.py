@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from neon.initializers import Initializer
 from neon.layers.layer import IMAGES, InferringLayer, Layer, Shape, check_dims, check_init, floating
-from neon.layers.windows import check_filters, check_pair, check_whole_window
+from neon.layers.windows import check_filters, check_pair
 from neon.messages import shown
 
 Pair = int | tuple[int, int] | Mapping[str, int]
@@ -132,9 +132,9 @@ class Pooling(Layer):
         window = self.fshape or (1, 1)  # a window over the whole image is the only one
         self.strides = window if strides is None else check_pair(self, "strides", strides, window)
         self.padding = check_pair(self, "padding", padding)
-        if self.fshape is None:
-            check_whole_window(self, self.padding)
-        elif any(2 * pad > size for pad, size in zip(self.padding, self.fshape, strict=True)):
+        if self.fshape is None and self.padding != (0, 0):
+            raise ValueError(f'Pooling\'s padding must be 0 with fshape="all". Received: padding={shown(self.padding)}')
+        if self.fshape and any(2 * pad > size for pad, size in zip(self.padding, self.fshape, strict=True)):
             raise ValueError(
                 f"Pooling's padding must be at most half its window. "
                 f"Received: padding={shown(padding)} with fshape={shown(fshape)}"

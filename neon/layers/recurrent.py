@@ -158,10 +158,8 @@ class GRU(RecurrentLayer):
         (h,) = states
         sizes = (2 * self.output_size, self.output_size)
         gates, candidate = inputs.split(sizes, -1)
-        (weight, weight_of_candidate), (bias, bias_of_candidate) = (
-            self.weight_hh_l0.split(sizes),
-            self.bias_hh_l0.split(sizes),
-        )
+        weight, weight_of_candidate = self.weight_hh_l0.split(sizes)
+        bias, bias_of_candidate = self.bias_hh_l0.split(sizes)
         r, z = self.gate_activation(gates + F.linear(h, weight, bias)).chunk(2, -1)
         candidate = self.activation(candidate + F.linear(r * h, weight_of_candidate, bias_of_candidate))
         return ((1 - z) * h + z * candidate,)

@@ -95,8 +95,10 @@ def run_command(request: Request, console: Console) -> Report:
         require_writable(request.output)
         device, results = machine.device(request.device), []
         for number, line in enumerate(chosen, start=1):
-            results.append(measure(line, settings))
-            _log(console, f"{number}/{len(chosen)}", results[-1])
+            results.append(result := measure(line, settings))
+            figures = ", ".join(f"{name} {written(name, value)}" for name, value in result.figures.items())
+            disturbed = " (disturbed)" * result.disturbed
+            print_line(console, f"{number}/{len(chosen)} {result.line}: {figures}{disturbed}")
     report = Report(device, results)
     name = machine.file_name(device) + f"-{request.threads}threads" * (request.threads is not None)
     name += "-part" * (not request.whole) + "-busy" * report.disturbed
@@ -137,11 +139,6 @@ def save(report: Report, path: Path) -> list[Path]:
     write_json(path, report.as_json())
     save_bars(written_to[1], report)
     return written_to
-
-
-def _log(console: Console, number: str, result: Result) -> None:
-    figures = ", ".join(f"{name} {written(name, value)}" for name, value in result.figures.items())
-    print_line(console, f"{number} {result.line}: {figures}{' (disturbed)' * result.disturbed}")
 
 
 @contextmanager

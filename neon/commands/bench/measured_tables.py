@@ -22,10 +22,6 @@ the time, by what scaling in place moves. Green: target met, red: missed.
 * something else used the processors."""
 
 
-def ratio(value: float) -> str:
-    return f"{value:.2f}x"
-
-
 def seconds(value: float) -> str:
     """A time in the unit that suits it.
 
@@ -47,7 +43,7 @@ _RATIOS = (
 )  # fmt: skip
 FIGURES: dict[str, Callable[[float], str]] = {
     **dict.fromkeys(_TIMES, seconds),
-    **dict.fromkeys(_RATIOS, ratio),
+    **dict.fromkeys(_RATIOS, "{:.2f}x".format),
     **dict.fromkeys(("of the limit", "split of the limit"), "{:.2f}".format),
 }
 

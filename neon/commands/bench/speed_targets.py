@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from neon.commands.bench.lines import Line
 
@@ -33,14 +34,12 @@ class Target:
         return value >= self.bound if self.more_is_better else value <= self.bound
 
 
-def _at_least(bound: float, figure: str, what: str, **where: str) -> Target:
-    return Target(what, figure, bound, {name: tuple(text.split()) for name, text in where.items()}, more_is_better=True)
+def _target(bound: float, figure: str, what: str, *, more_is_better: bool = False, **where: str) -> Target:
+    """Where names are several, they are separated by spaces."""
+    return Target(what, figure, bound, {name: tuple(text.split()) for name, text in where.items()}, more_is_better)
 
 
-def _at_most(bound: float, figure: str, what: str, **where: str) -> Target:
-    return Target(what, figure, bound, {name: tuple(text.split()) for name, text in where.items()})
-
-
+_at_most, _at_least = _target, partial(_target, more_is_better=True)
 _LIMIT, _TORCH = "share of the memory limit", "against torch's best"
 _FUSED = "GradientDescentMomentum Adagrad Adam AdamW"
 TARGETS = (

@@ -28,12 +28,9 @@ PEERS = {
     "GradientDescentMomentum": Peer(
         {"learning_rate": 0.1, "momentum_coef": 0.9}, torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}
     ),
-    "Adagrad": Peer(
-        {"learning_rate": 0.01, "epsilon": 1e-12}, torch.optim.Adagrad, {"lr": 0.01, "eps": 1e-12}
-    ),
+    "Adagrad": Peer({"learning_rate": 0.01, "epsilon": 1e-12}, torch.optim.Adagrad, {"lr": 0.01, "eps": 1e-12}),
     "RMSProp": Peer(
-        {"learning_rate": 1e-3, "decay_rate": 0.95, "epsilon": 1e-12},
-        torch.optim.RMSprop,
+        {"learning_rate": 1e-3, "decay_rate": 0.95, "epsilon": 1e-12}, torch.optim.RMSprop,
         {"lr": 1e-3, "alpha": 0.95, "eps": 1e-12},
     ),
     "Adadelta": Peer({"decay": 0.95, "epsilon": 1e-6}, torch.optim.Adadelta, {"lr": 1.0, "rho": 0.95, "eps": 1e-6}),

@@ -51,7 +51,7 @@ class Request:
             )
 
 
-class InterruptedRunError(Exception):
+class InterruptedRunError(KeyboardInterrupt):
     """The user stopped the comparison; the message says what is kept."""
 
 
@@ -74,8 +74,7 @@ def run_command(request: Request, console: Console) -> list[Result]:
             f"{kept} of {len(specs)} optimizers are finished in {request.output} already (--fresh trains them again).",
             highlight=False,
         )
-    texts = [spec.text for spec in specs]
-    view = ProgressView(console, texts, labels, request.settings.epochs)
+    view = ProgressView(console, [spec.text for spec in specs], labels, request.settings.epochs)
     try:
         with view.showing():
             results = comparison.run(view)

@@ -21,13 +21,12 @@ def short_labels(specs: Sequence[OptimizerSpec]) -> list[str]:
     by_class: dict[str, list[OptimizerSpec]] = defaultdict(list)
     for spec in specs:
         by_class[spec.name].append(spec)
-    labels = [_label(spec, _shared_arguments(by_class[spec.name])) for spec in specs]
+    shared = {
+        name: set.intersection(*(set(spec.arguments) for spec in of_class)) for name, of_class in by_class.items()
+    }
+    labels = [_label(spec, shared[spec.name]) for spec in specs]
     counts = Counter(labels)
     return [label if counts[label] == 1 else f"{label} #{position}" for position, label in enumerate(labels, start=1)]
-
-
-def _shared_arguments(specs: Sequence[OptimizerSpec]) -> set[str]:
-    return set.intersection(*(set(spec.arguments) for spec in specs))
 
 
 def _label(spec: OptimizerSpec, shared: set[str]) -> str:

@@ -26,10 +26,9 @@ def classification_accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
     """
     if outputs.dim() < 2 or targets.shape != outputs.shape[:1] + outputs.shape[2:]:
         raise TaskError(
-            "accuracy needs outputs of shape (samples, classes) and targets of shape (samples,) "
-            f"holding class indices; received outputs {tuple(outputs.shape)} and targets "
-            f"{tuple(targets.shape)}. Give Task(accuracy=...) a function of your own: "
-            "(outputs, targets) -> fraction between 0 and 1."
+            "accuracy needs outputs of shape (samples, classes) and targets of shape (samples,) holding class "
+            f"indices; received outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)}. Give "
+            "Task(accuracy=...) a function of your own: (outputs, targets) -> fraction between 0 and 1."
         )
     return (outputs.argmax(dim=1) == targets).float().mean()
 
