@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from neon.commands.library import example_text, exported_rules
 from neon.commands.optimizer_text import parse_optimizer
 from neon.optimizers import Optimizer
 
-RESULTS = Path(__file__).parent.parent / "benchmarks/results"
+ROOT = Path(__file__).parent.parent
+README, RESULTS = ROOT / "README.md", ROOT / "benchmarks/results"
 
 
 class SignDescent(Optimizer):
@@ -60,6 +62,11 @@ def test_what_is_exported_is_compared_measured_and_shown(exported: str) -> None:
 def test_the_example_of_a_rule_can_be_made(name: str) -> None:
     rule = exported_rules()[name]
     assert type(parse_optimizer(example_text(rule)).build()) is rule
+
+
+def test_the_page_names_every_rule() -> None:
+    section = README.read_text(encoding="utf-8").partition("## Rules\n")[2].partition(". ")[0]
+    assert set(re.findall(r"`(\w+)`", section)) == set(exported_rules())
 
 
 def test_known_numbers_are_of_exported_rules() -> None:
