@@ -17,7 +17,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 
-from neon.compare.digits import digits
+from neon.commands.compare.digits import digits
 from neon.engine.program.formats import blocks
 from neon.engine.program.formats.blocks import BLOCK, SmallFloat
 from neon.optimizers import Adam

@@ -25,8 +25,8 @@ from low_precision_training import PROBLEMS, compared, convert, loss_of
 from torch import nn
 
 import neon.torch
-from neon.bench import machine
-from neon.bench.timing import Contender, interleaved
+from neon.commands import machine
+from neon.commands.bench.timing import Contender, interleaved
 from neon.optimizers import WarmupCosine
 
 Make = Callable[..., torch.optim.Optimizer]

@@ -16,12 +16,11 @@ import argparse
 import os
 import re
 import shutil
-import subprocess
 import sys
 import sysconfig
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache, partial
 from importlib import metadata
 from itertools import product
@@ -31,17 +30,16 @@ from typing import Any
 import torch
 from gpu_run import Case, Run, Step, measure_all, work_of
 from gpu_table import Line, Target
+from gpu_tests import run_tests
 from torch.nn.utils import clip_grad_norm_
 
-from neon.bench.rules import PEERS, neon_optimizer, torch_optimizers
-from neon.bench.shapes import SHAPES as MODELS
-from neon.bench.shapes import Shapes
-from neon.bench.work import AgreementError, Work, bytes_moved, flat, largest_difference
+from neon.commands.bench.tensor_shapes import SHAPES as MODELS
+from neon.commands.bench.tensor_shapes import Shapes
+from neon.commands.bench.torch_peers import PEERS, neon_optimizer, torch_optimizers
+from neon.commands.bench.work import AgreementError, Work, bytes_moved, flat, largest_difference
 from neon.engine import use_backend
 from neon.engine.backends import serving, triton_launch
 
-ROOT = Path(__file__).resolve().parents[1]
-DEVICE_LOST = 3  # the exit status of tests/test_gpu.py that says so
 LARGE = Shapes(((8192, 8192),) * 4, rounds=0)  # no cache holds a tensor
 SHAPES = {"large": LARGE, **{name: MODELS[name] for name in ("gpt2", "groups", "llama1b")}}
 RULES = ("AdamW", "Adam", "GradientDescentMomentum", "RMSProp", "Lion")
@@ -340,51 +338,6 @@ def kernels_of(tile: int, part: int, warps: int) -> Iterator[None]:
         yield
     finally:
         triton_launch.TILE, triton_launch.PART, triton_launch.LAUNCH = before
-
-
-# -- tests -----------------------------------------------------------------------------------------
-
-
-def run_tests(run: Run) -> dict[str, Any]:
-    """tests/test_gpu.py in another process, and in a new one what is left of it where that process ended early."""
-    log, ended, all_run = run.out.resolve() / "tests.txt", {}, False
-    stop = min(time.time() + 150, run.until - 5)
-    log.write_text("")
-    while not all_run and time.time() < stop:
-        before = dict(ended)
-        found, all_run = tests_once(log, stop, ended)
-        ended |= found
-        if ended == before:
-            break
-    wrong = [name.partition("::")[2] for name, how in ended.items() if how not in ("PASSED", "SKIPPED")]
-    counts = {how: list(ended.values()).count(how) for how in ("PASSED", *OUTCOMES)}
-    kept = log.with_name("differences.txt")
-    differences = re.findall(r"\S+, \S+, \S+, step.*", kept.read_text()) if kept.exists() else []
-    end = log.read_text().splitlines()[-1:]
-    return {**counts, "all run": all_run, "wrong": wrong, "differences": differences, "end": end}
-
-
-OUTCOMES = ("FAILED", "ERROR", "SKIPPED", "LOST")  # lost: the process ended while it ran
-
-
-def tests_once(log: Path, stop: float, done: Mapping[str, str]) -> tuple[dict[str, str], bool]:
-    """How each test ended of those that were begun, and whether all were."""
-    command = [sys.executable, "-m", "pytest", "tests/test_gpu.py", "-v", "--color=no", "--tb=short", "-W", "default"]
-    command += ["-p", "no:cacheprovider", "--capture=sys", f"--junitxml={log.with_suffix('.xml')}"]
-    command += [f"--log-file={log.with_name('differences.txt')}", "--log-file-mode=a", "--log-file-level=ERROR"]
-    command += [f"--deselect={name}" for name in done]
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    before, status = len(log.read_text()), None
-    with log.open("a") as file, suppress(subprocess.TimeoutExpired):
-        status = subprocess.run(  # noqa: S603
-            command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, env=environment, timeout=stop - time.time()
-        ).returncode
-    text = log.read_text()[before:]
-    ended = dict.fromkeys(re.findall(r"^(tests/test_gpu\.py::\S+)", text, re.MULTILINE), "LOST")
-    ended |= dict(re.findall(r"^(tests/test_gpu\.py::\S+) (PASSED|FAILED|ERROR|SKIPPED)", text, re.MULTILINE))
-    if status == DEVICE_LOST:  # by a test that has failed: the next one found it so, and has not been run
-        ended = {name: how for name, how in ended.items() if how != "LOST"}
-    return ended, status in (0, 1, 5) and re.search(r"^=+ .* in [\d.]+s.* =+$", text, re.MULTILINE) is not None
 
 
 def main() -> int:

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from gpu_table import Line, Target, table
 
-from neon.bench.shapes import Shapes
-from neon.bench.work import Work
+from neon.commands.bench.tensor_shapes import Shapes
+from neon.commands.bench.work import Work
 
 LOST = 3  # the exit status that says: the device is lost to this process, another has to go on
 ROUNDS = 15

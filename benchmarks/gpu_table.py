@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from gpu_run import Run
+from pathlib import Path
+from typing import Any, Protocol
 
 Line = Mapping[str, Any]
+
+
+class Run(Protocol):
+    """What a run has written: every line, and of each case its last."""
+
+    out: Path
+    rehearse: bool
+
+    def read(self) -> Sequence[Line]: ...
+    def results(self) -> Mapping[str, Line]: ...
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from neon.bench import machine
+from neon.commands import machine
 from neon.optimizers import Adam
 
 WIDTH = 1024

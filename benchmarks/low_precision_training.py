@@ -36,9 +36,9 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from neon.bench import machine
-from neon.bench.formats import FORMATS, Format
-from neon.compare.digits import digits
+from neon.commands import machine
+from neon.commands.bench.few_bits import FORMATS, Format
+from neon.commands.compare.digits import digits
 from neon.optimizers import Adam, GradientDescentMomentum, Optimizer, WarmupCosine
 
 WITHIN = 2.26  # standard errors: of Student's distribution of nine degrees of freedom, 95% lie within

@@ -28,16 +28,17 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from neon.bench import machine
-from neon.bench.rules import exported_rules, neon_optimizer
-from neon.compare.plot import GREY, INK
-from neon.compare.store import write_atomically
+from neon.commands import machine
+from neon.commands.bench.torch_peers import neon_optimizer
+from neon.commands.figures import BLUE, GREEN, INK, PURPLE, SKY, VERMILION, dress, new_figure, save_figure
+from neon.commands.library import exported_rules
 from neon.engine.program import formats
 from neon.engine.program.formats.blocks import BLOCK, SmallFloat
 from neon.optimizers import Adam
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 ELEMENTS = 8192  # as many as have their states in the format that was asked for
 STEPS = (1, 100, 10_000)
@@ -53,19 +54,18 @@ class Format:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-# Okabe and Ito's colours, which stay apart in every common form of colour blindness.
 FORMATS = {
     "float32": Format(torch.float32, INK, "|"),
-    "bfloat16, to nearest": Format(torch.bfloat16, "#D55E00", "o"),
-    "bfloat16, at random": Format(torch.bfloat16, "#D55E00", "x", {"stochastic_round": True}),
-    "bfloat16, split": Format(torch.bfloat16, "#D55E00", "D", {"master": "split"}),
-    "float16, to nearest": Format(torch.float16, "#0072B2", "o"),
-    "float16, at random": Format(torch.float16, "#0072B2", "x", {"stochastic_round": True}),
-    "float32, states of 16 bits": Format(torch.float32, "#009E73", "s", {"state_dtype": "bfloat16"}),
-    "float32, states of 8 bits": Format(torch.float32, "#CC79A7", "^", {"state_dtype": "int8"}),
+    "bfloat16, to nearest": Format(torch.bfloat16, VERMILION, "o"),
+    "bfloat16, at random": Format(torch.bfloat16, VERMILION, "x", {"stochastic_round": True}),
+    "bfloat16, split": Format(torch.bfloat16, VERMILION, "D", {"master": "split"}),
+    "float16, to nearest": Format(torch.float16, BLUE, "o"),
+    "float16, at random": Format(torch.float16, BLUE, "x", {"stochastic_round": True}),
+    "float32, states of 16 bits": Format(torch.float32, GREEN, "s", {"state_dtype": "bfloat16"}),
+    "float32, states of 8 bits": Format(torch.float32, PURPLE, "^", {"state_dtype": "int8"}),
 }
 JOINED = "bfloat16, split, with its low bits"
-COLUMNS = {**FORMATS, JOINED: Format(torch.bfloat16, "#56B4E9", "_")}
+COLUMNS = {**FORMATS, JOINED: Format(torch.bfloat16, SKY, "_")}
 SMALLEST = {
     "bfloat16, at random, states of 8 bits": Format(
         torch.bfloat16, INK, "*", {"stochastic_round": True, "state_dtype": "int8"}
@@ -210,28 +210,20 @@ def _errors_table(report: Mapping[str, Any], number: int, figure: str, title: st
     return table
 
 
-def save_figure(path: Path, report: Mapping[str, Any]) -> None:
+def save_errors(path: Path, report: Mapping[str, Any]) -> None:
     """A panel for each number of steps: rules from top to bottom, a mark for each format."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    save_figure([path], lambda: draw(report))
 
-    with matplotlib.rc_context({"font.size": 9.0, "svg.hashsalt": "neon", "svg.fonttype": "path"}):
-        figure = Figure(figsize=(11.0, 4.6), facecolor="white")
-        FigureCanvasAgg(figure)
-        panels = figure.subplots(1, len(report["steps"]), sharey=True, squeeze=False)[0]
-        figure.subplots_adjust(left=0.17, right=0.98, top=0.90, bottom=0.24, wspace=0.08)
-        for number, axes in enumerate(panels):
-            _panel(axes, report, number)
-        figure.legend(
-            *panels[0].get_legend_handles_labels(), loc="lower left", ncols=5, frameon=False, bbox_to_anchor=(0.02, 0.0)
-        )
-        write_atomically(
-            path,
-            lambda file: figure.savefig(
-                file, format="svg", bbox_inches="tight", pad_inches=0.2, metadata={"Date": None}
-            ),
-        )
+
+def draw(report: Mapping[str, Any]) -> Figure:
+    margins = {"left": 0.17, "right": 0.98, "top": 0.90, "bottom": 0.24, "wspace": 0.08}
+    figure, panels = new_figure((11.0, 4.6), "", len(report["steps"]), margins, sharey=True)
+    for number, axes in enumerate(panels):
+        _panel(axes, report, number)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="lower left", ncols=5, frameon=False, bbox_to_anchor=(0.02, 0.0)
+    )
+    return figure
 
 
 def _panel(axes: Axes, report: Mapping[str, Any], number: int) -> None:
@@ -240,15 +232,8 @@ def _panel(axes: Axes, report: Mapping[str, Any], number: int) -> None:
         values = [report["errors"][rule][name]["error"][number] for rule in rules]
         axes.plot(values, range(len(rules)), form.marker, color=form.colour, ms=6, mfc="none", ls="", label=name)
     axes.set_xscale("log")
-    axes.set_ylim(len(rules) - 0.5, -0.5)
-    axes.set_yticks(range(len(rules)), rules)
-    axes.set_title(f"Relative error, steps: {report['steps'][number]:,}", loc="left", fontsize=10, color=INK)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color("#aaaaaa")
-    axes.tick_params(colors=GREY, which="both", length=2.5)
-    axes.tick_params(axis="y", length=0, labelcolor=INK)
-    axes.grid(color="#e8e8e8", lw=0.7)
-    axes.set_axisbelow(True)
+    dress(axes, f"Relative error, steps: {report['steps'][number]:,}", rules)
+    axes.grid(axis="y", color="#e8e8e8", lw=0.7)
 
 
 def main() -> None:
@@ -262,7 +247,7 @@ def main() -> None:
     torch.set_num_threads(1)  # the tensors are small
     report = precision(options.steps)
     print_precision(console, report)
-    save_figure(path.with_suffix(".svg"), report)
+    save_errors(path.with_suffix(".svg"), report)
     path.write_text(json.dumps(report, indent=1) + "\n")
     console.print(f"Written to {path}")
 

@@ -36,7 +36,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from neon.bench import machine
+from neon.commands import machine
 from neon.engine import batch
 from neon.engine.native import threads
 from neon.engine.program import kernel

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -32,12 +34,11 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def main(
     version: Annotated[  # noqa: ARG001
-        bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Optimizers as equations, run as one pass over memory."""
-    from neon.terminal import spell_what_cannot_be_shown
+    from neon.commands.terminal import spell_what_cannot_be_shown
 
     spell_what_cannot_be_shown()
 
@@ -48,7 +49,7 @@ def compare(
         list[str] | None,
         typer.Option(
             help='An optimizer, such as "Adam(learning_rate=3e-3)"; give it once for each. '
-            "A rule of your own: mypackage.myfile:MyRule(lr=0.1). Default: every rule.",
+            "A rule of your own: mypackage.myfile:MyRule(lr=0.1). Default: every rule."
         ),
     ] = None,
     task: Annotated[
@@ -69,20 +70,12 @@ def compare(
     """
     from rich.console import Console
 
-    from neon.compare.command import InterruptedRunError, Request, run_command
-    from neon.compare.errors import UsageError
-    from neon.compare.runner import Settings
+    from neon.commands.compare.compare_command import Request, run_command
+    from neon.commands.compare.training import Settings
 
-    try:
+    with _told("neon compare: "):
         settings = Settings(epochs=epochs, batch_size=batch_size, seed=seed)
-        request = Request(optimizer or (), task, settings, target, output, fresh)
-        run_command(request, Console())
-    except UsageError as error:
-        _stop(f"neon compare: {error}", USAGE)
-    except InterruptedRunError as stop:
-        _stop(str(stop), INTERRUPTED)
-    except KeyboardInterrupt:
-        _stop("Interrupted.", INTERRUPTED)
+        run_command(Request(optimizer or (), task, settings, target, output, fresh), Console())
 
 
 @app.command()
@@ -107,42 +100,43 @@ def bench(
     """
     from rich.console import Console
 
-    from neon.bench.command import Request, redraw, run_command
-    from neon.compare.errors import UsageError
+    from neon.commands.bench.bench_command import Request, redraw, run_command
 
     console = Console()
-    try:
+    with _told("neon bench: "):
         if plot_only is not None:
             redraw(plot_only, console)
         else:
-            run_command(
-                Request(kinds, rules, shapes, options, rounds, threads, compiled, quick, output, device), console
-            )
-    except UsageError as error:
-        _stop(f"neon bench: {error}", USAGE)
-    except KeyboardInterrupt:
-        _stop("Interrupted.", INTERRUPTED)
+            request = Request(kinds, rules, shapes, options, rounds, threads, compiled, quick, output, device)
+            run_command(request, console)
 
 
 @app.command()
 def show(
     optimizer: Annotated[
-        str,
-        typer.Argument(help='A rule: adam, "Adam(gradient_clip_norm=1.0)" or mypackage.myfile:MyRule.'),
+        str, typer.Argument(help='A rule: adam, "Adam(gradient_clip_norm=1.0)" or mypackage.myfile:MyRule.')
     ],
     dtype: Annotated[str, typer.Option(help="Of weights and gradients: float32, bfloat16, ...")] = "float32",
     device: Annotated[str, typer.Option(help="Whose source is shown: cpu or cuda.")] = "cpu",
 ) -> None:
     """Print a rule's equation, its graph and the source generated for it."""
-    from neon.compare.errors import UsageError
-    from neon.show import describe, find
+    from neon.commands.show import describe, find
+
+    with _told():
+        print(describe(*find(optimizer, dtype), device))  # typer.echo writes UTF-8 where ASCII is asked for
+
+
+@contextmanager
+def _told(command: str = "") -> Iterator[None]:
+    """End with one line on standard error where the request cannot be used, or where the user interrupts it."""
+    from neon.commands.errors import UsageError
 
     try:
-        print(describe(*find(optimizer, dtype), device))  # typer.echo writes UTF-8 where ASCII is asked for
+        yield
+        return
     except UsageError as error:
-        _stop(str(error), USAGE)
-
-
-def _stop(message: str, code: int) -> NoReturn:
+        message, code = f"{command}{error}", USAGE
+    except KeyboardInterrupt as stop:
+        message, code = str(stop) or "Interrupted.", INTERRUPTED
     print(message, file=sys.stderr)
     raise typer.Exit(code)

@@ -15,15 +15,16 @@ from rich.console import Console
 from typer.testing import CliRunner
 from typer.testing import Result as Done
 
-from neon.bench import child, machine
-from neon.bench.command import Request, run_command
-from neon.bench.first_step import first_step
-from neon.bench.kinds import KINDS
-from neon.bench.report import tables
-from neon.bench.result import Report, Result
-from neon.bench.shapes import SHAPES
-from neon.bench.spec import Line
 from neon.cli import app
+from neon.commands import machine
+from neon.commands.bench import new_process
+from neon.commands.bench.bench_command import Request, run_command
+from neon.commands.bench.first_step import first_step
+from neon.commands.bench.kinds import KINDS
+from neon.commands.bench.lines import Line
+from neon.commands.bench.measured_tables import tables
+from neon.commands.bench.measurements import Report, Result
+from neon.commands.bench.tensor_shapes import SHAPES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -35,13 +36,12 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setitem(SHAPES, name, replace(shapes, tensors=((64, 64),) * 3, rounds=2, steps=2))
 
     def run(module: str, *arguments: str, **_: str) -> str:
-        if module == "neon.bench.memory":
-            return json.dumps({"neon plain": 0.0, "neon norm": 0.0, "neon value": 1.0, "foreach": 4.0})
-        if module == "neon.bench.formats":
-            return json.dumps({"float32": 12.0, "8-bit states": 6.03})
+        if module == "neon.commands.bench.memory":
+            extra = {"neon plain": 0.0, "neon norm": 0.0, "neon value": 1.0, "foreach": 4.0}
+            return json.dumps({"extra": extra, "kept": {"float32": 12.0, "8-bit states": 6.03}}[arguments[0]])
         return str(first_step(*arguments))
 
-    monkeypatch.setattr(child, "run", run)
+    monkeypatch.setattr(new_process, "run", run)
     busy(monkeypatch, 0.0)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")

@@ -237,7 +237,7 @@ def test_results_are_there_when_the_table_cannot_be_printed(in_folder: Path, mon
     def fail(*_: object) -> None:
         raise OSError("the terminal is gone")
 
-    monkeypatch.setattr("neon.compare.command.result_table", fail)
+    monkeypatch.setattr("neon.commands.compare.compare_command.result_table", fail)
     assert isinstance(compare().exception, OSError)
     assert len(curves(in_folder / "neon-compare")) == 2
 

@@ -20,9 +20,9 @@ from small_tasks import blobs, line, train, untimed
 from torch import nn
 
 from neon.attached.attached_optimizer import AttachedOptimizer
+from neon.commands.compare.ranking import result_table
+from neon.commands.output import require_writable
 from neon.compare import Comparison, Result, Settings, Task, parse_optimizer
-from neon.compare.report import result_table
-from neon.compare.store import require_writable
 from neon.whole_files import write_atomically
 
 MULTI = 'MultiOptimizer({"default": Adam(), "Linear": GradientDescentMomentum(0.05, 0.9)})'

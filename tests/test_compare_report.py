@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from neon.commands.compare.curve_figure import save_curves, spread
+from neon.commands.compare.ranking import ranked, result_table
 from neon.compare import MissingExtraError, Result
-from neon.compare.plot import save_figure, spread
-from neon.compare.report import ranked, result_table
 
 RESULTS = [
     Result("A()", "finished", [1.0, 0.1], [1.0, 0.2], [0.5, 1.0], [10.0, 30.0]),
@@ -41,7 +41,7 @@ def test_the_table_ranks_and_counts() -> None:
 @pytest.mark.parametrize("results", [RESULTS, RESULTS[:1], RESULTS[3:]])
 def test_the_figure_is_a_valid_png_and_svg(tmp_path: Path, results: list[Result]) -> None:
     labels = [f"label {i} <&> $x" for i in range(len(results))]
-    png, svg = save_figure(tmp_path, results, labels, 0.95, "a title")
+    png, svg = save_curves(tmp_path, results, labels, 0.95, "a title")
     with Image.open(png) as image:
         image.load()
         assert image.format == "PNG"
@@ -56,7 +56,7 @@ def test_the_figure_is_a_valid_png_and_svg(tmp_path: Path, results: list[Result]
 def test_the_same_results_draw_the_same_file(tmp_path: Path) -> None:
     def draw(name: str) -> list[bytes]:
         (tmp_path / name).mkdir()
-        paths = save_figure(tmp_path / name, RESULTS, ["a", "b", "c", "d"], 0.95, "title")
+        paths = save_curves(tmp_path / name, RESULTS, ["a", "b", "c", "d"], 0.95, "title")
         return [path.read_bytes() for path in paths]
 
     assert draw("first") == draw("second")
@@ -65,7 +65,7 @@ def test_the_same_results_draw_the_same_file(tmp_path: Path) -> None:
 def test_a_figure_without_matplotlib_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingExtraError, match=r'matplotlib.*pip install "neon-optimizers\[compare\]"'):
-        save_figure(tmp_path, RESULTS, ["a", "b", "c", "d"], 0.95, "title")
+        save_curves(tmp_path, RESULTS, ["a", "b", "c", "d"], 0.95, "title")
 
 
 def test_labels_keep_their_distance() -> None:

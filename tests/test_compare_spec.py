@@ -8,8 +8,8 @@ from types import ModuleType
 
 import pytest
 
+from neon.commands.compare.labels import short_labels
 from neon.compare import DEFAULT_OPTIMIZERS, SpecError, parse_optimizer
-from neon.compare.labels import short_labels
 from neon.optimizers import Adam, MultiOptimizer
 
 

@@ -276,7 +276,7 @@ def test_tests_go_on_in_another_process(
 ) -> None:
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests/test_gpu.py").write_text(text)
-    monkeypatch.setattr(gpu, "ROOT", tmp_path)
+    monkeypatch.setattr(sys.modules[gpu.run_tests.__module__], "ROOT", tmp_path)
     found = gpu.run_tests(run)
     assert found["PASSED"] == passed
     assert found["wrong"] == wrong

@@ -11,8 +11,6 @@ from torch import Tensor
 from neon.arguments import whole_number
 from neon.messages import received
 
-__all__ = ["array", "as_tensor", "filled", "filled_like", "torch_dtype"]
-
 
 def torch_dtype(dtype: Any) -> torch.dtype:
     """torch's dtype for one of numpy's, of torch's, or a name of either; float32 for None."""

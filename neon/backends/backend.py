@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from neon.arguments import positive_integer
+from neon.backends.array_functions import FUNCTIONS
 from neon.backends.arrays import array, filled, filled_like
-from neon.backends.functions import FUNCTIONS
 from neon.messages import shortened
 from neon.old_paths import names_of
 

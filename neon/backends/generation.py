@@ -10,8 +10,6 @@ from neon.arguments import positive_integer, rounding, whole_number
 from neon.backends.backend import Backend, default
 from neon.messages import received, shown
 
-__all__ = ["check_backend", "gen_backend"]
-
 
 class _Given(NamedTuple):
     batch_size: int | None
@@ -72,35 +70,29 @@ def check_backend(
     if not isinstance(backend, str):
         raise TypeError(f"backend must be a string. {received('backend', backend)} Name the others: batch_size=128.")
     if backend not in ("cpu", "mkl"):
-        raise ValueError(
-            f"backend={shown(backend)} cannot be set here: layers are torch modules. Leave it out, and move the model: "
-            'model.to("cuda").'
-        )
+        raise _not_here(f"backend={shown(backend)}", "layers are torch modules", 'move the model: model.to("cuda")')
     if datatype is not None and _name_of(datatype) != "float32":
-        raise ValueError(
-            f"datatype={_name_of(datatype)} cannot be set here: the dtype is the model's. Leave it out, and convert "
-            "the model: model.to(torch.bfloat16)."
-        )
+        instead = "convert the model: model.to(torch.bfloat16)"
+        raise _not_here(f"datatype={_name_of(datatype)}", "the dtype is the model's", instead)
     if rounding("stochastic_round", stochastic_round) is not False:
-        raise ValueError(
-            f"stochastic_round={stochastic_round!r} cannot be set here: it is an option of each optimizer. Leave it "
-            "out, and write Adam(stochastic_round=True)."
-        )
+        instead = "write Adam(stochastic_round=True)"
+        raise _not_here(f"stochastic_round={stochastic_round!r}", "it is an option of each optimizer", instead)
     if whole_number("device_id", device_id) != 0:
-        raise ValueError(
-            f"device_id={device_id!r} cannot be set here: layers are torch modules. Leave it out, and move the model: "
-            f'model.to("cuda:{device_id}").'
-        )
+        instead = f'move the model: model.to("cuda:{device_id}")'
+        raise _not_here(f"device_id={device_id!r}", "layers are torch modules", instead)
     if compat_mode is not None:
-        raise ValueError(
-            f"compat_mode={shown(compat_mode)} cannot be set here: sizes of convolutions and dropout are torch's. "
-            "Leave it out, and give the layers their padding."
-        )
+        why = "sizes of convolutions and dropout are torch's"
+        raise _not_here(f"compat_mode={shown(compat_mode)}", why, "give the layers their padding")
     size = None if batch_size is None else positive_integer("batch_size", batch_size)
     seed = None if rng_seed is None else whole_number("rng_seed", rng_seed)
     if seed is not None and seed >= 2**64:
         raise ValueError(f"rng_seed must be less than 2**64. {received('rng_seed', rng_seed)}")
     return _Given(size, seed)
+
+
+def _not_here(given: str, why: str, instead: str) -> ValueError:
+    """The error of a setting that is not the backend's here."""
+    return ValueError(f"{given} cannot be set here: {why}. Leave it out, and {instead}.")
 
 
 def _name_of(datatype: Any) -> str:

@@ -152,6 +152,10 @@ class Callbacks:
         found = [method_of(callback, name, self.callback_data) for callback in self.callbacks]
         return [method for method in found if method is not None]
 
+    def minibatch_hooks(self) -> tuple[list[Callable[..., Any]], list[Callable[..., Any]]]:
+        """What is called before and after each minibatch: for most training nothing."""
+        return self.methods("on_minibatch_begin"), self.methods("on_minibatch_end")
+
     def call(self, name: str, *arguments: Any) -> list[Any]:
         """The answers of every callback that has the method."""
         return [method(*arguments) for method in self.methods(name)]

@@ -8,8 +8,6 @@ from typing import Any
 from neon.arguments import positive_integer, whole_number
 from neon.backends import NervanaObject
 
-__all__ = ["Callback", "GANCostCallback", "method_of"]
-
 Frequency = int | list[int] | None
 
 

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-__all__ = ["ProgressBar"]
-
 
 class ProgressBar:
     """Shows epochs done, the cost of the last one, the last evaluation if there are any, and the time that is left."""

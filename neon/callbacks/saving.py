@@ -14,8 +14,6 @@ from neon.arguments import positive_integer
 from neon.log import logger
 from neon.messages import received, shown
 
-__all__ = ["EarlyStopCallback", "SaveBestStateCallback", "SerializeModelCallback"]
-
 
 class SerializeModelCallback:
     """Saves the model, by `save_params`, after each `epoch_freq` epochs.

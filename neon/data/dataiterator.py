@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from neon.arguments import flag, optional_name, positive_integer, whole_number
 from neon.backends import NervanaObject
@@ -76,7 +77,8 @@ class ArrayIterator(NervanaDataIterator):
         seed: int = 0,
     ) -> None:
         super().__init__(optional_name("name", name))
-        self.batch_size = self._usual_size() if batch_size is None else positive_integer("batch_size", batch_size)
+        usual = self.be.bsz if self.be.has_batch_size else _USUAL_SIZE
+        self.batch_size = usual if batch_size is None else positive_integer("batch_size", batch_size)
         self.nclass = None if nclass is None else positive_integer("nclass", nclass)
         self.inputs = as_samples("X", _one_array(X, y))
         self.targets = self.inputs if y is None else as_samples("y", y)
@@ -94,9 +96,6 @@ class ArrayIterator(NervanaDataIterator):
         self.shuffle = flag("shuffle", shuffle)
         self.seed = whole_number("seed", seed)
         self.passes = 0
-
-    def _usual_size(self) -> int:
-        return self.be.bsz if self.be.has_batch_size else _USUAL_SIZE
 
     @property
     def ndata(self) -> int:
@@ -132,7 +131,7 @@ class ArrayIterator(NervanaDataIterator):
         for start in range(0, len(order), self.batch_size):
             chosen = order[start : start + self.batch_size]
             targets = self.targets[chosen]
-            yield self.inputs[chosen], _one_hot(targets, self.nclass or 1) if self._one_hot else targets
+            yield self.inputs[chosen], one_hot(targets, self.nclass or 1).float() if self._one_hot else targets
 
     def next_order(self) -> Tensor:
         samples = len(self.inputs)
@@ -209,8 +208,3 @@ def _labels(targets: Tensor, nclass: int) -> Tensor:
             f"{shown(labels[wrong][0].item())} in y. Write make_onehot=False for targets of another kind."
         )
     return labels.long()
-
-
-def _one_hot(labels: Tensor, nclass: int) -> Tensor:
-    zeros = torch.zeros(len(labels), nclass, dtype=torch.float32, device=labels.device)
-    return zeros.scatter_(1, labels[:, None], 1.0)

@@ -4,14 +4,6 @@ from neon.initializers.initializer import Constant, Gaussian, GlorotUniform, Ini
 from neon.initializers.matrices import Array, IdentityInit, Orthonormal
 
 __all__ = [
-    "Array",
-    "Constant",
-    "Gaussian",
-    "GlorotUniform",
-    "IdentityInit",
-    "Initializer",
-    "Kaiming",
-    "Orthonormal",
-    "Uniform",
-    "Xavier",
-]
+    "Array", "Constant", "Gaussian", "GlorotUniform", "IdentityInit", "Initializer", "Kaiming", "Orthonormal",
+    "Uniform", "Xavier",
+]  # fmt: skip

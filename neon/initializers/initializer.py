@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -25,22 +25,28 @@ def a_name() -> Any:
     return field(default=None, compare=False, repr=False)
 
 
-class Initializer(ABC):
-    """Fills a parameter in place. Subclass it and write `fill` for one of your own.
-
-    Weights come in torch's layout: (outputs, inputs) for a Linear, (filters, channels, height,
-    width) for a Convolution. Both directions of a layer's fan can be read from it. Layers call
-    `fill` without autograd. A `name` is kept, and means nothing.
-    """
+class Described:
+    """What initializers and transforms share: `be`, a `name` that means nothing, and fields that are checked."""
 
     be = NervanaObject.be
     name: str | None = None
+    finite: ClassVar[tuple[str, ...]] = ()  # the fields that must be finite numbers
 
     def __init__(self, name: str | None = None) -> None:
         self.name = optional_name(f"{type(self).__name__}'s name", name)
 
     def __post_init__(self) -> None:
         optional_name(f"{type(self).__name__}'s name", self.name)
+        keep_finite(self, *self.finite)
+
+
+class Initializer(Described, ABC):
+    """Fills a parameter in place. Subclass it and write `fill` for one of your own.
+
+    Weights come in torch's layout: (outputs, inputs) for a Linear, (filters, channels, height,
+    width) for a Convolution. Both directions of a layer's fan can be read from it. Layers call
+    `fill` without autograd. A `name` is kept, and means nothing.
+    """
 
     @abstractmethod
     def fill(self, tensor: Tensor) -> None:
@@ -60,10 +66,10 @@ class Gaussian(Initializer):
     loc: float = 0.0
     scale: float = 1.0
     name: str | None = a_name()
+    finite = ("loc", "scale")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        keep_finite(self, "loc", "scale")
         if self.scale < 0:
             raise ValueError(f"Gaussian's scale is a standard deviation, 0 or more. Received: {shown(self.scale)}")
 
@@ -85,10 +91,10 @@ class Uniform(Initializer):
     low: float = 0.0
     high: float = 1.0
     name: str | None = a_name()
+    finite = ("low", "high")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        keep_finite(self, "low", "high")
         if self.low > self.high:
             raise ValueError(
                 f"Uniform's low must not be above its high. Received: low={shown(self.low)}, high={shown(self.high)}"
@@ -111,12 +117,12 @@ class Constant(Initializer):
 
     val: float = 0.0
     name: str | None = a_name()
+    finite = ("val",)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if isinstance(self.val, (Tensor, np.ndarray)) and self.val.ndim:
             raise TypeError(f"Constant's val must be a number. Received: {shown(self.val)}. Write Array(val).")
-        keep_finite(self, "val")
+        super().__post_init__()
 
     @torch.no_grad()
     def fill(self, tensor: Tensor) -> None:
@@ -165,8 +171,7 @@ class Xavier(Initializer):
 
 @dataclass(frozen=True)
 class Kaiming(Initializer):
-    """Normal with mean 0 and standard deviation √(2 / fan_in) (He et al. 2015), for weights
-    that a Rectlin follows.
+    """Normal with mean 0 and standard deviation √(2 / fan_in) (He et al. 2015), for weights that a Rectlin follows.
 
     `local` is neon's word for a convolution's layout of weights. The tensor's own shape says here
     what the fan-in is, so either value gives the same.

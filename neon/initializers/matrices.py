@@ -8,12 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neon.arguments import keep_finite
 from neon.backends.arrays import as_tensor
 from neon.initializers.initializer import Initializer, a_name, check_has_fans
 from neon.messages import shown
-
-__all__ = ["Array", "IdentityInit", "Orthonormal"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -77,10 +74,7 @@ class Orthonormal(Initializer):
 
     scale: float = 1.1
     name: str | None = a_name()
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        keep_finite(self, "scale")
+    finite = ("scale",)
 
     @torch.no_grad()
     def fill(self, tensor: Tensor) -> None:

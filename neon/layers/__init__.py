@@ -18,36 +18,10 @@ from neon.layers.recurrent_output import RecurrentLast, RecurrentMean, Recurrent
 from neon.old_paths import names_of
 
 __all__ = [
-    "GRU",
-    "LRN",
-    "LSTM",
-    "Activation",
-    "Affine",
-    "BatchNorm",
-    "Bias",
-    "Conv",
-    "Convolution",
-    "Deconv",
-    "Deconvolution",
-    "Dropout",
-    "GeneralizedCost",
-    "GeneralizedCostMask",
-    "GeneralizedGANCost",
-    "GenerativeAdversarial",
-    "Layer",
-    "Linear",
-    "LookupTable",
-    "MergeBroadcast",
-    "MergeSum",
-    "ParameterLayer",
-    "Pooling",
-    "Recurrent",
-    "RecurrentLast",
-    "RecurrentMean",
-    "RecurrentSum",
-    "Reshape",
-    "Sequential",
-    "SkipNode",
-]
+    "GRU", "LRN", "LSTM", "Activation", "Affine", "BatchNorm", "Bias", "Conv", "Convolution", "Deconv", "Deconvolution",
+    "Dropout", "GeneralizedCost", "GeneralizedCostMask", "GeneralizedGANCost", "GenerativeAdversarial", "Layer",
+    "Linear", "LookupTable", "MergeBroadcast", "MergeSum", "ParameterLayer", "Pooling", "Recurrent", "RecurrentLast",
+    "RecurrentMean", "RecurrentSum", "Reshape", "Sequential", "SkipNode",
+]  # fmt: skip
 
 __getattr__ = names_of("neon.layers", __name__)

@@ -11,8 +11,6 @@ from neon.arguments import check_finite
 from neon.layers.layer import Layer, check_count, check_transform, describe
 from neon.messages import shown
 
-__all__ = ["Activation", "Dropout", "Reshape"]
-
 
 class Activation(Layer):
     """y = transform(x), with a transform of `neon.transforms` or any function of a tensor."""

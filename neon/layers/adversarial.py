@@ -9,8 +9,6 @@ from torch import nn
 from neon.layers.container import Sequential
 from neon.messages import received
 
-__all__ = ["GenerativeAdversarial"]
-
 
 class GenerativeAdversarial(Sequential):
     """Two networks in a row, for a `neon.models.GAN`: the discriminator judges what the generator makes of noise.

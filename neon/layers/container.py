@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 from torch import Tensor, nn
 
@@ -18,9 +18,6 @@ from neon.layers.normalization import BatchNorm
 from neon.layers.shapes import Sizes, allocate, sizes_after, sizes_given, undone_on_error, zeros_like_inputs
 from neon.messages import shown
 from neon.old_paths import names_of
-
-if TYPE_CHECKING:
-    from typing import Self
 
 __all__ = ["Affine", "Conv", "Deconv", "Sequential"]
 

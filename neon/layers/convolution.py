@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -10,11 +10,9 @@ from torch.nn import Parameter
 from torch.nn import functional as F
 
 from neon.initializers import Initializer
-from neon.layers.layer import InferringLayer, Layer, Shape, check_init, describe, floating
-from neon.layers.windows import check_filters, check_pair, check_whole_window
+from neon.layers.layer import IMAGES, InferringLayer, Layer, Shape, check_dims, check_init, floating
+from neon.layers.windows import check_filters, check_pair
 from neon.messages import shown
-
-__all__ = ["Convolution", "Deconvolution", "Pooling"]
 
 Pair = int | tuple[int, int] | Mapping[str, int]
 Filters = tuple[int, int, int] | Mapping[str, int]
@@ -26,6 +24,7 @@ class FilterLayer(InferringLayer):
     weight: Parameter
     # the key of the number of filters, where fshape is a dict
     key: str
+    convolve: Callable[..., Tensor]
 
     def __init__(
         self,
@@ -52,17 +51,12 @@ class FilterLayer(InferringLayer):
         raise NotImplementedError
 
     def features(self, x: Tensor) -> int:
-        if x.ndim != 4:
-            raise ValueError(
-                f"{describe(self)} takes images (N, channels, height, width). Received: inputs of "
-                f"shape {tuple(x.shape)}. Put a Reshape((channels, height, width)) before it"
-            )
+        check_dims(self, x, IMAGES, 4, hint=". Put a Reshape((channels, height, width)) before it")
         return x.shape[1]
 
-    @property
-    def moves(self) -> dict[str, Any]:
-        """How the filters move, in torch's words."""
-        return {"stride": self.strides, "padding": self.padding, "dilation": self.dilation}
+    def forward(self, x: Tensor) -> Tensor:
+        moves: dict[str, Any] = {"stride": self.strides, "padding": self.padding, "dilation": self.dilation}
+        return self.convolve(floating(x, self.weight), self.weight, **moves)
 
     def extra_repr(self) -> str:
         dilated = f", dilation={self.dilation}" if self.dilation != (1, 1) else ""
@@ -84,14 +78,11 @@ class Convolution(FilterLayer):
         bsum, parallelism: taken, mean nothing here.
     """
 
-    key = "K"
+    key, convolve = "K", staticmethod(F.conv2d)
 
     def weight_shape(self) -> Shape:
         height, width, filters = self.fshape
         return filters, None, height, width
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(floating(x, self.weight), self.weight, **self.moves)
 
 
 class Deconvolution(FilterLayer):
@@ -106,14 +97,11 @@ class Deconvolution(FilterLayer):
         bsum, parallelism: taken, mean nothing here.
     """
 
-    key = "C"
+    key, convolve = "C", staticmethod(F.conv_transpose2d)
 
     def weight_shape(self) -> Shape:
         height, width, filters = self.fshape
         return None, filters, height, width
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv_transpose2d(floating(x, self.weight), self.weight, **self.moves)
 
 
 class Pooling(Layer):
@@ -144,9 +132,9 @@ class Pooling(Layer):
         window = self.fshape or (1, 1)  # a window over the whole image is the only one
         self.strides = window if strides is None else check_pair(self, "strides", strides, window)
         self.padding = check_pair(self, "padding", padding)
-        if self.fshape is None:
-            check_whole_window(self, self.padding)
-        elif any(2 * pad > size for pad, size in zip(self.padding, self.fshape, strict=True)):
+        if self.fshape is None and self.padding != (0, 0):
+            raise ValueError(f'Pooling\'s padding must be 0 with fshape="all". Received: padding={shown(self.padding)}')
+        if self.fshape and any(2 * pad > size for pad, size in zip(self.padding, self.fshape, strict=True)):
             raise ValueError(
                 f"Pooling's padding must be at most half its window. "
                 f"Received: padding={shown(padding)} with fshape={shown(fshape)}"

@@ -10,8 +10,6 @@ from neon.arguments import check_finite
 from neon.messages import kind_of, shown
 from neon.transforms import GANCost
 
-__all__ = ["GeneralizedCost", "GeneralizedCostMask", "GeneralizedGANCost"]
-
 
 class GeneralizedCost:
     """The mean over the minibatch of a cost of `neon.transforms`, such as CrossEntropyMulti()."""

@@ -11,11 +11,10 @@ from torch.nn import functional as F
 
 from neon.arguments import flag
 from neon.initializers import Initializer
-from neon.layers.layer import InferringLayer, ParameterLayer, check_count, check_init, describe, floating
+from neon.layers.layer import InferringLayer, ParameterLayer, check_count, check_dims, check_init, describe, floating
 from neon.layers.shapes import Sizes
 from neon.messages import shown
-
-__all__ = ["Bias", "Linear", "LookupTable"]
+from neon.transforms.cost import vectors
 
 
 class Linear(InferringLayer):
@@ -43,15 +42,12 @@ class Linear(InferringLayer):
         self.declare("weight", (nout, None))
 
     def features(self, x: Tensor) -> int:
-        if x.ndim not in (2, 3, 4):
-            raise ValueError(
-                f"{describe(self)} takes vectors (N, inputs), sequences (N, T, inputs) or images "
-                f"(N, channels, height, width). Received: inputs of shape {tuple(x.shape)}"
-            )
-        return flat_images(x).shape[-1]
+        wanted = "vectors (N, inputs), sequences (N, T, inputs) or images (N, channels, height, width)"
+        check_dims(self, x, wanted, 2, 3, 4)
+        return vectors(x).shape[-1]
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(floating(flat_images(x), self.weight), self.weight)
+        return F.linear(floating(vectors(x), self.weight), self.weight)
 
     def extra_repr(self) -> str:
         return f"nout={self.nout}, init={self.init}"
@@ -123,7 +119,3 @@ class LookupTable(ParameterLayer):
     def extra_repr(self) -> str:
         vocab_size, embedding_dim = self.weight.shape
         return f"vocab_size={vocab_size}, embedding_dim={embedding_dim}, init={self.init}"
-
-
-def flat_images(x: Tensor) -> Tensor:
-    return x.flatten(1) if x.ndim == 4 else x

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABCMeta
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -21,13 +21,11 @@ from neon.layers.shapes import Sizes, allocate, let_go, sizes_after, sizes_given
 from neon.messages import shown
 from neon.old_paths import names_of
 
-if TYPE_CHECKING:
-    from typing import Self
-
 __all__ = ["InferringLayer", "Layer", "ParameterLayer"]
 
 Shape = tuple[int | None, ...]
 Transformation = Callable[[Tensor], Tensor]
+IMAGES, SEQUENCES = "images (N, channels, height, width)", "sequences (N, T, features)"
 
 
 class Layer(nn.Module):
@@ -186,6 +184,12 @@ def describe(layer: nn.Module) -> str:
     """A layer as error messages call it, such as Linear 'layer_one'."""
     name = getattr(layer, "name", None)
     return f"{type(layer).__name__} {name!r}" if name else type(layer).__name__
+
+
+def check_dims(layer: nn.Module, x: Tensor, wanted: str, *dims: int, hint: str = "") -> None:
+    """Refuse inputs of another number of dimensions than a layer takes."""
+    if x.ndim not in dims:
+        raise ValueError(f"{describe(layer)} takes {wanted}. Received: inputs of shape {tuple(x.shape)}{hint}")
 
 
 def check_name(layer: nn.Module, name: object) -> str | None:

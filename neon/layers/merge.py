@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +12,6 @@ from neon.layers.container import Sequential
 from neon.layers.layer import Layer, Transformation, describe, feature_dim
 from neon.layers.shapes import sizes_after, sizes_given, undone_on_error, zeros_like_inputs
 from neon.messages import received, shown
-
-if TYPE_CHECKING:
-    from typing import Self
-
-__all__ = ["MergeBroadcast", "MergeSum", "SkipNode"]
 
 
 class SkipNode(Layer):

@@ -8,10 +8,8 @@ from torch.nn import Parameter
 from torch.nn import functional as F
 
 from neon.arguments import check_finite, flag
-from neon.layers.layer import InferringLayer, Layer, check_count, describe, feature_dim, floating
+from neon.layers.layer import IMAGES, InferringLayer, Layer, check_count, check_dims, feature_dim, floating
 from neon.messages import shown
-
-__all__ = ["LRN", "BatchNorm"]
 
 
 class BatchNorm(InferringLayer):
@@ -109,11 +107,7 @@ class LRN(Layer):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.ndim != 4:
-            raise ValueError(
-                f"{describe(self)} takes images (N, channels, height, width). Received: inputs of shape "
-                f"{tuple(x.shape)}"
-            )
+        check_dims(self, x, IMAGES, 4)
         around = self.depth // 2
         wide = x if x.dtype == torch.float64 else x.float()  # squares of 300 overflow float16
         squares = F.pad(wide.square(), (0, 0, 0, 0, around, around)).unfold(1, self.depth, 1).mean(-1)

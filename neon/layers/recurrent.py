@@ -88,13 +88,9 @@ class LSTM(TorchsRecurrentLayer, nn.LSTM):  # pyright: ignore[reportIncompatible
     Returns the whole sequence of h, shape (N, T, output_size). The parameters hold i, f, g, o in torch's order.
 
     Args:
-        output_size: the number of units.
-        init: of each W.
-        init_inner: of each U. Default: as `init`.
+        output_size, init, init_inner, reset_cells: as Recurrent has them, with each W and U initialized apart.
         activation: φ, by default Tanh().
         gate_activation: σ, by default Logistic(). torch has a kernel for these two; others are a loop over the steps.
-        reset_cells: True (default) starts each minibatch from zeros, False from where the last one of its size ended
-            (the documented framework's default).
     """
 
     torchs = nn.LSTM
@@ -134,13 +130,9 @@ class GRU(RecurrentLayer):
     hold r, z and the candidate ĥ in this order.
 
     Args:
-        output_size: the number of units.
-        init: of each W.
-        init_inner: of each U. Default: as `init`.
+        output_size, init, init_inner, reset_cells: as Recurrent has them, with each W and U initialized apart.
         activation: φ, by default Tanh().
         gate_activation: σ, by default Logistic().
-        reset_cells: True (default) starts each minibatch from zeros, False from where the last one of its size ended
-            (the documented framework's default).
     """
 
     gates = 3
@@ -166,10 +158,8 @@ class GRU(RecurrentLayer):
         (h,) = states
         sizes = (2 * self.output_size, self.output_size)
         gates, candidate = inputs.split(sizes, -1)
-        (weight, weight_of_candidate), (bias, bias_of_candidate) = (
-            self.weight_hh_l0.split(sizes),
-            self.bias_hh_l0.split(sizes),
-        )
+        weight, weight_of_candidate = self.weight_hh_l0.split(sizes)
+        bias, bias_of_candidate = self.bias_hh_l0.split(sizes)
         r, z = self.gate_activation(gates + F.linear(h, weight, bias)).chunk(2, -1)
         candidate = self.activation(candidate + F.linear(r * h, weight_of_candidate, bias_of_candidate))
         return ((1 - z) * h + z * candidate,)

@@ -8,8 +8,6 @@ from neon.layers.layer import Layer
 from neon.layers.shapes import Sizes
 from neon.layers.steps import sequences, zeros_in_steps
 
-__all__ = ["RecurrentLast", "RecurrentMean", "RecurrentSum"]
-
 
 class RecurrentOutput(Layer):
     """What they share: they take what a recurrent layer takes."""

@@ -18,17 +18,6 @@ from torch.nn.parameter import is_lazy
 from neon.arguments import plain
 from neon.messages import received, shortened
 
-__all__ = [
-    "Sizes",
-    "allocate",
-    "framework_order",
-    "let_go",
-    "sizes_after",
-    "sizes_given",
-    "undone_on_error",
-    "zeros_like_inputs",
-]
-
 Sizes = tuple[int, ...]
 
 _WANTED = "the number of features, or the shape of one sample, such as (3, 32, 32)"

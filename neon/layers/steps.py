@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,20 +13,16 @@ from torch.nn import functional as F
 from neon.arguments import flag
 from neon.initializers import Initializer
 from neon.layers.layer import (
+    SEQUENCES,
     InferringLayer,
     Transformation,
     check_count,
+    check_dims,
     check_init,
     check_transform,
-    describe,
     floating,
 )
 from neon.layers.shapes import Sizes
-
-if TYPE_CHECKING:
-    from typing import Self
-
-__all__ = ["RecurrentLayer", "States", "sequences", "zeros_in_steps"]
 
 # After a step: h, or h and c, each (N, output_size).
 States = tuple[Tensor, ...]
@@ -142,10 +138,7 @@ def sequences(layer: nn.Module, x: Tensor) -> Tensor:
     """Inputs as sequences (N, T, features): images as `width` steps of channels · height features."""
     if x.ndim == 4:
         return x.flatten(1, 2).mT
-    if x.ndim != 3:
-        raise ValueError(
-            f"{describe(layer)} takes sequences (N, T, features). Received: inputs of shape {tuple(x.shape)}"
-        )
+    check_dims(layer, x, SEQUENCES, 3)
     return x
 
 

@@ -11,8 +11,6 @@ from neon.arguments import plain
 from neon.layers.layer import check_count
 from neon.messages import listed, shown
 
-__all__ = ["check_filters", "check_pair", "check_whole_window"]
-
 # For each argument the keys of height and width, what a missing one is, and the least that is allowed.
 _KEYS = {
     "fshape": ("R", "S", None, 1),
@@ -73,11 +71,3 @@ def check_filters(layer: nn.Module, fshape: Any, last: str) -> tuple[int, int, i
         )
     height, width, filters = (check_count(layer, "fshape", size) for size in sizes)
     return height, width, filters
-
-
-def check_whole_window(layer: nn.Module, padding: tuple[int, int]) -> None:
-    """A window over the whole image has nothing to be padded."""
-    if padding != (0, 0):
-        raise ValueError(
-            f'{type(layer).__name__}\'s padding must be 0 with fshape="all". Received: padding={shown(padding)}'
-        )

@@ -6,20 +6,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.parameter import is_lazy
 
 from neon.arguments import flag, positive, positive_integer
 from neon.callbacks import Callbacks
 from neon.layers.adversarial import GenerativeAdversarial
 from neon.layers.container import Sequential
-from neon.layers.shapes import undone_on_error
 from neon.messages import received
-from neon.models.checks import adversarial_cost
 from neon.models.minibatches import Dataset, place
-from neon.models.model import Model, minibatch_hooks
+from neon.models.model import Model
+from neon.models.model_checks import adversarial_cost
 from neon.transforms import GANCost
-
-__all__ = ["GAN"]
 
 # The generator waits this many minibatches for a discriminator that has just begun (Arjovsky et al. 2017).
 _FIRST_UPDATES, _EVERY, _LONG = 25, 500, 100
@@ -94,12 +90,8 @@ class GAN(Model):
 
     def initialize(self, dataset: Any = None, cost: Any = None) -> None:
         """Give parameters that have none yet their shapes and first values: they follow from the noise's shape."""
-        if cost is not None:
-            self.check_cost(cost)
-        if any(map(is_lazy, (*self.parameters(), *self.buffers()))):
-            like = self.example()
-            with undone_on_error(self), self.evaluating():
-                self(torch.zeros(1, *self.noise_dim, dtype=like.dtype, device=like.device))
+        zeros = torch.zeros(1, *self.noise_dim, dtype=torch.float32, device="cpu")
+        super().initialize([(zeros, zeros)], cost)
 
     def noise(self, samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Noise for so many samples, by torch's random numbers or by those of a generator."""
@@ -136,7 +128,7 @@ class GAN(Model):
         costfunc = adversarial_cost(cost)
         self.initialize()
         self.begin_epoch(optimizer)
-        begin, end = minibatch_hooks(callbacks)
+        begin, end = (callbacks or Callbacks()).minibatch_hooks()
         costs: list[Tensor] = []
         for minibatch, (inputs, _) in enumerate(self.batches(dataset)):
             for hook in begin:

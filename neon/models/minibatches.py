@@ -13,8 +13,6 @@ from neon.backends.arrays import as_tensor
 from neon.layers.shapes import framework_order
 from neon.messages import received
 
-__all__ = ["Dataset", "first_inputs", "minibatches", "place"]
-
 Dataset = Iterable[Any]
 _ARRAYS = (Tensor, np.ndarray)
 

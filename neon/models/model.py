@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, Self, overload
 
 import numpy as np
 import torch
@@ -18,15 +18,12 @@ from neon.layers.container import Sequential
 from neon.layers.cost import GeneralizedCost, GeneralizedCostMask
 from neon.layers.layer import check_count
 from neon.layers.shapes import undone_on_error
-from neon.models.checks import check_cost, check_layers, check_optimizer, values_of_samples
 from neon.models.minibatches import Dataset, first_inputs, minibatches, place
+from neon.models.model_checks import check_cost, check_layers, check_optimizer, values_of_samples
 from neon.models.parameter_file import load, save
 from neon.not_built import instead_of
 from neon.old_paths import names_of
 from neon.transforms import Cost, TopKMisclassification
-
-if TYPE_CHECKING:
-    from typing import Self
 
 __all__ = ["Model"]
 
@@ -126,12 +123,10 @@ class Model(Sequential):
 
         Args:
             dataset: minibatches, as the class describes them.
-            cost: a cost of `neon.transforms`, also in a GeneralizedCost, or a function of
-                (outputs, targets) that returns one value per sample or, as torch's losses do, their
-                mean.
-            optimizer: one of `neon.optimizers`, which gets gradients summed over the minibatch and
-                its size as `be.bsz`; or any torch.optim.Optimizer (an attached one too), which gets
-                gradients of the mean.
+            cost: a cost of `neon.transforms`, also in a GeneralizedCost, or a function of (outputs, targets) that
+                returns one value per sample or, as torch's losses do, their mean.
+            optimizer: one of `neon.optimizers`, which gets gradients summed over the minibatch and its size as
+                `be.bsz`; or any torch.optim.Optimizer (an attached one too), which gets gradients of the mean.
             num_epochs: how many more epochs, 0 or more.
             callbacks: a list of objects, as `neon.callbacks` describes them.
 
@@ -165,7 +160,7 @@ class Model(Sequential):
     ) -> float:
         """One pass over the dataset. Returns the mean cost."""
         self.begin_epoch(optimizer)
-        begin, end = minibatch_hooks(callbacks)
+        begin, end = (callbacks or Callbacks()).minibatch_hooks()
         total, samples = torch.zeros((), dtype=torch.float32, device="cpu"), 0
         for minibatch, (inputs, targets) in enumerate(self.batches(dataset)):
             for hook in begin:
@@ -236,9 +231,7 @@ class Model(Sequential):
             return torch.cat([self(inputs) for inputs, _ in self.batches(dataset, in_order=True)])
 
     def per_sample(self, cost: CostFunction, inputs: Tensor, targets: Any) -> Tensor:
-        """The cost or metric of each sample, shape (N,); from logits where the cost fuses with
-        the last transform.
-        """
+        """The cost or metric of each sample, shape (N,); from logits where the cost fuses with the last transform."""
         if isinstance(cost, GeneralizedCostMask):
             return cost.per_sample(self(inputs), targets)
         if isinstance(cost, GeneralizedCost):
@@ -298,17 +291,9 @@ class Model(Sequential):
         With `load_states` False, or from a file without states, optimizers start anew: the states that the model's
         parameters had are let go.
 
-        Raises ValueError if the file is not such a file or its parameters do not fit, and then
-        changes nothing.
+        Raises ValueError if the file is not such a file or its parameters do not fit, and then changes nothing.
         """
         load(self, path, load_states=load_states, random_state=random_state)
-
-
-def minibatch_hooks(callbacks: Callbacks | None) -> tuple[list[Any], list[Any]]:
-    """What is called before and after each minibatch: for most training nothing."""
-    if callbacks is None:
-        return [], []
-    return callbacks.methods("on_minibatch_begin"), callbacks.methods("on_minibatch_end")
 
 
 __getattr__ = names_of("neon.models", __name__)

@@ -20,18 +20,16 @@ from neon.stepping.in_place import refuse_while_averaged, stand_in_place
 from neon.stepping.update_counts import set_updates, updates_of
 from neon.whole_files import write_atomically
 
-__all__ = ["load", "save"]
-
 
 def save(model: Any, path: str | os.PathLike[str], *, keep_states: bool) -> None:
-    """What `Model.save_params` does."""
+    """What `Model.save_params` does: whatever happens, `path` holds either the previous file or the new one."""
     _refuse_averages(model)
     params = known_params(model)
     entries = {name: param_entry(value) for name, value in model.named_parameters()} if keep_states else {}
     states = {name: kept for name, (_, kept) in entries.items()}
     updates = {name: updates_of(entry) for name, entry in entries.items()}
     kept = {"params": params, "states": states, "updates": updates, "epoch": model.epoch, "random": random_states()}
-    write_whole(kept, Path(path))
+    write_atomically(Path(path).resolve(), lambda file: torch.save(kept, file))  # a link stays a link
 
 
 def random_states() -> dict[str, Any]:
@@ -76,15 +74,8 @@ def known_params(model: nn.Module) -> dict[str, Any]:
     return params
 
 
-def write_whole(contents: dict[str, Any], path: Path) -> None:
-    """Write beside `path`, then move the finished file over it: whatever happens, `path` holds
-    either the previous file or the new one.
-    """
-    write_atomically(path.resolve(), lambda file: torch.save(contents, file))  # a link stays a link
-
-
 def read_saved(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What `save_params` gave to `write_whole`. Nothing in the file is executed."""
+    """What `save_params` wrote. Nothing in the file is executed."""
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except (EOFError, OSError, RuntimeError, pickle.UnpicklingError) as error:

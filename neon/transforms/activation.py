@@ -8,29 +8,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from neon.arguments import check_finite, flag, keep_finite, optional_name, plain
-from neon.backends import NervanaObject
-from neon.initializers.initializer import a_name
+from neon.arguments import check_finite, flag, plain
+from neon.initializers.initializer import Described, a_name
 from neon.messages import shown
 
 __all__ = ["Explin", "Identity", "Logistic", "Rectlin", "Rectlinclip", "Softmax", "Tanh", "Transform"]
 
 
-class Transform:
+class Transform(Described):
     """A function from a tensor to a tensor of the same shape, for `Activation`. A `bprop` is not called: gradients are
     autograd's.
 
     A `name` is kept, and means nothing: transforms are equal if they do the same.
     """
-
-    be = NervanaObject.be
-    name: str | None = None
-
-    def __init__(self, name: str | None = None) -> None:
-        self.name = optional_name(f"{type(self).__name__}'s name", name)
-
-    def __post_init__(self) -> None:
-        optional_name(f"{type(self).__name__}'s name", self.name)
 
     def __call__(self, x: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} must define __call__(self, x)")
@@ -56,10 +46,7 @@ class Rectlin(Transform):
 
     slope: float = 0.0
     name: str | None = a_name()
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        keep_finite(self, "slope")
+    finite = ("slope",)
 
     def __call__(self, x: Tensor) -> Tensor:
         return F.leaky_relu(x, self.slope) if self.slope else F.relu(x)
@@ -76,10 +63,7 @@ class Rectlinclip(Transform):
     slope: float = 0.0
     name: str | None = a_name()
     xcut: float = 20.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        keep_finite(self, "slope", "xcut")
+    finite = ("slope", "xcut")
 
     def __call__(self, x: Tensor) -> Tensor:
         return Rectlin(self.slope)(x).clamp_max(self.xcut)
@@ -95,10 +79,7 @@ class Explin(Transform):
 
     alpha: float = 1.0
     name: str | None = a_name()
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        keep_finite(self, "alpha")
+    finite = ("alpha",)
 
     def __call__(self, x: Tensor) -> Tensor:
         return F.elu(x, self.alpha)

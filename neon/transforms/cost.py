@@ -14,6 +14,7 @@ Called by hand on outputs, a cost bounds its logarithms: finite always, exact un
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -26,24 +27,16 @@ from neon.old_paths import names_of
 from neon.transforms.activation import Logistic, Softmax, Transform
 
 __all__ = [
-    "Accuracy",
-    "Cost",
-    "CrossEntropyBinary",
-    "CrossEntropyMulti",
-    "MeanSquared",
-    "Metric",
-    "Misclassification",
-    "SumSquared",
-    "TopKMisclassification",
-]
+    "Accuracy", "Cost", "CrossEntropyBinary", "CrossEntropyMulti", "MeanSquared", "Metric", "Misclassification",
+    "SumSquared", "TopKMisclassification",
+]  # fmt: skip
 
 
 class Cost:
     """What training makes small. `y`: outputs, `t`: targets; returns one value per sample.
 
-    To write one, define `__call__`. If it also has an exact form on what goes into a certain
-    transform, name that transform in `fuses_with` and define `from_logits`. A `bprop` is not called: gradients are
-    autograd's.
+    To write one, define `__call__`. If it also has an exact form on what goes into a certain transform, name that
+    transform in `fuses_with` and define `from_logits`. A `bprop` is not called: gradients are autograd's.
     """
 
     be = NervanaObject.be
@@ -120,16 +113,14 @@ class CrossEntropyBinary(Cost):
         keep_finite(self, "scale")
 
     def __call__(self, y: Tensor, t: Tensor) -> Tensor:
-        y = vectors(y)
-        t = like_outputs(y, t, type(self).__name__)
-        values = sum_per_sample(F.binary_cross_entropy(y, t, reduction="none"))
-        return with_scaled_gradient(values, self.scale)
+        return self.of_values(F.binary_cross_entropy, y, t)
 
     def from_logits(self, x: Tensor, t: Tensor) -> Tensor:
-        x = vectors(x)
-        t = like_outputs(x, t, type(self).__name__)
-        values = sum_per_sample(F.binary_cross_entropy_with_logits(x, t, reduction="none"))
-        return with_scaled_gradient(values, self.scale)
+        return self.of_values(F.binary_cross_entropy_with_logits, x, t)
+
+    def of_values(self, entropy: Callable[..., Tensor], x: Tensor, t: Tensor) -> Tensor:
+        x, t = alike(x, t, type(self).__name__)
+        return with_scaled_gradient(sum_per_sample(entropy(x, t, reduction="none")), self.scale)
 
 
 @dataclass(frozen=True)
@@ -141,9 +132,8 @@ class SumSquared(Cost):
     """
 
     def __call__(self, y: Tensor, t: Tensor) -> Tensor:
-        y = vectors(y)
-        difference = y - like_outputs(y, t, type(self).__name__)
-        return sum_per_sample(difference.square().sum(-1) / 2)
+        y, t = alike(y, t, type(self).__name__)
+        return sum_per_sample((y - t).square().sum(-1) / 2)
 
 
 @dataclass(frozen=True)
@@ -155,9 +145,8 @@ class MeanSquared(Cost):
     """
 
     def __call__(self, y: Tensor, t: Tensor) -> Tensor:
-        y = vectors(y)
-        difference = y - like_outputs(y, t, type(self).__name__)
-        return sum_per_sample(difference.square().mean(-1) / 2)
+        y, t = alike(y, t, type(self).__name__)
+        return sum_per_sample((y - t).square().mean(-1) / 2)
 
 
 class Metric:
@@ -188,7 +177,8 @@ class Misclassification(Metric):
     def __call__(self, y: Tensor, t: Tensor) -> Tensor:
         y = vectors(y)
         if y.shape[-1] == 1:
-            wrong = (y > 0.5) != (like_outputs(y, t, type(self).__name__) > 0.5)
+            y, t = alike(y, t, type(self).__name__)
+            wrong = (y > 0.5) != (t > 0.5)
         else:
             t = class_targets(y, t, type(self).__name__)
             wrong = y.argmax(-1) != (t if t.ndim < y.ndim else t.argmax(-1))
@@ -251,11 +241,11 @@ def vectors(x: Tensor) -> Tensor:
     return x.flatten(1) if x.ndim == 4 else x
 
 
-def like_outputs(y: Tensor, t: Tensor, owner: str) -> Tensor:
-    """The targets in shape and dtype of the outputs. Never broadcast: (N, 1) against (N,) would
+def alike(y: Tensor, t: Tensor, owner: str) -> tuple[Tensor, Tensor]:
+    """Outputs and targets as vectors, the targets in the outputs' dtype. Never broadcast: (N, 1) against (N,) would
     quietly make (N, N).
     """
-    t = vectors(t)
+    y, t = vectors(y), vectors(t)
     if y.shape[-1:] == (1,) and t.shape == y.shape[:-1]:
         t = t.unsqueeze(-1)
     if t.shape != y.shape:
@@ -263,7 +253,7 @@ def like_outputs(y: Tensor, t: Tensor, owner: str) -> Tensor:
             f"{owner} takes targets shaped like the outputs, {tuple(y.shape)}. "
             f"Received: targets of shape {tuple(t.shape)}"
         )
-    return t.to(y.dtype)
+    return y, t.to(y.dtype)
 
 
 def class_targets(y: Tensor, t: Tensor, owner: str) -> Tensor:

@@ -15,18 +15,13 @@ from neon.messages import received
 from neon.transforms.activation import Logistic
 from neon.transforms.cost import Cost, with_scaled_gradient
 
-__all__ = ["GANCost"]
-
 # Each part of a cost: a sign, and what of the discriminator's output y: y itself, log y or log(1 − y).
 _PARTS = {
     "original": {"dis_data": (-1, "log"), "dis_noise": (-1, "log of the rest"), "gen": (1, "log of the rest")},
     "modified": {"dis_data": (-1, "log"), "dis_noise": (-1, "log of the rest"), "gen": (-1, "log")},
     "wasserstein": {"dis_data": (1, "itself"), "dis_noise": (-1, "itself"), "gen": (1, "itself")},
 }
-_OF_LOGITS: dict[str, Callable[[Tensor], Tensor]] = {
-    "log": F.logsigmoid,
-    "log of the rest": lambda x: F.logsigmoid(-x),
-}
+_OF_LOGITS: dict[str, Callable[[Tensor], Tensor]] = {"log": F.logsigmoid, "log of the rest": lambda x: F.logsigmoid(-x)}
 _OF_OUTPUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "log": lambda y: y.clamp_min(torch.finfo(y.dtype).tiny).log(),
     "log of the rest": lambda y: (1 - y).clamp_min(torch.finfo(y.dtype).tiny).log(),

@@ -21,10 +21,9 @@ from neon.messages import listed, received
 
 __all__ = ["NeonArgparser", "extract_valid_args"]
 
-_HOME = os.path.join(os.path.expanduser("~"), "nervana")
+_DATA, _LOG = (os.path.join(os.path.expanduser("~"), "nervana", name) for name in ("data", "neon_log.txt"))
 _TYPES = {"f16": np.float16, "f32": np.float32, "f64": np.float64}
 _IGNORED = "taken, and means nothing here"
-_FLAG: dict[str, Any] = {"action": "store_true"}
 # Of the logger, from the last parse.
 _handlers: list[logging.Handler] = []
 # What a user's "~" may stand in.
@@ -46,67 +45,55 @@ def _named_file(text: str) -> str:
     return text
 
 
-# Group: option strings, what argparse is told besides.
-_OPTIONS: dict[str, list[tuple[tuple[str, ...], dict[str, Any]]]] = {
+def _option(*words: str, **settings: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """An option's strings, and what argparse is told besides."""
+    return words, settings
+
+
+_FLAG: dict[str, Any] = {"action": "store_true"}
+_COUNT: dict[str, Any] = {"type": int, "help": _IGNORED}
+_SAVING: dict[str, Any] = {"nargs": "?", "type": int, "const": 1, "default": 0, "metavar": "N"}
+_ROUNDING: dict[str, Any] = {"nargs": "?", "type": _bits, "const": True, "default": False, "metavar": "BITS"}
+_OPTIONS = {
     "": [
-        (("--version",), {"action": "version", "version": neon.__version__}),
-        (("-c", "--config"), {"metavar": "FILE", "help": "refused: give the options themselves"}),
-        (("-v", "--verbose"), {"action": "count", "default": 1, "help": "more v's show more of the log"}),
-        (("--no_progress_bar",), {**_FLAG, "help": "show no progress bar"}),
+        _option("--version", action="version", version=neon.__version__),
+        _option("-c", "--config", metavar="FILE", help="refused: give the options themselves"),
+        _option("-v", "--verbose", action="count", default=1, help="more v's show more of the log"),
+        _option("--no_progress_bar", **_FLAG, help="show no progress bar"),
     ],
     "benchmark": [
-        (("--profile",), {**_FLAG, "help": _IGNORED}),
-        (("--profiling_method",), {"default": "time", "help": _IGNORED}),
-        (("--profile_inference",), {**_FLAG, "help": _IGNORED}),
-        (("--profile_iterations",), {"type": int, "default": 50, "help": _IGNORED}),
-        (("--profile_iter_skip",), {"type": int, "default": 5, "help": _IGNORED}),
+        _option("--profile", **_FLAG, help=_IGNORED),
+        _option("--profiling_method", default="time", help=_IGNORED),
+        _option("--profile_inference", **_FLAG, help=_IGNORED),
+        _option("--profile_iterations", **_COUNT, default=50),
+        _option("--profile_iter_skip", **_COUNT, default=5),
     ],
     "runtime": [
-        (("-w", "--data_dir"), {"default": os.path.join(_HOME, "data"), "help": "where the program finds its data"}),
-        (("-e", "--epochs"), {"type": int, "default": 10, "help": "passes over the dataset"}),
-        (("-s", "--save_path"), {"help": "file to save the model to"}),
-        (
-            ("--serialize",),
-            {"nargs": "?", "type": int, "const": 1, "default": 0, "metavar": "N", "help": "save every N epochs"},
-        ),
-        (("--model_file",), {"help": "file of a saved model to go on from"}),
-        (
-            ("-l", "--log"),
-            {"dest": "logfile", "nargs": "?", "const": os.path.join(_HOME, "neon_log.txt"), "help": "file for the log"},
-        ),
-        (("-o", "--output_file"), {"help": "refused by Callbacks: Model.fit returns the costs"}),
-        (("-eval", "--eval_freq"), {"type": int, "help": "epochs from one evaluation to the next"}),
-        (("-H", "--history"), {"type": int, "default": 1, "help": "how many saved files to keep"}),
-        (("--log_token",), {"default": "", "help": _IGNORED}),
-        (("--manifest",), {"action": "append", "type": _named_file, "help": "NAME:FILE, for the program itself"}),
-        (("--manifest_root",), {"help": "folder of those files, for the program itself"}),
+        _option("-w", "--data_dir", default=_DATA, help="where the program finds its data"),
+        _option("-e", "--epochs", type=int, default=10, help="passes over the dataset"),
+        _option("-s", "--save_path", help="file to save the model to"),
+        _option("--serialize", **_SAVING, help="save every N epochs"),
+        _option("--model_file", help="file of a saved model to go on from"),
+        _option("-l", "--log", dest="logfile", nargs="?", const=_LOG, help="file for the log"),
+        _option("-o", "--output_file", help="refused by Callbacks: Model.fit returns the costs"),
+        _option("-eval", "--eval_freq", type=int, help="epochs from one evaluation to the next"),
+        _option("-H", "--history", type=int, default=1, help="how many saved files to keep"),
+        _option("--log_token", default="", help=_IGNORED),
+        _option("--manifest", action="append", type=_named_file, help="NAME:FILE, for the program itself"),
+        _option("--manifest_root", help="folder of those files, for the program itself"),
     ],
     "backend": [
-        (
-            ("-b", "--backend"),
-            {"choices": ["cpu", "gpu", "mkl"], "default": "cpu", "help": "gpu is refused: move the model"},
+        _option("-b", "--backend", choices=["cpu", "gpu", "mkl"], default="cpu", help="gpu is refused: move the model"),
+        _option("-i", "--device_id", type=int, default=0, help="others than 0 are refused: move the model"),
+        _option("-m", "--max_devices", **_COUNT, default=1),
+        _option("-r", "--rng_seed", type=int, metavar="SEED", help="seed of random numbers"),
+        _option("-u", "--rounding", **_ROUNDING, help="args.rounding, for stochastic_round= of optimizers"),
+        _option(
+            "-d", "--datatype", choices=[*_TYPES], default="f32", help="f16 and f64 are refused: convert the model"
         ),
-        (("-i", "--device_id"), {"type": int, "default": 0, "help": "others than 0 are refused: move the model"}),
-        (("-m", "--max_devices"), {"type": int, "default": 1, "help": _IGNORED}),
-        (("-r", "--rng_seed"), {"type": int, "metavar": "SEED", "help": "seed of random numbers"}),
-        (
-            ("-u", "--rounding"),
-            {
-                "nargs": "?",
-                "type": _bits,
-                "const": True,
-                "default": False,
-                "metavar": "BITS",
-                "help": "args.rounding, for stochastic_round= of optimizers",
-            },
-        ),
-        (
-            ("-d", "--datatype"),
-            {"choices": [*_TYPES], "default": "f32", "help": "f16 and f64 are refused: convert the model"},
-        ),
-        (("-z", "--batch_size"), {"type": int, "default": 128, "help": "samples in a minibatch"}),
-        (("--caffe",), {**_FLAG, "help": "refused: sizes of convolutions are torch's"}),
-        (("--deterministic",), {**_FLAG, "help": _IGNORED}),
+        _option("-z", "--batch_size", type=int, default=128, help="samples in a minibatch"),
+        _option("--caffe", **_FLAG, help="refused: sizes of convolutions are torch's"),
+        _option("--deterministic", **_FLAG, help=_IGNORED),
     ],
 }
 

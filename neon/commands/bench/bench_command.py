@@ -1,0 +1,174 @@
+"""What ``neon bench`` does, from its options to the files it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numba
+import torch
+from rich.console import Console
+
+from neon.commands import machine
+from neon.commands.bench.bar_figure import save_bars
+from neon.commands.bench.kinds import KINDS, lines
+from neon.commands.bench.lines import Line, Settings, choose
+from neon.commands.bench.measured_tables import LEGEND, tables, written
+from neon.commands.bench.measurements import Report, Result
+from neon.commands.bench.tensor_shapes import SHAPES
+from neon.commands.bench.torch_peers import OPTIONS
+from neon.commands.errors import SettingsError
+from neon.commands.figures import require_matplotlib
+from neon.commands.library import exported_rules
+from neon.commands.output import print_line, print_written, require_writable, write_json
+
+QUICK_ROUNDS = 3
+DEVICES = ("cpu", "cuda", "xpu")
+# What a run leaves out that is to take a minute or two.
+QUICK = {
+    "rules": ("GradientDescentMomentum", "RMSProp", "Adam"),
+    "shapes": ("large", "tiny", "groups"),
+    "options": ("plain", "norm"),
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of the command; None stands for all, or with `quick` for a few.
+
+    Args:
+        kinds, rules, shapes, options: names, separated by commas.
+        rounds: turns of each contender, at least 2; None: as many as the line needs.
+        threads: of torch and of numba; None: as many as torch uses by itself.
+        compiled: whether torch.compile of torch's step is a contender too.
+        quick: fewer rules, shapes, options and rounds.
+        device: where the tensors are; on a GPU steps alone are measured, and rounding.
+        output: the directory for results and figure.
+    """
+
+    kinds: str | None = None
+    rules: str | None = None
+    shapes: str | None = None
+    options: str | None = None
+    rounds: int | None = None
+    threads: int | None = None
+    compiled: bool = False
+    quick: bool = False
+    output: Path = Path("benchmarks/results")
+    device: str = "cpu"
+
+    @property
+    def whole(self) -> bool:
+        """Whether everything is measured, as often as it needs."""
+        return not self.quick and {self.kinds, self.rules, self.shapes, self.options, self.rounds} == {None}
+
+    def lines(self) -> list[Line]:
+        known = {"kinds": KINDS, "rules": exported_rules(), "shapes": SHAPES, "options": OPTIONS}
+        return lines(
+            **{
+                name: choose(name, getattr(self, name), names, QUICK.get(name, names) if self.quick else names)
+                for name, names in known.items()
+            },
+            device=self.device,
+        )
+
+    def settings(self) -> Settings:
+        return Settings(QUICK_ROUNDS if self.quick and self.rounds is None else self.rounds, self.compiled)
+
+
+def run_command(request: Request, console: Console) -> Report:
+    """Check everything, measure line by line, write results and figure, print the tables.
+
+    Raises:
+        UsageError: something in the request cannot be used; nothing was measured.
+    """
+    require_matplotlib("neon bench")
+    _require(request.device)
+    settings, chosen = request.settings(), request.lines()
+    if not chosen:
+        raise SettingsError("nothing is left to measure: no kind has these rules, shapes and options on this device.")
+    if settings.compiled:
+        _require_compiler()
+    with _threads(request.threads):
+        require_writable(request.output)
+        device, results = machine.device(request.device), []
+        for number, line in enumerate(chosen, start=1):
+            results.append(result := measure(line, settings))
+            figures = ", ".join(f"{name} {written(name, value)}" for name, value in result.figures.items())
+            disturbed = " (disturbed)" * result.disturbed
+            print_line(console, f"{number}/{len(chosen)} {result.line}: {figures}{disturbed}")
+    report = Report(device, results)
+    name = machine.file_name(device) + f"-{request.threads}threads" * (request.threads is not None)
+    name += "-part" * (not request.whole) + "-busy" * report.disturbed
+    written_to = save(report, request.output / f"{name}.json")
+    show(report, console)
+    print_written(console, written_to)
+    return report
+
+
+def redraw(path: Path, console: Console) -> None:
+    """Print the tables and draw the figure of a stored run again."""
+    require_matplotlib("neon bench")
+    report = Report.load(path)
+    show(report, console)
+    save_bars(path.with_suffix(".svg"), report)
+
+
+def measure(line: Line, settings: Settings) -> Result:
+    """Measure one line; once more if something else used the processors, and keep what was less disturbed."""
+    result = Result.of(line, KINDS[line.kind].measure(line, settings))
+    if not result.busy_with_others or not result.disturbed:
+        return result
+    again = Result.of(line, KINDS[line.kind].measure(line, settings))
+    return min(result, again, key=lambda result: result.busy_with_others or 0.0)
+
+
+def show(report: Report, console: Console) -> None:
+    for table in tables(report):
+        console.print(table)
+    console.print(LEGEND, highlight=False)
+    if report.disturbed:
+        console.print("[bold red]Something else used the processors meanwhile (*): not to be relied on.")
+
+
+def save(report: Report, path: Path) -> list[Path]:
+    """Write results and figure; returns the files."""
+    written_to = [path, path.with_suffix(".svg")]
+    write_json(path, report.as_json())
+    save_bars(written_to[1], report)
+    return written_to
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Let torch and numba use so many threads inside the block."""
+    before = torch.get_num_threads(), numba.get_num_threads()
+    most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    if count is None:
+        count = before[0]
+    elif not 1 <= count <= most:
+        raise SettingsError(f"threads must be 1 to {most}, the processors here; received {count}.")
+    try:
+        torch.set_num_threads(count)
+        numba.set_num_threads(min(count, most))
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        numba.set_num_threads(before[1])
+
+
+def _require(device: str) -> None:
+    if device not in DEVICES:
+        raise SettingsError(f"device must be one of {', '.join(DEVICES)}; received {device!r}.")
+    if device != "cpu" and not getattr(torch, device).is_available():
+        raise SettingsError(f"torch finds no device {device!r} here.")
+
+
+def _require_compiler() -> None:
+    try:
+        torch.compile(lambda x: x + 1)(torch.ones(1))
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise SettingsError(f"--compiled needs torch.compile, and so a C++ compiler: {reason}.") from error

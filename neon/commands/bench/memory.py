@@ -1,0 +1,100 @@
+"""Peak memory beyond and of parameters and states, in a new process, whose peak nothing else raised."""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neon.commands import machine
+from neon.commands.bench import new_process
+from neon.commands.bench.few_bits import FORMATS, Format
+from neon.commands.bench.lines import Line, Settings
+from neon.commands.bench.step_alone import attach
+from neon.commands.bench.tensor_shapes import SHAPES, Shapes
+from neon.commands.bench.timing import Measured
+from neon.commands.bench.torch_peers import OPTIONS, neon_optimizer, torch_optimizers
+from neon.commands.bench.work import make_work
+from neon.torch import AttachedOptimizer
+
+
+def measure_memory(line: Line, _: Settings) -> Measured:
+    """Bytes a parameter beyond parameters, gradients and states: neon with each option, torch's configurations."""
+    return _in_new_process("extra", line)
+
+
+def measure_kept(line: Line, _: Settings) -> Measured:
+    """Bytes a parameter of weights and states, in a process that gives back what it frees."""
+    return _in_new_process("kept", line, MALLOC_MMAP_THRESHOLD_="65536")
+
+
+def _in_new_process(what: str, line: Line, **environment: str) -> Measured:
+    watch, side = machine.Watch(), SHAPES[line.shape].tensors[0][0]
+    found = new_process.run("neon.commands.bench.memory", what, line.rule, str(side), **environment)
+    return Measured({}, watch.busy_with_others(), json.loads(found))
+
+
+def extra_memory(rule: str, side: int) -> dict[str, float]:
+    """What a step takes at its peak; empty where the system does not tell."""
+    shapes = Shapes(((side, side),) * 3, rounds=0)
+    extra: dict[str, float] = {}
+    for option in OPTIONS:
+        line = Line("memory", rule, "", option)
+        extra[f"neon {option}"] = _peak(lambda work, line=line: attach(line, work).step, shapes)
+    for who in torch_optimizers(rule, make_work(Shapes(((1,),), rounds=0)).groups(1.0)):
+        extra[who] = _peak(lambda work, who=who: torch_optimizers(rule, work.groups(1.0))[who].step, shapes)
+    return extra
+
+
+def _peak(make_step: Callable[[Any], Callable[[], Any]], shapes: Shapes) -> float:
+    """Two steps, then a third while the kernel keeps the peak. Tensors of 64 MB are given back when they are freed."""
+    gc.collect()
+    work = make_work(shapes)
+    step = make_step(work)
+    step()
+    step()
+    machine.forget_peak()
+    before = machine.resident_bytes("VmRSS")
+    step()
+    return max(0, machine.resident_bytes("VmHWM") - before) / shapes.elements
+
+
+def kept_memory(rule: str, side: int) -> dict[str, float]:
+    """The peak that weights, their states and two steps raise resident memory by, in each format."""
+    shapes = Shapes(((side, side),) * 3, rounds=0)
+    return {name: _resident(rule, form, shapes) for name, form in FORMATS.items()}
+
+
+def _resident(rule: str, form: Format, shapes: Shapes) -> float:
+    """Gradients are there before; and kernels, by steps over tensors of as many elements as are stored in few bits."""
+    _new(rule, form, [torch.ones(64, 64, dtype=form.dtype) for _ in shapes.tensors])
+    gc.collect()
+    grads = [torch.ones(shape, dtype=form.dtype) for shape in shapes.tensors]
+    machine.forget_peak()
+    before = machine.resident_bytes("VmRSS")
+    optimizer = _new(rule, form, grads)
+    after = machine.resident_bytes("VmHWM")
+    del optimizer
+    return (after - before) / shapes.elements
+
+
+def _new(rule: str, form: Format, grads: Sequence[Tensor]) -> AttachedOptimizer:
+    """An optimizer after two steps over new weights with these gradients."""
+    params = [torch.ones_like(grad).requires_grad_() for grad in grads]
+    for param, grad in zip(params, grads, strict=True):
+        param.grad = grad
+    optimizer = neon_optimizer(rule, **form.options).attach(params)
+    for _ in range(2):
+        optimizer.step()
+    return optimizer
+
+
+MEASURED = {"extra": extra_memory, "kept": kept_memory}
+
+if __name__ == "__main__":
+    print(json.dumps(MEASURED[sys.argv[1]](sys.argv[2], int(sys.argv[3])) if machine.LINUX else {}))

@@ -1,0 +1,50 @@
+"""Measurements that need a process of their own, the first step there among them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import torch
+
+import neon
+from neon.commands import machine
+from neon.commands.bench.lines import Line, Settings
+from neon.commands.bench.timing import Measured
+
+ROUNDS = 5
+CONTENDERS = {"empty cache": "neon", "filled cache": "neon", "torch": "torch"}
+
+
+def run(module: str, *arguments: str, **environment: str) -> str:
+    """What ``python -m module arguments`` prints, with this neon and this number of threads."""
+    path = os.pathsep.join(filter(None, [str(Path(neon.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+    variables = {"PYTHONPATH": path, "OMP_NUM_THREADS": str(torch.get_num_threads()), **environment}
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(  # noqa: S603
+        command, stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, **variables}
+    )
+    return done.stdout
+
+
+def measure_start(line: Line, settings: Settings) -> Measured:
+    """The first step, with an empty and with a filled kernel cache.
+
+    In each round there is a new cache: the first process fills it, the second finds it filled.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+    first_step = partial(run, "neon.commands.bench.first_step")
+    first_step("torch", line.rule)  # brings torch's files into memory
+    watch = machine.Watch()
+    with tempfile.TemporaryDirectory(prefix="neon-bench-") as folder:
+        for number in range(settings.rounds or ROUNDS):
+            cache = str(Path(folder, str(number)))
+            for name, who in CONTENDERS.items():
+                seconds[name].append(float(first_step(who, line.rule, NEON_CACHE_DIR=cache)))
+    measured = Measured(seconds, watch.busy_with_others())
+    measured.figures.update({name: measured.medians[name] for name in ("empty cache", "filled cache")})
+    return measured

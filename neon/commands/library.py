@@ -1,0 +1,44 @@
+"""What neon.optimizers exports, and an example of each rule: what commands list follows from here."""
+
+from __future__ import annotations
+
+import inspect
+
+from neon import optimizers
+from neon.optimizers import Optimizer, Schedule
+
+# For arguments without a default, by their names; for others _ANY.
+_USUAL = {"learning_rate": 0.01, "momentum_coef": 0.9}
+_ANY = 0.5
+
+
+def library_classes() -> dict[str, type]:
+    """Every public optimizer and schedule by name, aliases too."""
+    found = {name: getattr(optimizers, name) for name in dir(optimizers) if not name.startswith("_")}
+    return {
+        name: value
+        for name, value in found.items()
+        if inspect.isclass(value) and issubclass(value, (Optimizer, Schedule)) and value != Optimizer
+    }
+
+
+def exported_rules() -> dict[str, type[Optimizer]]:
+    """The exported optimizers that have a rule, each once, in the order of `neon.optimizers.__all__`."""
+    exported = (getattr(optimizers, name) for name in optimizers.__all__)
+    classes = (value for value in exported if inspect.isclass(value) and issubclass(value, Optimizer))
+    return {cls.__name__: cls for cls in classes if cls.rule is not None}
+
+
+def example_numbers(rule: type[Optimizer]) -> dict[str, float]:
+    """The numbers that a rule has no defaults for, as its example has them; as a rule there are none.
+
+    >>> example_numbers(optimizers.GradientDescentMomentum)
+    {'learning_rate': 0.01, 'momentum_coef': 0.9}
+    """
+    named = [each for each in inspect.signature(rule).parameters.values() if each.kind is each.POSITIONAL_OR_KEYWORD]
+    return {each.name: _USUAL.get(each.name, _ANY) for each in named if each.default is each.empty}
+
+
+def example_text(rule: type[Optimizer]) -> str:
+    """The example as it is written: `Adam()`."""
+    return f"{rule.__name__}({', '.join(f'{name}={value!r}' for name, value in example_numbers(rule).items())})"

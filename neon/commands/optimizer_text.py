@@ -1,0 +1,235 @@
+"""Reads "Adam(learning_rate=3e-3)" into an optimizer without evaluating anything.
+
+The string is parsed into Python's syntax tree, and only these pieces of the tree are understood:
+calls of the classes of neon.optimizers, numbers, strings, True, False, None, lists, tuples, dicts
+and a sign before a number. Everything else is refused before any class is called.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from neon.commands.errors import SpecError, UnknownReferenceError
+from neon.commands.library import library_classes
+from neon.commands.references import REFERENCE, one_line, resolve
+from neon.optimizers import Optimizer, Schedule
+from neon.optimizers.values import other_word
+
+MAX_LENGTH = 10_000
+EXAMPLE = "Adam(learning_rate=0.003)"
+ALLOWED = (
+    "classes of neon.optimizers, numbers, strings, True, False, None, lists, tuples, dicts "
+    "and a minus sign before a number"
+)
+PLAIN = (int, float, str, bool, type(None))
+# What a piece of the string is, where Python's own word for it is another.
+KINDS: dict[type, str] = {
+    ast.Attribute: "an attribute", ast.BinOp: "arithmetic", ast.BoolOp: "a condition", ast.Compare: "a comparison",
+    ast.GeneratorExp: "a generator", ast.IfExp: "a condition", ast.JoinedStr: "a formatted string",
+    ast.Lambda: "a function", ast.ListComp: "a comprehension", ast.NamedExpr: "an assignment",
+    ast.Starred: "a starred argument", ast.UnaryOp: "an operator",
+}  # fmt: skip
+# A reference may stand at the start, after "=", or as the value of a dict; never inside a string.
+STRING_OR_REFERENCE = re.compile(
+    r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|"""
+    rf"(?P<before>^\s*|[:=]\s*)(?P<reference>{REFERENCE.pattern})"
+)
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """An optimizer as the user wrote it.
+
+    Attributes:
+        text: the canonical spelling (spaces and number formats do not matter).
+        name: the class, without its module.
+        arguments: the canonical spelling of each argument.
+        build: makes a new optimizer at each call.
+    """
+
+    text: str
+    name: str
+    arguments: tuple[str, ...]
+    build: Callable[[], Optimizer]
+
+
+def parse_optimizer(text: str) -> OptimizerSpec:
+    """Read one optimizer.
+
+    >>> spec = parse_optimizer("Adam( learning_rate = 3e-3 )")
+    >>> spec.text, spec.name, spec.arguments
+    ('Adam(learning_rate=0.003)', 'Adam', ('learning_rate=0.003',))
+
+    A rule of the user's own is written ``mypackage.myfile:MyRule(lr=0.1)``; its module is imported.
+
+    Raises:
+        SpecError: the string is not understood, or the class refuses its arguments.
+    """
+    plain, references = _take_references(text)
+    call = _syntax_tree(text, plain)
+    if isinstance(call, ast.Name):
+        call = ast.Call(func=call, args=[], keywords=[])
+    reader = _Reader(text, references)
+    if not isinstance(call, ast.Call):
+        raise SpecError(f"{text!r} is {kind_of(call)}, not an optimizer. Write {EXAMPLE}.")
+    optimizer = reader.value(call)
+    if not isinstance(optimizer, Optimizer):
+        raise SpecError(
+            f"{text!r} makes a {type(optimizer).__name__}, which is not an optimizer. "
+            f"Optimizers: {', '.join(_names(Optimizer))}."
+        )
+    arguments = (*call.args, *call.keywords)
+    return OptimizerSpec(
+        text=reader.spell(call),
+        name=type(optimizer).__name__,
+        arguments=tuple(reader.spell(argument) for argument in arguments),
+        build=lambda: cast(Optimizer, reader.value(call)),
+    )
+
+
+def _names(base: type) -> list[str]:
+    return [name for name, cls in library_classes().items() if issubclass(cls, base)]
+
+
+def _take_references(text: str) -> tuple[str, dict[str, str]]:
+    """Put a plain name, which Python's grammar can read, in the place of each ``module:Class``."""
+    references: dict[str, str] = {}
+
+    def stand_in(match: re.Match[str]) -> str:
+        if match["reference"] is None:
+            return match.group()
+        name = f"_reference_{len(references)}"
+        references[name] = match["reference"]
+        return match["before"] + name
+
+    return STRING_OR_REFERENCE.sub(stand_in, text), references
+
+
+def _syntax_tree(text: str, plain: str) -> ast.expr:
+    if len(text) > MAX_LENGTH:
+        raise SpecError(f"an optimizer has at most {MAX_LENGTH} characters; received {len(text)}.")
+    try:
+        return ast.parse(plain.strip(), mode="eval").body
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+        reason = error.msg if isinstance(error, SyntaxError) else one_line(error)
+        raise SpecError(
+            f"cannot read the optimizer {_shorten(text)!r}: {reason}. "
+            f"Write a class of neon.optimizers with its arguments, such as {EXAMPLE}."
+        ) from error
+
+
+class _Reader:
+    """Turns the permitted pieces of one syntax tree into values."""
+
+    def __init__(self, text: str, references: dict[str, str]) -> None:
+        self._text = _shorten(text)
+        self._references = references
+
+    def value(self, node: ast.AST) -> object:
+        match node:
+            case ast.Constant(value=value) if type(value) in PLAIN:
+                return value
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)) if not isinstance(
+                number, bool
+            ):
+                return -number
+            case ast.List(elts=items):
+                return [self.value(item) for item in items]
+            case ast.Tuple(elts=items):
+                return tuple(self.value(item) for item in items)
+            case ast.Dict(keys=keys, values=values):
+                return {self._key(key): self.value(item) for key, item in zip(keys, values, strict=True)}
+            case ast.Call():
+                return self._call(node)
+            case ast.Name(id=name) if name in self._references or name in library_classes():
+                spelled = self.spell(node)
+                raise SpecError(f"{self._text!r}: {spelled} is a class; write {spelled}(...).")
+        raise SpecError(
+            f"{self._text!r} holds {kind_of(node)}, {self.spell(node)!r}, which is not allowed. Allowed: {ALLOWED}."
+        )
+
+    def spell(self, node: ast.AST) -> str:
+        """The canonical text of a piece, with the user's references back in it."""
+        text = ast.unparse(node)
+        return re.sub(r"_reference_\d+", lambda m: self._references.get(m.group(), m.group()), text)
+
+    def _key(self, node: ast.expr | None) -> object:
+        if isinstance(node, ast.Constant) and type(node.value) in PLAIN:
+            return node.value
+        what = "**" if node is None else self.spell(node)
+        raise SpecError(
+            f"{self._text!r}: the key {what} of a dict must be a string or a number; "
+            f'put names in quotes, such as "default".'
+        )
+
+    def _call(self, node: ast.Call) -> object:
+        cls = self._class(node.func)
+        positional = [self.value(argument) for argument in node.args]
+        named: dict[str, object] = {}
+        for keyword in node.keywords:
+            if keyword.arg is None:
+                raise SpecError(f"{self._text!r}: ** is not allowed; write each argument's name.")
+            named[keyword.arg] = self.value(keyword.value)
+        spelled = self.spell(node)
+        try:
+            inspect.signature(cls).bind(*positional, **named)
+        except TypeError as error:
+            known = inspect.signature(cls).parameters
+            words = "".join(other_word(name, known) for name in named if name not in known)
+            raise SpecError(f"{spelled}: {error}.{words} {_arguments_of(cls)}") from error
+        try:
+            return cls(*positional, **named)
+        except Exception as error:
+            expected = isinstance(error, (TypeError, ValueError))
+            raise SpecError(f"{spelled}: {error if expected else one_line(error)}") from error
+
+    def _class(self, node: ast.expr) -> type:
+        spelled = self.spell(node)
+        if not isinstance(node, ast.Name):
+            raise SpecError(
+                f"{self._text!r} calls {spelled!r}, which is not allowed. Only classes of "
+                "neon.optimizers, or mypackage.myfile:MyRule for a rule of your own, are called."
+            )
+        if node.id in self._references:
+            return _own_class(self._references[node.id])
+        classes = library_classes()
+        if node.id not in classes:
+            close = difflib.get_close_matches(node.id, classes, n=1, cutoff=0.5)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise SpecError(
+                f"unknown class {spelled!r} in {self._text!r}.{hint} Optimizers: {', '.join(_names(Optimizer))}. "
+                f"Schedules: {', '.join(_names(Schedule))}."
+            )
+        return classes[node.id]
+
+
+def kind_of(node: ast.AST) -> str:
+    """What a piece of the string is, in the words of an error message."""
+    return KINDS.get(type(node), f"a {type(node).__name__.lower()}")
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+def _own_class(reference: str) -> type:
+    try:
+        found = resolve(reference)
+    except UnknownReferenceError as error:
+        raise SpecError(str(error)) from error
+    if not (inspect.isclass(found) and issubclass(found, (Optimizer, Schedule))):
+        raise SpecError(f"{reference} must be a subclass of neon.optimizers.Optimizer or Schedule; received {found!r}.")
+    return found
+
+
+def _arguments_of(cls: type) -> str:
+    parameters = inspect.signature(cls).parameters.values()
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    names = ", ".join(each.name for each in parameters if each.kind not in variadic)
+    return f"{cls.__name__} takes {names}." if names else f"{cls.__name__} takes no arguments."

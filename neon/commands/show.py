@@ -1,0 +1,63 @@
+"""What `neon show` prints: a rule's equation, its graph and the source generated for it."""
+
+from __future__ import annotations
+
+import torch
+
+from neon.commands.errors import UsageError
+from neon.commands.library import example_text, exported_rules, library_classes
+from neon.commands.optimizer_text import parse_optimizer
+from neon.engine.backends import numba, triton_source
+from neon.engine.native.cache import path_of
+from neon.engine.program.formats import ALONE
+from neon.engine.program.lowering import lower
+from neon.engine.program.printer import listing
+from neon.engine.program.slots import Formats
+from neon.optimizers import Optimizer
+
+# Who prints the source for a device.
+SOURCES = {"cpu": numba.source, "cuda": triton_source.source}
+
+
+def find(text: str, dtype: str) -> tuple[Optimizer, torch.dtype]:
+    """The optimizer and the dtype that a user named; a bare class name may be written in any case."""
+    names = {name.lower(): name for name in library_classes()}
+    name = names.get(text.replace("_", "").lower(), text)
+    rule = exported_rules().get(name)
+    optimizer = parse_optimizer(name if rule is None else example_text(rule)).build()
+    dtypes = {str(known).removeprefix("torch."): known for known in ALONE}
+    if dtype not in dtypes:
+        raise UsageError(f"unknown dtype {dtype!r}. Choose one of {', '.join(dtypes)}.")
+    return optimizer, dtypes[dtype]
+
+
+def describe(optimizer: Optimizer, dtype: torch.dtype = torch.float32, device: str = "cpu") -> str:
+    """Equation, graph and generated source of each rule that an optimizer holds, for weights of a dtype."""
+    if device not in SOURCES:
+        raise UsageError(f"unknown device {device!r}. Choose one of {', '.join(SOURCES)}.")
+    return "\n\n".join(
+        _describe(key if len(optimizer.leaves()) > 1 else "", leaf, norms, dtype, device)
+        for key, (leaf, norms) in optimizer.leaves().items()
+    )
+
+
+def _describe(key: str, optimizer: Optimizer, norms: tuple[Optimizer, ...], dtype: torch.dtype, device: str) -> str:
+    values = optimizer.group() | {"outer_clip_norms": tuple(norm.gradient_clip_norm for norm in norms)}
+    settings = optimizer.settings(values, norms)
+    program = settings.program
+    state_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+    kernel = lower(program, Formats(dtype, dtype, (state_dtype,) * len(program.states), settings.width))
+    source = SOURCES[device](kernel)
+    graph = "\n\n".join(listing(stage.outputs()) for stage in kernel.stages)
+    title = f"{key}: {optimizer}" if key else str(optimizer)
+    return "\n\n".join(
+        (
+            f"═══ {title} ═══",
+            "─── equation ───",
+            program.documentation or f"({program.name} has no docstring)",
+            f"─── graph, {kernel.name} ───",
+            graph,
+            f"─── source, {path_of(kernel.name, source)} ───",
+            source.rstrip(),
+        )
+    )
