@@ -31,12 +31,12 @@ from neon.attached.printed import rows_of
 from neon.attached.refusals import check_group, check_leaf, check_options, check_scale, check_sizes
 from neon.attached.targets import check_added, check_groups, name_alike, storages_of, target_groups
 from neon.engine.counts import mark_movable
+from neon.engine.program.numbers import check_names
 from neon.engine.program.options import GUARD, SCALE
 from neon.engine.settings import Reach, Settings
 from neon.engine.tensors.checks import check_capturable
 from neon.engine.versions import Method, uncompiled
 from neon.messages import listed, shortened
-from neon.optimizers.values import check_names
 from neon.stepping import overrides
 from neon.stepping.groups import GroupStepper
 from neon.stepping.in_backward import BackwardStepper, refuse_replicas
@@ -178,10 +178,11 @@ class AttachedOptimizer(torch.optim.Optimizer):
                 f"param_group['optimizer'] must be one of {listed(map(repr, self._leaves))}. Received: "
                 f"{shortened(repr(key))}."
             )
-        check_names(param_group)
         leaf, norms = self._leaves[key]
+        values = leaf.group()
+        check_names(param_group, values)
         check_scale(key, leaf, param_group)
-        for name, value in leaf.group().items():
+        for name, value in values.items():
             if name != SCALE or value != 1:  # which checkpoints of earlier versions do not have
                 param_group.setdefault(name, value)
         param_group.setdefault(overrides.KEY, overrides.NONE)

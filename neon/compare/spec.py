@@ -18,8 +18,8 @@ from typing import cast
 from neon import optimizers
 from neon.compare.errors import SpecError, UnknownReferenceError
 from neon.compare.imports import REFERENCE, one_line, resolve
+from neon.engine.program.numbers import other_word
 from neon.optimizers import Optimizer, Schedule
-from neon.optimizers.values import other_word
 
 MAX_LENGTH = 10_000
 EXAMPLE = "Adam(learning_rate=0.003)"
