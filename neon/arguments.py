@@ -163,8 +163,8 @@ def optional_name(name: str, value: Any) -> str | None:
 
 
 def giving_rates(name: str, value: Any) -> Any:
-    """None, or what gives learning rates as a schedule does."""
-    if value is not None and (isinstance(value, type) or not callable(getattr(value, "get_learning_rate", None))):
+    """What gives learning rates, as a schedule does."""
+    if isinstance(value, type) or not callable(getattr(value, "get_learning_rate", None)):
         raise TypeError(f"{name} must have get_learning_rate(learning_rate, epoch). {received(name, value)}")
     return value
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -15,7 +14,7 @@ from neon.arguments import clip_bound, plain, positive_integer, state_format
 from neon.assignment.keys import Match
 from neon.assignment.sites import Site
 from neon.backends import NervanaObject
-from neon.engine.program.numbers import Declared, check_values, other_word
+from neon.engine.program.numbers import OF_GROUP, Declared, check_values, other_word, reader
 from neon.engine.program.options import AVERAGE, DESCRIBED, GROUPED, SCALE, Check, chosen
 from neon.engine.program.trace import Rule, check_argument, signature, trace
 from neon.engine.settings import Settings
@@ -29,8 +28,7 @@ from neon.stepping.layer_lists import LayerStepper
 
 # What is not given, and what groups have of it: words of constructors, beside those of groups.
 _DEFAULTS: dict[str, Any] = {word: option.default for word, option in DESCRIBED.items()} | {"schedule": Schedule()}
-_IN_GROUPS = {option.key: word for word, option in DESCRIBED.items() if option.grouped and word != "wdecay"}
-_of_group = itemgetter(*_IN_GROUPS.values())
+_options = reader(OF_GROUP, epoch=0)
 
 if TYPE_CHECKING:
     from neon.attached.attached_optimizer import AttachedOptimizer
@@ -260,16 +258,12 @@ class Optimizer(NervanaObject):
 
     def group(self) -> dict[str, Any]:
         """A parameter group's values under torch's names: hyper-parameters and options."""
-        try:
-            given = _of_group(vars(self))
-        except KeyError:  # made by an earlier version, or a constructor that does not call this class's
-            given = [getattr(self, word) for word in _IN_GROUPS.values()]
-        values = {"weight_decay": self.wdecay, **self.hyperparameters()}
-        scaled = "lr" in values
-        values.update(zip(_IN_GROUPS, given, strict=True))
-        if not scaled:
+        if self._declared.numbers and type(self).hyperparameters is Optimizer.hyperparameters:
+            return self._declared.group(self)
+        numbers = self.hyperparameters()
+        values = {"weight_decay": self.wdecay, **numbers, **_options(self)}
+        if "lr" not in numbers:
             del values[SCALE]
-        values["epoch"] = 0
         return values
 
     def settings(
