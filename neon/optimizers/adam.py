@@ -131,6 +131,8 @@ class AdamW(Adam):
 
     rule = staticmethod(adamw)
 
+    wdecay = Number(0.01, non_negative, "weight_decay", "λ ≥ 0")  # type: ignore[assignment]
+
     def __init__(
         self,
         stochastic_round: bool | int = False,

@@ -84,14 +84,14 @@ class Optimizer(NervanaObject):
     # How many tensors, behind the states of the rule, a caller's list of states may hold that no rule reads or writes.
     scratch: int = 0
     # Checks of values of its groups that it does not declare as numbers.
-    bounds: ClassVar[Mapping[str, Check]] = {}
+    _bounds: ClassVar[Mapping[str, Check]] = {}
     _declared: ClassVar[Declared]
     _mapped: Any = None
     __signature__ = NamedOptions()
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
-        cls._declared = Declared(cls, cls.bounds)
+        cls._declared = Declared(cls, cls._bounds)
 
     def __init__(self, *numbers: Any, **arguments: Any) -> None:
         own, declared = vars(self), self._declared
@@ -101,11 +101,11 @@ class Optimizer(NervanaObject):
             arguments = self._named(numbers, arguments)
         others = {}
         for word, value in arguments.items():
-            if (option := DESCRIBED.get(word)) is not None:
+            if (number := declared.numbers.get(word)) is not None:
+                own[word] = number.check(word, value)
+            elif (option := DESCRIBED.get(word)) is not None:
                 if value is not option.default:
                     own[word] = option.check(word, value)
-            elif (number := declared.numbers.get(word)) is not None:
-                own[word] = number.check(word, value)
             else:
                 others[word] = value
         if self.master is not None:
@@ -152,9 +152,8 @@ class Optimizer(NervanaObject):
         kind, rule = shortened(type(self).__name__), type(self).rule
         keywords = {k: v for k, v in signature(rule).keywords.items() if k not in SUPPLIED} if rule else {}
         # A class that states its hyper-parameters itself takes them as arguments of its own constructor.
-        allowed = (
-            {} if self._declared.numbers or type(self).hyperparameters is not Optimizer.hyperparameters else keywords
-        )
+        own = not self._declared.numbers and type(self).hyperparameters is Optimizer.hyperparameters
+        allowed = keywords if own else {}
         for name, value in given.items():
             if name not in allowed:
                 named = inspect.signature(type(self)).parameters.values()

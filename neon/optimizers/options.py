@@ -91,7 +91,9 @@ class NamedOptions:
         if "Unpack" in str(rest.annotation):
             named += self._options(owner, rest.name)
         elif rest.name == "hyperparameters" and owner._declared.numbers:
-            named = [*_declared(owner), *(p.replace(kind=_Parameter.KEYWORD_ONLY) for p in named)]
+            numbers = owner._declared.numbers
+            named = [p.replace(kind=_Parameter.KEYWORD_ONLY) for p in named if p.name not in numbers]
+            named[:0] = [_of_number(name, number.default) for name, number in numbers.items()]
         elif rest.name == "hyperparameters":
             place = sum(p.kind is not _Parameter.KEYWORD_ONLY for p in named)
             named[place:place] = _hyperparameters(owner)
@@ -109,12 +111,8 @@ class NamedOptions:
         return [known[key].replace(kind=_Parameter.KEYWORD_ONLY) for key in get_type_hints(options)]
 
 
-def _declared(owner: Any) -> list[inspect.Parameter]:
-    """The numbers that a class declares, in their order."""
-    return [
-        _Parameter(name, _Parameter.POSITIONAL_OR_KEYWORD, default=_Parameter.empty if n.default is None else n.default)
-        for name, n in owner._declared.numbers.items()
-    ]
+def _of_number(name: str, default: Any) -> inspect.Parameter:
+    return _Parameter(name, _Parameter.POSITIONAL_OR_KEYWORD, default=_Parameter.empty if default is None else default)
 
 
 def _hyperparameters(owner: Any) -> list[inspect.Parameter]:

@@ -52,7 +52,7 @@ class TorchRule(Optimizer):
     classes allow is allowed, infinities aside; a tensor of one element stands for its number.
     """
 
-    bounds: ClassVar[Mapping[str, Check]] = {
+    _bounds: ClassVar[Mapping[str, Check]] = {
         "eps": non_negative,
         "alpha": non_negative,
         "rho": unit_interval,

@@ -83,9 +83,10 @@ class Declared:
     """
 
     def __init__(self, owner: type, bounds: Mapping[str, Check] | None = None) -> None:
-        self.numbers: dict[str, Number[Any]] = {}
+        found: dict[str, Number[Any]] = {}
         for base in reversed(owner.__mro__):
-            self.numbers |= {name: number for name, number in vars(base).items() if isinstance(number, Number)}
+            found |= {name: number for name, number in vars(base).items() if isinstance(number, Number)}
+        self.numbers = dict(sorted(found.items(), key=lambda item: item[1].default is not None))  # required ones first
         self.defaults = {name: number.default for name, number in self.numbers.items() if number.default is not None}
         self.required = [name for name in self.numbers if name not in self.defaults]
         words: dict[str, list[Number[Any]]] = {}
