@@ -65,7 +65,7 @@ class Optimizer(NervanaObject):
     constructor then, in their order:
 
     >>> from neon.arguments import non_negative
-    >>> from neon.engine.program.numbers import Number
+    >>> from neon.optimizers import Number
     >>> class Descent(Optimizer):
     ...     rule = staticmethod(lambda w, g, *, lr: w - lr * g)
     ...     learning_rate = Number(0.1, non_negative, "lr", "α ≥ 0")
