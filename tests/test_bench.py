@@ -70,7 +70,7 @@ def test_a_whole_run_has_every_rule_shape_and_option_and_every_target() -> None:
         assert {(e.shape, e.rule, e.option) for e in found if e.kind == "step"} == {
             (shape, rule, option) for shape in shapes for rule in exported_rules() for option in OPTIONS
         }
-    assert {"Lion", "ShiftAdaMax", *PEERS} == set(exported_rules())
+    assert {*PEERS} < {*exported_rules()}
     assert {(e.kind, e.device) for e in on_a_gpu} == {(kind, "cuda") for kind in ("step", "rounding", "states")}
     assert [target.what for target in TARGETS if not any(map(target.covers, every + on_a_gpu))] == []
 
