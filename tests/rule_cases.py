@@ -32,6 +32,7 @@ RULES: dict[str, tuple[str, Hyper]] = {
     "adadelta": ("Adadelta", {}),
     "adam": ("Adam", {}),
     "adamw": ("AdamW", {}),
+    "ademamix": ("AdEMAMix", {}),
     "lion": ("Lion", {}),
     "shift": ("ShiftAdaMax", {}),
 }
@@ -55,6 +56,7 @@ TUNED: dict[str, tuple[str, Hyper]] = {
         "AdamW",
         {"learning_rate": 0.02, "beta_1": 0.6, "beta_2": 0.9, "epsilon": 0.01, "wdecay": 0.3},
     ),
+    "ademamix, tuned": ("AdEMAMix", {"learning_rate": 0.02, "beta_3": 0.9, "alpha": 8.0, "epsilon": 0.01}),
     "lion, tuned": ("Lion", {"learning_rate": 0.02, "beta_1": 0.6, "beta_2": 0.8, "wdecay": 0.2}),
     "shift, tuned": (
         "ShiftAdaMax",

@@ -45,6 +45,7 @@ FLOAT32_ULP = {
     "Adadelta": 5.0,  # 4.97: all options
     "Adam": 4.3,  # 4.23: tuned, all options
     "AdamW": 11.5,  # 11.497: clip by norm; 1 − αλ is rounded to float32, and w twice a step
+    "AdEMAMix": 3.8,  # 3.65: clip by norm
     "Lion": 13.2,  # 13.13: weight decay, as AdamW
     "ShiftAdaMax": 4.3,  # 4.21: all options
 }

@@ -30,7 +30,7 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 NEVER_NEGATIVE = {
     "descent": set(), "momentum": set(), "nesterov": set(), "rmsprop": {"square_avg"}, "adagrad": {"sum"},
     "adadelta": {"square_avg", "acc_delta"}, "adam": {"exp_avg_sq"}, "adamw": {"exp_avg_sq"}, "lion": set(),
-    "shift": {"exp_inf"},
+    "shift": {"exp_inf"}, "ademamix": {"exp_avg_sq"},
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from neon.engine.program.numbers import Number
 from neon.optimizers.adadelta import Adadelta
 from neon.optimizers.adagrad import Adagrad
 from neon.optimizers.adam import Adam, AdamW
+from neon.optimizers.ademamix import AdEMAMix
 from neon.optimizers.gradient_descent import GradientDescentMomentum
 from neon.optimizers.lion import Lion
 from neon.optimizers.multioptimizer import MultiOptimizer
@@ -25,6 +26,7 @@ from neon.optimizers.shift_adamax import ShiftAdaMax
 
 __all__ = [
     "WEIGHT",
+    "AdEMAMix",
     "Adadelta",
     "Adagrad",
     "Adam",
