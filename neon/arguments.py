@@ -162,6 +162,13 @@ def optional_name(name: str, value: Any) -> str | None:
     return value
 
 
+def giving_rates(name: str, value: Any) -> Any:
+    """What gives learning rates, as a schedule does."""
+    if isinstance(value, type) or not callable(getattr(value, "get_learning_rate", None)):
+        raise TypeError(f"{name} must have get_learning_rate(learning_rate, epoch). {received(name, value)}")
+    return value
+
+
 def state_format(name: str, value: Any) -> str | tuple[tuple[str, str], ...] | None:
     """A format by name or dtype, a dict of such by state, or None; as strings, and pairs of them."""
     if isinstance(value, dict):

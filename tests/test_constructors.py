@@ -40,7 +40,7 @@ def test_every_option_is_in_the_signature_of_a_rule(name: str) -> None:
     assert all(p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in found.values())
     for option, default in OPTIONS.items():
         assert found[option].default == (0.01 if (name, option) == ("AdamW", "wdecay") else default)
-    if name != "Optimizer":
+    if "__init__" in vars(RULES[name]) and name != "Optimizer":  # else the signature follows from the table
         written = {*inspect.signature(RULES[name].__init__).parameters} - {"self", "options"}
         assert {*found} == written | unpacked(RULES[name])
         assert not written & unpacked(RULES[name])

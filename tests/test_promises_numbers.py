@@ -161,8 +161,8 @@ def test_an_attached_optimizer_takes_gradients_as_they_are() -> None:
 # -- what is written to an optimizer later ---------------------------------------------------------
 
 LATER: dict[str, tuple[Any, type[Exception], str]] = {
-    "learning_rate": (-1.0, ValueError, r"lr must be.*-1\.0"),
-    "momentum_coef": (2.0, ValueError, r"momentum must be.*2\.0"),
+    "learning_rate": (-1.0, ValueError, r"learning_rate must be.*-1\.0"),
+    "momentum_coef": (2.0, ValueError, r"momentum_coef must be.*2\.0"),
     "nesterov": (1, TypeError, "nesterov must be True or False"),
     "wdecay": ("a", TypeError, "weight_decay must be a number"),
     "schedule": (None, TypeError, r"schedule must have get_learning_rate\(learning_rate, epoch\)\. Received: .*None"),
@@ -185,9 +185,13 @@ def test_an_attribute_that_is_spoiled_is_refused_by_name_and_whole(name: str, wh
     if when == "later":
         opt.optimize(layers, 0)
     before = [[layer.w.item(), *(state.item() for state in layer.states)] for layer in layers]
-    setattr(bad, name, value)
-    with pytest.raises(error, match=words):
+
+    def spoil() -> None:
+        setattr(bad, name, value)  # a number that the class declares is refused here, an option by the step
         opt.optimize(layers, 0)
+
+    with pytest.raises(error, match=words):
+        spoil()
     assert [[layer.w.item(), *(state.item() for state in layer.states)] for layer in layers] == before
 
 

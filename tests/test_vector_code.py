@@ -15,7 +15,6 @@ from lowered_kernels import kernel_of
 from neon.engine.backends import numba as numba_backend
 from neon.engine.program.kernel import Kernel
 from neon.engine.program.lowering import lower
-from neon.engine.program.options import Options
 from neon.engine.program.slots import Formats
 from neon.engine.program.trace import trace
 from neon.optimizers import Adam
@@ -109,7 +108,7 @@ def test_a_rule_with_many_states_is_vector_code(count: int, dtypes: str) -> None
     """The compiler asks at run time whether tensors overlap, and could give up where there are many to ask about."""
     first, *others = (getattr(torch, name) for name in dtypes.split())
     states = tuple(([first, *others] * count)[-count:])
-    program = trace(with_states(count), {"lr": 0.1}, Options(clip_value=True, weight_decay=True))
+    program = trace(with_states(count), {"lr": 0.1}, ("weight_decay", "gradient_clip_value"))
     check_update(lower(program, Formats(first, first, states)))
 
 

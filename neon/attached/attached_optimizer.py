@@ -28,7 +28,6 @@ from neon.engine.program.options import SCALE
 from neon.engine.refusals.combinations import check_sizes
 from neon.engine.refusals.tensors import check_capturable
 from neon.engine.versions import uncompiled
-from neon.optimizers.values import check_names
 from neon.stepping import overrides
 from neon.stepping.aside import Aside
 from neon.stepping.group_rules import GroupRules
@@ -150,7 +149,6 @@ class AttachedOptimizer(torch.optim.Optimizer):
             param_group[name] = value if name in ("params", "param_names") else plain(value)
         param_group.setdefault("optimizer", self.description.default_key)
         self._rules.check_new(param_group)
-        check_names(param_group)
         self._rules.fill(param_group)
         param_group.setdefault(overrides.KEY, overrides.NONE)
         if self.param_groups:  # a group that is added in mid-run is in the same epoch

@@ -18,8 +18,8 @@ from typing import cast
 from neon.commands.errors import SpecError, UnknownReferenceError
 from neon.commands.library import library_classes
 from neon.commands.references import REFERENCE, one_line, resolve
+from neon.engine.program.numbers import other_word
 from neon.optimizers import Optimizer, Schedule
-from neon.optimizers.values import other_word
 
 MAX_LENGTH = 10_000
 EXAMPLE = "Adam(learning_rate=0.003)"

@@ -1,6 +1,8 @@
 """Optimizers: rules as equations, MultiOptimizer, schedules."""
 
 from neon.assignment.sites import get_param_list
+from neon.engine.program.declared import WEIGHT, State
+from neon.engine.program.numbers import Number
 from neon.optimizers.adadelta import Adadelta
 from neon.optimizers.adagrad import Adagrad
 from neon.optimizers.adam import Adam, AdamW
@@ -22,6 +24,7 @@ from neon.optimizers.schedules import (
 from neon.optimizers.shift_adamax import ShiftAdaMax
 
 __all__ = [
+    "WEIGHT",
     "Adadelta",
     "Adagrad",
     "Adam",
@@ -30,6 +33,7 @@ __all__ = [
     "GradientDescentMomentum",
     "Lion",
     "MultiOptimizer",
+    "Number",
     "Optimizer",
     "PolySchedule",
     "PowerSchedule",
@@ -38,6 +42,7 @@ __all__ = [
     "Schedule",
     "ShiftAdaMax",
     "ShiftSchedule",
+    "State",
     "StepSchedule",
     "WarmupCosine",
     "WarmupStableDecay",

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from typing_extensions import Unpack
 
 from neon.arguments import non_negative, positive, unit_interval
+from neon.engine.program.numbers import Number
 from neon.optimizers.functions import sqrt
 from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.options import GradientClipOptions
@@ -44,6 +43,10 @@ class Adadelta(Optimizer):
     rule = staticmethod(adadelta)
     scratch = 1  # programs of the documented framework give three tensors, of which the third is none of the states
 
+    learning_rate = Number(1.0, non_negative, "lr", "α ≥ 0")
+    decay = Number(0.95, unit_interval, "rho", "λ in [0, 1]")
+    epsilon = Number(1e-6, positive, "eps", "ε > 0")
+
     def __init__(
         self,
         stochastic_round: bool | int = False,
@@ -55,10 +58,4 @@ class Adadelta(Optimizer):
         learning_rate: float = 1.0,
         **options: Unpack[GradientClipOptions],
     ) -> None:
-        super().__init__(name, stochastic_round=stochastic_round, param_clip_value=param_clip_value, **options)
-        self.decay = unit_interval("decay", decay)
-        self.epsilon = positive("epsilon", epsilon)
-        self.learning_rate = non_negative("learning_rate", learning_rate)
-
-    def hyperparameters(self) -> dict[str, Any]:
-        return {"lr": self.learning_rate, "rho": self.decay, "eps": self.epsilon}
+        self._take(locals())

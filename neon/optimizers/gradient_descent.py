@@ -1,4 +1,4 @@
-"""Gradient descent with momentum (Polyak 1964), also in Nesterov's form (Sutskever et al. 2013)."""
+"""Gradient descent with momentum (Polyak 1964), also in Nesterov's form (Sutskever et al. 2013), and torch's SGD."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 from typing_extensions import Unpack
 
 from neon.arguments import flag, non_negative, unit_interval
+from neon.engine.program.numbers import Number
 from neon.engine.program.trace import Rule
+from neon.optimizers.functions import equal, where
 from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.options import StorageOptions
 from neon.optimizers.schedules import Schedule
@@ -45,6 +47,29 @@ def gradient_descent_momentum(w, g, velocity, *, lr, momentum, nesterov):  # typ
     return w, velocity
 
 
+def sgd(w, g, momentum_buffer, *, lr, momentum, dampening, nesterov, step):  # type: ignore[no-untyped-def]
+    """One step of torch.optim.SGD with momentum (Sutskever et al. 2013, with the rate outside the buffer).
+
+        momentum_buffer ← μ·momentum_buffer + (1−τ)·g     with τ = 0 in the first step
+        w               ← w − lr·momentum_buffer          or, with Nesterov's form,
+        w               ← w − lr·(g + μ·momentum_buffer)
+
+    `dampening` is τ; `step` is the number of this update of the tensor, from 1.
+
+    >>> numbers = dict(lr=0.1, momentum=0.9, dampening=0.25)
+    >>> w, momentum_buffer = sgd(1.0, 0.5, -0.2, **numbers, nesterov=False, step=2)
+    >>> round(w, 8), round(momentum_buffer, 8)
+    (0.9805, 0.195)
+    >>> round(sgd(1.0, 0.5, -0.2, **numbers, nesterov=True, step=2)[0], 8)
+    0.93245
+    >>> sgd(1.0, 0.5, 0.0, **numbers, nesterov=False, step=1)
+    (0.95, 0.5)
+    """
+    momentum_buffer = momentum * momentum_buffer + where(equal(step, 1), 1, 1 - dampening) * g
+    w = w - lr * (g + momentum * momentum_buffer if nesterov else momentum_buffer)
+    return w, momentum_buffer
+
+
 class GradientDescentMomentum(Optimizer):
     """Gradient descent with momentum (Polyak 1964; Nesterov's form as Sutskever et al. 2013).
 
@@ -55,6 +80,10 @@ class GradientDescentMomentum(Optimizer):
     """
 
     rule = staticmethod(gradient_descent_momentum)
+
+    learning_rate = Number(None, non_negative, "lr", "α ≥ 0", example=0.01)
+    momentum_coef = Number(None, unit_interval, "momentum", "γ in [0, 1]: with 0 no velocity is kept", example=0.9)
+    nesterov = Number(False, flag, meaning="Nesterov's form, for γ ≠ 0")
 
     def __init__(
         self,
@@ -70,27 +99,12 @@ class GradientDescentMomentum(Optimizer):
         nesterov: bool = False,
         **options: Unpack[StorageOptions],
     ) -> None:
-        super().__init__(
-            name,
-            stochastic_round=stochastic_round,
-            gradient_clip_norm=gradient_clip_norm,
-            gradient_clip_value=gradient_clip_value,
-            param_clip_value=param_clip_value,
-            wdecay=wdecay,
-            schedule=schedule,
-            **options,
-        )
-        self.learning_rate = non_negative("learning_rate", learning_rate)
-        self.momentum_coef = unit_interval("momentum_coef", momentum_coef)
-        self.nesterov = flag("nesterov", nesterov)
+        self._take(locals())
         if nesterov and momentum_coef == 0:
             raise ValueError(
                 "nesterov=True needs a momentum_coef other than 0. Received: momentum_coef=0. "
                 "Give a momentum, such as 0.9, or leave nesterov out."
             )
-
-    def hyperparameters(self) -> dict[str, Any]:
-        return {"lr": self.learning_rate, "momentum": self.momentum_coef, "nesterov": self.nesterov}
 
     def select_rule(self, values: Mapping[str, Any]) -> Rule:
         return gradient_descent if values["momentum"] == 0 else gradient_descent_momentum

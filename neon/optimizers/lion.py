@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from typing_extensions import Unpack
 
 from neon.arguments import beta, non_negative
+from neon.engine.program.numbers import Number
 from neon.optimizers.functions import sign
 from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.options import ScheduleDecayOptions
@@ -40,6 +39,10 @@ class Lion(Optimizer):
 
     rule = staticmethod(lion)
 
+    learning_rate = Number(1e-4, non_negative, "lr", "α ≥ 0")
+    beta_1 = Number(0.9, beta, "betas[0]", "β₁ in [0, 1)")
+    beta_2 = Number(0.99, beta, "betas[1]", "β₂ in [0, 1)")
+
     def __init__(
         self,
         stochastic_round: bool | int = False,
@@ -52,17 +55,4 @@ class Lion(Optimizer):
         name: str | None = "lion",
         **options: Unpack[ScheduleDecayOptions],
     ) -> None:
-        super().__init__(
-            name,
-            stochastic_round=stochastic_round,
-            gradient_clip_norm=gradient_clip_norm,
-            gradient_clip_value=gradient_clip_value,
-            param_clip_value=param_clip_value,
-            **options,
-        )
-        self.learning_rate = non_negative("learning_rate", learning_rate)
-        self.beta_1 = beta("beta_1", beta_1)
-        self.beta_2 = beta("beta_2", beta_2)
-
-    def hyperparameters(self) -> dict[str, Any]:
-        return {"lr": self.learning_rate, "betas": (self.beta_1, self.beta_2)}
+        self._take(locals())

@@ -5,38 +5,30 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from neon.arguments import (
-    average_decay,
-    clip_bound,
-    flag,
-    master_format,
-    non_negative,
-    optional_name,
-    plain,
-    positive_integer,
-    rounding,
-    state_format,
-    whole_number,
-)
+from neon.arguments import clip_bound, plain, positive_integer, state_format
 from neon.assignment.keys import Match
 from neon.assignment.sites import Site
 from neon.backends import NervanaObject
-from neon.engine.program.options import AVERAGE, SCALE, Options
+from neon.engine.program.numbers import OF_GROUP, Declared, check_values, other_word, reader
+from neon.engine.program.options import AVERAGE, DESCRIBED, GROUPED, SCALE, Check, chosen
 from neon.engine.program.trace import Rule, check_argument, signature, trace
 from neon.engine.settings import Settings
 from neon.engine.tensors.storage import Storage
 from neon.engine.versions import uncompiled
 from neon.messages import listed, received, shortened, shown
 from neon.old_paths import names_of
-from neon.optimizers.options import SUPPLIED, NamedOptions
-from neon.optimizers.schedules import Schedule, check_schedule, counts_steps, is_constant, rate
-from neon.optimizers.values import check_values, other_word
+from neon.optimizers.options import SUPPLIED, NamedOptions, signature_of_base
+from neon.optimizers.schedules import Schedule, counts_steps, is_constant, rate
 from neon.stepping.layer_lists import LayerStepper
+
+# What is not given, and what groups have of it: words of constructors, beside those of groups.
+_DEFAULTS: dict[str, Any] = {word: option.default for word, option in DESCRIBED.items()} | {"schedule": Schedule()}
+_options = reader(OF_GROUP, epoch=0)
 
 if TYPE_CHECKING:
     from neon.attached.attached_optimizer import AttachedOptimizer
@@ -68,77 +60,100 @@ class Optimizer(NervanaObject):
     ā ← ā + (1−β)(θ' − ā) of the weights, which starts at them and which `averaged` puts in their place. `lr_scale`
     multiplies the learning rate in the step, whatever a scheduler makes of it; in a group it is `rate_scale`.
 
-    A state starts at zero, or at the default of its argument: `def rule(w, g, size=0.1, *, lr)`.
+    A state starts at zero, or at the default of its argument: `def rule(w, g, size=0.1, *, lr)`. A class may declare
+    its numbers, with what is allowed for each and the word of groups for it. They are the arguments of its
+    constructor then, in their order:
+
+    >>> from neon.arguments import non_negative
+    >>> from neon.optimizers import Number
+    >>> class Descent(Optimizer):
+    ...     rule = staticmethod(lambda w, g, *, lr: w - lr * g)
+    ...     learning_rate = Number(0.1, non_negative, "lr", "α ≥ 0")
+    >>> Descent(0.5, maximize=True).hyperparameters()
+    {'lr': 0.5}
     """
 
     rule: Callable[..., Any] | None = None
-    name: str | None = None
-    schedule: Schedule = Schedule()
-    stochastic_round: bool | int = False
-    gradient_clip_norm: float | None = None
-    gradient_clip_value: float | None = None
-    param_clip_value: float | None = None
-    wdecay: float = 0.0
-    maximize: bool = False
-    state_dtype: Any = None
-    master: str | None = None
-    weight_average: float | None = None
-    lr_scale: float = 1.0
-    seed: int = 0
+    name: str | None
+    schedule: Schedule
+    gradient_clip_norm: float | None
+    wdecay: float
+    lr_scale: float
+    master: str | None
+    seed: int
     # How many tensors, behind the states of the rule, a caller's list of states may hold that no rule reads or writes.
     scratch: int = 0
+    # Checks of values of its groups that it does not declare as numbers.
+    _bounds: ClassVar[Mapping[str, Check]] = {}
+    _declared: ClassVar[Declared]
     _mapped: Any = None
     __signature__ = NamedOptions()
 
-    def __init__(
-        self,
-        name: str | None = None,
-        *,
-        schedule: Schedule | None = None,
-        stochastic_round: bool | int = False,
-        gradient_clip_norm: float | None = None,
-        gradient_clip_value: float | None = None,
-        param_clip_value: float | None = None,
-        wdecay: float = 0.0,
-        maximize: bool = False,
-        state_dtype: Any = None,
-        master: str | None = None,
-        weight_average: float | None = None,
-        lr_scale: float = 1.0,
-        seed: int = 0,
-        **hyperparameters: Any,
-    ) -> None:
-        self.name = optional_name("name", name)
-        self.schedule = _schedule(schedule)
-        self.stochastic_round = rounding("stochastic_round", stochastic_round)
-        self.gradient_clip_norm = clip_bound("gradient_clip_norm", gradient_clip_norm, norm=True)
-        self.gradient_clip_value = clip_bound("gradient_clip_value", gradient_clip_value)
-        self.param_clip_value = clip_bound("param_clip_value", param_clip_value)
-        self.wdecay = non_negative("wdecay", wdecay)
-        self.maximize = flag("maximize", maximize)
-        self.state_dtype = state_format("state_dtype", state_dtype)
-        self.master = master_format("master", master)
-        _check_split(master, stochastic_round)
-        self.weight_average = average_decay("weight_average", weight_average)
-        self.lr_scale = self._scale(lr_scale)
-        self.seed = whole_number("seed", seed)
-        self._hyperparameters = self._checked(hyperparameters)
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        cls._declared = Declared(cls, cls._bounds)
 
-    def _scale(self, lr_scale: Any) -> float:
-        rule, scale = type(self).rule, non_negative("lr_scale", lr_scale)
-        if scale != 1 and (rule is None or "lr" not in signature(rule).keywords):
+    def __init__(self, *numbers: Any, **arguments: Any) -> None:
+        own, declared = vars(self), self._declared
+        own.update(_DEFAULTS)
+        own.update(declared.defaults)
+        if numbers:
+            arguments = self._named(numbers, arguments)
+        others = {}
+        for word, value in arguments.items():
+            if (number := declared.numbers.get(word)) is not None:
+                own[word] = number.check(word, value)
+            elif (option := DESCRIBED.get(word)) is not None:
+                if value is not option.default:
+                    own[word] = option.check(word, value)
+            else:
+                others[word] = value
+        if self.master is not None:
+            _check_split(self.master, own["stochastic_round"])
+        if self.lr_scale != 1:
+            self._check_scale()
+        if others or not declared.numbers:
+            self._hyperparameters = self._checked(others)
+        if declared.required and type(self).__init__ is Optimizer.__init__:
+            self._check_given([name for name in declared.required if name not in arguments])
+
+    def _take(self, arguments: dict[str, Any]) -> None:
+        """What a constructor with a signature of its own was given: its `locals()`, as its first statement."""
+        given = {name: value for name, value in arguments.items() if name not in ("self", "options", "__class__")}
+        Optimizer.__init__(self, **given, **arguments["options"])
+
+    def _named(self, values: tuple[Any, ...], arguments: dict[str, Any]) -> dict[str, Any]:
+        """Arguments by name: those without are the numbers that the class declares, or where it has none, the name."""
+        kind, names = shortened(type(self).__name__), [*self._declared.numbers] or ["name"]
+        if len(values) > len(names):
+            raise TypeError(
+                f"{kind} takes {len(names)} arguments without their names ({listed(names)}); {len(values)} were given."
+            )
+        named = dict(zip(names, values, strict=False))
+        if twice := [*named.keys() & arguments]:
+            raise TypeError(f"{kind} got {listed(twice)} twice: by its place and by its name.")
+        return named | arguments
+
+    def _check_scale(self) -> None:
+        rule = type(self).rule
+        if rule is None or "lr" not in signature(rule).keywords:
             raise ValueError(
                 f"{shortened(type(self).__name__)} has no rule with an lr for lr_scale to multiply. "
-                f"{received('lr_scale', lr_scale)} Leave it out."
+                f"{received('lr_scale', self.lr_scale)} Leave it out."
             )
-        return scale
+
+    def _check_given(self, missing: list[str]) -> None:
+        kind = shortened(type(self).__name__)
+        if missing:
+            raise TypeError(f"{kind} needs {listed(missing)}: {kind}({missing[0]}=...).")
 
     def _checked(self, given: dict[str, Any]) -> dict[str, Any]:
         """The rule's hyper-parameters: given, or its own defaults; unknown and missing ones are errors."""
         kind, rule = shortened(type(self).__name__), type(self).rule
         keywords = {k: v for k, v in signature(rule).keywords.items() if k not in SUPPLIED} if rule else {}
         # A class that states its hyper-parameters itself takes them as arguments of its own constructor.
-        allowed = keywords if type(self).hyperparameters is Optimizer.hyperparameters else {}
+        own = not self._declared.numbers and type(self).hyperparameters is Optimizer.hyperparameters
+        allowed = keywords if own else {}
         for name, value in given.items():
             if name not in allowed:
                 named = inspect.signature(type(self)).parameters.values()
@@ -152,17 +167,17 @@ class Optimizer(NervanaObject):
         given = {name: plain(value) for name, value in given.items()}
         if self.wdecay and "weight_decay" in allowed:
             raise TypeError(f"The rule of {kind} has a weight_decay of its own: give that in place of wdecay.")
-        missing = [k for k, v in allowed.items() if v is inspect.Parameter.empty and k not in given]
-        if missing:
-            raise TypeError(f"{kind} needs {listed(missing)}: {kind}({missing[0]}=...).")
-        chosen = {name: given.get(name, plain(default)) for name, default in allowed.items()}
-        check_values(chosen, custom=True)
-        return chosen
+        self._check_given([k for k, v in allowed.items() if v is inspect.Parameter.empty and k not in given])
+        numbers = {name: given.get(name, plain(default)) for name, default in allowed.items()}
+        check_values(numbers)
+        return numbers
 
     # -- what a subclass may override --------------------------------------------------------------
 
     def hyperparameters(self) -> dict[str, Any]:
         """The rule's keyword arguments by torch's names: lr, momentum, betas, eps, ..."""
+        if self._declared.numbers:
+            return self._declared.values(self)
         if "_hyperparameters" not in vars(self):  # a constructor that does not call this class's
             self._hyperparameters = self._checked({})
         return dict(self._hyperparameters)
@@ -242,21 +257,13 @@ class Optimizer(NervanaObject):
 
     def group(self) -> dict[str, Any]:
         """A parameter group's values under torch's names: hyper-parameters and options."""
-        hyperparameters = self.hyperparameters()
-        return {
-            "weight_decay": self.wdecay,
-            **hyperparameters,
-            **({SCALE: self.lr_scale} if "lr" in hyperparameters else {}),
-            "gradient_clip_norm": self.gradient_clip_norm,
-            "gradient_clip_value": self.gradient_clip_value,
-            "param_clip_value": self.param_clip_value,
-            "stochastic_round": self.stochastic_round,
-            "maximize": self.maximize,
-            "state_dtype": self.state_dtype,
-            "master": self.master,
-            "weight_average": self.weight_average,
-            "epoch": 0,
-        }
+        if self._declared.numbers and type(self).hyperparameters is Optimizer.hyperparameters:
+            return self._declared.group(self)
+        numbers = self.hyperparameters()
+        values = {"weight_decay": self.wdecay, **numbers, **_options(self)}
+        if "lr" not in numbers:
+            del values[SCALE]
+        return values
 
     def settings(
         self,
@@ -269,30 +276,12 @@ class Optimizer(NervanaObject):
     ) -> Settings:
         """What the engine needs for tensors with these values; `outer` are owners of wider norms.
 
-        The bounds of the wider norms are `values["outer_clip_norms"]`; the flags are those of `Options`.
+        The bounds of the wider norms are `values["outer_clip_norms"]`; the flags are options that only steps have.
         """
-        check_values(values, custom=type(self).hyperparameters is Optimizer.hyperparameters)
+        check_values(values, self._declared.checks)
         _check_split(values["master"], values["stochastic_round"])
-        rule = self.select_rule(values)
-        keywords = signature(rule).keywords
-        own_norm = values["gradient_clip_norm"] is not None
-        options = Options(
-            maximize=values["maximize"],
-            unscale=unscale,
-            guard=guard,
-            clip_previous=values.get("gradient_clip_previous_norm") is not None,
-            batch_mean=batch_mean,
-            clip_norms=(
-                *(f"outer_clip_norms[{level}]" for level in range(len(outer))),
-                *(("gradient_clip_norm",) if own_norm else ()),
-            ),
-            clip_value=values["gradient_clip_value"] is not None,
-            weight_decay="weight_decay" not in keywords,
-            param_clip=values["param_clip_value"] is not None,
-            weight_average=values["weight_average"] is not None,
-            rate_scale="lr" in keywords and _not_one(values.get(SCALE, 1.0)),
-        )
-        program = trace(rule, {**values, "step": 1}, options)
+        asked = chosen(values, len(outer), batch_mean=batch_mean, unscale=unscale, guard=guard)
+        program = trace(self.select_rule(values), {**values, "step": 1}, asked)
         rounding = plain(values["stochastic_round"])
         width = None if rounding is False else 0 if rounding is True else rounding
         storage = Storage(state_format("state_dtype", values["state_dtype"]), values["master"] is not None)
@@ -350,17 +339,11 @@ class Optimizer(NervanaObject):
         return rate(self.schedule, learning_rate, epoch, updates)
 
     def __repr__(self) -> str:
-        values = self.group()
-        unset = {
-            "weight_decay": 0.0,
-            "stochastic_round": False,
-            "maximize": False,
-            "epoch": values["epoch"],
-            SCALE: 1.0,
-        }
-        present = {
-            "lr_scale" if k == SCALE else k: v for k, v in values.items() if v is not None and unset.get(k, ...) != v
-        }
+        present = {}
+        for key, value in self.group().items():
+            word, default = (option.shown, option.default) if (option := GROUPED.get(key)) else (key, None)
+            if key != "epoch" and value is not None and value != default:
+                present[word] = value
         if self.has_schedule:
             present["schedule"] = self.schedule
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in present.items())})"
@@ -380,11 +363,6 @@ def _check_kind(name: str, value: Any, default: Any) -> None:
         raise TypeError(f"{name} must be {what}, as its default {shown(usual)} is. {received(name, value)}")
 
 
-def _not_one(scale: Any) -> bool:
-    """Whether a rate is multiplied; by a tensor it is, which may become another number in silence."""
-    return isinstance(scale, Tensor) or scale != 1
-
-
 def _check_split(master: str | None, stochastic_round: bool | int) -> None:
     if master is not None and stochastic_round is not False:
         raise ValueError(
@@ -393,11 +371,9 @@ def _check_split(master: str | None, stochastic_round: bool | int) -> None:
         )
 
 
-def _schedule(schedule: Any) -> Schedule:
-    if schedule is None:
-        return Schedule()
-    check_schedule(schedule)
-    return schedule
-
+for _word, _default in _DEFAULTS.items():
+    setattr(Optimizer, _word, _default)
+Optimizer._declared = Declared(Optimizer)
+setattr(Optimizer.__init__, "__signature__", signature_of_base())  # noqa: B010
 
 __getattr__ = names_of("neon.optimizers", __name__)

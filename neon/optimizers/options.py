@@ -7,6 +7,7 @@ from typing import Any, TypedDict, get_args
 
 from typing_extensions import get_type_hints
 
+from neon.engine.program.options import DESCRIBED
 from neon.optimizers.schedules import Schedule
 
 # What the engine supplies to a rule that asks for it.
@@ -14,15 +15,20 @@ SUPPLIED = ("step", "epoch")
 _Parameter = inspect.Parameter
 
 
-class StorageOptions(TypedDict, total=False):
-    """What the constructor of no rule names by itself."""
+class CommonOptions(TypedDict, total=False):
+    """What no constructor names by itself."""
 
-    maximize: bool
     state_dtype: Any
     master: str | None
     weight_average: float | None
     lr_scale: float
     seed: int
+
+
+class StorageOptions(CommonOptions, total=False):
+    """What the constructor of no rule names by itself."""
+
+    maximize: bool
 
 
 class DecayOptions(StorageOptions, total=False):
@@ -41,38 +47,53 @@ class ScheduleDecayOptions(DecayOptions, ScheduleOptions, total=False):
     """The same, of rules with neither."""
 
 
-class GradientClipOptions(ScheduleDecayOptions, total=False):
+class GradientClips(TypedDict, total=False):
+    """Both clips of gradients."""
+
+    gradient_clip_norm: float | None
+    gradient_clip_value: float | None
+
+
+class GradientClipOptions(ScheduleDecayOptions, GradientClips, total=False):
     """The same, of rules that do not clip gradients either."""
 
-    gradient_clip_norm: float | None
-    gradient_clip_value: float | None
 
-
-class ClipDecayOptions(DecayOptions, total=False):
+class ClipDecayOptions(DecayOptions, GradientClips, total=False):
     """The same, of rules with a schedule, and no decay or clipping."""
 
-    gradient_clip_norm: float | None
-    gradient_clip_value: float | None
     param_clip_value: float | None
+
+
+def signature_of_base() -> inspect.Signature:
+    """What the constructor of `Optimizer` takes: a name, every option, the numbers of a rule of one's own."""
+    options = [_Parameter(word, _Parameter.KEYWORD_ONLY, default=o.default) for word, o in DESCRIBED.items()]
+    name = options[0].replace(kind=_Parameter.POSITIONAL_OR_KEYWORD)
+    own = _Parameter("self", _Parameter.POSITIONAL_OR_KEYWORD)
+    return inspect.Signature([own, name, *options[1:], _Parameter("hyperparameters", _Parameter.VAR_KEYWORD)])
 
 
 class NamedOptions:
     """A class's `__signature__`: that of its constructor, with what it takes by `**` under the names.
 
     Of `**options: Unpack[SomeOptions]` these are the names in SomeOptions, with the defaults that a base class, or
-    one of `others`, has for them; of a rule of one's own, the keyword arguments of the rule.
+    one of `others`, has for them; where the class declares numbers and has no constructor of its own, these, and of
+    a rule of one's own its keyword arguments.
     """
 
     def __init__(self, *others: type) -> None:
         self._others = others
 
-    def __get__(self, instance: object, owner: type) -> inspect.Signature | None:
+    def __get__(self, instance: object, owner: Any) -> inspect.Signature | None:
         _, *named = inspect.signature(owner.__init__).parameters.values()
         if not named or named[-1].kind is not _Parameter.VAR_KEYWORD:
             return None  # nothing to add to what inspect finds itself
         rest = named.pop()
         if "Unpack" in str(rest.annotation):
             named += self._options(owner, rest.name)
+        elif rest.name == "hyperparameters" and owner._declared.numbers:
+            numbers = owner._declared.numbers
+            named = [p.replace(kind=_Parameter.KEYWORD_ONLY) for p in named if p.name not in numbers]
+            named[:0] = [_of_number(name, number.default) for name, number in numbers.items()]
         elif rest.name == "hyperparameters":
             place = sum(p.kind is not _Parameter.KEYWORD_ONLY for p in named)
             named[place:place] = _hyperparameters(owner)
@@ -88,6 +109,10 @@ class NamedOptions:
             for key, parameter in inspect.signature(cls.__init__).parameters.items():
                 known.setdefault(key, parameter)
         return [known[key].replace(kind=_Parameter.KEYWORD_ONLY) for key in get_type_hints(options)]
+
+
+def _of_number(name: str, default: Any) -> inspect.Parameter:
+    return _Parameter(name, _Parameter.POSITIONAL_OR_KEYWORD, default=_Parameter.empty if default is None else default)
 
 
 def _hyperparameters(owner: Any) -> list[inspect.Parameter]:

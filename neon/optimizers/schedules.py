@@ -14,6 +14,7 @@ from torch import Tensor
 
 from neon.arguments import (
     epoch_number,
+    giving_rates,
     non_negative,
     number,
     plain,
@@ -104,14 +105,8 @@ def _power(base: float, exponent: float) -> float:
 
 def rate(schedule: Any, learning_rate: float, epoch: float, updates: int) -> float:
     """The learning rate, by the epoch or the number of updates: what the schedule counts in."""
-    check_schedule(schedule)
+    giving_rates("schedule", schedule)
     return plain(schedule.get_learning_rate(learning_rate, updates if counts_steps(schedule) else epoch))
-
-
-def check_schedule(schedule: Any) -> None:
-    """Refuse what gives no learning rates."""
-    if isinstance(schedule, type) or not callable(getattr(schedule, "get_learning_rate", None)):
-        raise TypeError(f"schedule must have get_learning_rate(learning_rate, epoch). {received('schedule', schedule)}")
 
 
 def counts_steps(schedule: Any) -> bool:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from typing_extensions import Unpack
 
 from neon.arguments import beta, non_negative, positive
+from neon.engine.program.numbers import Number
 from neon.optimizers.functions import clip, maximum, power_of_two, sign
 from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.options import ClipDecayOptions
@@ -50,6 +49,11 @@ class ShiftAdaMax(Optimizer):
     rule = staticmethod(shift_adamax)
     scratch = 1  # programs of the documented framework give three tensors, of which the third is none of the states
 
+    learning_rate = Number(0.002, non_negative, "lr", "α ≥ 0")
+    beta_1 = Number(0.9, beta, "betas[0]", "β₁ in [0, 1)")
+    beta_2 = Number(0.999, beta, "betas[1]", "β₂ in [0, 1)")
+    epsilon = Number(1e-8, positive, "eps", "ε > 0")
+
     def __init__(
         self,
         stochastic_round: bool | int = False,
@@ -61,11 +65,4 @@ class ShiftAdaMax(Optimizer):
         name: str | None = "ShiftAdaMax",
         **options: Unpack[ClipDecayOptions],
     ) -> None:
-        super().__init__(name, stochastic_round=stochastic_round, schedule=schedule, **options)
-        self.learning_rate = non_negative("learning_rate", learning_rate)
-        self.beta_1 = beta("beta_1", beta_1)
-        self.beta_2 = beta("beta_2", beta_2)
-        self.epsilon = positive("epsilon", epsilon)
-
-    def hyperparameters(self) -> dict[str, Any]:
-        return {"lr": self.learning_rate, "betas": (self.beta_1, self.beta_2), "eps": self.epsilon}
+        self._take(locals())

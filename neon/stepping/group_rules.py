@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from neon.assignment.description import Description
+from neon.engine.program.numbers import check_names
 from neon.engine.program.options import GUARD, SCALE
 from neon.engine.refusals.combinations import check_group, check_leaf, check_scale, check_together
 from neon.engine.settings import Reach, Settings
@@ -61,7 +62,9 @@ class GroupRules:
                 f"param_group['optimizer'] must be one of {listed(map(repr, self._leaves))}. Received: "
                 f"{shortened(repr(key))}."
             )
-        check_scale(key, self.leaf_of(group), group)
+        leaf = self.leaf_of(group)
+        check_names(group, leaf.group())
+        check_scale(key, leaf, group)
 
     def settings(self, group: Group, *, unscale: bool = False) -> Settings:
         """What the engine needs for the tensors of a group; values that no rule can run with are refused by name."""

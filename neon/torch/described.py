@@ -2,78 +2,110 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, TypedDict
+from typing import Any, ClassVar
 
 from torch import Tensor
-from torch.optim.optimizer import ParamsT
 
-from neon.arguments import PARAMETER, plain
+from neon.arguments import PARAMETER, beta, flag, non_negative, plain, unit_interval, within
 from neon.attached.attached_optimizer import AttachedOptimizer
 from neon.attached.printed import groups_text
+from neon.engine.program.numbers import check_values, other_word, several
+from neon.engine.program.options import DESCRIBED, Check
 from neon.engine.program.trace import Rule
 from neon.engine.settings import Settings
 from neon.messages import listed, received, shown
 from neon.optimizers.adadelta import adadelta
-from neon.optimizers.adam import adam, adamw
-from neon.optimizers.gradient_descent import gradient_descent
+from neon.optimizers.adagrad import adagrad_from, torch_adagrad
+from neon.optimizers.adam import adam, adamw, amsgrad
+from neon.optimizers.gradient_descent import gradient_descent, sgd
 from neon.optimizers.lion import lion
 from neon.optimizers.optimizer import Optimizer
-from neon.optimizers.options import NamedOptions
-from neon.optimizers.values import check_torch_values, check_values, other_word
+from neon.optimizers.options import CommonOptions, GradientClips, NamedOptions
+from neon.optimizers.rmsprop import (
+    rmsprop_centered,
+    rmsprop_centered_momentum,
+    rmsprop_momentum,
+    torch_rmsprop,
+)
 from neon.stepping.group_names import has_names
-from neon.torch import rules
+
+
+def _finite(name: str, value: Any) -> float:
+    return within(name, value, -math.inf, math.inf, "a finite number")
+
+
+def _not_differentiable(name: str, value: Any) -> None:
+    if value:
+        raise ValueError(
+            f"{name}={value!r} asks for steps that can be differentiated through; neon has none. Leave it out, or use "
+            "the class of torch.optim; in a checkpoint, set it to False in its param_groups."
+        )
 
 
 class TorchRule(Optimizer):
     """A rule with every argument of torch.optim's class, read by the rule or not, as a group's values.
 
-    `rule` is the one with the most states; `select_rule` gives the one that a group's values ask for.
+    `rule` is the one with the most states; `select_rule` gives the one that a group's values ask for. What torch's
+    classes allow is allowed, infinities aside; a tensor of one element stands for its number.
     """
+
+    _bounds: ClassVar[Mapping[str, Check]] = {
+        "eps": non_negative,
+        "alpha": non_negative,
+        "rho": unit_interval,
+        "momentum": non_negative,
+        "dampening": _finite,
+        "betas": several([beta, beta], [0.9, 0.999]),
+        "lr_decay": non_negative,
+        "initial_accumulator_value": non_negative,
+        "nesterov": flag,
+        "amsgrad": flag,
+        "centered": flag,
+        "decoupled_weight_decay": flag,
+        "capturable": flag,
+        "differentiable": _not_differentiable,
+    }
 
     def __init__(self, *, state_dtype: Any = PARAMETER, **arguments: Any) -> None:
         super().__init__(state_dtype=state_dtype, **arguments)
 
     def _checked(self, given: dict[str, Any]) -> dict[str, Any]:
-        check_values(given, custom=True)
-        check_torch_values(given)
+        check_values(given, self._declared.checks)
         return given
-
-    def settings(self, values: Mapping[str, Any], *args: Any, **flags: Any) -> Settings:
-        check_torch_values(values)
-        return super().settings(values, *args, **flags)
 
 
 class SGDRule(TorchRule):
     """SGD; without momentum there is no buffer."""
 
-    rule = staticmethod(rules.sgd)
+    rule = staticmethod(sgd)
 
     def select_rule(self, values: Mapping[str, Any]) -> Rule:
-        return rules.sgd if values["momentum"] != 0 else gradient_descent
+        return sgd if values["momentum"] != 0 else gradient_descent
 
 
 class AdamRule(TorchRule):
     """Adam or AdamW, or AMSGrad with either's weight decay."""
 
-    rule = staticmethod(rules.amsgrad)
+    rule = staticmethod(amsgrad)
 
     def select_rule(self, values: Mapping[str, Any]) -> Rule:
         if values["amsgrad"]:
-            return rules.amsgrad
+            return amsgrad
         return adamw if values["decoupled_weight_decay"] else adam
 
 
 class RMSpropRule(TorchRule):
     """RMSprop with the states that it needs."""
 
-    rule = staticmethod(rules.rmsprop_centered_momentum)
+    rule = staticmethod(rmsprop_centered_momentum)
 
     def select_rule(self, values: Mapping[str, Any]) -> Rule:
         if values["centered"]:
-            return rules.rmsprop_centered_momentum if values["momentum"] > 0 else rules.rmsprop_centered
-        return rules.rmsprop_momentum if values["momentum"] > 0 else rules.rmsprop
+            return rmsprop_centered_momentum if values["momentum"] > 0 else rmsprop_centered
+        return rmsprop_momentum if values["momentum"] > 0 else torch_rmsprop
 
     def settings(self, values: Mapping[str, Any], *args: Any, **flags: Any) -> Settings:
         settings = super().settings(values, *args, **flags)
@@ -86,11 +118,11 @@ class RMSpropRule(TorchRule):
 class AdagradRule(TorchRule):
     """Adagrad, from the group's initial value of the sum."""
 
-    rule = staticmethod(rules.adagrad)
+    rule = staticmethod(torch_adagrad)
 
     def select_rule(self, values: Mapping[str, Any]) -> Rule:
         start = float(values["initial_accumulator_value"])
-        return rules.adagrad_from(start) if start else rules.adagrad
+        return adagrad_from(start) if start else torch_adagrad
 
 
 class AdadeltaRule(TorchRule):
@@ -117,18 +149,11 @@ def two_betas(betas: Any) -> tuple[Any, Any]:
 # -- the optimizer ---------------------------------------------------------------------------------
 
 
-class RuleOptions(TypedDict, total=False):
+class RuleOptions(CommonOptions, GradientClips, total=False):
     """What every rule takes besides torch's arguments; each is a parameter group's value too, but `seed`."""
 
-    gradient_clip_value: float | None
-    gradient_clip_norm: float | None
     param_clip_value: float | None
     stochastic_round: bool | int
-    state_dtype: Any
-    master: str | None
-    weight_average: float | None
-    lr_scale: float
-    seed: int
 
 
 class Options(RuleOptions, total=False):
@@ -170,22 +195,22 @@ class DropIn(AttachedOptimizer):
     rule: type[TorchRule]
     __signature__ = NamedOptions(TorchRule)
 
-    def __init__(self, params: ParamsT, arguments: dict[str, Any], options: Options) -> None:
-        name = type(self).__name__
-        arguments = {argument: plain(value) for argument, value in arguments.items()}
-        given: dict[str, Any] = dict(options)
-        if unknown := [option for option in given if option not in GraphOptions.__annotations__]:
+    def _take(self, given: dict[str, Any]) -> None:
+        """What a constructor was given: its `locals()`, as its last statement."""
+        name, options, params = type(self).__name__, {**given["options"]}, given["params"]
+        arguments = {k: plain(value) for k, value in given.items() if k not in ("self", "params", "options")}
+        if unknown := [option for option in options if option not in GraphOptions.__annotations__]:
             known = dict.fromkeys(["params", *arguments, *GraphOptions.__annotations__])
             first, word = shown(unknown[0], 60), other_word(unknown[0], known)
             raise TypeError(f"{name} has no argument {first}.{word} Its arguments: {listed(known, 300)}.")
         if arguments.get("fused"):
-            for flag in ("differentiable", "foreach"):
-                if arguments[flag]:
-                    raise RuntimeError(f"{name}: fused and {flag} cannot both be True. Leave one of them out.")
+            for chosen in ("differentiable", "foreach"):
+                if arguments[chosen]:
+                    raise RuntimeError(f"{name}: fused and {chosen} cannot both be True. Leave one of them out.")
         if arguments.get("capturable"):
-            given["capturable"] = True
-        own = {option: given.pop(option) for option in RuleOptions.__annotations__ if option in given}
-        super().__init__(self.rule(**arguments, **own, name=name), params, **given)
+            options["capturable"] = True
+        own = {option: options.pop(option) for option in DESCRIBED if option in options}
+        super().__init__(self.rule(**arguments, **own, name=name), params, **options)
 
     def __repr__(self) -> str:
         """Groups as torch prints them; where parameters have names, the table of layers below."""

@@ -66,11 +66,7 @@ class SGD(DropIn):
                 "nesterov=True needs a momentum greater than 0 and no dampening. "
                 f"Received: momentum={momentum!r}, dampening={dampening!r}."
             )
-        arguments = {
-            "lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay, "nesterov": nesterov,
-            "maximize": maximize, "foreach": foreach, "differentiable": differentiable, "fused": fused,
-        }  # fmt: skip
-        super().__init__(params, arguments, options)
+        self._take(locals())
 
 
 class Adam(DropIn):
@@ -102,18 +98,16 @@ class Adam(DropIn):
         decoupled_weight_decay: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        betas = two_betas(betas)
-        for name, value in (("lr", lr), ("betas", betas[0])):
-            if isinstance(value, Tensor) and foreach and not capturable:
+        self._take(locals())
+
+    def _take(self, given: dict[str, Any]) -> None:
+        betas = two_betas(given["betas"])
+        for name, value in (("lr", given["lr"]), ("betas", betas[0])):
+            if isinstance(value, Tensor) and given["foreach"] and not given["capturable"]:
                 raise ValueError(f"{name} as a tensor does not go with foreach=True. Leave foreach out.")
         if not any(all(isinstance(beta, kind) for beta in betas) for kind in (float, Tensor)):
-            raise ValueError(f"betas must be two floats or two tensors. {received('betas', betas)}")
-        arguments = {
-            "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad,
-            "maximize": maximize, "foreach": foreach, "capturable": capturable, "differentiable": differentiable,
-            "fused": fused, "decoupled_weight_decay": decoupled_weight_decay,
-        }  # fmt: skip
-        super().__init__(params, arguments, options)
+            raise ValueError(f"betas must be two floats or two tensors. {received('betas', given['betas'])}")
+        super()._take(given | {"betas": betas})
 
 
 class AdamW(Adam):
@@ -142,11 +136,7 @@ class AdamW(Adam):
     ) -> None:
         if not options.pop("decoupled_weight_decay", True):  # one of `defaults`, by which others rebuild an optimizer
             raise ValueError("AdamW has decoupled_weight_decay=True. Received: False. Use Adam.")
-        others: Any = options
-        super().__init__(
-            params, lr, betas, eps, weight_decay, amsgrad, foreach=foreach, maximize=maximize, capturable=capturable,
-            differentiable=differentiable, fused=fused, decoupled_weight_decay=True, **others,
-        )  # fmt: skip
+        self._take(locals() | {"decoupled_weight_decay": True})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -181,12 +171,7 @@ class RMSprop(DropIn):
         differentiable: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        arguments = {
-            "lr": lr, "momentum": momentum, "alpha": alpha, "eps": eps, "centered": centered,
-            "weight_decay": weight_decay, "capturable": capturable, "foreach": foreach, "maximize": maximize,
-            "differentiable": differentiable,
-        }  # fmt: skip
-        super().__init__(params, arguments, options)
+        self._take(locals())
 
 
 class Adagrad(DropIn):
@@ -216,12 +201,7 @@ class Adagrad(DropIn):
         fused: bool | None = None,
         **options: Unpack[GraphOptions],
     ) -> None:
-        arguments = {
-            "lr": lr, "lr_decay": lr_decay, "eps": eps, "weight_decay": weight_decay,
-            "initial_accumulator_value": initial_accumulator_value, "foreach": foreach, "maximize": maximize,
-            "differentiable": differentiable, "fused": fused,
-        }  # fmt: skip
-        super().__init__(params, arguments, options)
+        self._take(locals())
 
     def share_memory(self) -> None:
         """Put the sums into memory that processes share, for training by several processes without locks."""
@@ -259,11 +239,7 @@ class Adadelta(DropIn):
         differentiable: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        arguments = {
-            "lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay, "maximize": maximize,
-            "capturable": capturable, "foreach": foreach, "differentiable": differentiable,
-        }  # fmt: skip
-        super().__init__(params, arguments, options)
+        self._take(locals())
 
 
 class Lion(DropIn):
@@ -295,5 +271,4 @@ class Lion(DropIn):
         maximize: bool = False,
         **options: Unpack[GraphOptions],
     ) -> None:
-        arguments = {"lr": lr, "betas": two_betas(betas), "weight_decay": weight_decay, "maximize": maximize}
-        super().__init__(params, arguments, options)
+        self._take(locals() | {"betas": two_betas(betas)})

@@ -1,10 +1,28 @@
-"""Options as graph transforms: they compose around any rule and stay in its pass over memory."""
+"""Options: one table of what goes around any rule, as transforms of the graph that stay in its pass over memory."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
+from torch import Tensor
+
+from neon.arguments import (
+    average_decay,
+    clip_bound,
+    flag,
+    giving_rates,
+    master_format,
+    non_negative,
+    optional_name,
+    positive,
+    rounding,
+    state_format,
+    whole_number,
+)
+from neon.engine.program.declared import WEIGHT, State
 from neon.engine.program.graph import Node, Scope, apply, load, scalar, sum_of_squares
 
 # Scopes of reductions: each tensor alone; all whose gradients are looked through; all that are clipped by the
@@ -15,60 +33,28 @@ AVERAGE = "weight_average"
 # What groups call `lr_scale`: where a group has that word, schedulers of other libraries multiply its `lr` themselves.
 SCALE = "rate_scale"
 
-
-@dataclass(frozen=True)
-class Options:
-    """Which options are present; their numbers are read at each step.
-
-    `clip_norms` names the bounds of the norms to clip by, from the widest set of tensors to the
-    narrowest. `unscale` divides by the scale that the loss was multiplied with; `guard` has the plan
-    look for gradients that are not finite; `clip_previous` clips by the norm of the step before.
-    """
-
-    maximize: bool = False
-    unscale: bool = False
-    guard: bool = False
-    clip_previous: bool = False
-    batch_mean: bool = False
-    clip_norms: tuple[str, ...] = ()
-    clip_value: bool = False
-    weight_decay: bool = False
-    param_clip: bool = False
-    weight_average: bool = False
-    rate_scale: bool = False
+Check = Callable[[str, Any], Any]
+# What a program has around its rule: keys of the table, those of wider norms with their level.
+Options = tuple[str, ...]
 
 
-def before(w: Node, g: Node, chosen: Options) -> Node:
-    """The gradient that the rule sees: scale, batch mean, clip by norm, clip by value, then weight decay."""
-    raw = g = _mean(g, chosen)
-    factor = _previous_factor(raw) if chosen.clip_previous else None
-    for level, bound in enumerate(chosen.clip_norms):
-        # ‖f·g‖ = f·‖g‖: a chain of norms costs one reading of the gradients.
-        norm = apply("sqrt", sum_of_squares(raw, Scope("clip_scope", level)))
-        if factor is not None:
-            norm = factor * norm
-        clipped = apply("minimum", 1.0, scalar(bound) / norm)
-        factor = clipped if factor is None else factor * clipped
-    if factor is not None:
-        g = g * factor
-    if chosen.clip_value:
-        g = _clip(g, scalar("gradient_clip_value"))
-    if chosen.weight_decay:
-        g = g + scalar("weight_decay") * w
-    return g
+class Place(Enum):
+    """Where in the graph an option acts; within a place it goes by the order of the table."""
+
+    ARRIVING = "on the gradient as it arrives"
+    FACTOR = "by a factor of the gradient that the step before gives"
+    NORM = "by a factor of the gradient that bounds a norm"
+    CLIPPED = "on the elements of the gradient"
+    DECAYED = "on the gradient that the rule sees"
+    RATE = "on the learning rate"
+    WEIGHT = "on the weight that is stored"
+    STATE = "as a state of its own, of the weight before it is rounded for storage"
+    SUM = "as a sum over the gradient as it was given"
 
 
-def guard(g: Node, chosen: Options) -> Node | None:
-    """A sum over each tensor that is not finite where an element of the gradient is not; g² itself may overflow."""
-    return sum_of_squares(g * 0.0, GUARD) if chosen.guard else None
-
-
-def _mean(g: Node, chosen: Options) -> Node:
-    if chosen.maximize:
-        g = -g
-    if chosen.unscale:
-        g = g * (1.0 / scalar("grad_scale"))
-    return g / scalar("batch_size") if chosen.batch_mean else g
+def _clip(x: Node, bound: Node) -> Node:
+    bound = abs(bound)
+    return apply("maximum", apply("minimum", x, bound), -bound)
 
 
 def _previous_factor(g: Node) -> Node:
@@ -78,22 +64,131 @@ def _previous_factor(g: Node) -> Node:
     return apply("minimum", 1.0, scalar("gradient_clip_previous_norm") / norm)
 
 
-def rate(lr: Any, chosen: Options) -> Any:
-    """The learning rate that the rule sees: times its scale where there is one, on the host as all numbers are."""
-    return lr * scalar(SCALE) if chosen.rate_scale else lr
+def _norm_factor(g: Node, factor: Node | None, bound: str, level: int) -> Node:
+    """The factor so far, and min(1, k/‖f·g‖); ‖f·g‖ = f·‖g‖: a chain of norms costs one reading of the gradients."""
+    norm = apply("sqrt", sum_of_squares(g, Scope("clip_scope", level)))
+    if factor is None:
+        return apply("minimum", 1.0, scalar(bound) / norm)
+    return factor * apply("minimum", 1.0, scalar(bound) / (factor * norm))
 
 
-def after(w: Node, chosen: Options) -> Node:
-    """The weight that is stored: clipped where asked."""
-    return _clip(w, scalar("param_clip_value")) if chosen.param_clip else w
-
-
-def average(w: Node) -> Node:
-    """The average of weights once `w`, the weight before it is rounded for storage, is in it."""
+def _average(w: Node) -> Node:
     kept = load(AVERAGE)
     return kept + (1.0 - scalar(AVERAGE)) * (w - kept)
 
 
-def _clip(x: Node, bound: Node) -> Node:
-    bound = abs(bound)
-    return apply("maximum", apply("minimum", x, bound), -bound)
+def _norm_bound(name: str, value: Any) -> float | None:
+    return clip_bound(name, value, norm=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Option:
+    """One option. A program has it where a group's value is not the default and `present` says so of the value.
+
+    `key` is what groups and graphs call it, `word` what constructors do (None: they do not have it), `shown` what
+    messages do. What is not `grouped` is no value of groups. `act` is called with what its place has.
+    """
+
+    key: str
+    default: Any
+    check: Check
+    place: Place | None = None
+    act: Callable[..., Node] | None = None
+    word: str | None = ""
+    shown: str = ""
+    grouped: bool = True
+    present: Callable[[Any], bool] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "word", self.key if self.word == "" else self.word)
+        object.__setattr__(self, "shown", self.shown or self.key)
+
+
+OPTIONS = (
+    Option("name", None, optional_name, grouped=False),
+    Option("schedule", None, giving_rates, grouped=False),
+    Option("weight_decay", 0.0, non_negative, Place.DECAYED,
+           lambda g, w: g + scalar("weight_decay") * w, word="wdecay"),
+    # A tensor may become another number in silence.
+    Option(SCALE, 1.0, lambda _, value: non_negative("lr_scale", value), Place.RATE,
+           lambda lr: lr * scalar(SCALE), word="lr_scale", shown="lr_scale",
+           present=lambda value: isinstance(value, Tensor) or value != 1),
+    Option("outer_clip_norms", (), lambda name, bounds: [positive(f"{name}[{i}]", k) for i, k in enumerate(bounds)],
+           Place.NORM, _norm_factor, word=None),
+    Option("gradient_clip_norm", None, _norm_bound, Place.NORM, _norm_factor),
+    Option("gradient_clip_value", None, clip_bound, Place.CLIPPED,
+           lambda g: _clip(g, scalar("gradient_clip_value"))),
+    Option("param_clip_value", None, clip_bound, Place.WEIGHT, lambda w: _clip(w, scalar("param_clip_value"))),
+    Option("stochastic_round", False, rounding),
+    Option("maximize", False, flag, Place.ARRIVING, lambda g: -g, present=bool),
+    Option("state_dtype", None, state_format),
+    Option("master", None, master_format),
+    Option(AVERAGE, None, average_decay, Place.STATE, _average),
+    Option("seed", 0, whole_number, grouped=False),
+    # What only steps have.
+    Option("unscale", False, flag, Place.ARRIVING, lambda g: g * (1.0 / scalar("grad_scale")), None, grouped=False),
+    Option("batch_mean", False, flag, Place.ARRIVING, lambda g: g / scalar("batch_size"), None, grouped=False),
+    Option("gradient_clip_previous_norm", None, _norm_bound, Place.FACTOR, _previous_factor, None),
+    # g² itself may overflow where g is finite.
+    Option("guard", False, flag, Place.SUM, lambda g: sum_of_squares(g * 0.0, GUARD), None, grouped=False),
+)  # fmt: skip
+# By the words of constructors, and by those of groups.
+DESCRIBED = {option.word: option for option in OPTIONS if option.word is not None}
+GROUPED = {option.key: option for option in OPTIONS if option.grouped}
+# Those that a program has or has not by the value in a group.
+_BY_VALUE = [
+    (option.key, option.default, option.present)
+    for option in GROUPED.values()
+    if option.act and option.key not in ("outer_clip_norms", "weight_decay")
+]
+# Names that the engine, options and torch's states have taken; a weight decay may be a rule's own.
+RESERVED = {*DESCRIBED, *GROUPED} - {"weight_decay"} | {
+    "batch_size", "grad_scale", "previous_norm", "optimizer", "params", "param_names", "scales", "low_bits",
+    "overrides", "frozen", "initial_lr", "scheduled_lr", "updates",
+}  # fmt: skip
+
+
+def chosen(values: Mapping[str, Any], levels: int = 0, **of_step: bool) -> Options:
+    """The options that a group's values ask for, below `levels` wider norms, and a step by its flags."""
+    found = ["weight_decay", *(name for name, asked in of_step.items() if asked)]
+    found += [f"outer_clip_norms[{level}]" for level in range(levels)]
+    for key, default, present in _BY_VALUE:
+        value = values.get(key, default)
+        if value is not default and (present is None or present(value)):
+            found.append(key)
+    return tuple(found)
+
+
+def at(place: Place, options: Options) -> list[tuple[str, Callable[..., Node]]]:
+    """What is present at a place, by key, in the order of the table."""
+    return [
+        (key, option.act)
+        for option in OPTIONS
+        if option.place is place and option.act is not None
+        for key in options
+        if key.split("[")[0] == option.key
+    ]
+
+
+def through(place: Place, options: Options, x: Node, *others: Node) -> Node:
+    """A node once everything that is present at a place has acted on it."""
+    for _, act in at(place, options):
+        x = act(x, *others)
+    return x
+
+
+def before(w: Node, g: Node, options: Options) -> Node:
+    """The gradient that the rule sees."""
+    raw = g = through(Place.ARRIVING, options, g)
+    factor = None
+    for _, act in at(Place.FACTOR, options):
+        factor = act(raw)
+    for level, (bound, act) in enumerate(at(Place.NORM, options)):
+        factor = act(raw, factor, bound, level)
+    g = through(Place.CLIPPED, options, g if factor is None else g * factor)
+    return through(Place.DECAYED, options, g, w)
+
+
+def states(w: Node, options: Options) -> dict[str, tuple[State, Node]]:
+    """The states that options keep of a weight, each as it is declared and with its new value."""
+    return {key: (State(WEIGHT), act(w)) for key, act in at(Place.STATE, options)}

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from neon.arguments import plain
 from neon.engine.program import options
-from neon.engine.program.declared import WEIGHT, State
+from neon.engine.program.declared import State
 from neon.engine.program.graph import Node, load, scalar, walk
 from neon.engine.program.symbols import Symbol, node_of
 from neon.messages import listed, received, shortened, shown
@@ -24,14 +24,6 @@ Rule = Callable[..., Any]
 
 # Numbers that a step brings along; all others belong to a group of tensors.
 PER_STEP = ("step", "grad_scale", "previous_norm")
-# Names that the engine, the optimizer's own options and torch's states have taken.
-RESERVED = {
-    "batch_size", "outer_clip_norms", "name", "schedule", "stochastic_round", "gradient_clip_norm",
-    "gradient_clip_value", "param_clip_value", "wdecay", "maximize", "seed", "optimizer", "params",
-    "state_dtype", "master", "scales", "low_bits", "weight_average", "grad_scale", "previous_norm",
-    "gradient_clip_previous_norm", "overrides", "frozen", "initial_lr", "param_names", "scheduled_lr", "updates",
-    "lr_scale", options.SCALE,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -70,7 +62,7 @@ def _read_signature(rule: Rule) -> Signature:
             f"The rule {name}{shortened(str(inspect.signature(rule)), 160)} must take the weight and the gradient "
             f"first, then its states, then keyword-only hyper-parameters: def {name}(w, g, state, *, lr)."
         )
-    reserved = RESERVED & {p.name for p in parameters[2:]} | {"step"} & {p.name for p in positional}
+    reserved = options.RESERVED & {p.name for p in parameters[2:]} | {"step"} & {p.name for p in positional}
     if reserved:
         raise TypeError(
             f"The rule {name} uses {listed(sorted(reserved))}, which neon keeps for itself; choose another name."
@@ -160,12 +152,13 @@ def trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) -> 
 
 def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) -> Program:
     form = signature(rule)
+    chosen = tuple(key for key in chosen if key not in form.keywords)  # a decay that is the rule's own
     name = getattr(rule, "__name__", "rule")
     loads = {tensor: load(tensor) for tensor in ("w", "g", *form.states)}
     gradient = options.before(loads["w"], loads["g"], chosen)
     symbols = {key: _symbol(key, plain(value)) for key, value in arguments.items()}
     if isinstance(lr := symbols.get("lr"), Symbol):
-        symbols["lr"] = Symbol(options.rate(lr.node, chosen))
+        symbols["lr"] = Symbol(options.through(options.Place.RATE, chosen, lr.node))
     states = [Symbol(loads[state]) for state in form.states]
     result = rule(Symbol(loads["w"]), Symbol(gradient), *states, **symbols)
     results = tuple(result) if isinstance(result, (tuple, list)) else (result,)
@@ -184,14 +177,12 @@ def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) ->
                 f"{shortened(type(value).__name__)}. Of a condition write where(condition, 1.0, 0.0)."
             )
         outputs[tensor] = node
-    outputs["w"] = options.after(outputs["w"], chosen)
+    outputs["w"] = options.through(options.Place.WEIGHT, chosen, outputs["w"])
     kept = {**form.states}
-    if chosen.weight_average:
-        kept[options.AVERAGE] = State(WEIGHT)
-        loads[options.AVERAGE] = load(options.AVERAGE)
-        outputs[options.AVERAGE] = options.average(outputs["w"])
+    for more, (state, value) in options.states(outputs["w"], chosen).items():
+        kept[more], outputs[more], loads[more] = state, value, load(more)
     outputs = {tensor: value for tensor, value in outputs.items() if value is not loads[tensor]}
-    guard = options.guard(loads["g"], chosen)
+    guard = next((act(loads["g"]) for _, act in options.at(options.Place.SUM, chosen)), None)
     roots = [*outputs.values(), *([] if guard is None else [guard])]
     numbers = {n.label: None for n in walk(roots) if n.op == "scalar"}
     return Program(name, [*form.keywords], inspect.getdoc(rule), kept, outputs, tuple(numbers), guard)

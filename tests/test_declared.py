@@ -1,0 +1,196 @@
+"""What classes of rules declare: constructors, group values, checks and messages follow from it."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_constructors import RULES
+
+from neon.arguments import beta, flag, non_negative, unit_interval
+from neon.engine.program.numbers import Number, examples
+from neon.engine.program.options import DESCRIBED
+from neon.optimizers import Adam, AdamW, GradientDescentMomentum, Optimizer
+from neon.optimizers.options import CommonOptions
+
+DECLARING = {name: cls for name, cls in RULES.items() if name != "Optimizer"}
+
+
+class Triple(Optimizer):
+    """A rule whose class has no constructor of its own."""
+
+    pace = Number(0.1, non_negative, "lr", "η ≥ 0")
+    beta_1 = Number(0.5, beta, "betas[0]")
+    beta_2 = Number(0.6, beta, "betas[1]")
+    beta_3 = Number(0.7, beta, "betas[2]")
+    turned = Number(False, flag)
+    needed = Number(None, unit_interval, "momentum", example=0.25)
+
+    @staticmethod
+    def rule(w: Any, g: Any, *, lr: Any, betas: Any, turned: Any, momentum: Any) -> Any:
+        step = lr * betas[0] * betas[1] * betas[2] * momentum * g
+        return w + step if turned else w - step
+
+
+class Wild(Optimizer):
+    """The same word as Triple has, with another range."""
+
+    momentum = Number(2.0, non_negative)
+    wdecay = Number(0.5, non_negative, "weight_decay")  # type: ignore[assignment]
+
+    @staticmethod
+    def rule(w: Any, g: Any, *, momentum: Any, weight_decay: Any) -> Any:
+        return w - momentum * g - weight_decay * w
+
+
+@pytest.mark.parametrize("name", DECLARING)
+def test_defaults_in_a_constructor_are_those_that_are_declared(name: str) -> None:
+    parameters, numbers = inspect.signature(DECLARING[name]).parameters, DECLARING[name]._declared.numbers
+    assert numbers
+    for argument, number in numbers.items():
+        default = parameters[argument].default
+        assert (default is inspect.Parameter.empty) == (number.default is None)
+        assert number.default in (None, default)
+        assert number.meaning
+    built = DECLARING[name](**examples(DECLARING[name]))
+    assert built.settings(built.group()).program.numbers
+
+
+def test_what_an_option_is_called_and_where_it_starts_is_in_one_table() -> None:
+    described = {word: option.default for word, option in DESCRIBED.items()}
+    found = inspect.signature(Optimizer.__init__).parameters
+    assert {name: found[name].default for name in found if name not in ("self", "hyperparameters")} == described
+    assert {*CommonOptions.__annotations__} <= {*DESCRIBED}
+
+
+def test_a_constructor_follows_from_the_numbers() -> None:
+    assert str(inspect.signature(Triple)).startswith(
+        "(needed, pace=0.1, beta_1=0.5, beta_2=0.6, beta_3=0.7, turned=False, *, name=None, schedule=None, wdecay=0.0"
+    )
+    one, other = Triple(1, 2, wdecay=0.5), Triple(needed=1.0, pace=2.0, wdecay=0.5)
+    assert one.group() == other.group()
+    assert (
+        one.hyperparameters()
+        == {"lr": 2.0, "betas": (0.5, 0.6, 0.7), "turned": False, "momentum": 1.0}
+        == {**other.hyperparameters()}
+    )
+    assert repr(one).startswith("Triple(weight_decay=0.5, momentum=1.0, lr=2.0, betas=(0.5, 0.6, 0.7), turned=False)")
+    p = torch.nn.Parameter(torch.ones(1))
+    p.grad = torch.ones(1)
+    Triple(0.5, 1.0, turned=True).attach([p]).step()
+    assert p.item() == pytest.approx(1 + 0.5 * 0.5 * 0.6 * 0.7)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named", "error", "words"),
+    [
+        ((), {}, TypeError, r"^Triple needs needed: Triple\(needed=\.\.\.\)\.$"),
+        ((0.5,), {"needed": 0.5}, TypeError, "^Triple got needed twice"),
+        ((0.5,) * 7, {}, TypeError, "^Triple takes 6 arguments without their names .needed, pace, .*; 7 were given"),
+        (
+            (0.5,),
+            {"lr": 1.0},
+            TypeError,
+            r"^Triple has no argument 'lr'\. Here it is called pace\. Its arguments: need",
+        ),
+        ((0.5,), {"betas": 1.0}, TypeError, r"Here it is called beta_1 and beta_2 and beta_3\."),
+        ((1.5,), {}, ValueError, r"^needed must be in the interval \[0, 1\]\. Received: needed=1\.5"),
+        ((0.5,), {"turned": 1}, TypeError, "^turned must be True or False"),
+        ((0.5,), {"gradient_clip_norm": -1}, ValueError, "^gradient_clip_norm must be"),
+        ((0.5, None), {}, TypeError, "^pace must be a number"),
+    ],
+)
+def test_arguments_of_such_a_constructor_are_refused(
+    arguments: tuple[Any, ...], named: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        Triple(*arguments, **named)
+
+
+def test_values_of_groups_are_checked_by_their_class() -> None:
+    wild, triple = Wild(), Triple(0.5)
+    wild.settings(wild.group() | {"momentum": 3.0})
+    with pytest.raises(ValueError, match=r"^momentum must be in the interval \[0, 1\]"):
+        triple.settings(triple.group() | {"momentum": 3.0})
+    with pytest.raises(ValueError, match=r"^betas must be three numbers, such as \(0\.5, 0\.6, 0\.7\)\."):
+        triple.settings(triple.group() | {"betas": (0.1, 0.2)})
+    with pytest.raises(ValueError, match=r"^betas\[2\] must be in the interval \[0, 1\)"):
+        triple.settings(triple.group() | {"betas": (0.1, 0.2, 1.0)})
+    with pytest.raises(TypeError, match=r"^momentum must be a number"):
+        triple.settings(triple.group() | {"momentum": None})
+
+
+def test_a_number_that_is_set_later_is_checked_and_holds() -> None:
+    triple = Triple(0.5)
+    triple.beta_3 = 0.9
+    assert triple.group()["betas"] == (0.5, 0.6, 0.9)
+    with pytest.raises(ValueError, match=r"^beta_3 must be in the interval \[0, 1\)\. Received: beta_3=1\."):
+        triple.beta_3 = 1
+    assert triple.beta_3 == 0.9
+
+
+def test_a_decay_that_a_rule_declares_takes_the_place_of_the_option() -> None:
+    assert Wild().group()["weight_decay"] == 0.5
+    assert Wild(wdecay=0.0).group()["weight_decay"] == AdamW(wdecay=0.0).group()["weight_decay"] == 0.0
+    assert str(inspect.signature(Wild)).count("wdecay") == 1
+
+
+def test_constructors_words_are_refused_in_groups_but_where_the_rule_has_them() -> None:
+    def group(optimizer: Optimizer, **values: Any) -> Any:
+        return optimizer.attach([{"params": [torch.nn.Parameter(torch.ones(1))], **values}]).param_groups[0]
+
+    with pytest.raises(ValueError, match=r"^A parameter group has no 'pace': it uses torch's names\. Write 'lr'\.$"):
+        group(Triple(0.5), pace=0.1)
+
+    class Own(Optimizer):
+        @staticmethod
+        def rule(w: Any, g: Any, *, pace: Any = 1.0, decay: Any = 0.5) -> Any:
+            return w - pace * decay * g
+
+    assert group(Own(), pace=0.1, decay=0.2)["decay"] == 0.2
+
+
+def test_a_class_with_a_constructor_of_its_own_may_leave_the_base_class_out() -> None:
+    class Late(Triple):
+        def __init__(self, pace: float) -> None:
+            self.pace = pace
+
+    late = Late(0.3)
+    assert late.pace == 0.3
+    with pytest.raises(AttributeError, match=r"^Late has been given no needed\.$"):
+        late.group()
+    late.needed = 0.5
+    assert late.group() == Triple(0.5, 0.3).group()
+
+
+def test_pickles_of_earlier_versions_load() -> None:
+    """They hold every number as a plain attribute, and lack options that came later."""
+    for made in (Adam(learning_rate=0.5, gradient_clip_norm=2.0), GradientDescentMomentum(0.1, 0.9, nesterov=True)):
+        vars(made).update(_hyperparameters={})
+        for later in ("lr_scale", "weight_average", "master"):
+            del vars(made)[later]
+        again = pickle.loads(pickle.dumps(made))
+        assert again.group() == made.group()
+        assert again.group()["rate_scale"] == 1.0
+        assert again.learning_rate == made.learning_rate
+
+
+def test_the_guide_lists_every_number() -> None:
+    """After a change on purpose, run it with NEON_STORE_DOCS=1 and read the difference."""
+    path = Path(__file__).parent.parent / "docs" / "guide.md"
+    rows = ["| rule | argument | default | range | in groups |", "| --- | --- | --- | --- | --- |"]
+    for rule in sorted(dict.fromkeys(DECLARING.values()), key=lambda rule: rule.__name__.lower()):
+        for argument, number in rule._declared.numbers.items():
+            default = "" if number.default is None else f"`{number.default}`"
+            rows.append(f"| {rule.__name__} | `{argument}` | {default} | {number.meaning} | `{number.word}` |")
+    page = path.read_text(encoding="utf-8")
+    head, tail = page.split("<!-- numbers of the rules -->\n")[0], page.split("<!-- end of the numbers -->\n")[1]
+    whole = "\n".join([f"{head}<!-- numbers of the rules -->", *rows, f"<!-- end of the numbers -->\n{tail}"])
+    if os.environ.get("NEON_STORE_DOCS"):
+        path.write_text(whole, encoding="utf-8")
+    assert path.read_text(encoding="utf-8") == whole
