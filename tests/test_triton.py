@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import os
@@ -34,7 +33,7 @@ from neon.engine.backends import triton
 from neon.engine.backends.device_batch import DeviceBatch
 from neon.engine.batch import Batch
 from neon.engine.program import trace
-from neon.engine.program.kernel import CHUNK, LANES
+from neon.engine.program.kernel import CHUNK, LANES, Kernel
 from neon.engine.program.slots import slots_of
 from neon.engine.settings import Item
 from neon.optimizers import Adam, GradientDescentMomentum, Lion, MultiOptimizer, Optimizer
@@ -386,10 +385,17 @@ def test_devices_have_their_backends(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("clip", [None, 1.0])
 def test_devices_may_meet_in_one_optimizer(clip: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel each by Triton and by numba; where a norm goes over both, the host adds up."""
-    turns = itertools.cycle(["triton", "triton", "numba", "numba"])  # asked for the batch, then for its kernel
+
+    def kind_of_batch(made: plan.Plan, device: torch.device) -> Any:
+        def make(kernel: Kernel, *rest: Any) -> Batch:
+            name = "triton" if kernel.formats.w in (torch.float32, torch.bfloat16) else "numba"
+            monkeypatch.setattr(backends, "serving", lambda device: name)  # of whom the batch asks for its kernel
+            return DeviceBatch(kernel, *rest, counts=None) if name == "triton" else Batch(kernel, *rest)
+
+        return make
+
     expected = trained("eager", mixed(DTYPES), Adam(gradient_clip_norm=clip))
-    for module in (backends, plan):
-        monkeypatch.setattr(module, "serving", lambda device: next(turns))
+    monkeypatch.setattr(plan.Plan, "_kind_of_batch", kind_of_batch)
     params = mixed(DTYPES)
     opt = Adam(gradient_clip_norm=clip).attach(params)
     generator = torch.Generator().manual_seed(1)
@@ -398,7 +404,7 @@ def test_devices_may_meet_in_one_optimizer(clip: float | None, monkeypatch: pyte
             p.grad = torch.randn(p.shape, generator=generator).to(p.dtype)
         opt.step()
     made = opt._stepper._plan._batches  # type: ignore[union-attr]
-    assert [isinstance(batch, DeviceBatch) for batch in made] == [True, False, True, False]
+    assert [isinstance(batch, DeviceBatch) for batch in made] == [True, False, True, False]  # in the order of DTYPES
     assert_same([*(p.detach() for p in params), *(t for p in params for t in tensors_of(opt.state[p]))], expected)
 
 
