@@ -3,44 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from constructors import DROP_INS, RULES, described
 from distributed_models import Run, everything, train
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
-import neon.torch
-from neon.optimizers import (
-    Adadelta,
-    Adagrad,
-    Adam,
-    AdamW,
-    GradientDescentMomentum,
-    Lion,
-    MultiOptimizer,
-    Optimizer,
-    RMSProp,
-    ShiftAdaMax,
-)
+from neon.optimizers import GradientDescentMomentum, MultiOptimizer, Optimizer
 
 LAYERS, SIZE = 8, 8
 
-RULES: dict[str, Callable[[], Optimizer]] = {
-    "momentum": lambda: GradientDescentMomentum(0.1, 0.9),
+MAKE: dict[str, Callable[[], Optimizer]] = {
+    **{name: partial(described, name) for name in RULES},
     "descent": lambda: GradientDescentMomentum(0.1, 0.0),
-    "rmsprop": RMSProp,
-    "adagrad": Adagrad,
-    "adadelta": Adadelta,
-    "adam": Adam,
-    "adamw": AdamW,
-    "lion": Lion,
-    "shift": ShiftAdaMax,
 }
-DROP_INS = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "Lion")
 
 
 class Stack(nn.Sequential):
@@ -82,12 +64,12 @@ WAYS: dict[str, Callable[[Stack, int], Run]] = {
 def _optimizers(model: Stack) -> dict[str, Callable[[], torch.optim.Optimizer]]:
     """Every rule, by each way to hand it a model."""
     found: dict[str, Callable[[], torch.optim.Optimizer]] = {}
-    for name, make in RULES.items():
+    for name, make in MAKE.items():
         found[f"{name}, model"] = lambda make=make: make().attach(model)
         found[f"{name}, mapping"] = lambda make=make: MultiOptimizer({"default": make(), "Bias": make()}).attach(model)
         found[f"{name}, named"] = lambda make=make: make().attach(model.named_parameters())
     for name in DROP_INS:
-        found[f"{name}, drop-in"] = lambda name=name: getattr(neon.torch, name)(model.parameters(), lr=0.01)
+        found[f"{name}, drop-in"] = lambda name=name: DROP_INS[name](model.parameters(), lr=0.01)
     return found
 
 

@@ -81,7 +81,7 @@ TURNS = [
 ]
 WAITING: set[tuple[Any, ...]] = set()
 for turns in TURNS:
-    rows = [(case, world) for case in turns for world in (4, 2)]
+    rows = [(case, world) for case in turns for world in (2, 4)]  # by 2 where either will do
     chosen = picked([(*case[1:], world) for case, world in rows])
     WAITING |= {row for place, row in enumerate(rows) if place not in chosen}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from constructors import OPTIMIZERS, described
+from constructors import OPTIMIZERS, RULES, described
 from exported_optimizers import assert_same, attached, every, every_rule, everything, give, parameters, train
 from torch import nn
 
@@ -222,12 +222,8 @@ def test_the_number_of_threads_changes_no_bit(name: str) -> None:
     assert_same(runs[2], runs[0])
 
 
-CYCLED = {
-    "GradientDescentMomentum": "momentum",
-    "Adam": "betas",
-    "AdamW": "betas",
-    "Lion": "betas",
-    "MultiOptimizer": "betas",
+CYCLED = {"MultiOptimizer": "betas"} | {
+    name: key for name in RULES for key in ("momentum", "betas") if key in described(name).group()
 }
 
 
@@ -245,7 +241,7 @@ def test_momentum_or_betas_are_cycled(name: str) -> None:
     assert max(seen) - min(seen) > 0.08
 
 
-@pytest.mark.parametrize("name", sorted(set(OPTIMIZERS) - set(CYCLED) - {"ShiftAdaMax"}))
+@pytest.mark.parametrize("name", sorted({*OPTIMIZERS} - {*CYCLED}))
 def test_what_has_neither_momentum_nor_betas_is_refused_by_the_scheduler(name: str) -> None:
     _, optimizer = attached(name)
     with pytest.raises(ValueError, match="must support momentum or beta1 with `cycle_momentum`"):

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import constructors
 import pytest
 import torch
 from filelock import FileLock
@@ -113,7 +114,7 @@ def test_every_one_of_many_equal_layers_is_trained(folder: Path, case: Case, wor
     [alone] = results(folder, ALONE, 1)
     found = results(folder, case, world)[0]
     start = {name: value for name, value in alone.items() if name.startswith("start")}
-    assert len(alone) == 1 + 16 + (9 * 3 + 7) * 16
+    assert len(alone) == 1 + 16 + ((len(constructors.RULES) + 1) * 3 + len(constructors.DROP_INS)) * 16
     assert_close(found, alone)
     for name, value in found.items():
         if name != "losses" and name not in start:

@@ -18,7 +18,6 @@ from neon.engine.interrupts import Uninterrupted
 from neon.optimizers import Adam, GradientDescentMomentum, Schedule
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.skipif(os.name == "nt", reason="no such signals")]
-INTERRUPTS = 150
 Step = Callable[[], None]
 Check = Callable[[], None]
 
@@ -141,13 +140,15 @@ def over_layers() -> tuple[Step, Check]:
 
 @pytest.mark.parametrize("make", [at_once, with_states_anew, in_backward, over_layers])
 @pytest.mark.parametrize("backend", ["numba", "eager"])
-def test_weights_and_counts_agree_after_an_interrupt(make: Callable[[], tuple[Step, Check]], backend: str) -> None:
+def test_weights_and_counts_agree_after_an_interrupt(
+    make: Callable[[], tuple[Step, Check]], backend: str, request: pytest.FixtureRequest
+) -> None:
     step, check = make()
     with use_backend(backend):
         step()
         check()
         times = random.Random(0)
-        for _ in range(INTERRUPTS):
+        for _ in range(150 if request.config.getoption("all") else 50):
             go_on_until_interrupted(step, times.uniform(0, 0.004))
             check()
 

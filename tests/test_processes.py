@@ -198,25 +198,28 @@ def in_new_processes(number: int, method: str, *arguments: Any) -> None:
     ("name", "method"), [("Adagrad", "spawn"), *(pytest.param(name, "fork", marks=needs_fork) for name in SHARED)]
 )
 def test_processes_share_counts(name: str, method: str) -> None:
-    """One after the other, and the parent among them, by turns: what each counts the others go by."""
-    ends = []
-    for module in (torch.optim, neon.torch):
-        weight = nn.Parameter(torch.ones(4))
-        options = {"lr_decay": 1.0} if name == "Adagrad" else {}
-        optimizer: Any = SHARED[name](module)([weight], lr=0.1, **options)
-        three_steps(weight, optimizer)
-        weight.share_memory_()
-        for tensor in optimizer.state[weight].values():
-            tensor.share_memory_()
-        count = optimizer.state[weight]["step"]
-        in_new_processes(1, method, weight, optimizer)
-        three_steps(weight, optimizer)
-        in_new_processes(2, method, weight, optimizer)
-        three_steps(weight, optimizer)
-        assert optimizer.state[weight]["step"] is count
-        assert optimizer.state_dict()["state"][0]["step"] == count == 18
-        ends.append(weight.detach().clone())
-    torch.testing.assert_close(*ends)
+    """One after the other, and the parent among them, by turns: as torch's class does in one process."""
+    weights = [nn.Parameter(torch.ones(4)) for _ in range(2)]
+    options = {"lr_decay": 1.0} if name == "Adagrad" else {}
+    theirs, optimizer = (
+        SHARED[name](module)([weight], lr=0.1, **options)
+        for module, weight in zip((torch.optim, neon.torch), weights, strict=True)
+    )
+    for _ in range(5):
+        three_steps(weights[0], theirs)
+    weight = weights[1]
+    three_steps(weight, optimizer)
+    weight.share_memory_()
+    for tensor in optimizer.state[weight].values():
+        tensor.share_memory_()
+    count = optimizer.state[weight]["step"]
+    in_new_processes(1, method, weight, optimizer)
+    three_steps(weight, optimizer)
+    in_new_processes(1, method, weight, optimizer)
+    three_steps(weight, optimizer)
+    assert optimizer.state[weight]["step"] is count
+    assert optimizer.state_dict()["state"][0]["step"] == count == 15
+    torch.testing.assert_close(*weights)
 
 
 def test_a_spawned_process_goes_on_with_the_counts_it_is_given() -> None:
@@ -224,7 +227,8 @@ def test_a_spawned_process_goes_on_with_the_counts_it_is_given() -> None:
     weight.share_memory_()
     optimizer = neon.torch.Adagrad([weight], lr=0.1, lr_decay=1.0)
     optimizer.share_memory()
-    in_new_processes(2, "spawn", weight, optimizer)
+    three_steps(weight, optimizer)
+    in_new_processes(1, "spawn", weight, optimizer)
     assert optimizer.state[weight]["step"] == 6
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import os
@@ -34,7 +33,7 @@ from neon.engine.backends import triton_launch, triton_source
 from neon.engine.backends.device_batch import DeviceBatch
 from neon.engine.batch import Batch
 from neon.engine.program import trace
-from neon.engine.program.kernel import CHUNK, LANES
+from neon.engine.program.kernel import CHUNK, LANES, Kernel
 from neon.engine.program.meanings import has_float64
 from neon.engine.program.slots import slots_of
 from neon.engine.settings import Item
@@ -393,9 +392,16 @@ def test_devices_have_their_backends(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("clip", [None, 1.0])
 def test_devices_may_meet_in_one_optimizer(clip: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel each by Triton and by numba; where a norm goes over both, the host adds up."""
-    turns = itertools.cycle(map(backends.named, ("triton", "numba")))
+    make_batch = plan.Plan._make_batch
+
+    def of_its_backend(made: plan.Plan, device: torch.device, kernel: Kernel, positions: Any) -> Batch:
+        name = "triton" if kernel.formats.w in (torch.float32, torch.bfloat16) else "numba"
+        with monkeypatch.context() as patch:
+            patch.setattr(plan, "serving", lambda device: backends.named(name))
+            return make_batch(made, device, kernel, positions)
+
     expected = trained("eager", mixed(DTYPES), Adam(gradient_clip_norm=clip))
-    monkeypatch.setattr(plan, "serving", lambda device: next(turns))
+    monkeypatch.setattr(plan.Plan, "_make_batch", of_its_backend)
     params = mixed(DTYPES)
     opt = Adam(gradient_clip_norm=clip).attach(params)
     generator = torch.Generator().manual_seed(1)
@@ -404,7 +410,7 @@ def test_devices_may_meet_in_one_optimizer(clip: float | None, monkeypatch: pyte
             p.grad = torch.randn(p.shape, generator=generator).to(p.dtype)
         opt.step()
     made = opt._stepper._plan._batches  # type: ignore[union-attr]
-    assert [isinstance(batch, DeviceBatch) for batch in made] == [True, False, True, False]
+    assert [isinstance(batch, DeviceBatch) for batch in made] == [True, False, True, False]  # in the order of DTYPES
     assert_same([*(p.detach() for p in params), *(t for p in params for t in tensors_of(opt.state[p]))], expected)
 
 
