@@ -16,7 +16,7 @@ from neon.arguments import beta, flag, non_negative, unit_interval
 from neon.engine.program.numbers import Number, examples
 from neon.engine.program.options import DESCRIBED
 from neon.optimizers import Adam, AdamW, GradientDescentMomentum, Optimizer
-from neon.optimizers.options import CommonOptions
+from neon.optimizers.signatures import CommonOptions
 
 DECLARING = {name: cls for name, cls in RULES.items() if name != "Optimizer"}
 

@@ -32,33 +32,6 @@ FLOORS = [
 HEIGHT = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 # Rooms within the commands, in the same way: what they share stands at the bottom.
 COMMANDS = [["shared"], ["compare", "bench", "show"]]
-# (file, imported file) of what looks up for now. It may only shrink.
-UPWARD = {
-    ("neon/attached/attached_optimizer.py", "neon/optimizers/values.py"),
-    ("neon/stepping/groups.py", "neon/attached/attached_optimizer.py"),
-    ("neon/stepping/groups.py", "neon/attached/checkpoint.py"),
-    ("neon/stepping/in_backward.py", "neon/attached/attached_optimizer.py"),
-    ("neon/stepping/in_backward.py", "neon/attached/averaged.py"),
-    ("neon/stepping/in_backward.py", "neon/attached/checkpoint.py"),
-    ("neon/stepping/scaler.py", "neon/attached/attached_optimizer.py"),
-}
-# Files that import each other in a circle for now. It may only shrink.
-IN_CIRCLES = {
-    "neon/attached/attached_optimizer.py",
-    "neon/attached/averaged.py",
-    "neon/attached/checkpoint.py",
-    "neon/attached/layers_by_name.py",
-    "neon/attached/printed.py",
-    "neon/attached/refusals.py",
-    "neon/attached/targets.py",
-    "neon/engine/backends/__init__.py",
-    "neon/engine/batch.py",
-    "neon/engine/program/kernel.py",
-    "neon/engine/program/verify.py",
-    "neon/stepping/groups.py",
-    "neon/stepping/in_backward.py",
-    "neon/stepping/scaler.py",
-}
 # Names that occur twice: paths of the documented framework, and the class of a pickle that users may have.
 REPEATED = {
     "__init__.py",
@@ -66,7 +39,6 @@ REPEATED = {
     "cost.py",  # neon.transforms.cost; the same
     "gan.py",  # neon.models.gan; neon.transforms.gan, the same
     "optimizer.py",  # neon.optimizers.optimizer; attached optimizers that were pickled
-    "options.py",
 }
 
 
@@ -158,7 +130,7 @@ def test_imports_go_down_or_sideways() -> None:
     assert len(found) > 500
     upward = [item for item in found if goes_up(item)]
     said = "\n".join(f"{i.file}:{i.line} ({i.where or 'top'}) imports {i.target}" for i in upward)
-    assert {(item.file, item.target) for item in upward} == UPWARD, said
+    assert not upward, said
 
 
 def test_what_commands_share_stands_on_none_of_them() -> None:
@@ -180,7 +152,7 @@ def test_no_files_import_each_other_in_a_circle() -> None:
         uses[item.file].add(item.target)
     found = in_circles(uses)
     circles = [f"{file} -> {', '.join(sorted(uses[file] & found))}" for file in sorted(found)]
-    assert found == IN_CIRCLES, "\n".join(circles)
+    assert not found, "\n".join(circles)
 
 
 def test_floors_of_several_rooms_have_no_circles() -> None:

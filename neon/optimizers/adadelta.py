@@ -8,7 +8,7 @@ from neon.arguments import non_negative, positive, unit_interval
 from neon.engine.program.numbers import Number
 from neon.optimizers.functions import sqrt
 from neon.optimizers.optimizer import Optimizer
-from neon.optimizers.options import GradientClipOptions
+from neon.optimizers.signatures import GradientClipOptions
 
 
 def adadelta(w, g, square_avg, acc_delta, *, lr, rho, eps):  # type: ignore[no-untyped-def]

@@ -11,7 +11,7 @@ from neon.engine.program.numbers import Number
 from neon.engine.program.trace import Rule
 from neon.optimizers.functions import sqrt
 from neon.optimizers.optimizer import Optimizer
-from neon.optimizers.options import ScheduleDecayOptions
+from neon.optimizers.signatures import ScheduleDecayOptions
 
 
 def adagrad(w, g, sum, *, lr, eps):  # type: ignore[no-untyped-def]

@@ -8,7 +8,7 @@ from neon.arguments import beta, non_negative, positive
 from neon.engine.program.numbers import Number
 from neon.optimizers.functions import maximum, sqrt
 from neon.optimizers.optimizer import Optimizer
-from neon.optimizers.options import ScheduleDecayOptions, ScheduleOptions
+from neon.optimizers.signatures import ScheduleDecayOptions, ScheduleOptions
 
 
 def _averages(g, exp_avg, exp_avg_sq, betas):  # type: ignore[no-untyped-def]

@@ -12,8 +12,8 @@ from neon.engine.program.numbers import Number
 from neon.engine.program.trace import Rule
 from neon.optimizers.functions import equal, where
 from neon.optimizers.optimizer import Optimizer
-from neon.optimizers.options import StorageOptions
 from neon.optimizers.schedules import Schedule
+from neon.optimizers.signatures import StorageOptions
 
 
 def gradient_descent(w, g, *, lr):  # type: ignore[no-untyped-def]

@@ -8,7 +8,7 @@ from neon.arguments import beta, non_negative
 from neon.engine.program.numbers import Number
 from neon.optimizers.functions import sign
 from neon.optimizers.optimizer import Optimizer
-from neon.optimizers.options import ScheduleDecayOptions
+from neon.optimizers.signatures import ScheduleDecayOptions
 
 
 def lion(w, g, exp_avg, *, lr, betas, weight_decay):  # type: ignore[no-untyped-def]

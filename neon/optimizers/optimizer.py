@@ -22,8 +22,8 @@ from neon.engine.tensors.storage import Storage
 from neon.engine.versions import uncompiled
 from neon.messages import listed, received, shortened, shown
 from neon.old_paths import names_of
-from neon.optimizers.options import SUPPLIED, NamedOptions, signature_of_base
 from neon.optimizers.schedules import Schedule, counts_steps, is_constant, rate
+from neon.optimizers.signatures import SUPPLIED, NamedOptions, signature_of_base
 from neon.stepping.layer_lists import LayerStepper
 
 # What is not given, and what groups have of it: words of constructors, beside those of groups.

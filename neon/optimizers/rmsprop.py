@@ -8,8 +8,8 @@ from neon.arguments import non_negative, positive, unit_interval
 from neon.engine.program.numbers import Number
 from neon.optimizers.functions import sqrt
 from neon.optimizers.optimizer import Optimizer
-from neon.optimizers.options import DecayOptions
 from neon.optimizers.schedules import Schedule
+from neon.optimizers.signatures import DecayOptions
 
 
 def rmsprop(w, g, square_avg, *, lr, alpha, eps):  # type: ignore[no-untyped-def]

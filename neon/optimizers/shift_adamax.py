@@ -8,8 +8,8 @@ from neon.arguments import beta, non_negative, positive
 from neon.engine.program.numbers import Number
 from neon.optimizers.functions import clip, maximum, power_of_two, sign
 from neon.optimizers.optimizer import Optimizer
-from neon.optimizers.options import ClipDecayOptions
 from neon.optimizers.schedules import Schedule
+from neon.optimizers.signatures import ClipDecayOptions
 
 
 def shift(a, b):  # type: ignore[no-untyped-def]
