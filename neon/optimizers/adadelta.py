@@ -35,14 +35,12 @@ class Adadelta(Optimizer):
 
         μ_J' = λμ_J + (1−λ)g²;  Δ = √((μ_θ+ε)/(μ_J'+ε)) g;  μ_θ' = λμ_θ + (1−λ)Δ²;  θ' = θ − αΔ
 
-    `decay` λ in [0, 1], `epsilon` > 0; `learning_rate` α ≥ 0 scales the step, for schedules. The other
-    options are `Optimizer`'s. Raises `ValueError` or `TypeError` for others. A list of states that a layer
-    gives may hold a third tensor, which is left as it is.
+    `learning_rate` α scales the step, for schedules. The other options are `Optimizer`'s. Raises `ValueError` or
+    `TypeError` for others. A list of states that a layer gives may hold a third tensor, which is left as it is.
     """
 
     rule = staticmethod(adadelta)
     scratch = 1  # programs of the documented framework give three tensors, of which the third is none of the states
-
     learning_rate = Number(1.0, non_negative, "lr", "α ≥ 0")
     decay = Number(0.95, unit_interval, "rho", "λ in [0, 1]")
     epsilon = Number(1e-6, positive, "eps", "ε > 0")

@@ -63,12 +63,10 @@ class Adagrad(Optimizer):
 
         G' = G + g²;  θ' = θ − α g / √(G'+ε)
 
-    `learning_rate` α ≥ 0, `epsilon` > 0; the other options are `Optimizer`'s. Raises `ValueError` or
-    `TypeError` for others.
+    The other options are `Optimizer`'s. Raises `ValueError` or `TypeError` for others.
     """
 
     rule = staticmethod(adagrad)
-
     learning_rate = Number(0.01, non_negative, "lr", "α ≥ 0")
     epsilon = Number(1e-6, positive, "eps", "ε > 0")
 

@@ -94,12 +94,10 @@ class Adam(Optimizer):
         m' = β₁m + (1−β₁)g;  v' = β₂v + (1−β₂)g²
         θ' = θ − α m̂ / (√v̂ + ε),  m̂ = m'/(1−β₁ᵗ),  v̂ = v'/(1−β₂ᵗ)
 
-    t counts the updates of each tensor, from 1. `learning_rate` α ≥ 0, `beta_1` and `beta_2` in [0, 1),
-    `epsilon` > 0; the other options are `Optimizer`'s. Raises `ValueError` or `TypeError` for others.
+    t counts the updates of each tensor, from 1. The other options are `Optimizer`'s. Raises as that does.
     """
 
     rule = staticmethod(adam)
-
     learning_rate = Number(0.001, non_negative, "lr", "α ≥ 0")
     beta_1 = Number(0.9, beta, "betas[0]", "β₁ in [0, 1)")
     beta_2 = Number(0.999, beta, "betas[1]", "β₂ in [0, 1)")
@@ -130,7 +128,6 @@ class AdamW(Adam):
     """
 
     rule = staticmethod(adamw)
-
     wdecay = Number(0.01, non_negative, "weight_decay", "λ ≥ 0")  # type: ignore[assignment]
 
     def __init__(

@@ -80,7 +80,6 @@ class GradientDescentMomentum(Optimizer):
     """
 
     rule = staticmethod(gradient_descent_momentum)
-
     learning_rate = Number(None, non_negative, "lr", "α ≥ 0", example=0.01)
     momentum_coef = Number(None, unit_interval, "momentum", "γ in [0, 1]: with 0 no velocity is kept", example=0.9)
     nesterov = Number(False, flag, meaning="Nesterov's form, for γ ≠ 0")

@@ -38,7 +38,6 @@ class Lion(Optimizer):
     """
 
     rule = staticmethod(lion)
-
     learning_rate = Number(1e-4, non_negative, "lr", "α ≥ 0")
     beta_1 = Number(0.9, beta, "betas[0]", "β₁ in [0, 1)")
     beta_2 = Number(0.99, beta, "betas[1]", "β₂ in [0, 1)")

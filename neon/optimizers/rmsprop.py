@@ -104,12 +104,10 @@ class RMSProp(Optimizer):
 
         μ' = λμ + (1−λ)g²;  θ' = θ − α g / (√(μ'+ε) + ε)
 
-    `decay_rate` λ in [0, 1], `learning_rate` α ≥ 0, `epsilon` > 0; the other options are `Optimizer`'s.
-    Raises `ValueError` or `TypeError` for others.
+    The other options are `Optimizer`'s. Raises `ValueError` or `TypeError` for others.
     """
 
     rule = staticmethod(rmsprop)
-
     learning_rate = Number(2e-3, non_negative, "lr", "α ≥ 0")
     decay_rate = Number(0.95, unit_interval, "alpha", "λ in [0, 1]")
     epsilon = Number(1e-6, positive, "eps", "ε > 0")

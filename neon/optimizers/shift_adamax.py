@@ -41,14 +41,12 @@ class ShiftAdaMax(Optimizer):
         m' = β₁m + (1−β₁)g;  v' = max(β₂v, |g|);  t = epoch + 1
         θ' = clip(θ − shift(shift(m', 1/(v'+ε)), α/(1−β₁ᵗ)), −1, 1),  shift(a, b) = a·sign(b)·2^rint(log₂|b|)
 
-    `learning_rate` α ≥ 0, `beta_1` and `beta_2` in [0, 1), `epsilon` > 0; the other options are
-    `Optimizer`'s. Raises `ValueError` or `TypeError` for others. A list of states that a layer gives may
-    hold a third tensor, which is left as it is.
+    The other options are `Optimizer`'s. Raises `ValueError` or `TypeError` for others. A list of states that a layer
+    gives may hold a third tensor, which is left as it is.
     """
 
     rule = staticmethod(shift_adamax)
     scratch = 1  # programs of the documented framework give three tensors, of which the third is none of the states
-
     learning_rate = Number(0.002, non_negative, "lr", "α ≥ 0")
     beta_1 = Number(0.9, beta, "betas[0]", "β₁ in [0, 1)")
     beta_2 = Number(0.999, beta, "betas[1]", "β₂ in [0, 1)")

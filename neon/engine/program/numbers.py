@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
 from typing import Any, Generic, TypeVar, overload
 
 from torch import Tensor
@@ -49,7 +48,7 @@ class Number(Generic[T]):
         word: str = "",
         meaning: str = "",
         *,
-        example: T | None = None,
+        example: Any = None,
     ) -> None:
         self.default, self.check, self.word, self.meaning = default, check, word, meaning
         self.example = default if example is None else example
@@ -99,7 +98,7 @@ class Declared:
         self.checks: Checks = {
             **_OF_ALL,
             **{name: (_NOTHING, check) for name, check in (bounds or {}).items()},
-            **{word: _together(numbers) for word, numbers in words.items()},
+            **{word: _check_of(numbers) for word, numbers in words.items()},
         }
 
 
@@ -123,25 +122,25 @@ def reader(words: Mapping[str, Sequence[str]], **fixed: Any) -> Callable[[object
     return values
 
 
-def _together(numbers: Sequence[Number[Any]]) -> tuple[Any, Check]:
+def _check_of(numbers: Sequence[Number[Any]]) -> tuple[Any, Check]:
     """The check of a group's value: of one number, or of several in a tuple."""
-    if len(numbers) == 1:
-        return _NOTHING if numbers[0].default is None else numbers[0].default, numbers[0].check
-    return _NOTHING, several([n.check for n in numbers], [n.example for n in numbers])
+    if len(numbers) > 1:
+        return _NOTHING, several([n.check for n in numbers], [n.example for n in numbers])
+    return _NOTHING if numbers[0].default is None else numbers[0].default, numbers[0].check
 
 
 def several(checks: Sequence[Check], examples: Sequence[Any]) -> Check:
     """The check of a tuple of so many numbers."""
-    return partial(_check_several, checks, tuple(examples))
 
+    def check(name: str, value: Any) -> None:
+        value = value if isinstance(value, (tuple, list)) else plain(value)
+        if not isinstance(value, (tuple, list)) or len(value) != len(checks):
+            count = _COUNTS.get(len(checks), len(checks))
+            raise ValueError(f"{name} must be {count} numbers, such as {tuple(examples)}. {received(name, value)}")
+        for place, (item, one) in enumerate(zip(value, checks, strict=True)):
+            _check(f"{name}[{place}]", item, one)
 
-def _check_several(checks: Sequence[Check], examples: tuple[Any, ...], name: str, value: Any) -> None:
-    value = value if isinstance(value, (tuple, list)) else plain(value)
-    if not isinstance(value, (tuple, list)) or len(value) != len(checks):
-        count = _COUNTS.get(len(checks), len(checks))
-        raise ValueError(f"{name} must be {count} numbers, such as {examples}. {received(name, value)}")
-    for place, (item, check) in enumerate(zip(value, checks, strict=True)):
-        _check(f"{name}[{place}]", item, check)
+    return check
 
 
 def check_values(values: Mapping[str, Any], checks: Checks = _OF_ALL) -> None:

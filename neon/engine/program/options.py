@@ -22,7 +22,6 @@ from neon.arguments import (
     state_format,
     whole_number,
 )
-from neon.engine.program.declared import WEIGHT, State
 from neon.engine.program.graph import Node, Scope, apply, load, scalar, sum_of_squares
 
 # Scopes of reductions: each tensor alone; all whose gradients are looked through; all that are clipped by the
@@ -48,7 +47,7 @@ class Place(Enum):
     DECAYED = "on the gradient that the rule sees"
     RATE = "on the learning rate"
     WEIGHT = "on the weight that is stored"
-    STATE = "as a state of its own, of the weight before it is rounded for storage"
+    STATE = "as a state of its own that starts as the weight, of the weight before it is rounded for storage"
     SUM = "as a sum over the gradient as it was given"
 
 
@@ -187,8 +186,3 @@ def before(w: Node, g: Node, options: Options) -> Node:
         factor = act(raw, factor, bound, level)
     g = through(Place.CLIPPED, options, g if factor is None else g * factor)
     return through(Place.DECAYED, options, g, w)
-
-
-def states(w: Node, options: Options) -> dict[str, tuple[State, Node]]:
-    """The states that options keep of a weight, each as it is declared and with its new value."""
-    return {key: (State(WEIGHT), act(w)) for key, act in at(Place.STATE, options)}

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from neon.arguments import plain
 from neon.engine.program import options
-from neon.engine.program.declared import State
+from neon.engine.program.declared import WEIGHT, State
 from neon.engine.program.graph import Node, load, scalar, walk
 from neon.engine.program.symbols import Symbol, node_of
 from neon.messages import listed, received, shortened, shown
@@ -179,8 +179,8 @@ def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) ->
         outputs[tensor] = node
     outputs["w"] = options.through(options.Place.WEIGHT, chosen, outputs["w"])
     kept = {**form.states}
-    for more, (state, value) in options.states(outputs["w"], chosen).items():
-        kept[more], outputs[more], loads[more] = state, value, load(more)
+    for state, act in options.at(options.Place.STATE, chosen):
+        kept[state], outputs[state], loads[state] = State(WEIGHT), act(outputs["w"]), load(state)
     outputs = {tensor: value for tensor, value in outputs.items() if value is not loads[tensor]}
     guard = next((act(loads["g"]) for _, act in options.at(options.Place.SUM, chosen)), None)
     roots = [*outputs.values(), *([] if guard is None else [guard])]
