@@ -26,3 +26,11 @@ def assert_same(a: list[Tensor], b: list[Tensor]) -> None:
         if x.dtype == torch.bfloat16:  # it may be the low bits of a weight, which as numbers may be NaN
             x, y = x.view(torch.int16), y.view(torch.int16)
         assert torch.equal(x, y), f"{(x != y).sum().item()} of {x.numel()} elements differ"
+
+
+def ulps(a: Tensor, b: Tensor) -> float:
+    """How far two tensors are apart at most, in units of the last place of the second."""
+    a, b = a.flatten(), b.flatten()
+    apart = ~((a == b) | (a.isnan() & b.isnan()))
+    unit = torch.nextafter(b.abs(), torch.tensor(float("inf"), dtype=b.dtype)) - b.abs()
+    return float(((a - b).abs() / unit)[apart].max()) if apart.any() else 0.0

@@ -22,7 +22,7 @@ def states_of(rule: str) -> list[str]:
 
 def features(rule: str, form: str, dtype: torch.dtype, rounds: bool | int) -> tuple[Any, ...]:
     """A case of `BITS`, with what a form is made of: a crossing has these two by two."""
-    return rule, dtype, rounds, form in ("int8", "mixed", "split"), form in ("bfloat16", "mixed"), form == "split"
+    return rule, dtype, bool(rounds), "int8" if form in ("int8", "mixed", "split") else form, form == "split"
 
 
 def options(rule: str, form: str) -> dict[str, Any]:

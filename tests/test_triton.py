@@ -21,7 +21,7 @@ from lowered_kernels import SOURCES, check_stored, kernel_of
 from other_versions import needs_interpreter, skip_exact_powers
 from pairs import crossed
 from rule_cases import CASES, RULES, after_special, assert_same_bits, assert_same_special, make, run, switches
-from state_tensors import assert_same, new, tensors_of
+from state_tensors import assert_same, new, tensors_of, ulps
 from stored_formats import BITS, features, options, train
 from torch import Tensor
 
@@ -65,14 +65,6 @@ def shapes() -> Iterator[None]:
         rule_cases.data.cache_clear()
         yield
     rule_cases.data.cache_clear()
-
-
-def ulps(a: Tensor, b: Tensor) -> float:
-    """How far two tensors are apart at most, in units of the last place of the second."""
-    a, b = a.flatten(), b.flatten()
-    apart = ~((a == b) | (a.isnan() & b.isnan()))
-    unit = torch.nextafter(b.abs(), torch.tensor(float("inf"), dtype=b.dtype)) - b.abs()
-    return float(((a - b).abs() / unit)[apart].max()) if apart.any() else 0.0
 
 
 UNDER = [(rule, option, torch.float32) for rule, option in CASES]
