@@ -12,10 +12,9 @@ if TYPE_CHECKING:
 
 
 class Description(Protocol):
-    """What rooms above describe and rooms below step; it owns no tensors. `neon.optimizers.Optimizer` is one.
+    """What `neon.optimizers.Optimizer`, which says what each of these is, is to the rooms below it; it has no tensors.
 
-    `optimizer_mapping` has the descriptions by key of one that gives layers different ones, None of one with a rule;
-    `gradient_clip_norm` is the bound of the norm over all that it holds.
+    Only of a MultiOptimizer there is an `optimizer_mapping`; `gradient_clip_norm` bounds the norm over all that it has.
     """
 
     name: str | None
@@ -27,57 +26,23 @@ class Description(Protocol):
 
     @property
     def optimizer_mapping(self) -> Mapping[str, Any] | None: ...
-
     @property
-    def by_hand(self) -> bool:
-        """Whether it has an `optimize` written by hand in the place of a rule."""
-        ...
-
+    def by_hand(self) -> bool: ...
     @property
-    def rule_varies(self) -> bool:
-        """Whether values of a group choose among several rules."""
-        ...
-
+    def rule_varies(self) -> bool: ...
     @property
-    def has_schedule(self) -> bool:
-        """Whether its rate changes by a schedule; otherwise it is left to whoever else sets it."""
-        ...
-
+    def has_schedule(self) -> bool: ...
     @property
-    def counts_steps(self) -> bool:
-        """Whether its schedule counts in steps, not in epochs."""
-        ...
-
+    def counts_steps(self) -> bool: ...
     @property
-    def batch_size(self) -> int:
-        """The number of samples over which the gradients of layer lists are summed."""
-        ...
-
+    def batch_size(self) -> int: ...
     @property
-    def default_key(self) -> str:
-        """The label, among `leaves`, of the description for parameters that nothing is known of."""
-        ...
-
-    def rate(self, learning_rate: float, epoch: float, updates: int) -> float:
-        """The learning rate that the schedule makes of the initial one."""
-        ...
-
-    def match(self, site: Site) -> Any:
-        """Which description a site gets, as a `Match`."""
-        ...
-
-    def leaves(self) -> dict[str, tuple[Any, tuple[Any, ...]]]:
-        """Every description with a rule below this one, by label, with the owners of wider norms."""
-        ...
-
-    def hyperparameters(self) -> dict[str, Any]:
-        """The rule's keyword arguments by torch's names."""
-        ...
-
-    def group(self) -> dict[str, Any]:
-        """A parameter group's values under torch's names."""
-        ...
-
+    def default_key(self) -> str: ...
+    def rate(self, learning_rate: float, epoch: float, updates: int) -> float: ...
+    def match(self, site: Site) -> Any: ...
+    def leaves(self) -> dict[str, tuple[Any, tuple[Any, ...]]]: ...
+    def hyperparameters(self) -> dict[str, Any]: ...
+    def group(self) -> dict[str, Any]: ...
     def settings(
         self,
         values: Mapping[str, Any],
@@ -86,10 +51,5 @@ class Description(Protocol):
         batch_mean: bool = False,
         unscale: bool = False,
         guard: bool = False,
-    ) -> Settings:
-        """What the engine needs for tensors with these values; `outer` are owners of wider norms."""
-        ...
-
-    def optimize(self, layer_list: Any, epoch: int) -> None:
-        """Update every parameter of a list of layers once."""
-        ...
+    ) -> Settings: ...
+    def optimize(self, layer_list: Any, epoch: int) -> None: ...

@@ -43,6 +43,11 @@ _NOT_KEPT |= {f"_optimizer_{kind}_hooks" for kind in (
 )}  # fmt: skip
 
 
+def _asked(name: str) -> Any:
+    """What the optimizer was asked for, to be read."""
+    return property(on_itself(lambda self: getattr(self._rules, name)))
+
+
 class AttachedOptimizer(torch.optim.Optimizer):
     """What `Optimizer.attach(target)` returns: for schedulers, checkpoints and trainers a torch optimizer.
 
@@ -115,23 +120,8 @@ class AttachedOptimizer(torch.optim.Optimizer):
             for device in {param.device for group in self.param_groups for param in group["params"]}:
                 check_capturable(device, serving(device).capturable)
 
-    @property
-    @on_itself
-    def skip_nonfinite(self) -> bool:
-        """Whether a step with a gradient that is not finite changes nothing."""
-        return self._rules.skip_nonfinite
-
-    @property
-    @on_itself
-    def in_backward(self) -> bool:
-        """Whether parameters are updated within the backward pass."""
-        return self._rules.in_backward
-
-    @property
-    @on_itself
-    def capturable(self) -> bool:
-        """Whether steps can be captured in a graph of the device."""
-        return self._rules.capturable
+    # What it was asked for as a whole.
+    skip_nonfinite, in_backward, capturable = map(_asked, ("skip_nonfinite", "in_backward", "capturable"))
 
     # -- parameter groups --------------------------------------------------------------------------
 

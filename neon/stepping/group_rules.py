@@ -23,8 +23,7 @@ Group = Mapping[str, Any]
 class GroupRules:
     """Read by steppers, checkpoints and tables. It knows no parameter and no optimizer, so nothing is held by it.
 
-    `partition` is the process group over which parameters are divided, `previous_norm` the bound of the norm of the
-    step before.
+    `partition` is the process group over which parameters are divided; the others are `AttachedOptimizer`'s.
     """
 
     description: Description
@@ -32,19 +31,13 @@ class GroupRules:
     partition: Partition | None = None
     in_backward: bool = False
     capturable: bool = False
-    previous_norm: float | None = None
+    gradient_clip_previous_norm: float | None = None
 
     def __post_init__(self) -> None:
         self._leaves = self.description.leaves()
         for key, (leaf, _) in self._leaves.items():
             check_leaf(key, leaf)
-        check_together(
-            skip_nonfinite=self.skip_nonfinite,
-            partitioned=self.partition is not None,
-            in_backward=self.in_backward,
-            capturable=self.capturable,
-            gradient_clip_previous_norm=self.previous_norm,
-        )
+        check_together({"partitioned": self.partition is not None, **vars(self)})
 
     @property
     def leaves(self) -> Sequence[Description]:
@@ -80,8 +73,8 @@ class GroupRules:
         for name, value in leaf.group().items():
             if name != SCALE or value != 1:  # which checkpoints of earlier versions do not have
                 group.setdefault(name, value)
-        if self.previous_norm is not None:
-            group.setdefault("gradient_clip_previous_norm", self.previous_norm)
+        if self.gradient_clip_previous_norm is not None:
+            group.setdefault("gradient_clip_previous_norm", self.gradient_clip_previous_norm)
             group.setdefault("previous_norm", 0.0)  # from the start: distributed checkpoints load what is there
         if norms:
             group.setdefault("outer_clip_norms", tuple(norm.gradient_clip_norm for norm in norms))

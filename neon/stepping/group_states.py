@@ -16,6 +16,9 @@ from neon.engine.tensors.kept import kept_tensors
 from neon.stepping.sharding import is_abstract, keeps_blocks, local, shard_of, sharded_like
 from neon.stepping.watched import Watched
 
+# Tensors by their places in the state of a parameter.
+Placed = dict[tuple[str, ...], Tensor]
+
 
 def make_item(
     name: str,
@@ -41,49 +44,40 @@ def make_item(
     return Item(name, part, own, step, row, order, reach, shard_of(param), count)
 
 
-def still_has(state: Any, slots: Mapping[str, Any]) -> bool:
+def still_has(state: Any, placed: Placed) -> bool:
     """Whether a state has the tensors of a plan in their places, and says so when they are taken away."""
-    return isinstance(state, Watched) and all(
-        still_has(state.get(name), planned) if isinstance(planned, dict) else state.get(name) is planned
-        for name, planned in slots.items()
-    )
+    return all(_watched_at(state, path) is tensor for path, tensor in placed.items())
+
+
+def _watched_at(state: Any, path: Sequence[str]) -> Any:
+    for name in path:
+        state = state.get(name) if isinstance(state, Watched) else None
+    return state
 
 
 def _local_parts(kept: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _local_parts(value) if isinstance(value, Mapping) else local(value) for key, value in kept.items()}
 
 
-def put_states(
-    states: Any, param: Any, item: Item, step: Tensor, settings: Settings, changes: set[int]
-) -> dict[str, Any]:
-    """Put the tensors of an item where torch keeps them; returns them as they lie there.
+def put_states(states: Any, param: Any, item: Item, step: Tensor, settings: Settings, changes: set[int]) -> Placed:
+    """Put the tensors of an item where torch keeps them; returns them by their places.
 
     What belonged to another format is let go.
     """
     state = Watched.of(states.get(param, {}), changes)
-    placed: dict[str, Any] = {"step": step}
     for path in auxiliary_paths(settings.program) - {slot.path for slot in item.kept}:
         if isinstance(folder := at(state, path[:-1]), dict):
             dict.pop(folder, path[-1], None)
+    placed: Placed = {("step",): step}
     for slot, part in item.kept.items():
         there = at(state, slot.path)
-        _put(placed, slot.path, sharded_like(param, part, slot.space) if there is None else there)
-    _write(state, placed, changes)
+        placed[slot.path] = sharded_like(param, part, slot.space) if there is None else there
+    for path, tensor in placed.items():
+        folder = state
+        for name in path[:-1]:
+            inner = Watched.of(folder.get(name, {}), changes)
+            folder.write_quietly(name, inner)
+            folder = inner
+        folder.write_quietly(path[-1], tensor)
     states.write_quietly(param, state)
     return placed
-
-
-def _put(folder: dict[str, Any], path: Sequence[str], tensor: Tensor) -> None:
-    for name in path[:-1]:
-        folder = folder.setdefault(name, {})
-    folder[path[-1]] = tensor
-
-
-def _write(state: Watched, placed: Mapping[str, Any], changes: set[int]) -> None:
-    for name, value in placed.items():
-        if isinstance(value, dict):
-            folder = Watched.of(state.get(name, {}), changes)
-            _write(folder, value, changes)
-            state.write_quietly(name, folder)
-        else:
-            state.write_quietly(name, value)

@@ -22,7 +22,7 @@ from neon.stepping.aside import Aside
 from neon.stepping.exact_steps import exact_steps
 from neon.stepping.group_names import keys_of, named_parameters
 from neon.stepping.group_rules import GroupRules
-from neon.stepping.group_states import make_item, put_states, still_has
+from neon.stepping.group_states import Placed, make_item, put_states, still_has
 from neon.stepping.groups import GroupStepper, LeftOut, is_not_zero, may_be_rehearsal
 from neon.stepping.overrides import Rows
 from neon.stepping.sharding import Reaches, is_abstract, local, local_gradients
@@ -70,7 +70,7 @@ class _Own(NamedTuple):
 
     plan: Plan
     group: dict[str, Any]
-    slots: dict[str, Any]
+    placed: Placed
 
 
 class BackwardStepper(GroupStepper):
@@ -209,7 +209,7 @@ class _Parameter:
             own.group is self.group
             and self.settings is not None
             and plan.settings[0].alike(self.settings)
-            and still_has(self._optimizer.state.get(self._param, {}), own.slots)
+            and still_has(self._optimizer.state.get(self._param, {}), own.placed)
             and plan.params[0] is local(self._param)
         )
         return stands or None
@@ -229,7 +229,7 @@ class _Parameter:
             return None
         return Plan([self._item], self.gradients(), [self.settings])
 
-    def _put(self, step: Tensor) -> dict[str, Any]:
+    def _put(self, step: Tensor) -> Placed:
         assert self._item is not None
         assert self.settings is not None
         changes = self._of._changed_states

@@ -15,7 +15,7 @@ from neon.messages import shortened
 from neon.stepping.exact_steps import exact_steps
 from neon.stepping.group_names import keys_of, named_parameters
 from neon.stepping.group_rules import GroupRules
-from neon.stepping.group_states import make_item, put_states, still_has
+from neon.stepping.group_states import Placed, make_item, put_states, still_has
 from neon.stepping.overrides import KEY, Rows
 from neon.stepping.sharding import Reaches, is_abstract, is_sharded, local, local_gradients
 
@@ -55,7 +55,7 @@ class Planned:
         planned = {id(param) for _, param in made}
         self._without = [param for *_, param in updated if id(param) not in planned]
         self._states: Any = optimizer.state
-        self._slots: list[tuple[Any, dict[str, Any]]] = []
+        self._slots: list[tuple[Any, Placed]] = []
         self._places = [place for place, _ in rows.listed]
         self.groups = [*groups]
         self._lists = [group["params"] for group in groups]

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from neon.engine.program.declared import Space, State
+from neon.engine.program.declared import State
 from neon.engine.program.formats import FORMATS
-from neon.engine.program.formats.format import Format
+from neon.engine.program.formats.format import Format, Slot
 from neon.engine.program.formats.split import SPLIT
 from neon.engine.program.trace import Program
 
@@ -45,23 +45,6 @@ class Formats:
         return SPLIT if self.split else FORMATS[self.w]
 
 
-@dataclass(frozen=True)
-class Slot:
-    """One tensor: its name in a kernel, where it lies in `state[p]`, what it is kept as and has one number for.
-
-    `start` is what stands for the number that it starts at, or "weight"; `block` numbers of it are encoded together.
-    `beside` names the tensor whose format needs it, None of a state.
-    """
-
-    name: str
-    path: tuple[str, ...]
-    dtype: torch.dtype
-    space: Space
-    start: float | str
-    block: int = 1
-    beside: str | None = None
-
-
 def slots_of(program: Program, states: Sequence[torch.dtype | None], *, split: bool = False) -> tuple[Slot, ...]:
     """The slots of a program whose states are kept as these dtypes, in a kernel's order: states, then what is beside.
 
@@ -72,15 +55,16 @@ def slots_of(program: Program, states: Sequence[torch.dtype | None], *, split: b
 
 @lru_cache(maxsize=256)
 def _slots(states: tuple[tuple[str, State], ...], dtypes: tuple[Any, ...], split: bool) -> tuple[Slot, ...]:
-    found, beside = [], []
+    found: list[Slot] = []
+    auxiliary: list[Slot] = []
     for (name, state), dtype in zip(states, dtypes, strict=True):
         form = FORMATS.get(dtype)
-        own, *others = (state.start,) if form is None or state.starts_as_weight else form.stored(state.number)
-        found.append(Slot(name, (name,), dtype, state.of, own, 1 if form is None else form.block))
-        auxiliary = () if form is None else form.auxiliary(name)
-        beside += [Slot(a.name, a.path, a.dtype, a.space, n, 1, name) for a, n in zip(auxiliary, others, strict=True)]
-    beside += [Slot(a.name, a.path, a.dtype, a.space, 0.0, 1, "w") for a in (SPLIT.auxiliary("w") if split else ())]
-    return (*found, *beside)
+        if form is None or state.starts_as_weight:
+            found.append(Slot(name, (name,), dtype, state.of, state.start))
+        else:
+            found.append(Slot(name, (name,), dtype, state.of, form.stored(state.number), form.block))
+            auxiliary += form.auxiliary(name, state.number)
+    return (*found, *auxiliary, *(SPLIT.auxiliary("w") if split else ()))
 
 
 def auxiliary_paths(program: Program) -> set[tuple[str, ...]]:

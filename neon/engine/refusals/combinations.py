@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 from torch.nn.parameter import is_lazy
@@ -26,14 +26,7 @@ _ONLY_IN_BACKWARD = (
 )
 
 
-class Asked(Protocol):
-    """What an optimizer was asked for as a whole."""
-
-    in_backward: bool
-    capturable: bool
-
-
-def check_together(**options: Any) -> None:
+def check_together(options: Mapping[str, Any]) -> None:
     """Refuse options of which one rules out another; those that were not asked for are None or False."""
     if options["gradient_clip_previous_norm"] is not None and not options["in_backward"]:
         raise ValueError(_ONLY_IN_BACKWARD)
@@ -70,8 +63,8 @@ def check_sizes(params: Iterable[Tensor], what: str) -> None:
         )
 
 
-def check_group(asked: Asked, group: Mapping[str, Any], norms: Sequence[Any], *, shared: bool) -> None:
-    """Refuse values of a group that an optimizer cannot serve which was asked for other things.
+def check_group(asked: Any, group: Mapping[str, Any], norms: Sequence[Any], *, shared: bool) -> None:
+    """Refuse values of a group that do not go with what the optimizer was asked for, `in_backward` or `capturable`.
 
     `norms` are the owners of norms around it; `shared` says whether other processes hold parts of its parameters.
     """

@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 
 from neon.engine.program.declared import Shape, Space
-from neon.engine.program.formats.format import Auxiliary, Format
+from neon.engine.program.formats.format import Format, Slot
 from neon.engine.program.graph import Node, apply, node
 from neon.engine.program.meanings import BLOCK as BLOCK
 
@@ -73,14 +73,13 @@ class SmallFloat(Format):
         """What is added to a magnitude: the float32 whose code is zero, or nothing where zero has a code of its own."""
         return 2.0 ** (1 - (1 << self.exponent)) if self.signed else 0.0
 
-    def auxiliary(self, tensor: str) -> tuple[Auxiliary, ...]:
-        return (Auxiliary(scale_name(tensor), ("scales", tensor), torch.float32, BLOCK_OF_ELEMENTS),)
+    def auxiliary(self, tensor: str, start: float = 0.0) -> tuple[Slot, ...]:
+        scale, path = abs(start) / self.largest, ("scales", tensor)
+        return (Slot(scale_name(tensor), path, torch.float32, BLOCK_OF_ELEMENTS, scale, beside=tensor),)
 
-    def stored(self, number: float) -> tuple[float, ...]:
+    def stored(self, number: float) -> float:
         code = self.largest_code if number else 0
-        if self.signed and number < 0:
-            code -= 0x80  # the bit of the sign, in a signed byte
-        return code, abs(number) / self.largest
+        return code - 0x80 if self.signed and number < 0 else code  # the bit of the sign, in a signed byte
 
     def decode(self, tensor: str) -> Node:
         stored = node("load_bits", label=tensor, kind="uint")

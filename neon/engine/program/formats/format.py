@@ -15,17 +15,24 @@ from neon.engine.program.graph import Node
 
 
 @dataclass(frozen=True)
-class Auxiliary:
-    """A tensor that a format needs beside the one that it keeps; `path` is where it lies in `state[p]`."""
+class Slot:
+    """One tensor: its name in a kernel, where it lies in `state[p]`, what it is kept as and has one number for.
+
+    `start` is what stands for the number that it starts at, or "weight"; `block` numbers of it are encoded together.
+    Of an auxiliary tensor `beside` names the one whose format needs it.
+    """
 
     name: str
     path: tuple[str, ...]
     dtype: torch.dtype
     space: Space
+    start: float | str
+    block: int = 1
+    beside: str | None = None
 
 
 class Format:
-    """How the numbers of a tensor are kept. `block` numbers are encoded together, with tensors beside the first.
+    """How the numbers of a tensor are kept; `block` numbers are encoded together.
 
     `name` is what users call it, `dtype` that of the tensor.
     """
@@ -35,8 +42,8 @@ class Format:
     signed: bool = True
     block: ClassVar[int] = 1
 
-    def auxiliary(self, tensor: str) -> tuple[Auxiliary, ...]:
-        """What stands beside a tensor of this format."""
+    def auxiliary(self, tensor: str, start: float = 0.0) -> tuple[Slot, ...]:
+        """What a tensor of this format that starts at a number needs beside it."""
         return ()
 
     def decode(self, tensor: str) -> Node:
@@ -50,6 +57,6 @@ class Format:
         """
         raise NotImplementedError
 
-    def stored(self, number: float) -> tuple[float, ...]:
-        """What stands for a number in a tensor, and in those beside it."""
-        return (number,)
+    def stored(self, number: float) -> float:
+        """What stands in the tensor for a number that all of it has."""
+        return number

@@ -6,7 +6,7 @@ import torch
 
 from neon.engine.program.declared import ELEMENT
 from neon.engine.program.formats.floats import QUIET
-from neon.engine.program.formats.format import Auxiliary, Format
+from neon.engine.program.formats.format import Format, Slot
 from neon.engine.program.graph import Node, apply, node
 
 LOW_BITS = "low_bits"
@@ -18,8 +18,8 @@ class SplitWeight(Format):
     name = "split"
     dtype = torch.bfloat16
 
-    def auxiliary(self, tensor: str) -> tuple[Auxiliary, ...]:
-        return (Auxiliary(LOW_BITS, (LOW_BITS,), torch.bfloat16, ELEMENT),)
+    def auxiliary(self, tensor: str, start: float = 0.0) -> tuple[Slot, ...]:
+        return (Slot(LOW_BITS, (LOW_BITS,), torch.bfloat16, ELEMENT, 0.0, beside=tensor),)
 
     def decode(self, tensor: str) -> Node:
         high, low = (node("load_bits", label=name, kind="uint") for name in (tensor, LOW_BITS))
