@@ -17,6 +17,7 @@ from neon.backends import NervanaObject
 from neon.engine.program.numbers import OF_GROUP, Declared, check_values, other_word, reader
 from neon.engine.program.options import AVERAGE, DESCRIBED, GROUPED, SCALE, Check, chosen
 from neon.engine.program.trace import Rule, check_argument, signature, trace
+from neon.engine.refusals.formats import check_signs, check_states
 from neon.engine.settings import Settings
 from neon.engine.tensors.storage import Storage
 from neon.engine.versions import uncompiled
@@ -286,9 +287,9 @@ class Optimizer(NervanaObject):
         width = None if rounding is False else 0 if rounding is True else rounding
         storage = Storage(state_format("state_dtype", values["state_dtype"]), values["master"] is not None)
         widest = type(self).rule
-        storage.check_states(program, {AVERAGE, *(signature(widest).states if widest else ())})
+        check_states(storage, program, {AVERAGE, *(signature(widest).states if widest else ())})
         settings = Settings(program, values, (*outer, self), width, self.seed, storage)
-        storage.check_signs(program, settings.given)
+        check_signs(storage, program, settings.given)
         return settings
 
     def match(self, site: Site) -> Match:

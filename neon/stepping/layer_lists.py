@@ -22,6 +22,7 @@ from neon.assignment.sites import Site, layer_sites
 from neon.assignment.unmatched import explain_unmatched
 from neon.engine.plan import Plan
 from neon.engine.program.options import AVERAGE
+from neon.engine.refusals.formats import check_weight
 from neon.engine.refusals.tensors import check_parameter
 from neon.engine.settings import Item, Settings
 from neon.engine.tensors.watch import same_objects
@@ -204,7 +205,7 @@ class _Layers:
             (param, _), states = site.entry
             settings = self._settings[match.key]
             check_parameter(site.label, param)
-            settings.storage.check_weight(site.label, param)
+            check_weight(settings.storage, site.label, param)
             kept = kept_in_list(states, site, match.optimizer, settings.program, settings.storage)
             used = [*kept.values()]
             if used and id(states) in owners:

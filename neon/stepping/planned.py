@@ -5,13 +5,12 @@ from __future__ import annotations
 from itertools import chain
 from typing import Any
 
-from torch import Tensor
 from torch.optim import Optimizer
 
 from neon.engine.plan import Plan
+from neon.engine.refusals.tensors import check_once
 from neon.engine.settings import Item
 from neon.engine.tensors.watch import same_objects
-from neon.messages import shortened
 from neon.stepping.exact_steps import exact_steps
 from neon.stepping.group_names import keys_of, named_parameters
 from neon.stepping.group_rules import GroupRules
@@ -31,7 +30,7 @@ class Planned:
         groups = optimizer.param_groups
         self._rules, self._unscale = rules, unscale
         members = [(place, *named) for place, group in enumerate(groups) for named in named_parameters(group)]
-        _check_once(members)
+        check_once((name, param) for _, name, param in members)
         counts = [count for group in groups for count in map(exact_steps(group).get, keys_of(group))]
         rows, reaches = Rows(groups), Reaches(rules.partition)
         updated = [
@@ -122,15 +121,3 @@ class Planned:
         for item, param in abstract:
             put_states(states, param, item, item.step, settings[item.group], changes)
         self._waiting = None
-
-
-def _check_once(members: list[tuple[int, str, Tensor]]) -> None:
-    """Refuse a parameter that is listed twice: it would be updated twice, by states that do not know of each other."""
-    names: dict[int, str] = {}
-    for _, name, param in members:
-        if id(param) in names:
-            raise ValueError(
-                f"{shortened(name)} is the same parameter as {shortened(names[id(param)])}. List each parameter once, "
-                "in one group."
-            )
-        names[id(param)] = name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from neon.engine.program.formats import ALONE, FORMATS
 from neon.engine.program.slots import Slot
 from neon.engine.tensors.overlap import address, overlaps_itself
-from neon.messages import kind_of, quoted, shown
+from neon.messages import kind_of, quoted, shortened, shown
 
 if TYPE_CHECKING:
     from neon.engine.settings import Item
@@ -125,3 +126,15 @@ def check_rounding(item: Item, width: int | None) -> None:
             f"stochastic_round={width} rounds parameters of at most 32 bits; parameter {quoted(item.name)} is float64. "
             "Use stochastic_round=False, or float32 parameters."
         )
+
+
+def check_once(named: Iterable[tuple[str, Tensor]]) -> None:
+    """Refuse a parameter that is listed twice: it would be updated twice, by states that do not know of each other."""
+    names: dict[int, str] = {}
+    for name, param in named:
+        if id(param) in names:
+            raise ValueError(
+                f"{shortened(name)} is the same parameter as {shortened(names[id(param)])}. List each parameter once, "
+                "in one group."
+            )
+        names[id(param)] = name

@@ -1,0 +1,63 @@
+"""Formats that were asked for, and cannot be had of a rule, of its numbers, or of a weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neon.arguments import PARAMETER
+from neon.engine.program.formats import named
+from neon.engine.program.formats.blocks import scale_name
+from neon.engine.program.options import AVERAGE
+from neon.engine.program.signs import never_negative
+from neon.engine.program.trace import Program
+from neon.engine.tensors.storage import Storage
+from neon.messages import listed, quoted, shortened
+
+
+def check_states(storage: Storage, program: Program, known: Collection[str]) -> None:
+    """Refuse a format for a state that the rule does not have, or that cannot be in it.
+
+    `known` are states that it has with other values, such as a buffer where there is momentum.
+    """
+    for name, form in () if isinstance(storage.states, str) else dict(storage.states or ()).items():
+        if name not in program.states and name not in known:
+            raise ValueError(
+                f"state_dtype names a state {quoted(name)}; {shortened(program.name)} keeps "
+                f"{listed(program.states)}. Fix the spelling or remove the key."
+            )
+        if name == AVERAGE and form != PARAMETER and named(form).block > 1:
+            raise ValueError(
+                f"state_dtype[{name!r}] must be 'float32', 'bfloat16' or 'float16': 8 bits are too few of a "
+                f"weight. Received: {form!r}."
+            )
+    taken = [name for name in program.states if scale_name(name) in program.states]
+    if taken and storage.in_blocks:
+        raise ValueError(
+            f"The rule {program.name} has a state {scale_name(taken[0])!r}, as the scales of {taken[0]!r} in 8 "
+            "bits are called. Choose another name, or state_dtype='bfloat16'."
+        )
+
+
+def check_signs(storage: Storage, program: Program, given: Callable[[], Sequence[Any]]) -> None:
+    """Refuse negative numbers of a rule where they may turn a state negative that has no bit for a sign."""
+    if not storage.in_blocks or not never_negative(program):
+        return
+    for (name, _), value in zip(program.places, given(), strict=True):
+        if name in program.keywords and isinstance(value, (int, float)) and value < 0:
+            raise ValueError(
+                f"{name} must be at least 0 where states are in 8 bits: of states that look as if they could not "
+                f"be negative, no sign is kept. Received: {name}={value!r}. Use state_dtype='bfloat16'."
+            )
+
+
+def check_weight(storage: Storage, name: str, param: Tensor) -> None:
+    """Refuse a weight whose other bits cannot be kept beside it, though that was asked for."""
+    if storage.split and param.dtype == torch.float16:
+        raise TypeError(
+            f"Parameter {quoted(name)} is float16; master='split' keeps the other bits of bfloat16 weights alone. "
+            "Keep the model in bfloat16, or use stochastic_round=True."
+        )
