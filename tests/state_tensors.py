@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neon.engine import use_backend
+from neon.optimizers import Optimizer
+
 
 def new(*sizes: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
@@ -34,3 +37,15 @@ def ulps(a: Tensor, b: Tensor) -> float:
     apart = ~((a == b) | (a.isnan() & b.isnan()))
     unit = torch.nextafter(b.abs(), torch.tensor(float("inf"), dtype=b.dtype)) - b.abs()
     return float(((a - b).abs() / unit)[apart].max()) if apart.any() else 0.0
+
+
+def trained(backend: str, params: list[Tensor], optimizer: Any, steps: int = 2, seed: int = 1) -> list[Tensor]:
+    """Weights and states after some steps."""
+    generator = torch.Generator().manual_seed(seed)
+    with use_backend(backend):
+        attached = optimizer.attach(params) if isinstance(optimizer, Optimizer) else optimizer(params)
+        for _ in range(steps):
+            for param in params:
+                param.grad = torch.randn(param.shape, generator=generator, dtype=torch.float32).to(param.dtype)
+            attached.step()
+    return [*(p.detach() for p in params), *(t for p in params for t in tensors_of(attached.state[p]))]

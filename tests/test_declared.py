@@ -10,15 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from test_constructors import RULES
+from constructors import RULES
 
 from neon.arguments import beta, flag, non_negative, unit_interval
 from neon.engine.program.numbers import Number, examples
 from neon.engine.program.options import DESCRIBED
 from neon.optimizers import Adam, AdamW, GradientDescentMomentum, Optimizer
 from neon.optimizers.signatures import CommonOptions
-
-DECLARING = {name: cls for name, cls in RULES.items() if name != "Optimizer"}
 
 
 class Triple(Optimizer):
@@ -48,16 +46,16 @@ class Wild(Optimizer):
         return w - momentum * g - weight_decay * w
 
 
-@pytest.mark.parametrize("name", DECLARING)
+@pytest.mark.parametrize("name", RULES)
 def test_defaults_in_a_constructor_are_those_that_are_declared(name: str) -> None:
-    parameters, numbers = inspect.signature(DECLARING[name]).parameters, DECLARING[name]._declared.numbers
+    parameters, numbers = inspect.signature(RULES[name]).parameters, RULES[name]._declared.numbers
     assert numbers
     for argument, number in numbers.items():
         default = parameters[argument].default
         assert (default is inspect.Parameter.empty) == (number.default is None)
         assert number.default in (None, default)
         assert number.meaning
-    built = DECLARING[name](**examples(DECLARING[name]))
+    built = RULES[name](**examples(RULES[name]))
     assert built.settings(built.group()).program.numbers
 
 
@@ -184,7 +182,7 @@ def test_the_guide_lists_every_number() -> None:
     """After a change on purpose, run it with NEON_STORE_DOCS=1 and read the difference."""
     path = Path(__file__).parent.parent / "docs" / "guide.md"
     rows = ["| rule | argument | default | range | in groups |", "| --- | --- | --- | --- | --- |"]
-    for rule in sorted(dict.fromkeys(DECLARING.values()), key=lambda rule: rule.__name__.lower()):
+    for rule in sorted(dict.fromkeys(RULES.values()), key=lambda rule: rule.__name__.lower()):
         for argument, number in rule._declared.numbers.items():
             default = "" if number.default is None else f"`{number.default}`"
             rows.append(f"| {rule.__name__} | `{argument}` | {default} | {number.meaning} | `{number.word}` |")

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import re
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import pytest
 import rule_cases
 import torch
-from lowered_kernels import SOURCES, check_stored, kernel_of
 from other_versions import needs_interpreter, skip_exact_powers
 from pairs import crossed
 from rule_cases import CASES, RULES, after_special, assert_same_bits, assert_same_special, make, run, switches
-from state_tensors import assert_same, new, tensors_of, ulps
+from state_tensors import assert_same, new, tensors_of, trained, ulps
 from stored_formats import BITS, features, options, train
 from torch import Tensor
 
@@ -29,10 +21,9 @@ import neon.engine
 import neon.torch
 from neon.engine import backends, plan, use_backend
 from neon.engine.backends import device_batch as device
-from neon.engine.backends import triton_launch, triton_source
+from neon.engine.backends import triton_launch
 from neon.engine.backends.device_batch import DeviceBatch
 from neon.engine.batch import Batch
-from neon.engine.program import trace
 from neon.engine.program.kernel import CHUNK, LANES, Kernel
 from neon.engine.program.meanings import has_float64
 from neon.engine.program.slots import slots_of
@@ -45,7 +36,6 @@ pytestmark = [
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore::RuntimeWarning:triton"),  # of numpy, which the interpreter computes with
 ]
-STORED = Path(__file__).parent / "kernels" / "triton"
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 # Fewer and smaller than the shared table's, for the interpreter is slow; several tiles of several programs even so.
 SHAPES: list[tuple[tuple[int, ...], str]] = [
@@ -152,18 +142,6 @@ class Everything(Optimizer):
         a = where(g > 0, exp(-abs(g)) + a**p, minimum(a, 0.5) + log(1.0 + g * g))
         b = maximum(b, sign(scaled) * power_of_two(g)) / norm(scaled * 3.0 + w)
         return w - lr * step * (scaled + sqrt(a)) * lr ** (-b), a, b
-
-
-def trained(backend: str, params: list[Tensor], optimizer: Any, steps: int = 2, seed: int = 1) -> list[Tensor]:
-    """Weights and states after some steps."""
-    generator = torch.Generator().manual_seed(seed)
-    with use_backend(backend):
-        attached = optimizer.attach(params) if isinstance(optimizer, Optimizer) else optimizer(params)
-        for _ in range(steps):
-            for param in params:
-                param.grad = torch.randn(param.shape, generator=generator, dtype=torch.float32).to(param.dtype)
-            attached.step()
-    return [*(p.detach() for p in params), *(t for p in params for t in tensors_of(attached.state[p]))]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -452,53 +430,3 @@ def test_nothing_is_read_back_within_a_step(monkeypatch: pytest.MonkeyPatch) -> 
         opt.param_groups[0]["lr"] = 0.1
         opt.step()
         assert len(sent) == 1
-
-
-# -- the source ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", SOURCES)
-def test_source_is_the_stored_one(name: str) -> None:
-    check_stored(triton_source.source(kernel_of(*SOURCES[name])), STORED / f"{name}.txt")
-
-
-class Shrinking(Optimizer):
-    """A rule that no other test compiles."""
-
-    @staticmethod
-    def rule(w, g, *, lr=0.01):  # type: ignore[no-untyped-def]
-        return w * 0.75 - lr * g
-
-
-def test_source_is_a_file_to_read_where_there_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "taken").write_text("a file, not a folder")
-    for place, files in (("cache", 1), ("taken", 0)):
-        monkeypatch.setenv("NEON_CACHE_DIR", str(tmp_path / place))
-        monkeypatch.setattr(trace, "_made", WeakKeyDictionary())
-        [param] = trained("triton", new(300), Shrinking(), steps=1)[:1]
-        [expected] = trained("eager", new(300), Shrinking(), steps=1)[:1]
-        assert torch.equal(param, expected)
-        found = [*(tmp_path / place).rglob("*.py")]
-        assert len(found) == files
-    [path] = (tmp_path / "cache").rglob("*.py")
-    text = path.read_text(encoding="utf-8")
-    assert re.search(r"^w ← .*w \* 0\.75", text, re.M)
-    assert "def stage_0(" in text
-
-
-def test_kernels_compile_for_a_gpu() -> None:
-    """To the instructions of an H100, by a process that does not interpret: in 16 bytes where memory is aligned."""
-    program = Path(__file__).with_name("triton_compiled.py")
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    run = subprocess.run([sys.executable, program], check=True, env=environment, capture_output=True, text=True)
-    found = {name: json.loads(counts) for name, counts in re.findall(r"^(.+): (\{.*\})$", run.stdout, re.M)}
-    assert len(found) == 16
-    # A whole tile of 1024 float32 in 128 threads is two accesses of 16 bytes for each tensor, of bfloat16 one.
-    assert found["adam stage 1, aligned"]["ld.global.v4.b32"] == 8
-    assert found["adam stage 1, aligned"]["st.global.v4.b32"] == 6
-    assert "ld.global.v4.b32" not in found["adam stage 1"]
-    assert found["bfloat16 stage 0, aligned"]["ld.global.v4.b32"] == 4
-    for counts in found.values():
-        assert not any(name.startswith("fma.rn.f32") for name in counts)  # an operation is rounded when it is written
-        assert not any(name.startswith(("div.full", "div.approx", "sqrt.approx")) for name in counts)
-        assert not any(".ftz" in name for name in counts)  # nor are the smallest numbers taken for zero
