@@ -1,50 +1,30 @@
-"""Optimizers: rules as equations, MultiOptimizer, schedules."""
+"""Optimizers: rules as equations, MultiOptimizer, schedules.
 
-from neon.assignment.sites import get_param_list
-from neon.engine.program.declared import WEIGHT, State
-from neon.engine.program.numbers import Number
-from neon.optimizers.adadelta import Adadelta
-from neon.optimizers.adagrad import Adagrad
-from neon.optimizers.adam import Adam, AdamW
-from neon.optimizers.gradient_descent import GradientDescentMomentum
-from neon.optimizers.lion import Lion
-from neon.optimizers.multioptimizer import MultiOptimizer
-from neon.optimizers.optimizer import Optimizer
-from neon.optimizers.rmsprop import RMSProp, RMSprop
-from neon.optimizers.schedules import (
-    ExpSchedule,
-    PolySchedule,
-    PowerSchedule,
-    Schedule,
-    ShiftSchedule,
-    StepSchedule,
-    WarmupCosine,
-    WarmupStableDecay,
-)
-from neon.optimizers.shift_adamax import ShiftAdaMax
+What is imported under its own name is public, and is what every table of the library lists.
+"""
 
-__all__ = [
-    "WEIGHT",
-    "Adadelta",
-    "Adagrad",
-    "Adam",
-    "AdamW",
-    "ExpSchedule",
-    "GradientDescentMomentum",
-    "Lion",
-    "MultiOptimizer",
-    "Number",
-    "Optimizer",
-    "PolySchedule",
-    "PowerSchedule",
-    "RMSProp",
-    "RMSprop",
-    "Schedule",
-    "ShiftAdaMax",
-    "ShiftSchedule",
-    "State",
-    "StepSchedule",
-    "WarmupCosine",
-    "WarmupStableDecay",
-    "get_param_list",
-]
+from neon.assignment.sites import get_param_list as get_param_list
+from neon.engine.program.declared import WEIGHT as WEIGHT
+from neon.engine.program.declared import State as State
+from neon.engine.program.numbers import Number as Number
+from neon.optimizers.adadelta import Adadelta as Adadelta
+from neon.optimizers.adagrad import Adagrad as Adagrad
+from neon.optimizers.adam import Adam as Adam
+from neon.optimizers.adam import AdamW as AdamW
+from neon.optimizers.gradient_descent import GradientDescentMomentum as GradientDescentMomentum
+from neon.optimizers.lion import Lion as Lion
+from neon.optimizers.multioptimizer import MultiOptimizer as MultiOptimizer
+from neon.optimizers.optimizer import Optimizer as Optimizer
+from neon.optimizers.rmsprop import RMSProp as RMSProp
+from neon.optimizers.rmsprop import RMSprop as RMSprop
+from neon.optimizers.schedules import ExpSchedule as ExpSchedule
+from neon.optimizers.schedules import PolySchedule as PolySchedule
+from neon.optimizers.schedules import PowerSchedule as PowerSchedule
+from neon.optimizers.schedules import Schedule as Schedule
+from neon.optimizers.schedules import ShiftSchedule as ShiftSchedule
+from neon.optimizers.schedules import StepSchedule as StepSchedule
+from neon.optimizers.schedules import WarmupCosine as WarmupCosine
+from neon.optimizers.schedules import WarmupStableDecay as WarmupStableDecay
+from neon.optimizers.shift_adamax import ShiftAdaMax as ShiftAdaMax
+
+__all__ = sorted(name for name, value in [*globals().items()] if name == "WEIGHT" or hasattr(value, "__qualname__"))  # pyright: ignore[reportUnsupportedDunderAll]
