@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class Description(Protocol):
     """What rooms above describe and rooms below step; it owns no tensors. `neon.optimizers.Optimizer` is one.
 
-    `optimizer_mapping` has the descriptions by key of one that gives layers different ones, None of one with a rule;
+    `_optimizers_by_key` has the descriptions by key of one that gives layers different ones, None of one with a rule;
     `gradient_clip_norm` is the bound of the norm over all that it holds.
     """
 
@@ -26,30 +26,30 @@ class Description(Protocol):
     _mapped: Any  # the layers of the last step, of a mapping
 
     @property
-    def optimizer_mapping(self) -> Mapping[str, Any] | None: ...
+    def _optimizers_by_key(self) -> Mapping[str, Any] | None: ...
 
     @property
-    def by_hand(self) -> bool:
+    def _by_hand(self) -> bool:
         """Whether it has an `optimize` written by hand in the place of a rule."""
         ...
 
     @property
-    def rule_varies(self) -> bool:
+    def _rule_varies(self) -> bool:
         """Whether values of a group choose among several rules."""
         ...
 
     @property
-    def has_schedule(self) -> bool:
+    def _has_schedule(self) -> bool:
         """Whether its rate changes by a schedule; otherwise it is left to whoever else sets it."""
         ...
 
     @property
-    def counts_steps(self) -> bool:
+    def _counts_steps(self) -> bool:
         """Whether its schedule counts in steps, not in epochs."""
         ...
 
     @property
-    def batch_size(self) -> int:
+    def _backend_batch_size(self) -> int:
         """The number of samples over which the gradients of layer lists are summed."""
         ...
 
@@ -58,7 +58,7 @@ class Description(Protocol):
         """The label, among `leaves`, of the description for parameters that nothing is known of."""
         ...
 
-    def rate(self, learning_rate: float, epoch: float, updates: int) -> float:
+    def _scheduled_rate(self, learning_rate: float, epoch: float, updates: int) -> float:
         """The learning rate that the schedule makes of the initial one."""
         ...
 
