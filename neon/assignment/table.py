@@ -47,7 +47,7 @@ def given(optimizer: Description, key: str, values: Mapping[str, Any], own: Mapp
     if values.get(SCALE, 1.0) != 1:
         notes.append(f"lr_scale={_text(values[SCALE])}")
     notes += [f"{name}={_text(value)}" for name, value in own.items() if name != SCALE]
-    if optimizer.has_schedule:
+    if optimizer._has_schedule:
         notes.append(f"schedule={type(optimizer.schedule).__name__}")
     lr = _text(_number(values["lr"]) * _number(values.get(SCALE, 1.0))) if "lr" in values else "-"
     decay = _text(values["weight_decay"]) if "weight_decay" in values else "-"

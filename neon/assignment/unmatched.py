@@ -46,8 +46,8 @@ def _uses(mapping: Description, sites: Sequence[Site]) -> list[_Use]:
         use = found.setdefault(mapping, _Use(mapping, [], []))
         use.paths.append(path)
         use.sites.extend(sites)
-        keys = mapping.optimizer_mapping or {}
-        nested = {k: value for k, value in keys.items() if value is not None and value.optimizer_mapping is not None}
+        keys = mapping._optimizers_by_key or {}
+        nested = {k: value for k, value in keys.items() if value is not None and value._optimizers_by_key is not None}
         strongest = [strongest_key(keys, site) for site in sites] if nested else []
         for key, value in nested.items():
             below = [site for site, chosen in zip(sites, strongest, strict=True) if chosen and chosen[2] == key]
@@ -59,7 +59,7 @@ def _uses(mapping: Description, sites: Sequence[Site]) -> list[_Use]:
 
 def _missing(use: _Use) -> list[str]:
     """The keys of a mapping, beside its default, that fit none of its sites."""
-    keys = use.mapping.optimizer_mapping or {}
+    keys = use.mapping._optimizers_by_key or {}
     fitting = {key for site in use.sites for key in fitting_keys(keys, site)}
     return [key for key in keys if key not in fitting and key != "default"]
 

@@ -277,7 +277,7 @@ class _Loading:
         missing = [key for key, kept in program.states.items() if not kept.starts_as_weight and key not in state]
         if "step" not in state and not found <= _UNCOUNTED and "step" in program.keywords:
             missing.append("step")
-        if missing and (found or ("step" in state and not leaf.rule_varies)):
+        if missing and (found or ("step" in state and not leaf._rule_varies)):
             yield f"{name}: has no {' and no '.join(missing)} in the checkpoint, only {', '.join(map(str, state))}"
             return
         if found:

@@ -37,7 +37,7 @@ def target_groups(description: Description, target: Any) -> tuple[Any, Assigned]
         )
     warn_of_set(target)
     given = list(target)
-    if description.optimizer_mapping is None:
+    if description._optimizers_by_key is None:
         return given, []
     if given and all(isinstance(g, tuple) and len(g) == 2 and isinstance(g[0], str) for g in given):
         return _site_groups(description, named_sites(given))
@@ -55,7 +55,7 @@ def target_groups(description: Description, target: Any) -> tuple[Any, Assigned]
 
 def _site_groups(description: Description, sites: list[Site]) -> tuple[list[dict[str, Any]], Assigned]:
     """One group for each key in use, in the order of the mapping."""
-    if description.optimizer_mapping is not None:
+    if description._optimizers_by_key is not None:
         problem = explain_unmatched(description, sites)
         if problem:
             raise ValueError(problem)

@@ -46,7 +46,7 @@ class MultiOptimizer(Optimizer):
         self.gradient_clip_norm = clip_bound("gradient_clip_norm", gradient_clip_norm, norm=True)
         self.optimizer_mapping = optimizer_mapping
 
-    @property  # type: ignore[override]
+    @property
     def optimizer_mapping(self) -> dict[str, Optimizer | None]:
         """The mapping; another one can be set, and holds from the next step on."""
         return vars(self)["optimizer_mapping"]
@@ -54,6 +54,10 @@ class MultiOptimizer(Optimizer):
     @optimizer_mapping.setter
     def optimizer_mapping(self, mapping: Mapping[str, Optimizer | None]) -> None:
         vars(self)["optimizer_mapping"] = _checked(mapping)
+
+    @property
+    def _optimizers_by_key(self) -> Mapping[str, Optimizer | None]:
+        return self.optimizer_mapping
 
     @property
     def map_list(self) -> dict[Optimizer, list[Any]] | None:
@@ -124,7 +128,7 @@ def _given(match: Match) -> Given:
     leaf = match.optimizer
     if leaf is None:
         return frozen(match.key)
-    return given(leaf, match.key, {} if leaf.by_hand else leaf.group())  # what values it goes by is its own affair
+    return given(leaf, match.key, {} if leaf._by_hand else leaf.group())  # what values it goes by is its own affair
 
 
 def _state_bytes(site: Site) -> int:

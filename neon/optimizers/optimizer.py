@@ -77,10 +77,16 @@ class Optimizer(NervanaObject):
     rule: Callable[..., Any] | None = None
     name: str | None
     schedule: Schedule
+    stochastic_round: bool | int
     gradient_clip_norm: float | None
+    gradient_clip_value: float | None
+    param_clip_value: float | None
     wdecay: float
-    lr_scale: float
+    maximize: bool
+    state_dtype: Any
     master: str | None
+    weight_average: float | None
+    lr_scale: float
     seed: int
     # How many tensors, behind the states of the rule, a caller's list of states may hold that no rule reads or writes.
     scratch: int = 0
@@ -189,7 +195,7 @@ class Optimizer(NervanaObject):
         if rule is None:
             has = (
                 "an optimize() of its own and no rule"
-                if self.by_hand
+                if self._by_hand
                 else "neither a rule nor an optimize() of its own"
             )
             raise TypeError(
@@ -306,36 +312,36 @@ class Optimizer(NervanaObject):
         return "default"
 
     @property
-    def optimizer_mapping(self) -> Mapping[str, Any] | None:
+    def _optimizers_by_key(self) -> Mapping[str, Any] | None:
         """The optimizers by key, of a MultiOptimizer alone."""
         return None
 
     @property
-    def by_hand(self) -> bool:
+    def _by_hand(self) -> bool:
         """Whether it has an `optimize` written by hand in the place of a rule."""
         return type(self).optimize is not Optimizer.optimize
 
     @property
-    def rule_varies(self) -> bool:
+    def _rule_varies(self) -> bool:
         """Whether values of a group choose among several rules."""
         return type(self).select_rule is not Optimizer.select_rule
 
     @property
-    def batch_size(self) -> int:
+    def _backend_batch_size(self) -> int:
         """The number of samples over which the gradients of layer lists are summed: `be.bsz`."""
         return positive_integer("be.bsz", self.be.bsz)
 
     @property
-    def has_schedule(self) -> bool:
+    def _has_schedule(self) -> bool:
         """Whether its rate changes by a schedule; otherwise it is left to whoever else sets it."""
         return not is_constant(self.schedule)
 
     @property
-    def counts_steps(self) -> bool:
+    def _counts_steps(self) -> bool:
         """Whether its schedule counts in steps, not in epochs."""
         return counts_steps(self.schedule)
 
-    def rate(self, learning_rate: float, epoch: float, updates: int) -> float:
+    def _scheduled_rate(self, learning_rate: float, epoch: float, updates: int) -> float:
         """The learning rate that the schedule makes of the initial one."""
         return rate(self.schedule, learning_rate, epoch, updates)
 
@@ -345,7 +351,7 @@ class Optimizer(NervanaObject):
             word, default = (option.shown, option.default) if (option := GROUPED.get(key)) else (key, None)
             if key != "epoch" and value is not None and value != default:
                 present[word] = value
-        if self.has_schedule:
+        if self._has_schedule:
             present["schedule"] = self.schedule
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in present.items())})"
 
@@ -375,6 +381,7 @@ def _check_split(master: str | None, stochastic_round: bool | int) -> None:
 for _word, _default in _DEFAULTS.items():
     setattr(Optimizer, _word, _default)
 Optimizer._declared = Declared(Optimizer)
-setattr(Optimizer.__init__, "__signature__", signature_of_base())  # noqa: B010
+_types = {**Optimizer.__annotations__, "schedule": "Schedule | None"}
+setattr(Optimizer.__init__, "__signature__", signature_of_base(_types))  # noqa: B010
 
 __getattr__ = names_of("neon.optimizers", __name__)

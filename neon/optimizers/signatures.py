@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any, TypedDict, get_args
 
 from typing_extensions import get_type_hints
@@ -64,9 +65,12 @@ class ClipDecayOptions(DecayOptions, GradientClips, total=False):
     param_clip_value: float | None
 
 
-def signature_of_base() -> inspect.Signature:
+def signature_of_base(types: Mapping[str, Any]) -> inspect.Signature:
     """What the constructor of `Optimizer` takes: a name, every option, the numbers of a rule of one's own."""
-    options = [_Parameter(word, _Parameter.KEYWORD_ONLY, default=o.default) for word, o in DESCRIBED.items()]
+    options = [
+        _Parameter(word, _Parameter.KEYWORD_ONLY, default=option.default, annotation=types[word])
+        for word, option in DESCRIBED.items()
+    ]
     name = options[0].replace(kind=_Parameter.POSITIONAL_OR_KEYWORD)
     own = _Parameter("self", _Parameter.POSITIONAL_OR_KEYWORD)
     return inspect.Signature([own, name, *options[1:], _Parameter("hyperparameters", _Parameter.VAR_KEYWORD)])

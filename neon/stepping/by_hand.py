@@ -13,7 +13,7 @@ from neon.assignment.sites import layer_sites
 
 def is_by_hand(match: Match) -> bool:
     """Whether the optimizer of a match has an `optimize` of its own."""
-    return match.optimizer is not None and match.optimizer.by_hand
+    return match.optimizer is not None and match.optimizer._by_hand
 
 
 def layers_of(owned: Iterable[tuple[Any, Entry]]) -> list[Any]:

@@ -78,7 +78,7 @@ class GroupRules:
             group.setdefault("previous_norm", 0.0)  # from the start: distributed checkpoints load what is there
         if norms:
             group.setdefault("outer_clip_norms", tuple(norm.gradient_clip_norm for norm in norms))
-        if leaf.has_schedule:
+        if leaf._has_schedule:
             group.setdefault("scheduled_lr", float(group["lr"]))
             group.setdefault("updates", 0)
 
@@ -92,8 +92,8 @@ class GroupRules:
         The schedule starts from `scheduled_lr`; `initial_lr` belongs to torch's schedulers.
         """
         leaf = self.leaf_of(group)
-        if leaf.has_schedule:
-            write_rate(group, leaf.rate(group["scheduled_lr"], group["epoch"], group["updates"]))
+        if leaf._has_schedule:
+            write_rate(group, leaf._scheduled_rate(group["scheduled_lr"], group["epoch"], group["updates"]))
 
     def shared_sums(self, groups: Sequence[Group]) -> dict[Reach, Sequence[Hashable]]:
         """The sums that all processes of a partition take part in, in one order for all of them."""

@@ -91,21 +91,21 @@ class LayerStepper:
     def _assign(self, layer_list: Any) -> list[tuple[Site, Match]]:
         sites = list(layer_sites(layer_list))
         optimizer = self._optimizer
-        if optimizer.optimizer_mapping is not None and self._warned is not optimizer.optimizer_mapping:
+        if optimizer._optimizers_by_key is not None and self._warned is not optimizer._optimizers_by_key:
             fitted = (
-                (*optimizer.optimizer_mapping,),
+                (*optimizer._optimizers_by_key,),
                 [*optimizer.leaves()],
                 [(site.names, site.classes) for site in sites],
             )
             if fitted != self._fitted and (problem := explain_unmatched(optimizer, sites)):
-                self._warned = optimizer.optimizer_mapping
+                self._warned = optimizer._optimizers_by_key
                 warnings.warn(problem, UserWarning, stacklevel=4)
             self._fitted = fitted
         return [(site, match) for site, match in assign(optimizer, sites) if site.entry is not None]
 
     def _tell_mappings(self, assigned: Sequence[tuple[Site, Match]]) -> None:
         """Let each MultiOptimizer know the layers that came to it, for its `map_list`."""
-        if self._optimizer.optimizer_mapping is not None:
+        if self._optimizer._optimizers_by_key is not None:
             layers = MappedLayers(assigned)
             for mapping in {self._optimizer, *(mapping for _, match in assigned for mapping in match.mappings)}:
                 mapping._mapped = layers
@@ -134,9 +134,9 @@ class LayerStepper:
             values = self._values[match.key]
             values.clear()  # what another optimizer of this key left
             values.update(leaf.group())
-            values["lr"] = leaf.rate(values.get("lr", 0.0), epoch, updates)
+            values["lr"] = leaf._scheduled_rate(values.get("lr", 0.0), epoch, updates)
             values["epoch"] = epoch
-            values["batch_size"] = self._optimizer.batch_size
+            values["batch_size"] = self._optimizer._backend_batch_size
             values["outer_clip_norms"] = tuple(norm.gradient_clip_norm for norm in match.norms)
             settings[match.key] = leaf.settings(values, match.norms, batch_mean=True)
         return settings
@@ -148,7 +148,7 @@ class LayerStepper:
             grad = _gradient(site)
             for norm in match.norms if grad is not None else ():
                 mean = torch.linalg.vector_norm(grad, dtype=torch.float64).item()
-                mean /= self._optimizer.batch_size
+                mean /= self._optimizer._backend_batch_size
                 squares[id(norm)] += mean * mean
         return dict(squares)
 
@@ -245,7 +245,7 @@ def _updates(ours: Sequence[Ours]) -> int:
 
 
 def _counts_steps(match: Match) -> bool:
-    return match.optimizer is not None and match.optimizer.counts_steps
+    return match.optimizer is not None and match.optimizer._counts_steps
 
 
 def _averages(entry: Entry, leaf: Description) -> Iterator[tuple[Tensor, Tensor]]:

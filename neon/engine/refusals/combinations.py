@@ -37,7 +37,7 @@ def check_together(options: Mapping[str, Any]) -> None:
 
 def check_leaf(key: str, leaf: Any) -> None:
     """Refuse a description that has no rule to make a step of."""
-    if leaf.by_hand:
+    if leaf._by_hand:
         raise TypeError(
             f"{shortened(type(leaf).__name__)} ({shortened(key)}) has an optimize() of its own: it works on layer "
             "lists, by optimize(layer_list, epoch). To attach it, write it as a rule: a static method "

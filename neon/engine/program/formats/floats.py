@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -13,32 +14,9 @@ from neon.engine.program.graph import Node, apply, node, word
 _SIGN, _INFINITY, QUIET = 0x80000000, 0x7F800000, 0x00400000
 
 
-def _add(a: Node, b: Node | int) -> Node:
-    return apply("uint_add", a, b)
-
-
-def _and(a: Node, b: Node | int) -> Node:
-    return apply("uint_and", a, b)
-
-
-def _or(a: Node, b: Node | int) -> Node:
-    return apply("uint_or", a, b)
-
-
-def _shr(a: Node, by: int) -> Node:
-    return apply("uint_shr", a, by)
-
-
-def _shl(a: Node, by: int) -> Node:
-    return apply("uint_shl", a, by)
-
-
-def _below(a: Node, b: Node | int) -> Node:
-    return apply("uint_less", a, b)
-
-
-def _where(condition: Node, a: Node | int, b: Node | int) -> Node:
-    return apply("uint_where", condition, a, b)
+_add, _and, _or, _shl, _shr, _below, _where = (
+    partial(apply, f"uint_{name}") for name in ("add", "and", "or", "shl", "shr", "less", "where")
+)
 
 
 def _rounding(bits: Node, dropped: int, random: Node | None) -> Node:
