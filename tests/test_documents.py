@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from neon.engine.program.options import DESCRIBED
+
 ROOT = Path(__file__).parent.parent
 TRAINERS = ("accelerate", "pytorch_lightning", "transformers")  # need not be installed
 # The first line of a block that is a file.
@@ -49,3 +51,41 @@ def test_code_blocks_run(document: str, monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr("sys.argv", [document])  # a program reads its command line
     torch.manual_seed(0)
     run_blocks(document, tmp_path)
+
+
+def rows_of(document: str, heading: str) -> list[str]:
+    """The first cells of the tables below a heading."""
+    part = (ROOT / document).read_text(encoding="utf-8").split(f"## {heading}\n")[1].split("\n## ")[0]
+    return [line.split("|")[1] for line in part.splitlines() if line.startswith("| `")]
+
+
+def test_the_map_has_every_file() -> None:
+    package = ROOT / "neon"
+    named = [path for row in rows_of("docs/design.md", "The map") for path in re.findall(r"`([^`]+)`", row)]
+    assert len(named) == len({*named})
+    assert not [path for path in named if not (package / path).exists()]
+    files = [file.relative_to(package).as_posix() for file in package.rglob("*.py")]
+    assert not [file for file in files if file not in named and f"{Path(file).parent.as_posix()}/" not in named]
+
+
+@pytest.mark.parametrize("document", sorted(path.name for path in (ROOT / "docs").glob("*.md")))
+def test_files_that_a_page_names_are_there(document: str) -> None:
+    text = (ROOT / "docs" / document).read_text(encoding="utf-8")
+    paths = re.findall(r"`(?:python )?((?:[a-z_0-9]+/)+[a-z_0-9]+\.py)", text)
+    linked = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)
+    assert not [path for path in paths if not any((ROOT / folder / path).exists() for folder in ("", "neon"))]
+    assert not [link for link in linked if not (ROOT / "docs" / link).exists()]
+
+
+def test_the_guide_lists_every_option() -> None:
+    found = [re.findall(r"`(\w+)=", row)[0] for row in rows_of("docs/guide.md", "Options of every rule")]
+    assert sorted(found) == sorted({*DESCRIBED} - {"name"})
+
+
+def test_the_glossary_has_the_names_of_the_code() -> None:
+    """A class that an entry names is defined in neon."""
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "neon").rglob("*.py"))
+    page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8").split("## Glossary\n")[1].split("\n## ")[0]
+    classes = re.findall(r"\(`([A-Z]\w+)`\)", page)
+    assert len(classes) > 15
+    assert not [name for name in classes if f"class {name}" not in source]
