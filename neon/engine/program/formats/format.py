@@ -25,7 +25,7 @@ class Auxiliary:
 
 
 class Format:
-    """How the numbers of a tensor are kept. `block` numbers are encoded together, with tensors beside the first.
+    """How the numbers of a tensor are kept. `block` numbers are encoded together, with auxiliary tensors.
 
     `name` is what users call it, `dtype` that of the tensor.
     """
@@ -36,7 +36,7 @@ class Format:
     block: ClassVar[int] = 1
 
     def auxiliary(self, tensor: str) -> tuple[Auxiliary, ...]:
-        """What stands beside a tensor of this format."""
+        """The auxiliary tensors of one of this format."""
         return ()
 
     def decode(self, tensor: str) -> Node:
@@ -51,5 +51,5 @@ class Format:
         raise NotImplementedError
 
     def stored(self, number: float) -> tuple[float, ...]:
-        """What stands for a number in a tensor, and in those beside it."""
+        """What a number is in a tensor of this format, and in its auxiliary ones."""
         return (number,)
