@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import pickle
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -180,14 +181,21 @@ def test_pickles_of_earlier_versions_load() -> None:
         assert again.learning_rate == made.learning_rate
 
 
+def number_rows(rules: Iterable[type[Optimizer]]) -> list[str]:
+    """The rows of the guide's table: the numbers of these rules, as they are declared."""
+    rows = []
+    for rule in sorted(dict.fromkeys(rules), key=lambda rule: rule.__name__.lower()):
+        for argument, number in rule._declared.numbers.items():
+            default = "" if number.default is None else f"`{number.default}`"
+            rows.append(f"| {rule.__name__} | `{argument}` | {default} | {number.meaning} | `{number.word}` |")
+    return rows
+
+
 def test_the_guide_lists_every_number() -> None:
     """After a change on purpose, run it with NEON_STORE_DOCS=1 and read the difference."""
     path = Path(__file__).parent.parent / "docs" / "guide.md"
     rows = ["| rule | argument | default | range | in groups |", "| --- | --- | --- | --- | --- |"]
-    for rule in sorted(dict.fromkeys(DECLARING.values()), key=lambda rule: rule.__name__.lower()):
-        for argument, number in rule._declared.numbers.items():
-            default = "" if number.default is None else f"`{number.default}`"
-            rows.append(f"| {rule.__name__} | `{argument}` | {default} | {number.meaning} | `{number.word}` |")
+    rows += number_rows(DECLARING.values())
     page = path.read_text(encoding="utf-8")
     head, tail = page.split("<!-- numbers of the rules -->\n")[0], page.split("<!-- end of the numbers -->\n")[1]
     whole = "\n".join([f"{head}<!-- numbers of the rules -->", *rows, f"<!-- end of the numbers -->\n{tail}"])

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from neon.engine.program.options import DESCRIBED
+import neon.torch
+from neon.engine.program.options import DESCRIBED, Place
 
 ROOT = Path(__file__).parent.parent
 TRAINERS = ("accelerate", "pytorch_lightning", "transformers")  # need not be installed
@@ -53,15 +54,15 @@ def test_code_blocks_run(document: str, monkeypatch: pytest.MonkeyPatch, tmp_pat
     run_blocks(document, tmp_path)
 
 
-def rows_of(document: str, heading: str) -> list[str]:
-    """The first cells of the tables below a heading."""
+def rows_of(document: str, heading: str) -> list[list[str]]:
+    """The cells of the tables below a heading, row by row; a row begins with something in code."""
     part = (ROOT / document).read_text(encoding="utf-8").split(f"## {heading}\n")[1].split("\n## ")[0]
-    return [line.split("|")[1] for line in part.splitlines() if line.startswith("| `")]
+    return [line.split("|")[1:-1] for line in part.splitlines() if line.startswith("| `")]
 
 
 def test_the_map_has_every_file() -> None:
     package = ROOT / "neon"
-    named = [path for row in rows_of("docs/design.md", "The map") for path in re.findall(r"`([^`]+)`", row)]
+    named = [path for row in rows_of("docs/design.md", "The map") for path in re.findall(r"`([^`]+)`", row[0])]
     assert len(named) == len({*named})
     assert not [path for path in named if not (package / path).exists()]
     files = [file.relative_to(package).as_posix() for file in package.rglob("*.py")]
@@ -78,8 +79,19 @@ def test_files_that_a_page_names_are_there(document: str) -> None:
 
 
 def test_the_guide_lists_every_option() -> None:
-    found = [re.findall(r"`(\w+)=", row)[0] for row in rows_of("docs/guide.md", "Options of every rule")]
-    assert sorted(found) == sorted({*DESCRIBED} - {"name"})
+    """With its default; those that act on the graph first, in the order in which they do."""
+    rows = rows_of("docs/guide.md", "Options of every rule")
+    found = [(re.findall(r"`(\w+)=", option)[0], default.strip(" `")) for option, default, *_ in rows]
+    expected = {word: repr(option.default) for word, option in DESCRIBED.items() if word != "name"}
+    assert sorted(found) == sorted(expected.items())
+    places = [DESCRIBED[word].place for word, _ in found]
+    acting = [place for place in places if place is not None]
+    assert places[: len(acting)] == sorted(acting, key=[*Place].index)
+
+
+def test_the_page_names_every_class_of_torchs() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8").split("`neon.torch` has ")[1].split(" with ")[0]
+    assert {*re.findall(r"`(\w+)`", text)} == {*neon.torch.__all__} - {"AttachedOptimizer"}
 
 
 def test_the_glossary_has_the_names_of_the_code() -> None:

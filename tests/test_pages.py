@@ -15,6 +15,7 @@ import pytest
 import torch
 from constructors import exported
 from graph_values import value_of
+from test_declared import number_rows
 from test_documents import ROOT, run_blocks
 from typer.testing import CliRunner
 
@@ -60,6 +61,10 @@ def test_a_rule_that_is_exported_is_in_every_table(page: Page, monkeypatch: pyte
     monkeypatch.setattr(neon.optimizers, "__all__", [*neon.optimizers.__all__, "Signum"])
     assert exported(neon.optimizers, Optimizer)["Signum"] is rule
     assert "Signum()" in default_optimizers()
+    assert number_rows([rule]) == [
+        "| Signum | `learning_rate` | `0.0001` | α ≥ 0 | `lr` |",
+        "| Signum | `momentum_coef` | `0.9` | β in [0, 1] | `momentum` |",
+    ]
     assert {line.kind for line in Request().lines() if line.rule == "Signum"} == {"step", "rounding", "memory"}
     shown = CliRunner().invoke(app, ["show", "signum"]).output
     assert all(
