@@ -77,11 +77,11 @@ def wrong_beside(state: Mapping[str, Any], param: Tensor, settings: Settings) ->
     dtypes = {key: value.dtype for key, value in state.items() if isinstance(value, Tensor) and value.dtype in FORMATS}
     needed = {a.path: (key, a) for key, dtype in dtypes.items() for a in FORMATS[dtype].auxiliary(key)}
     for folder in {a.path[0] for dtype in FORMATS.values() for a in dtype.auxiliary("")}:
-        there = state.get(folder, {})
-        if not isinstance(there, Mapping):
-            yield f"{folder} is {there!r} in the checkpoint; it must be a dict of tensors"
+        held = state.get(folder, {})
+        if not isinstance(held, Mapping):
+            yield f"{folder} is {held!r} in the checkpoint; it must be a dict of tensors"
             return
-        if lone := [key for key in there if (folder, key) not in needed]:
+        if lone := [key for key in held if (folder, key) not in needed]:
             yield (
                 f"there are {folder} of {', '.join(map(repr, lone))} in the checkpoint, which is no state of 8 bits "
                 "there"

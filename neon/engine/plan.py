@@ -172,7 +172,7 @@ class Plan:
                 "processes hold parts: the host adds these norms up, and a graph that is replayed has no host. Leave "
                 "capturable out."
             )
-        self._present, self._absent = present, [not there for there in present]
+        self._present, self._absent = present, [not given for given in present]
         self._all = all(present)
         self.counts.select(mask)
         self._updated = self._given(self.params)

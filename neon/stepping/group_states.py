@@ -66,8 +66,8 @@ def put_states(
         if isinstance(folder := at(state, path[:-1]), dict):
             dict.pop(folder, path[-1], None)
     for slot, part in item.kept.items():
-        there = at(state, slot.path)
-        _put(placed, slot.path, sharded_like(param, part, slot.space) if there is None else there)
+        own = at(state, slot.path)
+        _put(placed, slot.path, sharded_like(param, part, slot.space) if own is None else own)
     _write(state, placed, changes)
     states.write_quietly(param, state)
     return placed

@@ -97,9 +97,7 @@ class Storage:
             wanted = "bfloat16" if param.element_size() == 2 and not self.splits(param) else None
         if wanted is None or (param.numel() if size is None else size) < SMALL:
             return torch.float32
-        form = named(wanted)
-        if form.block > 1:
-            form = named(wanted, never_negative=state in never_negative(program))
+        form = named(wanted, never_negative=state in never_negative(program))
         return form.dtype if blocks or form.block == 1 else torch.float32
 
     def slots(self, program: Program, param: Tensor, states: Sequence[Any]) -> tuple[Slot, ...]:

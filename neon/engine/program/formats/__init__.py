@@ -27,16 +27,14 @@ def named(name: str, *, never_negative: bool = False) -> Format:
 
 def state_format(name: str, value: Any) -> str | tuple[tuple[str, str], ...] | None:
     """A format by name or dtype, a dict of such by state, or None; as strings, and pairs of them."""
-    if isinstance(value, dict):
-        value = tuple(value.items())
-    if isinstance(value, (tuple, list)):
-        return tuple((str(state), _known(f"{name}[{state!r}]", form)) for state, form in value)
+    pairs = value.items() if isinstance(value, dict) else value
+    if isinstance(value, (dict, tuple, list)):
+        return tuple((str(state), _known(f"{name}[{state!r}]", form)) for state, form in pairs)
     return None if value is None else _known(name, value)
 
 
 def _known(name: str, value: Any) -> str:
-    form = str(value).removeprefix("torch.")
     known = (*dict.fromkeys(form.name for form in FORMATS.values() if form.name != "float64"), PARAMETER)
-    if form not in known:
+    if (form := str(value).removeprefix("torch.")) not in known:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, or None. {received(name, value)}")
     return form
