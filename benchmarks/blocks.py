@@ -48,17 +48,17 @@ def in_blocks(x: Tensor, block: int) -> tuple[Tensor, Tensor]:
     return rows, rows.abs().amax(1, keepdim=True).clamp(min=2.0**-120)
 
 
-def by_float(x: Tensor, block: int, codec: SmallFloat) -> Tensor:
+def by_float(x: Tensor, block: int, form: SmallFloat) -> Tensor:
     """Through the engine's small floats, written anew with a float32's bits."""
     rows, peak = in_blocks(x, block)
-    offset = 2.0 ** (1 - (1 << codec.exponent)) if codec.signed else 0.0
-    value = rows.abs() * (codec.largest * (1 - 2.0**-22) / peak) + offset
-    if not codec.signed:
+    offset = 2.0 ** (1 - (1 << form.exponent)) if form.signed else 0.0
+    value = rows.abs() * (form.largest * (1 - 2.0**-22) / peak) + offset
+    if not form.signed:
         value = torch.where(value > 0, value.clamp(min=2.0**-30), value)
-    dropped = 23 - codec.mantissa
+    dropped = 23 - form.mantissa
     bits = value.view(torch.int32) + torch.randint(1 << dropped, value.shape, dtype=torch.int32)
     kept = (bits >> dropped << dropped).view(torch.float32) - offset
-    kept = torch.where(rows == 0, 0.0, kept) * torch.sign(rows) * (peak / codec.largest)
+    kept = torch.where(rows == 0, 0.0, kept) * torch.sign(rows) * (peak / form.largest)
     return kept.flatten()[: len(x)]
 
 

@@ -122,10 +122,10 @@ def joined(weight: Tensor, low_bits: Tensor) -> Tensor:
 
 def decoded(state: Tensor, scales: Tensor) -> Tensor:
     """The numbers that a state of one byte stands for, where no sign is kept."""
-    codec, code = formats.FORMATS[state.dtype], state.int()
-    assert isinstance(codec, SmallFloat)
-    exponent = (code >> codec.mantissa) - (codec.largest_code >> codec.mantissa)
-    value = (1 + (code & (1 << codec.mantissa) - 1) / (1 << codec.mantissa)) * 2.0**exponent
+    form, code = formats.FORMATS[state.dtype], state.int()
+    assert isinstance(form, SmallFloat)
+    exponent = (code >> form.mantissa) - (form.largest_code >> form.mantissa)
+    value = (1 + (code & (1 << form.mantissa) - 1) / (1 << form.mantissa)) * 2.0**exponent
     return torch.where(code == 0, 0.0, value) * scales.repeat_interleave(BLOCK)
 
 

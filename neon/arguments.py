@@ -10,8 +10,6 @@ import numpy as np
 
 from neon.messages import received, shown
 
-# The format of states that takes the size of the parameter.
-PARAMETER = "parameter"
 _PLAIN = (float, int, bool, str, type(None))
 # Whole numbers are below this: as large as a seed may be, and any of them is a float too.
 _MOST = 2**64
@@ -167,22 +165,6 @@ def giving_rates(name: str, value: Any) -> Any:
     if isinstance(value, type) or not callable(getattr(value, "get_learning_rate", None)):
         raise TypeError(f"{name} must have get_learning_rate(learning_rate, epoch). {received(name, value)}")
     return value
-
-
-def state_format(name: str, value: Any) -> str | tuple[tuple[str, str], ...] | None:
-    """A format by name or dtype, a dict of such by state, or None; as strings, and pairs of them."""
-    if isinstance(value, dict):
-        value = tuple(value.items())
-    if isinstance(value, (tuple, list)):
-        return tuple((str(state), str(_format(f"{name}[{state!r}]", form))) for state, form in value)
-    return None if value is None else _format(name, value)
-
-
-def _format(name: str, value: Any) -> str:
-    known, form = ("float32", "bfloat16", "float16", "int8", PARAMETER), str(value).removeprefix("torch.")
-    if form not in known:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, or None. {received(name, value)}")
-    return form
 
 
 def master_format(name: str, value: Any) -> str | None:

@@ -114,7 +114,7 @@ def saved_in_between(way: str, form: str, model: nn.Module, opt: AttachedOptimiz
 
 
 def low_checkpoint(way: str, form: str, kind: str) -> Any:
-    """Saved after two steps; taken up from every size of world that has saved before."""
+    """Saved after two steps; loaded by every size of world that has saved before."""
     world = dist.get_world_size()
     run, model, opt = start(way, form)
     train(run, opt, range(2))

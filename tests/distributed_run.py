@@ -19,7 +19,7 @@ import torch.distributed as dist
 from distributed_table import CASES, WAITING, name_of
 
 MODULES = ("distributed_cases", "distributed_saving", "distributed_low", "distributed_equal")
-WORLDS = (4, 2, 1)  # what is saved by four is taken up by two and by one
+WORLDS = (4, 2, 1)  # what is saved by four is loaded by two and by one
 LIMIT = 60  # seconds that a rank waits in one case, before it says where and ends
 
 

@@ -1,4 +1,4 @@
-"""What ranks do with states: ZeroRedundancyOptimizer, and checkpoints that are taken up by other numbers of ranks."""
+"""What ranks do with states: ZeroRedundancyOptimizer, and checkpoints that are loaded by other numbers of ranks."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def zero_optimizer(model: Any, rule: str) -> Any:
 
 
 def zero(rule: str) -> Any:
-    """Steps under a scheduler, saved and taken up again in the middle."""
+    """Steps under a scheduler, saved and loaded again in the middle."""
     model = net()
     run = spread("data parallel", model)
     opt = zero_optimizer(model, rule)
@@ -104,7 +104,7 @@ OPTIONS = {
 
 
 def checkpoint(way: str, rule: str, kind: str) -> Any:
-    """Saved after two steps; taken up from every size of world that has saved before."""
+    """Saved after two steps; loaded by every size of world that has saved before."""
     world = dist.get_world_size()
 
     def start() -> tuple[Run, Any, Any]:

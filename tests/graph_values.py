@@ -1,4 +1,4 @@
-"""Evaluates graph nodes on vectors with the eager backend's table, for tests of codecs and random bits."""
+"""Evaluates graph nodes on vectors with the eager backend's table, for tests of formats and random bits."""
 
 from __future__ import annotations
 

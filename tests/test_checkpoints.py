@@ -55,7 +55,7 @@ def test_a_new_process_goes_on_with_the_same_bits(name: str, resumed: dict[str, 
 
 
 def through_state_dict(run: Run, name: str) -> Run:
-    """Taken up in mid-run: what an optimizer had before must not matter."""
+    """Loaded in mid-run: what an optimizer had before must not matter."""
     other = fresh(name).train(range(2))
     for part, theirs in zip((other.model, other.opt, *other.others), (run.model, run.opt, *run.others), strict=True):
         part.load_state_dict(theirs.state_dict())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import pickle
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def test_what_an_option_is_called_and_where_it_starts_is_in_one_table() -> None:
 
 def test_a_constructor_follows_from_the_numbers() -> None:
     assert str(inspect.signature(Triple)).startswith(
-        "(needed, pace=0.1, beta_1=0.5, beta_2=0.6, beta_3=0.7, turned=False, *, name=None, schedule=None, wdecay=0.0"
+        "(needed, pace=0.1, beta_1=0.5, beta_2=0.6, beta_3=0.7, turned=False, *, name: 'str | None' = None, schedule: "
     )
     one, other = Triple(1, 2, wdecay=0.5), Triple(needed=1.0, pace=2.0, wdecay=0.5)
     assert one.group() == other.group()
@@ -178,14 +179,21 @@ def test_pickles_of_earlier_versions_load() -> None:
         assert again.learning_rate == made.learning_rate
 
 
+def number_rows(rules: Iterable[type[Optimizer]]) -> list[str]:
+    """The rows of the guide's table: the numbers of these rules, as they are declared."""
+    rows = []
+    for rule in sorted(dict.fromkeys(rules), key=lambda rule: rule.__name__.lower()):
+        for argument, number in rule._declared.numbers.items():
+            default = "" if number.default is None else f"`{number.default}`"
+            rows.append(f"| {rule.__name__} | `{argument}` | {default} | {number.meaning} | `{number.word}` |")
+    return rows
+
+
 def test_the_guide_lists_every_number() -> None:
     """After a change on purpose, run it with NEON_STORE_DOCS=1 and read the difference."""
     path = Path(__file__).parent.parent / "docs" / "guide.md"
     rows = ["| rule | argument | default | range | in groups |", "| --- | --- | --- | --- | --- |"]
-    for rule in sorted(dict.fromkeys(RULES.values()), key=lambda rule: rule.__name__.lower()):
-        for argument, number in rule._declared.numbers.items():
-            default = "" if number.default is None else f"`{number.default}`"
-            rows.append(f"| {rule.__name__} | `{argument}` | {default} | {number.meaning} | `{number.word}` |")
+    rows += number_rows(RULES.values())
     page = path.read_text(encoding="utf-8")
     head, tail = page.split("<!-- numbers of the rules -->\n")[0], page.split("<!-- end of the numbers -->\n")[1]
     whole = "\n".join([f"{head}<!-- numbers of the rules -->", *rows, f"<!-- end of the numbers -->\n{tail}"])

@@ -114,10 +114,10 @@ def stored_values(state: Any) -> dict[str, Tensor]:
     values = {}
     for name, stored in state.items():
         if name in state.get("scales", {}):
-            codec = FORMATS[stored.dtype]
+            form = FORMATS[stored.dtype]
             scales = state["scales"][name].flatten().repeat_interleave(BLOCK)[: stored.numel()]
             leaves = {name: stored.view(torch.uint8).to(torch.int64).flatten(), scale_name(name): scales}
-            values[name] = value_of(codec.decode(name), leaves)
+            values[name] = value_of(form.decode(name), leaves)
         elif name not in ("scales", "step", "low_bits"):
             values[name] = stored.float().flatten().clone()
     return values

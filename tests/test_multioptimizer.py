@@ -309,7 +309,7 @@ TIED: dict[str, tuple[dict[str, float | None], float]] = {
     "name over class": ({"a": 2, "Linear": 3}, 2),
     "name over pattern": ({"a*": 3, "b": 2}, 2),
     "longer pattern": ({"*a": 3, "b.wei*": 2}, 2),
-    "a third name ends a draw between patterns": ({"a*": 3, "b*": 4, "c": 2}, 2),
+    "a third name ends a tie between patterns": ({"a*": 3, "b*": 4, "c": 2}, 2),
     "a third name comes before a draw": ({"b*": 3, "c*": 4, "a": 2}, 2),
     "frozen by the stronger": ({"a": None, "Linear": 3}, 0),
 }
@@ -326,7 +326,7 @@ def test_tied_weights_go_once_by_the_strongest_key(title: str, how: str) -> None
 @pytest.mark.parametrize("how", ["attach", "optimize"])
 @pytest.mark.parametrize(("first", "second"), [("a", "b"), ("a.*", "b.*")])
 @pytest.mark.parametrize("other", [3, None])
-def test_a_draw_between_different_optimizers_is_an_error(first: str, second: str, other: Any, how: str) -> None:
+def test_a_tie_between_different_optimizers_is_an_error(first: str, second: str, other: Any, how: str) -> None:
     net = tied("a", "b")
     message = re.escape(repr(first)) + ".*" + re.escape(repr(second))
     with pytest.raises(ValueError, match=message):
@@ -335,14 +335,14 @@ def test_a_draw_between_different_optimizers_is_an_error(first: str, second: str
 
 
 @pytest.mark.parametrize("how", ["attach", "optimize"])
-def test_a_draw_for_one_optimizer_is_none(how: str) -> None:
+def test_a_tie_for_one_optimizer_is_none(how: str) -> None:
     shared = sgd(2)
     opt = MultiOptimizer({"default": sgd(1), "a": shared, "b": shared})
     assert moved(tied("a", "b"), opt, how)["a.weight"] == 2
 
 
 @pytest.mark.parametrize("how", ["attach", "optimize"])
-def test_a_draw_is_decided_inside_a_nested_mapping(how: str) -> None:
+def test_a_tie_is_decided_inside_a_nested_mapping(how: str) -> None:
     opt = MultiOptimizer({"default": multi({"b": 2})})
     assert moved(tied("a", "b"), opt, how)["a.weight"] == 2
 

@@ -95,7 +95,7 @@ PROMISES: list[tuple[str, str]] = [
         "test_multioptimizer.py::test_tied_weights_go_once_by_the_strongest_key",
     ),
     ("with the sum of their gradients", "test_tied_layers.py::test_the_sum_of_gradients_counts_once"),
-    ("a tie is an error", "test_multioptimizer.py::test_a_draw_between_different_optimizers_is_an_error"),
+    ("a tie is an error", "test_multioptimizer.py::test_a_tie_between_different_optimizers_is_an_error"),
     (
         "two Parameters over one memory are refused",
         "test_refused_tensors.py::test_two_parameters_over_one_memory_are_refused_by_name",

@@ -181,7 +181,7 @@ def test_the_run_of_a_drop_in_class_is_the_one_of_torchs(name: str, rule: str, r
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_a_scheduler_that_is_resumed(name: str, rate: str) -> None:
-    """Both are made anew and take up what was saved: the run ends with the same bits."""
+    """Both are made anew and load what was saved: the run ends with the same bits."""
     whole = attached("AdamW", "MultiOptimizer", RATES[rate])
     scheduler = SCHEDULERS[name](whole)
     train(whole, scheduler, range(5))

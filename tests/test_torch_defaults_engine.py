@@ -37,7 +37,7 @@ def default(name: str) -> Iterator[None]:
 
 
 def stepped(rule: str, form: str, dtype: torch.dtype) -> list[Tensor]:
-    """A parameter after two steps, with its states and all that stands beside them."""
+    """A parameter after two steps, with its states and auxiliary tensors."""
     numbers = {"dtype": torch.float32, "device": "cpu"}
     param = torch.linspace(-1, 1, 4999, **numbers).to(dtype).requires_grad_()
     grad = torch.linspace(2, -1, 4999, **numbers).to(dtype)

@@ -73,7 +73,7 @@ def _fits(pattern: str, name: str) -> bool:
 def assign(optimizer: Description, sites: Iterable[Site]) -> list[tuple[Site, Match]]:
     """Each parameter once, with its optimizer; layers without parameters are kept for the table.
 
-    A parameter that several layers share goes by the strongest of their keys; a draw between
+    A parameter that several layers share goes by the strongest of their keys; a tie between
     different optimizers raises `ValueError`. In layer lists it has the sum of the gradients that they bring.
     """
     return [

@@ -9,11 +9,12 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from neon.arguments import plain, state_format
+from neon.arguments import plain
 from neon.assignment.keys import strongest_key
 from neon.assignment.sites import Site, named_sites
 from neon.assignment.unmatched import what_there_is
 from neon.attached.targets import Assigned, site_name
+from neon.engine.program.formats import state_format
 from neon.engine.program.options import SCALE
 from neon.messages import kind_of, listed, shortened
 from neon.stepping.group_names import has_names, named_parameters

@@ -1,4 +1,4 @@
-"""Saved states: what keeps a parameter from taking up a tensor of a checkpoint."""
+"""Saved states: what keeps a parameter from loading a tensor of a checkpoint."""
 
 from __future__ import annotations
 
@@ -73,15 +73,15 @@ def _served(key: str, program: Program) -> list[torch.dtype]:
 
 
 def wrong_beside(state: Mapping[str, Any], param: Tensor, settings: Settings) -> Iterator[str]:
-    """What is wrong with the tensors that stand beside states: scales of blocks, low bits of the weight."""
+    """What is wrong with auxiliary tensors: scales of blocks, low bits of the weight."""
     dtypes = {key: value.dtype for key, value in state.items() if isinstance(value, Tensor) and value.dtype in FORMATS}
     needed = {a.path: (key, a) for key, dtype in dtypes.items() for a in FORMATS[dtype].auxiliary(key)}
     for folder in {a.path[0] for dtype in FORMATS.values() for a in dtype.auxiliary("")}:
-        there = state.get(folder, {})
-        if not isinstance(there, Mapping):
-            yield f"{folder} is {there!r} in the checkpoint; it must be a dict of tensors"
+        held = state.get(folder, {})
+        if not isinstance(held, Mapping):
+            yield f"{folder} is {held!r} in the checkpoint; it must be a dict of tensors"
             return
-        if lone := [key for key in there if (folder, key) not in needed]:
+        if lone := [key for key in held if (folder, key) not in needed]:
             yield (
                 f"there are {folder} of {', '.join(map(repr, lone))} in the checkpoint, which is no state of 8 bits "
                 "there"

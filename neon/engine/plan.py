@@ -172,7 +172,7 @@ class Plan:
                 "processes hold parts: the host adds these norms up, and a graph that is replayed has no host. Leave "
                 "capturable out."
             )
-        self._present, self._absent = present, [not there for there in present]
+        self._present, self._absent = present, [not given for given in present]
         self._all = all(present)
         self.counts.select(mask)
         self._updated = self._given(self.params)
@@ -195,14 +195,14 @@ class Plan:
         grads: Sequence[Tensor | None],
         elsewhere: Mapping[int, float] | None = None,
         reread: bool = True,
-        brought: Mapping[str, Any] | None = None,
+        inputs: Mapping[str, Any] | None = None,
         found: Tensor | None = None,
     ) -> None:
         """Update every parameter that has a gradient, once; the plan has to hold.
 
         `elsewhere` gives sums of squares of gradients that this plan does not update but that count in a
         norm, by the id of the norm's owner. Without `reread`, the numbers of all settings are as they were.
-        `brought` are the numbers that only this step has; those that are tensors on the device are not waited for.
+        `inputs` are the numbers that only this step has; those that are tensors on the device are not waited for.
         Where `found`, a number on the device of `resident`, is not 0, the step is left out: that is counted, and
         nothing else changes.
 
@@ -216,7 +216,7 @@ class Plan:
         if moved:
             self._check_apart(given, addresses)
             self._addresses = addresses
-        numbers = {scalar(name): value for name, value in brought.items()} if brought else {}
+        numbers = {scalar(name): value for name, value in inputs.items()} if inputs else {}
         for batch in self._batches:
             batch.bind(given, addresses, numbers, moved=moved, reread=reread)
         if self.resident is not None:

@@ -74,7 +74,7 @@ class Item:
 
     `count` is their exact number where one is known: it is believed if `step`, perhaps a float32, is its rounding.
     `reach` is given where other processes hold more of the parameter, or of the parameters beside it;
-    `shard` says which part of the parameter this is. `kept` are its states and what stands beside them, by slots.
+    `shard` says which part of the parameter this is. `kept` are its states and auxiliary tensors, by slots.
     """
 
     name: str

@@ -197,7 +197,7 @@ class GAN(Model):
         return {name: getattr(self, name) for name in _COUNTS}
 
     def set_extra_state(self, state: dict[str, int]) -> None:
-        """Take up counts from a `state_dict`."""
+        """Load counts from a `state_dict`."""
         for name in _COUNTS:
             setattr(self, name, state[name])
 

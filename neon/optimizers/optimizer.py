@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from neon.arguments import clip_bound, plain, positive_integer, state_format
+from neon.arguments import clip_bound, plain, positive_integer
 from neon.assignment.keys import Match
 from neon.assignment.sites import Site
 from neon.backends import NervanaObject
+from neon.engine.program.formats import state_format
 from neon.engine.program.numbers import OF_GROUP, Declared, check_values, other_word, reader
 from neon.engine.program.options import AVERAGE, DESCRIBED, GROUPED, SCALE, Check, chosen
 from neon.engine.program.trace import Rule, check_argument, signature, trace

@@ -41,7 +41,7 @@ def write_down(groups: Sequence[dict[str, Any]], counts: Mapping[int, float]) ->
 
 
 def loaded_text(group: Mapping[str, Any], saved: Mapping[str, Any], numbers: Sequence[Any], states: Any) -> str:
-    """The text of a group that takes up a saved one, whose `numbers` are in the order of its own parameters."""
+    """The text of a group that loads a saved one, whose `numbers` are in the order of its own parameters."""
     known, keys = exact_steps(saved), keys_of(saved)
     if not {*keys} & {*known}:  # torch.distributed.checkpoint has put names in the place of numbers, or ours are places
         keys = [str(place) if str(place) in known else number for place, number in enumerate(saved["params"])]

@@ -71,8 +71,8 @@ def put_states(states: Any, param: Any, item: Item, step: Tensor, settings: Sett
             dict.pop(folder, path[-1], None)
     placed: Placed = {("step",): step}
     for slot, part in item.kept.items():
-        there = at(state, slot.path)
-        placed[slot.path] = sharded_like(param, part, slot.space) if there is None else there
+        own = at(state, slot.path)
+        placed[slot.path] = sharded_like(param, part, slot.space) if own is None else own
     for path, tensor in placed.items():
         folder = state
         for name in path[:-1]:

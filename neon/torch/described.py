@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from neon.arguments import PARAMETER, beta, flag, non_negative, plain, unit_interval, within
+from neon.arguments import beta, flag, non_negative, plain, unit_interval, within
 from neon.attached.attached_optimizer import AttachedOptimizer
 from neon.attached.printed import groups_text
+from neon.engine.program.formats import PARAMETER
 from neon.engine.program.numbers import check_values, other_word, several
 from neon.engine.program.options import DESCRIBED, Check
 from neon.engine.program.trace import Rule

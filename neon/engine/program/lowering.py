@@ -22,7 +22,7 @@ def lower(program: Program, formats: Formats) -> Kernel:
 
 
 def _lower(program: Program, formats: Formats) -> Kernel:
-    """Put the codecs at the edges of a program and split it into stages."""
+    """Put the formats at the edges of a program and split it into stages."""
     states = dict(zip(program.states, (FORMATS[dtype] for dtype in formats.states), strict=True))
     forms = {"w": formats.weight, "g": FORMATS[formats.g], **states}
     decoded = {graph.load(name): form.decode(name) for name, form in forms.items()}

@@ -19,9 +19,9 @@ from neon.arguments import (
     optional_name,
     positive,
     rounding,
-    state_format,
     whole_number,
 )
+from neon.engine.program.formats import state_format
 from neon.engine.program.graph import Node, Scope, apply, load, scalar, sum_of_squares
 
 # Scopes of reductions: each tensor alone; all whose gradients are looked through; all that are clipped by the

@@ -78,6 +78,6 @@ def listing(outputs: Mapping[str, Node]) -> str:
 
 
 def memory_of(dtype: torch.dtype, module: str) -> str:
-    """The type that memory is addressed as in generated source: plain numbers, or raw words that a codec decodes."""
+    """The type that memory is addressed as in generated source: plain numbers, or raw words that a format decodes."""
     plain = dtype in (torch.float32, torch.float64)
     return f"{module}.{str(dtype).removeprefix('torch.') if plain else f'uint{8 * dtype.itemsize}'}"

@@ -46,7 +46,7 @@ class Formats:
 
 
 def slots_of(program: Program, states: Sequence[torch.dtype | None], *, split: bool = False) -> tuple[Slot, ...]:
-    """The slots of a program whose states are kept as these dtypes, in a kernel's order: states, then what is beside.
+    """The slots of a program whose states are kept as these dtypes, in a kernel's order: states, then auxiliary ones.
 
     A dtype that is no format's is taken as it is: what cannot be served is refused elsewhere, by name.
     """

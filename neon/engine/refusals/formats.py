@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neon.arguments import PARAMETER
-from neon.engine.program.formats import named
+from neon.engine.program.formats import PARAMETER, named
 from neon.engine.program.formats.blocks import scale_name
 from neon.engine.program.options import AVERAGE
 from neon.engine.program.signs import never_negative

@@ -47,7 +47,7 @@ def check_parameter(name: str, param: Tensor) -> None:
 
 
 def check_kept(item: Item) -> None:
-    """Refuse states, and what stands beside them, that do not fit their parameter."""
+    """Refuse states and auxiliary tensors that do not fit their parameter."""
     for slot, tensor in item.kept.items():
         (_check_state if slot.beside is None else _check_beside)(item, slot, tensor)
     tensors = [item.param, *(tensor for slot, tensor in item.kept.items() if slot.beside is None)]

@@ -39,7 +39,7 @@ def kept_tensors(
 
 
 def _is_new(slot: Slot, state: Mapping[str, Any]) -> bool:
-    """Whether a state lacks this tensor; of one that stands beside a state which is there, that would be a fault."""
+    """Whether a state lacks this tensor; an auxiliary one that a state lacks would be a fault."""
     return slot.name not in state if slot.beside is None else slot.beside not in state and at(state, slot.path) is None
 
 

@@ -49,7 +49,7 @@ def _spans(tensors: Sequence[Tensor]) -> list[_Span]:
 
 
 def _sharing(spans: Sequence[_Span]) -> tuple[int, int] | None:
-    reaching: list[_Span] = []  # those before that may meet the one at hand
+    reaching: list[_Span] = []  # those before that may overlap the one at hand
     for span in spans:
         reaching = [earlier for earlier in reaching if earlier[1] > span[0]]
         for *_, place, tensor in reaching:
@@ -113,7 +113,7 @@ def _span(tensor: Tensor) -> tuple[int, int]:
 
 
 def _share_elements(a: Tensor, b: Tensor) -> bool:
-    """Whether tensors whose ranges meet have an element in common: columns of one matrix have none."""
+    """Whether tensors whose ranges overlap have an element in common: columns of one matrix have none."""
     if (is_dense(a) and is_dense(b)) or a.element_size() != b.element_size():
         return True
     return bool(np.intersect1d(_addresses(a), _addresses(b)).size)

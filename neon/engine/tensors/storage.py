@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neon.arguments import PARAMETER
-from neon.engine.program.formats import named
+from neon.engine.program.formats import PARAMETER, named
 from neon.engine.program.signs import never_negative
 from neon.engine.program.slots import Slot, slots_of
 from neon.engine.program.trace import Program
@@ -53,9 +52,7 @@ class Storage:
             wanted = "bfloat16" if param.element_size() == 2 and not self.splits(param) else None
         if wanted is None or (param.numel() if size is None else size) < SMALL:
             return torch.float32
-        form = named(wanted)
-        if form.block > 1:
-            form = named(wanted, never_negative=state in never_negative(program))
+        form = named(wanted, never_negative=state in never_negative(program))
         return form.dtype if blocks or form.block == 1 else torch.float32
 
     def slots(self, program: Program, param: Tensor, states: Sequence[Any]) -> tuple[Slot, ...]:

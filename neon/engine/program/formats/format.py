@@ -32,7 +32,7 @@ class Slot:
 
 
 class Format:
-    """How the numbers of a tensor are kept; `block` numbers are encoded together.
+    """How the numbers of a tensor are kept. `block` numbers are encoded together, with auxiliary tensors.
 
     `name` is what users call it, `dtype` that of the tensor.
     """
@@ -43,7 +43,7 @@ class Format:
     block: ClassVar[int] = 1
 
     def auxiliary(self, tensor: str, start: float = 0.0) -> tuple[Slot, ...]:
-        """What a tensor of this format that starts at a number needs beside it."""
+        """The auxiliary tensors of one of this format that starts at a number."""
         return ()
 
     def decode(self, tensor: str) -> Node:
@@ -58,5 +58,5 @@ class Format:
         raise NotImplementedError
 
     def stored(self, number: float) -> float:
-        """What stands in the tensor for a number that all of it has."""
+        """What a number is in a tensor of this format."""
         return number

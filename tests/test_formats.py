@@ -1,4 +1,4 @@
-"""Codecs: every stored value decodes exactly, encoding rounds as the format does, rounding at random is fair."""
+"""Formats: every stored value decodes exactly, encoding rounds as the format does, rounding at random is fair."""
 
 from __future__ import annotations
 
