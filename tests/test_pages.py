@@ -86,8 +86,8 @@ def test_a_rule_that_is_exported_is_in_every_table(page: Page, monkeypatch: pyte
         rule().attach([{"params": [torch.nn.Parameter(torch.ones(1))], "momentum": 1.5}])
 
 
-def passed(folder: Path, added: str, word: str, *names: str) -> set[str]:
-    """The tests of that word that pass in these files, in a process where something has been added first."""
+def outcomes(folder: Path, added: str, word: str, *names: str) -> tuple[set[str], set[str]]:
+    """The tests of that word that pass in these files, and that fail, in a process where something is added first."""
     (folder / "added.py").write_text(added)
     tests = [f"tests/test_{name}.py" for name in names]
     paths = os.pathsep.join(map(str, (folder, ROOT / "tests", ROOT)))
@@ -95,22 +95,36 @@ def passed(folder: Path, added: str, word: str, *names: str) -> set[str]:
         [sys.executable, "-m", "pytest", "-p", "added", "-p", "no:cacheprovider", "-v", "-k", word, *tests],
         cwd=ROOT, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True,
     )  # fmt: skip
-    assert run.returncode == 0, run.stdout
-    found = {line.split(" ")[0] for line in run.stdout.splitlines() if " PASSED" in line}
-    assert {test.split("::")[0] for test in found} == {*tests}
-    return found
+    passed, failed = (
+        {line.split(" ")[0] for line in run.stdout.splitlines() if line.startswith("tests/") and f" {word}" in line}
+        for word in ("PASSED", "FAILED")
+    )
+    assert {test.split("::")[0] for test in passed | failed} == {*tests}, run.stdout
+    return passed, failed
 
 
 def test_shared_tests_run_an_added_rule(page: Page, tmp_path: Path) -> None:
     page("add_a_rule")
-    found = passed(tmp_path, RULE, "signum", "rules", "constructors", "declared", "storage", "citizen")
-    assert "tests/test_rules.py::test_reference_and_backends[signum-all-float32]" in found
-    assert "tests/test_declared.py::test_defaults_in_a_constructor_are_those_that_are_declared[Signum]" in found
+    passed, failed = outcomes(tmp_path, RULE, "signum", "rules", "constructors", "declared", "storage", "citizen")
+    assert not failed
+    assert "tests/test_rules.py::test_reference_and_backends[signum-all-float32]" in passed
+    assert "tests/test_declared.py::test_defaults_in_a_constructor_are_those_that_are_declared[Signum]" in passed
+
+
+def test_what_is_stored_of_rules_has_to_be_written(page: Page, tmp_path: Path) -> None:
+    page("add_a_rule")
+    _, failed = outcomes(tmp_path, RULE, "every or stored or exported or read", "kernels", "commands", "declared")
+    assert {test.split("::")[1] for test in failed} == {
+        "test_source_is_the_stored_one[signum]",
+        "test_the_page_names_every_rule",
+        "test_the_guide_lists_every_number",
+    }
 
 
 def test_shared_tests_run_an_added_format(page: Page, tmp_path: Path) -> None:
     page("add_a_format")
-    found = passed(tmp_path, FORMAT, "float8", "storage")
+    found, failed = outcomes(tmp_path, FORMAT, "float8", "storage")
+    assert not failed
     crossed = {test.split("[")[1].split("-")[0] for test in found if "test_backends_have_the_same_bits" in test}
     assert crossed >= {rule for rule in RULES if states_of(rule)}
     assert "tests/test_storage.py::test_layer_lists_and_every_option_have_the_same_bits[float8_e4m3fn]" in found
