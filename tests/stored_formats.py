@@ -10,8 +10,11 @@ from state_tensors import tensors_of
 from torch import Tensor
 
 from neon.engine import use_backend
+from neon.engine.program import formats
 
-FORMATS = ["int8", "bfloat16", "float16", "mixed", "split"]
+# Those of the table that have fewer bits than arithmetic, several of them at once, and split weights.
+_TABLE = dict.fromkeys(form.name for form in formats.FORMATS.values())
+FORMATS = [*(name for name in _TABLE if name not in ("float32", "float64")), "mixed", "split"]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 

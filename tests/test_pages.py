@@ -15,6 +15,8 @@ import pytest
 import torch
 from constructors import exported
 from graph_values import value_of
+from rule_cases import RULES
+from stored_formats import states_of
 from test_declared import number_rows
 from test_documents import ROOT, run_blocks
 from typer.testing import CliRunner
@@ -32,13 +34,19 @@ from neon.optimizers import Adam, MultiOptimizer, Optimizer
 pytestmark = pytest.mark.usefixtures("one_thread")
 Page = Callable[[str], dict[str, Any]]
 
-# What a project would write into its tree: an export, and a class in tests/reference.py.
-ADDED = """
+# What stands in the tree of neon otherwise: an export, and a class in tests/reference.py; an entry of the table.
+RULE = """
 import neon.optimizers, reference, signum, signum_reference
 
 neon.optimizers.Signum = signum.Signum
 neon.optimizers.__all__.append("Signum")
 reference.REFERENCES["Signum"] = reference.Signum = signum_reference.Signum
+"""
+FORMAT = """
+import float8
+from neon.engine.program.formats import FORMATS
+
+FORMATS[float8.FLOAT8.dtype] = float8.FLOAT8
 """
 
 
@@ -78,20 +86,48 @@ def test_a_rule_that_is_exported_is_in_every_table(page: Page, monkeypatch: pyte
         rule().attach([{"params": [torch.nn.Parameter(torch.ones(1))], "momentum": 1.5}])
 
 
-def test_shared_tests_run_an_added_rule(page: Page, tmp_path: Path) -> None:
-    page("add_a_rule")
-    (tmp_path / "added_rule.py").write_text(ADDED)
-    tests = [f"tests/test_{name}.py" for name in ("rules", "constructors", "declared", "storage", "citizen")]
-    paths = os.pathsep.join(map(str, (tmp_path, ROOT / "tests", ROOT)))
+def outcomes(folder: Path, added: str, word: str, *names: str) -> tuple[set[str], set[str]]:
+    """The tests of that word that pass in these files, and that fail, in a process where something is added first."""
+    (folder / "added.py").write_text(added)
+    tests = [f"tests/test_{name}.py" for name in names]
+    paths = os.pathsep.join(map(str, (folder, ROOT / "tests", ROOT)))
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "added_rule", "-p", "no:cacheprovider", "-v", "-k", "signum", *tests],
+        [sys.executable, "-m", "pytest", "-p", "added", "-p", "no:cacheprovider", "-v", "-k", word, *tests],
         cwd=ROOT, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True,
     )  # fmt: skip
-    assert run.returncode == 0, run.stdout
-    passed = {line.split(" ")[0] for line in run.stdout.splitlines() if " PASSED" in line}
-    assert {test.split("::")[0] for test in passed} == {*tests}
+    passed, failed = (
+        {line.split(" ")[0] for line in run.stdout.splitlines() if line.startswith("tests/") and f" {word}" in line}
+        for word in ("PASSED", "FAILED")
+    )
+    assert {test.split("::")[0] for test in passed | failed} == {*tests}, run.stdout
+    return passed, failed
+
+
+def test_shared_tests_run_an_added_rule(page: Page, tmp_path: Path) -> None:
+    page("add_a_rule")
+    passed, failed = outcomes(tmp_path, RULE, "signum", "rules", "constructors", "declared", "storage", "citizen")
+    assert not failed
     assert "tests/test_rules.py::test_reference_and_backends[signum-all-float32]" in passed
     assert "tests/test_declared.py::test_defaults_in_a_constructor_are_those_that_are_declared[Signum]" in passed
+
+
+def test_what_is_stored_of_rules_has_to_be_written(page: Page, tmp_path: Path) -> None:
+    page("add_a_rule")
+    _, failed = outcomes(tmp_path, RULE, "every or stored or exported or read", "kernels", "commands", "declared")
+    assert {test.split("::")[1] for test in failed} == {
+        "test_source_is_the_stored_one[signum]",
+        "test_the_page_names_every_rule",
+        "test_the_guide_lists_every_number",
+    }
+
+
+def test_shared_tests_run_an_added_format(page: Page, tmp_path: Path) -> None:
+    page("add_a_format")
+    found, failed = outcomes(tmp_path, FORMAT, "float8", "storage")
+    assert not failed
+    crossed = {test.split("[")[1].split("-")[0] for test in found if "test_backends_have_the_same_bits" in test}
+    assert crossed >= {rule for rule in RULES if states_of(rule)}
+    assert "tests/test_storage.py::test_layer_lists_and_every_option_have_the_same_bits[float8_e4m3fn]" in found
 
 
 # -- a format ---------------------------------------------------------------------------------------
