@@ -301,7 +301,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
 
         numpy's numbers in groups become Python's.
         """
-        averaged = self._aside.standing
+        averaged = self._aside.in_place
         if not averaged:
             self._aside.check(self.state)
         self._stepper.close(self)
@@ -323,7 +323,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
 
         Tensors are copies, in the precision and layout that they were saved in. Raises `RuntimeError` in `averaged`.
         """
-        if self._aside.standing:
+        if self._aside.in_place:
             self._aside.check(self.state)
         state_dict = dict(state_dict) if isinstance(state_dict, dict) else state_dict  # hooks may write to it
         for hook in self._optimizer_load_state_dict_pre_hooks.values():
@@ -354,7 +354,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         for values in self.state.values():
             if isinstance(values, dict) and isinstance(values.get("step"), Tensor):
                 mark_movable(values["step"])  # a copy that nobody else has
-        if not self._aside.standing:
+        if not self._aside.in_place:
             self._aside.give_back(self.state)
 
     def table(self, *, full: bool = False) -> str:

@@ -30,7 +30,7 @@ def averages_in_place(optimizer: Optimizer, aside: Aside, module: nn.Module | No
     try:
         with in_place_of((local(param), local(average)) for param, average in pairs) as weights:
             params = [param for param, _ in pairs]
-            aside.stand(dict(zip(params, map(sharded_like, params, weights), strict=True)))
+            aside.put(dict(zip(params, map(sharded_like, params, weights), strict=True)))
             _regather(module)
             try:
                 yield

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from neon.assignment.wrappers import bare, bare_names
 from neon.attached.differences import and_more, refuse, some
-from neon.attached.saved_states import BESIDE, TRAINED, copied, wrong_beside, wrong_count, wrong_state
+from neon.attached.saved_states import NOT_OF_RULES, TRAINED, copied, wrong_auxiliary, wrong_count, wrong_state
 from neon.engine.program.formats.split import LOW_BITS
 from neon.engine.program.options import AVERAGE, SCALE
 from neon.engine.program.trace import signature
@@ -140,12 +140,7 @@ class _Loading:
     """One group and the saved one that it loads: `group` as it will be, `numbers` those of the parameters."""
 
     def __init__(
-        self,
-        rules: GroupRules,
-        label: str,
-        group: dict[str, Any],
-        saved: dict[str, Any],
-        copies: dict[int, Any],
+        self, rules: GroupRules, label: str, group: dict[str, Any], saved: dict[str, Any], copies: dict[int, Any]
     ) -> None:
         self._rules, self._label, self._own, self._saved = rules, label, group, saved
         values = {k: copy.deepcopy(value, copies) for k, value in saved.items() if k not in ("params", "param_names")}
@@ -282,8 +277,8 @@ class _Loading:
             return
         if found:
             state.setdefault("step", 1)
-        ours = {key: value for key, value in state.items() if key in known or key in BESIDE}
-        yield from (f"{name}: {wrong}" for wrong in wrong_beside(ours, param, settings))
+        ours = {key: value for key, value in state.items() if key in known or key in NOT_OF_RULES}
+        yield from (f"{name}: {wrong}" for wrong in wrong_auxiliary(ours, param, settings))
         for key, value in ours.items():
             if key in ("scales", LOW_BITS, TRAINED):
                 continue

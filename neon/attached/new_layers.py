@@ -69,8 +69,8 @@ class _Old(NamedTuple):
 
 def _replaced(optimizer: Optimizer, sites: list[Site], new: Assigned) -> dict[int, _Old]:
     """What stands under the names of new parameters, by the ids of these; wrappers around either do not matter."""
-    standing = [_Old(group, *named) for group in optimizer.param_groups for named in named_parameters(group)]
-    by_name = dict(zip(bare_names([old.name for old in standing]), standing, strict=True))
+    listed = [_Old(group, *named) for group in optimizer.param_groups for named in named_parameters(group)]
+    by_name = dict(zip(bare_names([old.name for old in listed]), listed, strict=True))
     names = list(dict.fromkeys(site_name(site) for site in sites if site.param is not None))
     bare = dict(zip(names, bare_names(names), strict=True))
     found = ((site.param, by_name.get(bare[site_name(site)])) for site, _ in new)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neon.engine.program.formats import ALONE, FORMATS
+from neon.engine.program.formats import FORMATS, weight_dtypes
 from neon.engine.program.formats.split import LOW_BITS
 from neon.engine.program.options import AVERAGE
 from neon.engine.program.signs import never_negative
@@ -21,7 +21,7 @@ from neon.stepping.sharding import is_sharded, keeps_blocks, local
 # The weight of a parameter that had the values of its average when it was saved.
 TRAINED = "trained_weight"
 # What a state has beside the states of its rule.
-BESIDE = {"step", "scales", LOW_BITS, AVERAGE, TRAINED}
+NOT_OF_RULES = {"step", "scales", LOW_BITS, AVERAGE, TRAINED}
 
 
 def copied(value: Any, device: torch.device) -> Any:
@@ -66,13 +66,13 @@ def wrong_state(key: str, value: Any, param: Tensor, settings: Settings) -> str 
 def _served(key: str, program: Program) -> list[torch.dtype]:
     """The dtypes that a state can have: one without a sign where it needs none."""
     if key == AVERAGE or (key in program.states and program.states[key].starts_as_weight):
-        return [*ALONE]
+        return weight_dtypes()
     # A state that the rule does not use now, as a maximum that is switched off, stays as it was.
     unsigned = key not in program.states or key in never_negative(program)
     return [dtype for dtype, form in FORMATS.items() if form.signed or unsigned]
 
 
-def wrong_beside(state: Mapping[str, Any], param: Tensor, settings: Settings) -> Iterator[str]:
+def wrong_auxiliary(state: Mapping[str, Any], param: Tensor, settings: Settings) -> Iterator[str]:
     """What is wrong with auxiliary tensors: scales of blocks, low bits of the weight."""
     dtypes = {key: value.dtype for key, value in state.items() if isinstance(value, Tensor) and value.dtype in FORMATS}
     needed = {a.path: (key, a) for key, dtype in dtypes.items() for a in FORMATS[dtype].auxiliary(key)}
@@ -86,12 +86,12 @@ def wrong_beside(state: Mapping[str, Any], param: Tensor, settings: Settings) ->
                 f"there are {folder} of {', '.join(map(repr, lone))} in the checkpoint, which is no state of 8 bits "
                 "there"
             )
-    for path, (key, beside) in needed.items():
+    for path, (key, slot) in needed.items():
         if (found := at(state, path)) is None:
             yield f"{key} has dtype {dtypes[key]} and no {path[0]} in the checkpoint"
-        elif wrong := _wrong_tensor(found, param, beside.space.shape(param.shape), [beside.dtype]):
+        elif wrong := _wrong_tensor(found, param, slot.space.shape(param.shape), [slot.dtype]):
             yield f"{path[0]} of {key}: the tensor {wrong}"
-    if TRAINED in state and (wrong := _wrong_tensor(state[TRAINED], param, param.shape, ALONE)):
+    if TRAINED in state and (wrong := _wrong_tensor(state[TRAINED], param, param.shape, weight_dtypes())):
         yield f"{TRAINED} {wrong}"
     if LOW_BITS in state and settings.storage.split:  # without, they are left from another time, and let go soon
         if not settings.storage.splits(param):

@@ -9,7 +9,7 @@ from neon.commands.library import example_text, exported_rules, library_classes
 from neon.commands.optimizer_text import parse_optimizer
 from neon.engine.backends import numba, triton_source
 from neon.engine.native.cache import path_of
-from neon.engine.program.formats import ALONE
+from neon.engine.program.formats import weight_dtypes
 from neon.engine.program.lowering import lower
 from neon.engine.program.printer import listing
 from neon.engine.program.slots import Formats
@@ -25,7 +25,7 @@ def find(text: str, dtype: str) -> tuple[Optimizer, torch.dtype]:
     name = names.get(text.replace("_", "").lower(), text)
     rule = exported_rules().get(name)
     optimizer = parse_optimizer(name if rule is None else example_text(rule)).build()
-    dtypes = {str(known).removeprefix("torch."): known for known in ALONE}
+    dtypes = {str(known).removeprefix("torch."): known for known in weight_dtypes()}
     if dtype not in dtypes:
         raise UsageError(f"unknown dtype {dtype!r}. Choose one of {', '.join(dtypes)}.")
     return optimizer, dtypes[dtype]

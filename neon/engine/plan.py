@@ -88,7 +88,7 @@ class Plan:
         members: dict[tuple[Any, ...], list[int]] = defaultdict(list)
         for position, (item, dtype) in enumerate(zip(self.items, self._grad_dtypes, strict=True)):
             settings = self.settings[item.group]
-            states = tuple(slot.dtype for slot in item.kept if slot.beside is None)
+            states = tuple(slot.dtype for slot in item.kept if slot.auxiliary_of is None)
             formats = Formats(item.param.dtype, dtype, states, settings.width, settings.storage.splits(item.param))
             members[settings.program, formats, item.param.device, item.reach].append(position)
         return [
@@ -250,11 +250,7 @@ class Plan:
             batch.run(len(batch.kernel.stages) - 1, sums[batch])
 
     def _sum(
-        self,
-        batches: Sequence[Batch],
-        level: int,
-        elsewhere: Mapping[int, float],
-        sums: dict[Batch, dict[Node, Any]],
+        self, batches: Sequence[Batch], level: int, elsewhere: Mapping[int, float], sums: dict[Batch, dict[Node, Any]]
     ) -> None:
         """Sum the partials of each scope, over all launches and processes that it reaches, exactly rounded."""
         total: dict[Hashable, list[float]] = {}

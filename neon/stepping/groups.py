@@ -159,16 +159,16 @@ class _Groups:
             return None
         if of._changed_states:
             of._changed_states.clear()
-            if not planned.states_stand():
+            if not planned.has_states_in_place():
                 return None
         changed = {*of._silent}
         while of._changed_groups:
             changed.add(of._changed_groups.pop())
         if changed:
-            if not planned.groups_stand(plan, changed):
+            if not planned.has_groups(plan, changed):
                 return None
             of._sort(self._optimizer)
-        return bool(changed) if planned.parameters_stand(plan) else None
+        return bool(changed) if planned.has_parameters(plan) else None
 
     def gradients(self) -> list[Any]:
         planned = self._of._planned

@@ -135,7 +135,7 @@ class BackwardStepper(GroupStepper):
 
     def arrived(self, optimizer: Optimizer, param: Tensor, *, rehearsal: bool = False) -> None:
         """Update a parameter, whose gradient is there, and let the gradient go; in a rehearsal only make its states."""
-        if self._aside.standing or self._aside.given:
+        if self._aside.in_place or self._aside.given:
             grad, param.grad = param.grad, None  # what is refused does not wait for the next backward pass
             self._aside.check_step(optimizer.state)
             param.grad = grad

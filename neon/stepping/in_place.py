@@ -36,7 +36,7 @@ def in_place_of(pairs: Iterable[tuple[Tensor, Tensor]]) -> Iterator[list[Tensor]
     def put_back() -> str:
         """Put the weights where they belong; says whether something else than averages was there."""
         _in_place.difference_update(map(id, averages))
-        written = sum(not stands(*pair, form) for pair, form in zip(pairs, formats, strict=True))
+        written = sum(not has_values_of(*pair, form) for pair, form in zip(pairs, formats, strict=True))
         for (param, _), weight in zip(pairs, weights, strict=True):
             param.detach().copy_(weight)
         return (
@@ -57,7 +57,7 @@ def in_place_of(pairs: Iterable[tuple[Tensor, Tensor]]) -> Iterator[list[Tensor]
         raise RuntimeError(message)
 
 
-def stands(param: Tensor, average: Tensor, form: torch.dtype | None = None) -> bool:
+def has_values_of(param: Tensor, average: Tensor, form: torch.dtype | None = None) -> bool:
     """Whether a parameter has the values of its average, which were rounded to a format on the way."""
     with torch.no_grad():
         placed = average.to(param.device, form or param.dtype).to(param.dtype)

@@ -77,11 +77,11 @@ class Planned:
         """Whether the optimizer has the dict of states that it had."""
         return optimizer.state is self._states
 
-    def states_stand(self) -> bool:
+    def has_states_in_place(self) -> bool:
         """Whether what was written to states leaves the tensors of the plan in their places."""
         return all(still_has(self._states.get(param), slots) for param, slots in self._slots)
 
-    def groups_stand(self, plan: Plan, changed: set[int]) -> bool:
+    def has_groups(self, plan: Plan, changed: set[int]) -> bool:
         """Whether groups that were written to, by their ids, keep their parameters and what the values mean."""
         return all(
             group["params"] is params and group.get(KEY) == own
@@ -93,7 +93,7 @@ class Planned:
             if id(self.groups[place]) in changed
         )
 
-    def parameters_stand(self, plan: Plan) -> bool:
+    def has_parameters(self, plan: Plan) -> bool:
         """Whether the groups list the same parameters, and none that had no gradient has one now."""
         listed = self._lists[0] if len(self._lists) == 1 else [*chain.from_iterable(self._lists)]
         same = same_objects(listed, self._every)

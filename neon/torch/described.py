@@ -24,12 +24,7 @@ from neon.optimizers.adam import adam, adamw, amsgrad
 from neon.optimizers.gradient_descent import gradient_descent, sgd
 from neon.optimizers.lion import lion
 from neon.optimizers.optimizer import Optimizer
-from neon.optimizers.rmsprop import (
-    rmsprop_centered,
-    rmsprop_centered_momentum,
-    rmsprop_momentum,
-    torch_rmsprop,
-)
+from neon.optimizers.rmsprop import rmsprop_centered, rmsprop_centered_momentum, rmsprop_momentum, torch_rmsprop
 from neon.optimizers.signatures import CommonOptions, GradientClips, NamedOptions
 from neon.stepping.group_names import has_names
 

@@ -69,8 +69,8 @@ def _slots(states: tuple[tuple[str, State], ...], dtypes: tuple[Any, ...], split
 
 def auxiliary_paths(program: Program) -> set[tuple[str, ...]]:
     """Where tensors may lie that formats need beside the states and the weight, whatever these formats are."""
-    beside = [a for name in program.states for form in FORMATS.values() for a in form.auxiliary(name)]
-    return {a.path for a in (*beside, *SPLIT.auxiliary("w"))}
+    auxiliary = [a for name in program.states for form in FORMATS.values() for a in form.auxiliary(name)]
+    return {a.path for a in (*auxiliary, *SPLIT.auxiliary("w"))}
 
 
 def at(kept: Mapping[str, Any], path: Sequence[str]) -> Any:

@@ -73,8 +73,8 @@ def _check_values(kernel: Kernel, stage: Stage) -> None:
         _hold(root.kind == kind, f"{name} is stored as {kind}", root.kind)
     # Nothing is left half written: the codes of a block and its scale, a split weight and its low bits.
     for slot in kernel.slots:
-        together = slot.beside is None or (slot.beside in stage.stores) == (slot.name in stage.stores)
-        _hold(together, f"{slot.beside} is stored together with {slot.name}")
+        together = slot.auxiliary_of is None or (slot.auxiliary_of in stage.stores) == (slot.name in stage.stores)
+        _hold(together, f"{slot.auxiliary_of} is stored together with {slot.name}")
 
 
 def _check_load(kernel: Kernel, node: Node) -> None:

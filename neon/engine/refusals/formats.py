@@ -28,7 +28,7 @@ def check_states(storage: Storage, program: Program, known: Collection[str]) -> 
                 f"state_dtype names a state {quoted(name)}; {shortened(program.name)} keeps "
                 f"{listed(program.states)}. Fix the spelling or remove the key."
             )
-        if name == AVERAGE and form != PARAMETER and named(form).block > 1:
+        if name == AVERAGE and form != PARAMETER and named(form).dtype.itemsize < 2:
             raise ValueError(
                 f"state_dtype[{name!r}] must be 'float32', 'bfloat16' or 'float16': 8 bits are too few of a "
                 f"weight. Received: {form!r}."

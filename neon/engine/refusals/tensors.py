@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from neon.engine.program.formats import ALONE, FORMATS
+from neon.engine.program.formats import FORMATS, weight_dtypes
 from neon.engine.program.slots import Slot
 from neon.engine.tensors.overlap import address, overlaps_itself
 from neon.messages import kind_of, quoted, shortened, shown
@@ -16,7 +16,9 @@ from neon.messages import kind_of, quoted, shortened, shown
 if TYPE_CHECKING:
     from neon.engine.settings import Item
 
-_ALLOWED = ", ".join(str(dtype) for dtype in ALONE)
+
+def _listed() -> str:
+    return ", ".join(map(str, weight_dtypes()))
 
 
 def _check_memory(what: str, tensor: Tensor) -> None:
@@ -34,9 +36,9 @@ def check_parameter(name: str, param: Tensor) -> None:
     """Refuse parameters that no kernel can update."""
     if param.layout is not torch.strided:
         raise ValueError(f"Parameter {quoted(name)} has layout {param.layout}; only dense tensors are updated.")
-    if param.dtype not in ALONE:
+    if param.dtype not in weight_dtypes():
         raise TypeError(
-            f"Parameter {quoted(name)} has dtype {param.dtype}; the dtypes served are {_ALLOWED}. "
+            f"Parameter {quoted(name)} has dtype {param.dtype}; the dtypes served are {_listed()}. "
             "Of a complex parameter, keep torch.view_as_real(parameter) as the parameter."
         )
     _check_memory(f"Parameter {quoted(name)}", param)
@@ -49,8 +51,8 @@ def check_parameter(name: str, param: Tensor) -> None:
 def check_kept(item: Item) -> None:
     """Refuse states and auxiliary tensors that do not fit their parameter."""
     for slot, tensor in item.kept.items():
-        (_check_state if slot.beside is None else _check_beside)(item, slot, tensor)
-    tensors = [item.param, *(tensor for slot, tensor in item.kept.items() if slot.beside is None)]
+        (_check_state if slot.auxiliary_of is None else _check_auxiliary)(item, slot, tensor)
+    tensors = [item.param, *(tensor for slot, tensor in item.kept.items() if slot.auxiliary_of is None)]
     if item.param.numel() and len({tensor.data_ptr() for tensor in tensors}) < len(tensors):
         raise ValueError(
             f"A state of parameter {quoted(item.name)} shares memory with it or with another state; give each its own "
@@ -67,7 +69,7 @@ def _check_state(item: Item, slot: Slot, state: Tensor) -> None:
         raise ValueError(
             f"A state of parameter {quoted(item.name)} has shape {shown(tuple(state.shape))}, dtype {state.dtype}, "
             f"device {state.device}; it needs the parameter's shape {shown(shape)} and device "
-            f"{param.device}, and one of the dtypes {_ALLOWED}."
+            f"{param.device}, and one of the dtypes {_listed()}."
         )
     _check_memory(f"A state of parameter {quoted(item.name)}", state)
     if slot.block > 1 and param.dtype == torch.float64:
@@ -77,9 +79,9 @@ def _check_state(item: Item, slot: Slot, state: Tensor) -> None:
         )
 
 
-def _check_beside(item: Item, slot: Slot, tensor: Tensor) -> None:
+def _check_auxiliary(item: Item, slot: Slot, tensor: Tensor) -> None:
     """Refuse what is not as large as the kernel takes it to be, such as scales of blocks."""
-    param, what = item.param, "The low bits" if slot.beside == "w" else f"The {slot.path[0]} of a state"
+    param, what = item.param, "The low bits" if slot.auxiliary_of == "w" else f"The {slot.path[0]} of a state"
     needed = (slot.space.shape(param.shape), slot.dtype, param.device)
     kept = (tuple(tensor.shape), tensor.dtype, tensor.device) if isinstance(tensor, Tensor) else tensor
     if kept != needed:
@@ -102,9 +104,9 @@ def check_gradient(item: Item, grad: Tensor) -> None:
             f"The gradient of parameter {quoted(item.name)} has shape {shown(tuple(grad.shape))} on {grad.device}; the "
             f"parameter has shape {shown(tuple(item.param.shape))} on {item.param.device}."
         )
-    if grad.dtype not in ALONE:
+    if grad.dtype not in weight_dtypes():
         raise TypeError(
-            f"The gradient of parameter {quoted(item.name)} has dtype {grad.dtype}; the dtypes served are {_ALLOWED}."
+            f"The gradient of parameter {quoted(item.name)} has dtype {grad.dtype}; the dtypes served are {_listed()}."
         )
     if grad.numel() and address(grad) == 0:
         _check_memory(f"The gradient of parameter {quoted(item.name)}", grad)

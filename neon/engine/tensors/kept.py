@@ -40,7 +40,8 @@ def kept_tensors(
 
 def _is_new(slot: Slot, state: Mapping[str, Any]) -> bool:
     """Whether a state lacks this tensor; an auxiliary one that a state lacks would be a fault."""
-    return slot.name not in state if slot.beside is None else slot.beside not in state and at(state, slot.path) is None
+    owner = slot.auxiliary_of
+    return slot.name not in state if owner is None else owner not in state and at(state, slot.path) is None
 
 
 def _new(slot: Slot, param: Tensor) -> Tensor:

@@ -13,10 +13,13 @@ from neon.messages import received
 
 # By the dtype of the tensor that is kept.
 FORMATS: dict[torch.dtype, Format] = {form.dtype: form for form in (*FLOATS, *BLOCKS)}
-# Those that a weight or a gradient can have: numbers on their own, without auxiliary tensors.
-ALONE = {dtype: form for dtype, form in FORMATS.items() if form.block == 1}
 # The format of states that takes the size of the parameter.
 PARAMETER = "parameter"
+
+
+def weight_dtypes() -> list[torch.dtype]:
+    """What a weight or a gradient can be kept as: numbers on their own, without auxiliary tensors."""
+    return [dtype for dtype, form in FORMATS.items() if form.block == 1]
 
 
 def named(name: str, *, never_negative: bool = False) -> Format:

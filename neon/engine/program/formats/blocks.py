@@ -75,7 +75,7 @@ class SmallFloat(Format):
 
     def auxiliary(self, tensor: str, start: float = 0.0) -> tuple[Slot, ...]:
         scale, path = abs(start) / self.largest, ("scales", tensor)
-        return (Slot(scale_name(tensor), path, torch.float32, BLOCK_OF_ELEMENTS, scale, beside=tensor),)
+        return (Slot(scale_name(tensor), path, torch.float32, BLOCK_OF_ELEMENTS, scale, auxiliary_of=tensor),)
 
     def stored(self, number: float) -> float:
         code = self.largest_code if number else 0

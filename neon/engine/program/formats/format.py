@@ -28,7 +28,7 @@ class Slot:
     space: Space
     start: float | str
     block: int = 1
-    beside: str | None = None
+    auxiliary_of: str | None = None
 
 
 class Format:

@@ -19,7 +19,7 @@ class SplitWeight(Format):
     dtype = torch.bfloat16
 
     def auxiliary(self, tensor: str, start: float = 0.0) -> tuple[Slot, ...]:
-        return (Slot(LOW_BITS, (LOW_BITS,), torch.bfloat16, ELEMENT, 0.0, beside=tensor),)
+        return (Slot(LOW_BITS, (LOW_BITS,), torch.bfloat16, ELEMENT, 0.0, auxiliary_of=tensor),)
 
     def decode(self, tensor: str) -> Node:
         high, low = (node("load_bits", label=name, kind="uint") for name in (tensor, LOW_BITS))
