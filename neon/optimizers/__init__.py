@@ -3,6 +3,7 @@
 from neon.assignment.sites import get_param_list
 from neon.engine.program.declared import WEIGHT, State
 from neon.engine.program.numbers import Number
+from neon.old_paths import names_of
 from neon.optimizers.adadelta import Adadelta
 from neon.optimizers.adagrad import Adagrad
 from neon.optimizers.adam import Adam, AdamW
@@ -48,3 +49,5 @@ __all__ = [
     "WarmupStableDecay",
     "get_param_list",
 ]
+
+__getattr__ = names_of(__name__, "optimizer")
