@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABCMeta
 from collections.abc import Callable
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ class Layer(nn.Module):
     be = NervanaObject.be
     in_shape: Sizes | None = None
     out_shape: Sizes | None = None
+    told: ClassVar[tuple[str, ...]] = ()  # the attributes that `repr` tells
 
     def __init__(self, name: str | None = None, parallelism: str = "Unknown", **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -78,6 +79,9 @@ class Layer(nn.Module):
     def blank(self, sizes: Sizes) -> Tensor:
         """A minibatch of one sample of zeros for `configure`, from what it was given."""
         return zeros_like_inputs(self, sizes)
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={getattr(self, name)}" for name in self.told)
 
     def get_params(self) -> Entry | list[Entry]:
         """((param, grad), states) of the only parameter, or a list of them for none or several."""

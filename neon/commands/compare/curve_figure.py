@@ -64,7 +64,8 @@ def _accuracy_panel(axes: Axes, curves: Sequence[Curve], target: float) -> None:
     """On a logarithmic scale of the error: 98 and 99 % lie as far apart as 80 and 90."""
     from matplotlib.ticker import NullLocator
 
-    _draw_lines(axes, "Validation accuracy", [(curve, curve.result.accuracy) for curve in curves])
+    for curve in curves:
+        _line(axes, curve, curve.result.accuracy)
     values = [value for curve in curves for value in curve.result.accuracy]
     finest = min((1 - value for value in values if value < 1), default=0.001) / 2
     axes.set_yscale(
@@ -84,26 +85,32 @@ def _accuracy_panel(axes: Axes, curves: Sequence[Curve], target: float) -> None:
         "target", (1, target), (3, 0), xycoords=("axes fraction", "data"),
         textcoords="offset points", va="center", color=GREY, fontsize=8,
     )  # fmt: skip
+    _over_epochs(axes, "Validation accuracy", curves)
 
 
 def _loss_panel(axes: Axes, curves: Sequence[Curve]) -> None:
-    _draw_lines(axes, "Training loss", [(curve, curve.result.train_loss) for curve in curves])
+    for curve in curves:
+        _line(axes, curve, curve.result.train_loss)
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if high < 10 * low else "")
+    _over_epochs(axes, "Training loss", curves)
 
 
-def _draw_lines(axes: Axes, title: str, lines: Sequence[tuple[Curve, Sequence[float]]]) -> None:
+def _line(axes: Axes, curve: Curve, values: Sequence[float]) -> None:
+    epochs = range(1, len(values) + 1)
+    axes.plot(epochs, values, **curve.style)
+    if curve.result.diverged and values:
+        axes.plot(epochs[-1], values[-1], "x", color=curve.style["color"], ms=8, mew=2)
+
+
+def _over_epochs(axes: Axes, title: str, curves: Sequence[Curve]) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    for curve, values in lines:
-        axes.plot(range(1, len(values) + 1), values, **curve.style)
-        if curve.result.diverged and values:
-            axes.plot(len(values), values[-1], "x", color=curve.style["color"], ms=8, mew=2)
     dress(axes, title)
     axes.set_xlabel("epoch", color=GREY)
-    axes.set_xlim(1, max([2, *(curve.result.epochs for curve, _ in lines)]))
+    axes.set_xlim(1, max([2, *(curve.result.epochs for curve in curves)]))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
