@@ -10,7 +10,8 @@ from torch.nn import Parameter
 from torch.nn import functional as F
 
 from neon.initializers import Initializer
-from neon.layers.layer import IMAGES, InferringLayer, Layer, check_dims, check_init, floating
+from neon.layers.layer import IMAGES, InferringLayer, Layer, check_dims, check_init
+from neon.layers.shapes import floating
 from neon.layers.windows import check_filters, check_pair
 from neon.messages import shown
 

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from neon.arguments import flag
 from neon.initializers import Initializer
-from neon.layers.layer import InferringLayer, ParameterLayer, check_count, check_dims, check_init, describe, floating
-from neon.layers.shapes import Sizes
+from neon.layers.layer import InferringLayer, ParameterLayer, check_count, check_dims, check_init, describe
+from neon.layers.shapes import Sizes, floating
 from neon.messages import shown
 from neon.transforms.cost import vectors
 

@@ -24,7 +24,7 @@ __all__ = ["InferringLayer", "Layer", "ParameterLayer"]
 
 Shape = tuple[int | None, ...]
 Transformation = Callable[[Tensor], Tensor]
-IMAGES, SEQUENCES = "images (N, channels, height, width)", "sequences (N, T, features)"
+IMAGES = "images (N, channels, height, width)"
 
 
 class Layer(nn.Module):
@@ -176,11 +176,6 @@ def feature_dim(x: Tensor) -> int:
     and sequences, (N, T, features), in the last.
     """
     return 1 if x.ndim == 4 else x.ndim - 1
-
-
-def floating(x: Tensor, weight: Tensor) -> Tensor:
-    """Whole numbers, such as pixels of 8 bits, in the dtype of a weight; others as they are."""
-    return x if x.is_floating_point() or x.is_complex() else x.to(weight.dtype)
 
 
 def describe(layer: nn.Module) -> str:

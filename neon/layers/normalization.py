@@ -8,7 +8,8 @@ from torch.nn import Parameter
 from torch.nn import functional as F
 
 from neon.arguments import check_finite, flag
-from neon.layers.layer import IMAGES, InferringLayer, Layer, check_count, check_dims, feature_dim, floating
+from neon.layers.layer import IMAGES, InferringLayer, Layer, check_count, check_dims, feature_dim
+from neon.layers.shapes import floating
 from neon.messages import shown
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any, cast
 
 import torch
@@ -103,11 +104,8 @@ class GAN(Model):
         return self._through(self.discriminator, x, inference)
 
     def _through(self, network: Sequential, x: Any, inference: bool) -> Tensor:
-        inputs = place(x, self.example())
-        if not inference:
-            return network(inputs)
-        with self.evaluating():
-            return network(inputs)
+        with self.evaluating() if inference else nullcontext():
+            return network(place(x, self.example()))
 
     def get_k(self, giter: int) -> int:
         """How many minibatches the generator waits for its step number `giter`, from 0."""
