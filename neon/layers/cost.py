@@ -52,8 +52,8 @@ class GeneralizedCostMask(GeneralizedCost):
         if not isinstance(targets, (tuple, list)) or len(targets) != 2:
             raise TypeError(f"GeneralizedCostMask takes (targets, mask) as targets. Received: {kind_of(targets)}")
         wanted, mask = targets
-        instead = ". Write class numbers as torch.nn.functional.one_hot(targets, classes)."
         check_shaped_like("GeneralizedCostMask", "a mask", mask, outputs)  # never broadcast
+        instead = ". Write class numbers as torch.nn.functional.one_hot(targets, classes)."
         check_shaped_like("GeneralizedCostMask", "targets", wanted, outputs, instead)
         return self.costfunc(outputs * mask, wanted * mask) * self.weights
 
