@@ -70,12 +70,12 @@ def compare(
     """
     from rich.console import Console
 
-    from neon.commands.compare.compare_command import Request, run_command
+    from neon.commands.compare.compare_command import run_command
     from neon.commands.compare.training import Settings
 
     with _told("neon compare: "):
         settings = Settings(epochs=epochs, batch_size=batch_size, seed=seed)
-        run_command(Request(optimizer or (), task, settings, target, output, fresh), Console())
+        run_command(optimizer or (), task, settings, target, output, Console(), fresh=fresh)
 
 
 @app.command()

@@ -153,7 +153,7 @@ def test_neon_and_torch_do_the_same_work(rule: str, grouped: bool) -> None:
 
 @pytest.mark.parametrize(("kind", "shape"), [("step", "tiny"), ("step", "groups"), ("backward", "mlp")])
 def test_other_work_is_noticed(monkeypatch: pytest.MonkeyPatch, kind: str, shape: str) -> None:
-    monkeypatch.setitem(PEERS, "Adam", replace(PEERS["Adam"], arguments={"lr": 1e-3, "betas": (0.9, 0.99)}))
+    monkeypatch.setitem(PEERS, "Adam", replace(PEERS["Adam"], theirs=torch.optim.Adagrad))
     with pytest.raises(AgreementError, match=r"neon and torch \(fused\) differ by .* not the same work"):
         measured(Line(kind, "Adam", shape))
 

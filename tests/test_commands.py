@@ -48,12 +48,12 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> str:
 def test_what_is_exported_is_compared_measured_and_shown(exported: str) -> None:
     assert default_optimizers() == (
         *DEFAULT_OPTIMIZERS[:-1],
-        "SignDescent(learning_rate=0.01, size=0.5)",
+        "SignDescent(learning_rate=0.5, size=0.5)",
         DEFAULT_OPTIMIZERS[-1],
     )
     rows = [line for line in Request().lines() if line.rule == exported]
     assert {line.kind for line in rows} == {"step", "rounding", "memory"}
-    assert neon_optimizer(exported, "norm", 1.0).group()["lr"] == 0.01
+    assert neon_optimizer(exported, "norm", 1.0).group()["lr"] == 0.5
     shown = CliRunner().invoke(app, ["show", "sign_descent"])
     assert "w ← w − lr·size·g" in shown.output
 

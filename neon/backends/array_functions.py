@@ -21,14 +21,6 @@ Function = Callable[..., Any]
 _LEAST = math.exp(-50)
 
 
-def _larger(a: Any, b: Any) -> Tensor:
-    return _bound(a, b, Tensor.clamp_min, torch.maximum)
-
-
-def _smaller(a: Any, b: Any) -> Tensor:
-    return _bound(a, b, Tensor.clamp_max, torch.minimum)
-
-
 def _bound(a: Any, b: Any, by_number: Function, by_tensor: Function) -> Tensor:
     """torch's maximum and minimum take no numbers, its clamp no tensor of another shape."""
     if not isinstance(a, Tensor):
@@ -56,8 +48,8 @@ _ELEMENTWISE: dict[str, Function] = {
     "greater_equal": operator.ge,
     "less": operator.lt,
     "less_equal": operator.le,
-    "maximum": _larger,
-    "minimum": _smaller,
+    "maximum": lambda a, b: _bound(a, b, Tensor.clamp_min, torch.maximum),
+    "minimum": lambda a, b: _bound(a, b, Tensor.clamp_max, torch.minimum),
     "multiply": operator.mul,
     "negative": torch.neg,
     "not_equal": operator.ne,
@@ -83,7 +75,6 @@ _REDUCTIONS: dict[str, Function] = {
     "sum": torch.sum,
     "var": lambda a, dim, keepdim: torch.var(a, dim, correction=0, keepdim=keepdim),
 }
-_PLACES: dict[str, Function] = {"argmax": torch.argmax, "argmin": torch.argmin}
 
 
 def _elementwise(function: Function) -> Function:
@@ -125,15 +116,10 @@ def _rand(*shape: Any, **given: Any) -> Tensor:
     return torch.rand(*shape, **{"device": "cpu", "dtype": torch.float32, **given})
 
 
-def _fill_normal(a: Tensor, mean: float = 0, stdv: float = 1) -> Tensor:
-    """Fill a tensor with numbers of a normal distribution."""
-    return a.normal_(mean, stdv)
-
-
 FUNCTIONS: dict[str, Function] = {
     **{name: _elementwise(function) for name, function in _ELEMENTWISE.items()},
     **{name: _reduction(function, getattr(torch, name)) for name, function in _REDUCTIONS.items()},
-    **{name: _reduction(function, getattr(torch, name), usual=1) for name, function in _PLACES.items()},
+    **{torchs.__name__: _reduction(torchs, torchs, usual=1) for torchs in (torch.argmax, torch.argmin)},
     "rand": _rand,
-    "fill_normal": _fill_normal,
+    "fill_normal": lambda a, mean=0, stdv=1: a.normal_(mean, stdv),
 }

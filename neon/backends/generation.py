@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from neon.arguments import positive_integer, rounding, whole_number
 from neon.backends.backend import Backend, default
 from neon.messages import received, shown
-
-
-class _Given(NamedTuple):
-    batch_size: int | None
-    rng_seed: int | None
 
 
 def gen_backend(
@@ -65,8 +60,8 @@ def check_backend(
     stochastic_round: Any = False,
     device_id: Any = 0,
     compat_mode: Any = None,
-) -> _Given:
-    """Refuse what `gen_backend` refuses, and set nothing."""
+) -> tuple[int | None, int | None]:
+    """Refuse what `gen_backend` refuses, and set nothing. Returns the batch size and the seed."""
     if not isinstance(backend, str):
         raise TypeError(f"backend must be a string. {received('backend', backend)} Name the others: batch_size=128.")
     if backend not in ("cpu", "mkl"):
@@ -87,7 +82,7 @@ def check_backend(
     seed = None if rng_seed is None else whole_number("rng_seed", rng_seed)
     if seed is not None and seed >= 2**64:
         raise ValueError(f"rng_seed must be less than 2**64. {received('rng_seed', rng_seed)}")
-    return _Given(size, seed)
+    return size, seed
 
 
 def _not_here(given: str, why: str, instead: str) -> ValueError:

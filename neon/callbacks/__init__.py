@@ -7,13 +7,8 @@ from neon.callbacks.saving import EarlyStopCallback, SaveBestStateCallback, Seri
 from neon.old_paths import names_of
 
 __all__ = [
-    "Callback",
-    "Callbacks",
-    "EarlyStopCallback",
-    "GANCostCallback",
-    "ProgressBar",
-    "SaveBestStateCallback",
+    "Callback", "Callbacks", "EarlyStopCallback", "GANCostCallback", "ProgressBar", "SaveBestStateCallback",
     "SerializeModelCallback",
-]
+]  # fmt: skip
 
-__getattr__ = names_of("neon.callbacks", __name__)
+__getattr__ = names_of(__name__, "callbacks")

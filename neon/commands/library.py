@@ -5,11 +5,8 @@ from __future__ import annotations
 import inspect
 
 from neon import optimizers
+from neon.engine.program.numbers import examples
 from neon.optimizers import Optimizer, Schedule
-
-# For arguments without a default, by their names; for others _ANY.
-_USUAL = {"learning_rate": 0.01, "momentum_coef": 0.9}
-_ANY = 0.5
 
 
 def library_classes() -> dict[str, type]:
@@ -30,13 +27,14 @@ def exported_rules() -> dict[str, type[Optimizer]]:
 
 
 def example_numbers(rule: type[Optimizer]) -> dict[str, float]:
-    """The numbers that a rule has no defaults for, as its example has them; as a rule there are none.
+    """The numbers that a rule has no defaults for, as it declares them; 0.5 for what a constructor of its own asks for.
 
     >>> example_numbers(optimizers.GradientDescentMomentum)
     {'learning_rate': 0.01, 'momentum_coef': 0.9}
     """
+    declared = examples(rule)
     named = [each for each in inspect.signature(rule).parameters.values() if each.kind is each.POSITIONAL_OR_KEYWORD]
-    return {each.name: _USUAL.get(each.name, _ANY) for each in named if each.default is each.empty}
+    return {each.name: declared.get(each.name, 0.5) for each in named if each.default is each.empty}
 
 
 def example_text(rule: type[Optimizer]) -> str:

@@ -38,7 +38,9 @@ def resolve(reference: str) -> object:
             f"{reference}: cannot import {module_name!r}: {one_line(error)}.{_path_hint(module_name)}"
         ) from error
     if not hasattr(module, name):
-        raise UnknownReferenceError(f"{reference}: module {module_name!r} has no {name!r}.{_nearest(name, module)}")
+        close = difflib.get_close_matches(name, [key for key in vars(module) if not key.startswith("_")], n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise UnknownReferenceError(f"{reference}: module {module_name!r} has no {name!r}.{hint}")
     return getattr(module, name)
 
 
@@ -53,9 +55,3 @@ def _path_hint(module_name: str) -> str:
         dotted = module_name.removesuffix(".py").strip("./").replace("/", ".")
         return f" A module is written with dots and without .py: {dotted}."
     return ""
-
-
-def _nearest(name: str, module: object) -> str:
-    public = [key for key in vars(module) if not key.startswith("_")]
-    close = difflib.get_close_matches(name, public, n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""

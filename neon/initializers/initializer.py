@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from neon.arguments import keep_finite, optional_name
 from neon.backends import NervanaObject
 from neon.messages import shown
-from neon.old_paths import names_of
 
 __all__ = ["Constant", "Gaussian", "GlorotUniform", "Initializer", "Kaiming", "Uniform", "Xavier"]
 
@@ -73,7 +72,6 @@ class Gaussian(Initializer):
         if self.scale < 0:
             raise ValueError(f"Gaussian's scale is a standard deviation, 0 or more. Received: {shown(self.scale)}")
 
-    @torch.no_grad()
     def fill(self, tensor: Tensor) -> None:
         nn.init.normal_(tensor, self.loc, self.scale)
 
@@ -100,7 +98,6 @@ class Uniform(Initializer):
                 f"Uniform's low must not be above its high. Received: low={shown(self.low)}, high={shown(self.high)}"
             )
 
-    @torch.no_grad()
     def fill(self, tensor: Tensor) -> None:
         nn.init.uniform_(tensor, self.low, self.high)
 
@@ -124,7 +121,6 @@ class Constant(Initializer):
             raise TypeError(f"Constant's val must be a number. Received: {shown(self.val)}. Write Array(val).")
         super().__post_init__()
 
-    @torch.no_grad()
     def fill(self, tensor: Tensor) -> None:
         nn.init.constant_(tensor, self.val)
 
@@ -163,7 +159,6 @@ class Xavier(Initializer):
     local: bool = True
     name: str | None = a_name()
 
-    @torch.no_grad()
     def fill(self, tensor: Tensor) -> None:
         check_has_fans("Xavier", tensor)
         nn.init.kaiming_uniform_(tensor, nonlinearity="linear")
@@ -185,7 +180,6 @@ class Kaiming(Initializer):
     local: bool = True
     name: str | None = a_name()
 
-    @torch.no_grad()
     def fill(self, tensor: Tensor) -> None:
         check_has_fans("Kaiming", tensor)
         nn.init.kaiming_normal_(tensor, nonlinearity="relu")
@@ -198,6 +192,3 @@ def check_has_fans(owner: str, tensor: Tensor) -> None:
             f"{owner} needs a weight with inputs and outputs. Received: a tensor of shape "
             f"{tuple(tensor.shape)}. Initialize a bias with Constant(0.0) instead."
         )
-
-
-__getattr__ = names_of("neon.initializers", __name__)

@@ -33,6 +33,8 @@ class Dropout(Layer):
     be scaled afterwards: in evaluation the layer does nothing.
     """
 
+    told = ("keep",)
+
     def __init__(self, keep: float = 0.5, name: str | None = None) -> None:
         super().__init__(name=name)
         self.keep = check_finite("Dropout", "keep", keep)
@@ -41,9 +43,6 @@ class Dropout(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.dropout(x, 1 - self.keep, self.training)
-
-    def extra_repr(self) -> str:
-        return f"keep={self.keep}"
 
 
 class Reshape(Layer):

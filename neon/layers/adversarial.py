@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -26,17 +26,12 @@ class GenerativeAdversarial(Sequential):
     @property
     def generator(self) -> Sequential:
         """What makes samples of noise."""
-        return self._network(0)
+        return cast(Sequential, self.layers[0])
 
     @property
     def discriminator(self) -> Sequential:
         """What tells samples of data from those."""
-        return self._network(1)
-
-    def _network(self, place: int) -> Sequential:
-        network = self.layers[place]
-        assert isinstance(network, Sequential)
-        return network
+        return cast(Sequential, self.layers[1])
 
 
 def _network(role: str, given: Any) -> Sequential:

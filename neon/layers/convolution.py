@@ -10,7 +10,8 @@ from torch.nn import Parameter
 from torch.nn import functional as F
 
 from neon.initializers import Initializer
-from neon.layers.layer import IMAGES, InferringLayer, Layer, Shape, check_dims, check_init, floating
+from neon.layers.layer import IMAGES, InferringLayer, Layer, check_dims, check_init
+from neon.layers.shapes import floating
 from neon.layers.windows import check_filters, check_pair
 from neon.messages import shown
 
@@ -44,11 +45,9 @@ class FilterLayer(InferringLayer):
         self.strides = check_pair(self, "strides", strides)
         self.padding = check_pair(self, "padding", padding)
         self.dilation = check_pair(self, "dilation", dilation)
-        self.declare("weight", self.weight_shape())
-
-    def weight_shape(self) -> Shape:
-        """torch's shape of the weight, with None for the number of channels."""
-        raise NotImplementedError
+        *window, filters = self.fshape
+        outputs_first = (filters, None) if self.key == "K" else (None, filters)
+        self.declare("weight", (*outputs_first, *window))
 
     def features(self, x: Tensor) -> int:
         check_dims(self, x, IMAGES, 4, hint=". Put a Reshape((channels, height, width)) before it")
@@ -80,10 +79,6 @@ class Convolution(FilterLayer):
 
     key, convolve = "K", staticmethod(F.conv2d)
 
-    def weight_shape(self) -> Shape:
-        height, width, filters = self.fshape
-        return filters, None, height, width
-
 
 class Deconvolution(FilterLayer):
     """The transpose of a convolution with filters of height R and width S: C output channels, without bias.
@@ -98,10 +93,6 @@ class Deconvolution(FilterLayer):
     """
 
     key, convolve = "C", staticmethod(F.conv_transpose2d)
-
-    def weight_shape(self) -> Shape:
-        height, width, filters = self.fshape
-        return None, filters, height, width
 
 
 class Pooling(Layer):

@@ -9,6 +9,7 @@ from torch import Tensor
 from neon.arguments import check_finite
 from neon.messages import kind_of, shown
 from neon.transforms import GANCost
+from neon.transforms.cost import check_shaped_like
 
 
 class GeneralizedCost:
@@ -51,16 +52,9 @@ class GeneralizedCostMask(GeneralizedCost):
         if not isinstance(targets, (tuple, list)) or len(targets) != 2:
             raise TypeError(f"GeneralizedCostMask takes (targets, mask) as targets. Received: {kind_of(targets)}")
         wanted, mask = targets
-        if mask.shape != outputs.shape:  # never broadcast
-            raise ValueError(
-                f"GeneralizedCostMask takes a mask shaped like the outputs, {tuple(outputs.shape)}. "
-                f"Received: a mask of shape {tuple(mask.shape)}"
-            )
-        if wanted.shape != outputs.shape:
-            raise ValueError(
-                f"GeneralizedCostMask takes targets shaped like the outputs, {tuple(outputs.shape)}. Received: targets "
-                f"of shape {tuple(wanted.shape)}. Write class numbers as torch.nn.functional.one_hot(targets, classes)."
-            )
+        check_shaped_like("GeneralizedCostMask", "a mask", mask, outputs)  # never broadcast
+        instead = ". Write class numbers as torch.nn.functional.one_hot(targets, classes)."
+        check_shaped_like("GeneralizedCostMask", "targets", wanted, outputs, instead)
         return self.costfunc(outputs * mask, wanted * mask) * self.weights
 
 

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from neon.arguments import flag
 from neon.initializers import Initializer
-from neon.layers.layer import InferringLayer, ParameterLayer, check_count, check_dims, check_init, describe, floating
-from neon.layers.shapes import Sizes
+from neon.layers.layer import InferringLayer, ParameterLayer, check_count, check_dims, check_init, describe
+from neon.layers.shapes import Sizes, floating
 from neon.messages import shown
 from neon.transforms.cost import vectors
 
@@ -26,6 +26,7 @@ class Linear(InferringLayer):
     """
 
     weight: Parameter
+    told = ("nout", "init")
 
     def __init__(
         self,
@@ -49,14 +50,12 @@ class Linear(InferringLayer):
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(floating(vectors(x), self.weight), self.weight)
 
-    def extra_repr(self) -> str:
-        return f"nout={self.nout}, init={self.init}"
-
 
 class Bias(InferringLayer):
     """y = x + b, with one b per feature: per channel of an image, (N, channels, height, width)."""
 
     bias: Parameter
+    told = ("init",)
 
     def __init__(self, init: Initializer, name: str | None = None) -> None:
         super().__init__(name=name)
@@ -65,9 +64,6 @@ class Bias(InferringLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + (self.bias[:, None, None] if x.ndim == 4 else self.bias)
-
-    def extra_repr(self) -> str:
-        return f"init={self.init}"
 
 
 class LookupTable(ParameterLayer):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABCMeta
 from collections.abc import Callable
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
@@ -19,13 +19,12 @@ from neon.backends import NervanaObject
 from neon.initializers import Array, Initializer
 from neon.layers.shapes import Sizes, allocate, let_go, sizes_after, sizes_given, undone_on_error, zeros_like_inputs
 from neon.messages import shown
-from neon.old_paths import names_of
 
 __all__ = ["InferringLayer", "Layer", "ParameterLayer"]
 
 Shape = tuple[int | None, ...]
 Transformation = Callable[[Tensor], Tensor]
-IMAGES, SEQUENCES = "images (N, channels, height, width)", "sequences (N, T, features)"
+IMAGES = "images (N, channels, height, width)"
 
 
 class Layer(nn.Module):
@@ -39,6 +38,7 @@ class Layer(nn.Module):
     be = NervanaObject.be
     in_shape: Sizes | None = None
     out_shape: Sizes | None = None
+    told: ClassVar[tuple[str, ...]] = ()  # the attributes that `repr` tells
 
     def __init__(self, name: str | None = None, parallelism: str = "Unknown", **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -79,6 +79,9 @@ class Layer(nn.Module):
     def blank(self, sizes: Sizes) -> Tensor:
         """A minibatch of one sample of zeros for `configure`, from what it was given."""
         return zeros_like_inputs(self, sizes)
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={getattr(self, name)}" for name in self.told)
 
     def get_params(self) -> Entry | list[Entry]:
         """((param, grad), states) of the only parameter, or a list of them for none or several."""
@@ -175,11 +178,6 @@ def feature_dim(x: Tensor) -> int:
     return 1 if x.ndim == 4 else x.ndim - 1
 
 
-def floating(x: Tensor, weight: Tensor) -> Tensor:
-    """Whole numbers, such as pixels of 8 bits, in the dtype of a weight; others as they are."""
-    return x if x.is_floating_point() or x.is_complex() else x.to(weight.dtype)
-
-
 def describe(layer: nn.Module) -> str:
     """A layer as error messages call it, such as Linear 'layer_one'."""
     name = getattr(layer, "name", None)
@@ -228,6 +226,3 @@ def check_count(layer: nn.Module, argument: str, value: object, least: int = 1) 
     if value < least:
         raise ValueError(f"{type(layer).__name__}'s {argument} must be {least} or more. Received: {shown(value)}")
     return value
-
-
-__getattr__ = names_of("neon.layers", __name__)

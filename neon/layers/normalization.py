@@ -8,7 +8,8 @@ from torch.nn import Parameter
 from torch.nn import functional as F
 
 from neon.arguments import check_finite, flag
-from neon.layers.layer import IMAGES, InferringLayer, Layer, check_count, check_dims, feature_dim, floating
+from neon.layers.layer import IMAGES, InferringLayer, Layer, check_count, check_dims, feature_dim
+from neon.layers.shapes import floating
 from neon.messages import shown
 
 
@@ -28,6 +29,7 @@ class BatchNorm(InferringLayer):
     gamma: Parameter
     running_mean: Tensor
     running_var: Tensor
+    told = ("rho", "eps")
 
     def __init__(self, rho: float = 0.9, eps: float = 1e-3, name: str | None = None, binary: bool = False) -> None:
         super().__init__(name=name)
@@ -69,9 +71,6 @@ class BatchNorm(InferringLayer):
         )
         return y.movedim(1, dim)
 
-    def extra_repr(self) -> str:
-        return f"rho={self.rho}, eps={self.eps}"
-
 
 class LRN(Layer):
     """y = x / (1 + ascale/depth · Σ x²)^bpower for images, the sum over `depth` channels around each (Krizhevsky 2012).
@@ -84,6 +83,8 @@ class LRN(Layer):
         ascale: the weight of the mean square. Default 1.
         bpower: the exponent. Default 1.
     """
+
+    told = ("depth", "ascale", "bpower")
 
     def __init__(
         self,
@@ -113,6 +114,3 @@ class LRN(Layer):
         squares = F.pad(wide.square(), (0, 0, 0, 0, around, around)).unfold(1, self.depth, 1).mean(-1)
         y = wide / (1 + self.ascale * squares) ** self.bpower
         return y.to(x.dtype) if x.is_floating_point() else y
-
-    def extra_repr(self) -> str:
-        return f"depth={self.depth}, ascale={self.ascale}, bpower={self.bpower}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from neon.layers.layer import Layer
@@ -10,14 +12,12 @@ from neon.layers.steps import sequences, zeros_in_steps
 
 
 class RecurrentOutput(Layer):
-    """What they share: they take what a recurrent layer takes."""
+    """What they share: they take what a recurrent layer takes. `of_steps` makes (N, features) of (N, T, features)."""
+
+    of_steps: Callable[[Tensor], Tensor]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.of_steps(sequences(self, x))
-
-    def of_steps(self, x: Tensor) -> Tensor:
-        """From (N, T, features) to (N, features)."""
-        raise NotImplementedError
 
     def blank(self, sizes: Sizes) -> Tensor:
         return zeros_in_steps(super().blank((1,)), sizes)
@@ -26,19 +26,16 @@ class RecurrentOutput(Layer):
 class RecurrentSum(RecurrentOutput):
     """The sum of the steps of a sequence: (N, T, features) becomes (N, features)."""
 
-    def of_steps(self, x: Tensor) -> Tensor:
-        return x.sum(1)
+    of_steps = staticmethod(lambda x: x.sum(1))
 
 
 class RecurrentMean(RecurrentOutput):
     """The mean of the steps of a sequence: (N, T, features) becomes (N, features)."""
 
-    def of_steps(self, x: Tensor) -> Tensor:
-        return x.mean(1)
+    of_steps = staticmethod(lambda x: x.mean(1))
 
 
 class RecurrentLast(RecurrentOutput):
     """The last step of a sequence: (N, T, features) becomes (N, features)."""
 
-    def of_steps(self, x: Tensor) -> Tensor:
-        return x[:, -1]
+    of_steps = staticmethod(lambda x: x[:, -1])

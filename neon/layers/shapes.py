@@ -55,6 +55,11 @@ def framework_order(shape: Sizes) -> Sizes:
     return shape[::-1] if len(shape) == 2 else shape
 
 
+def floating(x: Tensor, weight: Tensor) -> Tensor:
+    """Whole numbers, such as pixels of 8 bits, in the dtype of a weight; others as they are."""
+    return x if x.is_floating_point() or x.is_complex() else x.to(weight.dtype)
+
+
 def zeros_like_inputs(module: nn.Module, sizes: Sizes) -> Tensor:
     """A minibatch of one sample of zeros, where the module is and in its dtype."""
     floating = (parameter for parameter in module.parameters() if parameter.is_floating_point())

@@ -12,17 +12,8 @@ from torch.nn import functional as F
 
 from neon.arguments import flag
 from neon.initializers import Initializer
-from neon.layers.layer import (
-    SEQUENCES,
-    InferringLayer,
-    Transformation,
-    check_count,
-    check_dims,
-    check_init,
-    check_transform,
-    floating,
-)
-from neon.layers.shapes import Sizes
+from neon.layers.layer import InferringLayer, Transformation, check_count, check_dims, check_init, check_transform
+from neon.layers.shapes import Sizes, floating
 
 # After a step: h, or h and c, each (N, output_size).
 States = tuple[Tensor, ...]
@@ -138,7 +129,7 @@ def sequences(layer: nn.Module, x: Tensor) -> Tensor:
     """Inputs as sequences (N, T, features): images as `width` steps of channels · height features."""
     if x.ndim == 4:
         return x.flatten(1, 2).mT
-    check_dims(layer, x, SEQUENCES, 3)
+    check_dims(layer, x, "sequences (N, T, features)", 3)
     return x
 
 

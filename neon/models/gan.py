@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -75,18 +76,12 @@ class GAN(Model):
     @property
     def generator(self) -> Sequential:
         """What makes samples of noise."""
-        return self._pair.generator
+        return cast(GenerativeAdversarial, self.layers[0]).generator
 
     @property
     def discriminator(self) -> Sequential:
         """What tells samples of data from those."""
-        return self._pair.discriminator
-
-    @property
-    def _pair(self) -> GenerativeAdversarial:
-        (pair,) = self.layers
-        assert isinstance(pair, GenerativeAdversarial)
-        return pair
+        return cast(GenerativeAdversarial, self.layers[0]).discriminator
 
     def initialize(self, dataset: Any = None, cost: Any = None) -> None:
         """Give parameters that have none yet their shapes and first values: they follow from the noise's shape."""
@@ -109,11 +104,8 @@ class GAN(Model):
         return self._through(self.discriminator, x, inference)
 
     def _through(self, network: Sequential, x: Any, inference: bool) -> Tensor:
-        inputs = place(x, self.example())
-        if not inference:
-            return network(inputs)
-        with self.evaluating():
-            return network(inputs)
+        with self.evaluating() if inference else nullcontext():
+            return network(place(x, self.example()))
 
     def get_k(self, giter: int) -> int:
         """How many minibatches the generator waits for its step number `giter`, from 0."""

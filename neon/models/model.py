@@ -18,11 +18,11 @@ from neon.layers.container import Sequential
 from neon.layers.cost import GeneralizedCost, GeneralizedCostMask
 from neon.layers.layer import check_count
 from neon.layers.shapes import undone_on_error
+from neon.messages import received
 from neon.models.minibatches import Dataset, first_inputs, minibatches, place
-from neon.models.model_checks import check_cost, check_layers, check_optimizer, values_of_samples
+from neon.models.model_checks import check_cost, check_optimizer, values_of_samples
 from neon.models.parameter_file import load, save
 from neon.not_built import instead_of
-from neon.old_paths import names_of
 from neon.transforms import Cost, TopKMisclassification
 
 __all__ = ["Model"]
@@ -69,7 +69,11 @@ class Model(Sequential):
         weights_only: bool = False,
         optimizer: Any = None,
     ) -> None:
-        check_layers(layers)
+        if isinstance(layers, (str, bytes, dict)) or hasattr(layers, "__fspath__"):
+            raise TypeError(
+                "A Model is made of layers, not of a file. "
+                f"{received('layers', layers)} Write the layers, then model.load_params(path)."
+            )
         super().__init__([layers] if isinstance(layers, Sequential) else layers, name)
         if not self.layers:
             raise ValueError("A Model needs at least one layer. Received: an empty list")
@@ -294,6 +298,3 @@ class Model(Sequential):
         Raises ValueError if the file is not such a file or its parameters do not fit, and then changes nothing.
         """
         load(self, path, load_states=load_states, random_state=random_state)
-
-
-__getattr__ = names_of("neon.models", __name__)

@@ -9,17 +9,8 @@ from torch import Tensor
 
 from neon.backends.arrays import as_tensor
 from neon.layers.cost import GeneralizedCost, GeneralizedGANCost
-from neon.messages import received, shown
+from neon.messages import shown
 from neon.transforms import GANCost
-
-
-def check_layers(layers: Any) -> None:
-    """Refuse what the documented framework builds layers from, where none are given."""
-    if isinstance(layers, (str, bytes, dict)) or hasattr(layers, "__fspath__"):
-        raise TypeError(
-            "A Model is made of layers, not of a file. "
-            f"{received('layers', layers)} Write the layers, then model.load_params(path)."
-        )
 
 
 def check_cost(cost: object) -> None:

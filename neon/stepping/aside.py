@@ -16,7 +16,7 @@ from neon.stepping.sharding import local
 class Aside:
     """What an optimizer has put aside: nothing, while weights are in their places.
 
-    `in_place` while averages are in the places of weights; not in a copy, nor after loading, where the weights are given
+    `in_place` while averages are in the places of weights; not in a copy, nor after loading, where these are given
     back. `given` are parameters that have other values than their averages again.
     """
 

@@ -23,7 +23,6 @@ from torch.nn import functional as F
 
 from neon.arguments import flag, keep_finite, positive_integer
 from neon.backends import NervanaObject
-from neon.old_paths import names_of
 from neon.transforms.activation import Logistic, Softmax, Transform
 
 __all__ = [
@@ -248,12 +247,17 @@ def alike(y: Tensor, t: Tensor, owner: str) -> tuple[Tensor, Tensor]:
     y, t = vectors(y), vectors(t)
     if y.shape[-1:] == (1,) and t.shape == y.shape[:-1]:
         t = t.unsqueeze(-1)
-    if t.shape != y.shape:
-        raise ValueError(
-            f"{owner} takes targets shaped like the outputs, {tuple(y.shape)}. "
-            f"Received: targets of shape {tuple(t.shape)}"
-        )
+    check_shaped_like(owner, "targets", t, y)
     return y, t.to(y.dtype)
+
+
+def check_shaped_like(owner: str, what: str, given: Tensor, outputs: Tensor, instead: str = "") -> None:
+    """Refuse what has another shape than the outputs."""
+    if given.shape != outputs.shape:
+        raise ValueError(
+            f"{owner} takes {what} shaped like the outputs, {tuple(outputs.shape)}. "
+            f"Received: {what} of shape {tuple(given.shape)}{instead}"
+        )
 
 
 def class_targets(y: Tensor, t: Tensor, owner: str) -> Tensor:
@@ -267,6 +271,3 @@ def class_targets(y: Tensor, t: Tensor, owner: str) -> Tensor:
         f"{owner} takes integer class numbers of shape {tuple(y.shape[:-1])}, or probabilities of "
         f"shape {tuple(y.shape)}. Received: {t.dtype} targets of shape {tuple(t.shape)}"
     )
-
-
-__getattr__ = names_of("neon.transforms", __name__)

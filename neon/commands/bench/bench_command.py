@@ -102,9 +102,11 @@ def run_command(request: Request, console: Console) -> Report:
     report = Report(device, results)
     name = machine.file_name(device) + f"-{request.threads}threads" * (request.threads is not None)
     name += "-part" * (not request.whole) + "-busy" * report.disturbed
-    written_to = save(report, request.output / f"{name}.json")
+    path = request.output / f"{name}.json"
+    write_json(path, report.as_json())
+    save_bars(path.with_suffix(".svg"), report)
     show(report, console)
-    print_written(console, written_to)
+    print_written(console, [path, path.with_suffix(".svg")])
     return report
 
 
@@ -131,14 +133,6 @@ def show(report: Report, console: Console) -> None:
     console.print(LEGEND, highlight=False)
     if report.disturbed:
         console.print("[bold red]Something else used the processors meanwhile (*): not to be relied on.")
-
-
-def save(report: Report, path: Path) -> list[Path]:
-    """Write results and figure; returns the files."""
-    written_to = [path, path.with_suffix(".svg")]
-    write_json(path, report.as_json())
-    save_bars(written_to[1], report)
-    return written_to
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from neon.commands.bench.lines import Line, Settings
 from neon.commands.bench.step_alone import SMALL, attach, check_finite, compare_with_limit, states_of
 from neon.commands.bench.tensor_shapes import SHAPES, Shapes
 from neon.commands.bench.timing import Contender, Measured, interleaved, scaling
-from neon.commands.bench.work import AgreementError, Work, after_steps, bytes_moved, flat, make_work
+from neon.commands.bench.work import AgreementError, after_steps, bytes_moved, flat, make_work
 
 
 @dataclass(frozen=True)
@@ -63,20 +63,18 @@ def _measure(line: Line, settings: Settings, names: Sequence[str], *, clear: boo
     shapes = SHAPES[line.shape]
     work = make_work(shapes, FORMATS[names[0]].dtype, states_of(line.rule) + ("split" in names), line.device)
     attached = {name: attach(line, work, **FORMATS[name].options) for name in names}
+
+    def clear_states() -> None:
+        for place in chain(*work.states):
+            place.zero_()
+
     # One format's states would be other numbers, or none, to another; zeros are zeros in all.
-    prepare = partial(_clear, work) if clear else None
-    steps = {name: Contender(optimizer.step, prepare) for name, optimizer in attached.items()}
+    steps = {name: Contender(optimizer.step, clear_states if clear else None) for name, optimizer in attached.items()}
     measured = interleaved(steps | scaling(work.memory), settings.rounds or shapes.rounds, device=line.device)
     check_finite(work)
     moved = {name: bytes_moved(optimizer, work.params, line.option) for name, optimizer in attached.items()}
     compare_with_limit(measured, work, moved)
     return measured
-
-
-def _clear(work: Work) -> None:
-    for places in work.states:
-        for place in places:
-            place.zero_()
 
 
 def _trained(line: Line, name: str, steps: int) -> Tensor:

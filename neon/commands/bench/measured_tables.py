@@ -14,7 +14,6 @@ from neon.commands.bench.speed_targets import TARGETS
 from neon.commands.output import new_table
 
 ABSENT = "–"
-UNITS = ((1.0, "s"), (1e-3, "ms"), (0.0, "µs"))
 FACTORS = {"s": 1.0, "ms": 1e3, "µs": 1e6}
 LEGEND = """\
 Times are medians. speed-up: the time of torch's fastest by neon's. of the limit: bytes that the rule must move, by
@@ -33,7 +32,7 @@ def seconds(value: float) -> str:
 
 
 def unit_of(value: float) -> str:
-    return next(unit for least, unit in UNITS if value >= least)
+    return next((unit for unit, factor in FACTORS.items() if value >= 1 / factor), "µs")
 
 
 _TIMES = ("seconds", "host seconds", "empty cache", "filled cache")

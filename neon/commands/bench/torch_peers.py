@@ -16,27 +16,21 @@ from neon.optimizers import Optimizer
 
 @dataclass(frozen=True)
 class Peer:
-    """A rule that torch has too: the same numbers in the words of either."""
+    """A rule that torch has too: neon's numbers, which its groups have in torch's words, and torch's class."""
 
     ours: Mapping[str, Any]
     theirs: Callable[..., torch.optim.Optimizer]
-    arguments: Mapping[str, Any]
 
 
 # ε is so small that where it stands (inside the root, or outside) does not show.
 PEERS = {
-    "GradientDescentMomentum": Peer(
-        {"learning_rate": 0.1, "momentum_coef": 0.9}, torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}
-    ),
-    "Adagrad": Peer({"learning_rate": 0.01, "epsilon": 1e-12}, torch.optim.Adagrad, {"lr": 0.01, "eps": 1e-12}),
-    "RMSProp": Peer(
-        {"learning_rate": 1e-3, "decay_rate": 0.95, "epsilon": 1e-12}, torch.optim.RMSprop,
-        {"lr": 1e-3, "alpha": 0.95, "eps": 1e-12},
-    ),
-    "Adadelta": Peer({"decay": 0.95, "epsilon": 1e-6}, torch.optim.Adadelta, {"lr": 1.0, "rho": 0.95, "eps": 1e-6}),
-    "Adam": Peer({"learning_rate": 1e-3}, torch.optim.Adam, {"lr": 1e-3}),
-    "AdamW": Peer({"learning_rate": 1e-3}, torch.optim.AdamW, {"lr": 1e-3, "weight_decay": 0.01}),
-}  # fmt: skip
+    "GradientDescentMomentum": Peer({"learning_rate": 0.1, "momentum_coef": 0.9}, torch.optim.SGD),
+    "Adagrad": Peer({"learning_rate": 0.01, "epsilon": 1e-12}, torch.optim.Adagrad),
+    "RMSProp": Peer({"learning_rate": 1e-3, "decay_rate": 0.95, "epsilon": 1e-12}, torch.optim.RMSprop),
+    "Adadelta": Peer({"decay": 0.95, "epsilon": 1e-6}, torch.optim.Adadelta),
+    "Adam": Peer({"learning_rate": 1e-3}, torch.optim.Adam),
+    "AdamW": Peer({"learning_rate": 1e-3}, torch.optim.AdamW),
+}
 CONFIGURATIONS = {"fused": {"fused": True}, "foreach": {"foreach": True}, "loop": {"foreach": False, "fused": False}}
 COMPILED = "compiled"
 
@@ -70,14 +64,11 @@ def torch_optimizers(rule: str, groups: Any) -> dict[str, torch.optim.Optimizer]
     """Torch's optimizer in each configuration that it has; none where torch has no such rule."""
     if rule not in PEERS:
         return {}
-    peer = PEERS[rule]
-    known = inspect.signature(peer.theirs).parameters
+    theirs = PEERS[rule].theirs
+    known = inspect.signature(theirs).parameters
+    numbers = {word: value for word, value in neon_optimizer(rule).group().items() if word in known}
     return {
-        name: peer.theirs(
-            [dict(group) for group in groups],
-            **peer.arguments,
-            **{argument: value for argument, value in configuration.items() if argument in known},
-        )
-        for name, configuration in CONFIGURATIONS.items()
+        name: theirs([dict(group) for group in groups], **numbers, **{k: v for k, v in arguments.items() if k in known})
+        for name, arguments in CONFIGURATIONS.items()
         if name in known or name == "loop"
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -24,72 +23,60 @@ from neon.commands.optimizer_text import parse_optimizer
 from neon.commands.output import print_written
 
 
-@dataclass(frozen=True)
-class Request:
-    """The options of the command.
-
-    Args:
-        optimizers: as `parse_optimizer` reads them; empty means `DEFAULT_OPTIMIZERS`.
-        task: ``module:function``; None means the digits.
-        settings: epochs, batch size, seed.
-        target: the validation accuracy to reach, above 0 and at most 1.
-        output: the directory for results and figure.
-        fresh: whether to train again what is already there.
-    """
-
-    optimizers: Sequence[str]
-    task: str | None
-    settings: Settings
-    target: float
-    output: Path
-    fresh: bool
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.target <= 1.0:
-            raise SettingsError(
-                f"target must be an accuracy above 0 and at most 1, such as 0.95; received {self.target!r}."
-            )
-
-
 class InterruptedRunError(KeyboardInterrupt):
     """The user stopped the comparison; the message says what is kept."""
 
 
-def run_command(request: Request, console: Console) -> list[Result]:
+def run_command(
+    optimizers: Sequence[str],
+    task_name: str | None,
+    settings: Settings,
+    target: float,
+    output: Path,
+    console: Console,
+    *,
+    fresh: bool,
+) -> list[Result]:
     """Check everything, train with each optimizer, save results and figure, print the table.
+
+    Args:
+        optimizers: as `parse_optimizer` reads them; empty means `DEFAULT_OPTIMIZERS`.
+        task_name: ``module:function``; None means the digits.
+        settings: epochs, batch size, seed.
+        target: the validation accuracy to reach, above 0 and at most 1.
+        output: the directory for results and figure.
+        console: where the command tells what it does.
+        fresh: whether to train again what is already there.
 
     Raises:
         UsageError: something in the request cannot be used; nothing was trained.
         InterruptedRunError: Ctrl-C during the training; every whole epoch is kept.
     """
+    if not 0.0 < target <= 1.0:
+        raise SettingsError(f"target must be an accuracy above 0 and at most 1, such as 0.95; received {target!r}.")
     require_matplotlib("neon compare")
-    specs = [parse_optimizer(text) for text in request.optimizers or DEFAULT_OPTIMIZERS]
-    task = digits() if request.task is None else load_task(request.task)
-    comparison = Comparison(task, specs, request.settings, request.output)
+    specs = [parse_optimizer(text) for text in optimizers or DEFAULT_OPTIMIZERS]
+    task = digits() if task_name is None else load_task(task_name)
+    comparison = Comparison(task, specs, settings, output)
     labels = short_labels(specs)
-    if request.fresh:
+    if fresh:
         comparison.discard()
     elif kept := len(comparison.stored()):
         console.print(
-            f"{kept} of {len(specs)} optimizers are finished in {request.output} already (--fresh trains them again).",
+            f"{kept} of {len(specs)} optimizers are finished in {output} already (--fresh trains them again).",
             highlight=False,
         )
-    view = ProgressView(console, [spec.text for spec in specs], labels, request.settings.epochs)
+    view = ProgressView(console, [spec.text for spec in specs], labels, settings.epochs)
     try:
         with view.showing():
             results = comparison.run(view)
     except KeyboardInterrupt:
-        again = "the same command without --fresh" if request.fresh else "the same command"
+        again = "the same command without --fresh" if fresh else "the same command"
         raise InterruptedRunError(f"Interrupted: {view.standing()}. Run {again} to go on.") from None
-    _report(request, task.name, results, labels, console)
-    return results
-
-
-def _report(request: Request, task: str, results: list[Result], labels: list[str], console: Console) -> None:
-    settings = request.settings
-    title = f"{task}: {settings.epochs} epochs, batch size {settings.batch_size}, seed {settings.seed}"
-    written = [request.output / "results.json"]
-    save_results(written[0], results, request.target, title)
-    written += save_curves(request.output, results, labels, request.target, title)
-    console.print(result_table(results, request.target, title))
+    title = f"{task.name}: {settings.epochs} epochs, batch size {settings.batch_size}, seed {settings.seed}"
+    written = [output / "results.json"]
+    save_results(written[0], results, target, title)
+    written += save_curves(output, results, labels, target, title)
+    console.print(result_table(results, target, title))
     print_written(console, written)
+    return results

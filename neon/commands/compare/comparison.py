@@ -12,9 +12,9 @@ import torch
 import neon
 from neon.commands.compare.curves import Result
 from neon.commands.compare.randomness import seeded
-from neon.commands.compare.run_files import RunConfig, RunStore
+from neon.commands.compare.run_files import RunStore
 from neon.commands.compare.task import Task
-from neon.commands.compare.training import Runner, Settings, Start, Watcher, attach, digest_of
+from neon.commands.compare.training import Runner, Settings, Watcher, attach, digest_of
 from neon.commands.errors import SpecError
 from neon.commands.optimizer_text import OptimizerSpec
 from neon.commands.output import require_writable
@@ -39,20 +39,20 @@ class Comparison:
 
     def __init__(self, task: Task, specs: Sequence[OptimizerSpec], settings: Settings, directory: Path) -> None:
         _require_distinct(specs)
-        self.specs, self._settings = tuple(specs), settings
+        self.specs, self._settings, self._task = tuple(specs), settings, task
         with seeded(settings.seed, "weights"):
-            model = task.new_model()
-            loss = task.probe(model)
-        self._start = Start(task, model, loss)
+            self._model = task.new_model()
+            self._loss = task.probe(self._model)
         for spec in specs:
-            attach(spec, model)
+            attach(spec, self._model)
         # The loss stands for the code of model and loss, which cannot be hashed; six digits,
         # because the last ones depend on the machine.
-        fingerprint = digest_of([*task.train, *task.validation, *model.state_dict().values()])
-        fingerprint = f"{fingerprint}-{loss:.6g}"
+        digest = digest_of([*task.train, *task.validation, *self._model.state_dict().values()])
+        config = {"task": task.name, "task_sha256": f"{digest}-{self._loss:.6g}", **asdict(settings)}
+        config |= {"neon": neon.__version__, "torch": str(torch.__version__)}
         runs = directory / "runs"
         require_writable(runs)
-        self._stores = {spec.text: RunStore(runs, spec.name, self._config(spec, fingerprint)) for spec in specs}
+        self._stores = {spec.text: RunStore(runs, spec.name, {"optimizer": spec.text, **config}) for spec in specs}
 
     def stored(self) -> dict[str, Result]:
         """The results that earlier runs finished, by optimizer."""
@@ -71,19 +71,9 @@ class Comparison:
             if spec.text in results:
                 watch(results[spec.text], results[spec.text].epochs)
                 continue
-            runner = Runner(self._start, spec, self._settings)
+            runner = Runner(self._task, self._model, self._loss, spec, self._settings)
             results[spec.text] = runner.run(self._stores[spec.text], watch)
         return [results[spec.text] for spec in self.specs]
-
-    def _config(self, spec: OptimizerSpec, fingerprint: str) -> RunConfig:
-        return RunConfig(
-            optimizer=spec.text,
-            task=self._start.task.name,
-            task_sha256=fingerprint,
-            neon=neon.__version__,
-            torch=str(torch.__version__),
-            **asdict(self._settings),
-        )
 
 
 def _require_distinct(specs: Sequence[OptimizerSpec]) -> None:

@@ -11,28 +11,13 @@ import numpy as np
 
 from neon.commands.compare.curves import Result
 from neon.commands.compare.labels import percent
-from neon.commands.figures import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    INK,
-    ORANGE,
-    PURPLE,
-    SKY,
-    VERMILION,
-    dress,
-    new_figure,
-    require_matplotlib,
-    save_figure,
-)
+from neon.commands.figures import COLOURS, GREY, INK, dress, new_figure, require_matplotlib, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Seven colours and four dashes have no common factor: 28 pairs.
-COLOURS = (BLUE, VERMILION, GREEN, BLACK, PURPLE, ORANGE, SKY)
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
 ACCURACY_TICKS = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
 LABEL_GAP = 0.062

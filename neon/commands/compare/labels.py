@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 
 from neon.commands.optimizer_text import OptimizerSpec
@@ -18,13 +18,8 @@ def short_labels(specs: Sequence[OptimizerSpec]) -> list[str]:
     >>> short_labels([parse_optimizer(text) for text in texts])
     ['Adam', 'Lion(learning_rate=0.0001)', 'Lion(learning_rate=0.0003)']
     """
-    by_class: dict[str, list[OptimizerSpec]] = defaultdict(list)
-    for spec in specs:
-        by_class[spec.name].append(spec)
-    shared = {
-        name: set.intersection(*(set(spec.arguments) for spec in of_class)) for name, of_class in by_class.items()
-    }
-    labels = [_label(spec, shared[spec.name]) for spec in specs]
+    arguments = {name: [set(spec.arguments) for spec in specs if spec.name == name] for name in {s.name for s in specs}}
+    labels = [_label(spec, set.intersection(*arguments[spec.name])) for spec in specs]
     counts = Counter(labels)
     return [label if counts[label] == 1 else f"{label} #{position}" for position, label in enumerate(labels, start=1)]
 

@@ -11,7 +11,8 @@ import hashlib
 import json
 import pickle
 import warnings
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,39 +26,23 @@ from neon.whole_files import write_atomically
 FORMAT = 1
 
 
-@dataclass(frozen=True)
-class RunConfig:
-    """Everything that decides the bits of a run. Two equal values mean equal results."""
-
-    optimizer: str
-    task: str
-    task_sha256: str
-    epochs: int
-    batch_size: int
-    seed: int
-    neon: str
-    torch: str
-    format: int = FORMAT
-
-    @property
-    def digest(self) -> str:
-        text = json.dumps(asdict(self), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
 class RunStore:
-    """The two files of one optimizer."""
+    """The two files of one optimizer.
 
-    def __init__(self, directory: Path, name: str, config: RunConfig) -> None:
-        self._config = config
-        self._curves = directory / f"{name}-{config.digest}.json"
-        self._checkpoint = directory / f"{name}-{config.digest}.pt"
+    `config` is everything that decides the bits of a run: two equal ones mean equal results.
+    """
+
+    def __init__(self, directory: Path, name: str, config: Mapping[str, str | int]) -> None:
+        self._config = {**config, "format": FORMAT}
+        digest = hashlib.sha256(json.dumps(self._config, sort_keys=True).encode()).hexdigest()[:12]
+        self._curves = directory / f"{name}-{digest}.json"
+        self._checkpoint = directory / f"{name}-{digest}.pt"
 
     def load_result(self) -> Result | None:
         """The stored result if it is complete and of this configuration."""
         try:
             stored = json.loads(self._curves.read_text(encoding="utf-8"))
-            if stored["config"] != asdict(self._config):
+            if stored["config"] != self._config:
                 return None
             result = Result(**stored["result"])
         except (OSError, ValueError, KeyError, TypeError):  # absent or damaged: train it again
@@ -73,7 +58,7 @@ class RunStore:
             return None
         try:
             stored = torch.load(self._checkpoint, weights_only=True)
-            if stored["config"] != asdict(self._config):
+            if stored["config"] != self._config:
                 return None
             stored["result"] = Result(**stored["result"])
         except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
@@ -87,7 +72,7 @@ class RunStore:
 
     def save_epoch(self, result: Result, model: dict, optimizer: dict) -> None:
         """Keep an epoch: first what a resume needs, then the curves for people to read."""
-        checkpoint = {"config": asdict(self._config), "result": asdict(result), "model": model, "optimizer": optimizer}
+        checkpoint = {"config": self._config, "result": asdict(result), "model": model, "optimizer": optimizer}
         write_atomically(self._checkpoint, lambda file: torch.save(checkpoint, file))
         self._write_curves(result)
 
@@ -102,4 +87,4 @@ class RunStore:
         self._checkpoint.unlink(missing_ok=True)
 
     def _write_curves(self, result: Result) -> None:
-        write_json(self._curves, {"config": asdict(self._config), "result": asdict(result)})
+        write_json(self._curves, {"config": self._config, "result": asdict(result)})

@@ -49,29 +49,22 @@ class Settings:
                 raise SettingsError(f"{name} must be a whole number, at least {low}; received {value!r}.")
 
 
-@dataclass(frozen=True)
-class Start:
-    """Where every optimizer begins: the task, the initial weights and their loss."""
-
-    task: Task
-    model: nn.Module
-    loss: float
-
-
 class Runner:
-    """One optimizer on its way through the epochs."""
+    """One optimizer on its way through the epochs, from the initial weights of `model`, whose loss is `loss`."""
 
-    def __init__(self, start: Start, spec: OptimizerSpec, settings: Settings) -> None:
-        self._task = start.task
-        self._settings = settings
-        self._highest_loss = EXPLODED * max(abs(start.loss), 1.0)
-        self._model = copy.deepcopy(start.model)
+    def __init__(self, task: Task, model: nn.Module, loss: float, spec: OptimizerSpec, settings: Settings) -> None:
+        self._task, self._settings = task, settings
+        self._highest_loss = EXPLODED * max(abs(loss), 1.0)
+        self._model = copy.deepcopy(model)
         self._optimizer = attach(spec, self._model)
         self.result = Result(optimizer=spec.text)
 
     def run(self, store: RunStore, watch: Watcher) -> Result:
         """Train from the last stored epoch to the end or to divergence."""
-        self._resume(store)
+        if (checkpoint := store.load_checkpoint()) is not None:
+            self._model.load_state_dict(checkpoint["model"])
+            self._optimizer.load_state_dict(checkpoint["optimizer"])
+            self.result = checkpoint["result"]
         watch(self.result, self.result.epochs)
         while not self.result.done:
             epoch = self.result.epochs
@@ -86,14 +79,6 @@ class Runner:
                 store.save_epoch(self.result, self._model.state_dict(), self._optimizer.state_dict())
             watch(self.result, self.result.epochs)
         return self.result
-
-    def _resume(self, store: RunStore) -> None:
-        checkpoint = store.load_checkpoint()
-        if checkpoint is None:
-            return
-        self._model.load_state_dict(checkpoint["model"])
-        self._optimizer.load_state_dict(checkpoint["optimizer"])
-        self.result = checkpoint["result"]
 
     def _train_epoch(self, epoch: int, watch: Watcher) -> None:
         inputs, targets = self._task.train
