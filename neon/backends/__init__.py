@@ -6,4 +6,4 @@ from neon.old_paths import names_of
 
 __all__ = ["Backend", "NervanaObject", "check_backend", "default", "gen_backend"]
 
-__getattr__ = names_of(__name__, "backend")
+__getattr__ = names_of("neon.backends", __name__)

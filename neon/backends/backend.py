@@ -13,6 +13,7 @@ from neon.arguments import positive_integer
 from neon.backends.array_functions import FUNCTIONS
 from neon.backends.arrays import array, filled, filled_like
 from neon.messages import shortened
+from neon.old_paths import names_of
 
 __all__ = ["Backend", "NervanaObject", "default"]
 
@@ -118,3 +119,6 @@ class NervanaObject:
     def classnm(self) -> str:
         """The name of its class."""
         return type(self).__name__
+
+
+__getattr__ = names_of("neon.backends", __name__)

@@ -7,8 +7,13 @@ from neon.callbacks.saving import EarlyStopCallback, SaveBestStateCallback, Seri
 from neon.old_paths import names_of
 
 __all__ = [
-    "Callback", "Callbacks", "EarlyStopCallback", "GANCostCallback", "ProgressBar", "SaveBestStateCallback",
+    "Callback",
+    "Callbacks",
+    "EarlyStopCallback",
+    "GANCostCallback",
+    "ProgressBar",
+    "SaveBestStateCallback",
     "SerializeModelCallback",
-]  # fmt: skip
+]
 
-__getattr__ = names_of(__name__, "callbacks")
+__getattr__ = names_of("neon.callbacks", __name__)

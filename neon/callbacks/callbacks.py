@@ -30,6 +30,7 @@ from neon.callbacks.saving import EarlyStopCallback, SaveBestStateCallback, Seri
 from neon.data import ArrayIterator
 from neon.messages import received, shown
 from neon.not_built import instead_of
+from neon.old_paths import names_of
 
 __all__ = ["Callbacks"]
 
@@ -187,3 +188,6 @@ def _listed(callbacks: Any) -> list[Any]:
     if isinstance(callbacks, str) or not isinstance(callbacks, Iterable):
         raise TypeError(f"callbacks must be a list of objects, or the model. {received('callbacks', callbacks)}")
     return list(callbacks)
+
+
+__getattr__ = names_of("neon.callbacks", __name__)

@@ -5,4 +5,4 @@ from neon.old_paths import names_of
 
 __all__ = ["ArrayIterator", "NervanaDataIterator"]
 
-__getattr__ = names_of(__name__)
+__getattr__ = names_of("neon.data", __name__)

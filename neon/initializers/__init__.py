@@ -2,11 +2,8 @@
 
 from neon.initializers.initializer import Constant, Gaussian, GlorotUniform, Initializer, Kaiming, Uniform, Xavier
 from neon.initializers.matrices import Array, IdentityInit, Orthonormal
-from neon.old_paths import names_of
 
 __all__ = [
     "Array", "Constant", "Gaussian", "GlorotUniform", "IdentityInit", "Initializer", "Kaiming", "Orthonormal",
     "Uniform", "Xavier",
 ]  # fmt: skip
-
-__getattr__ = names_of(__name__, "initializer")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from neon.arguments import keep_finite, optional_name
 from neon.backends import NervanaObject
 from neon.messages import shown
+from neon.old_paths import names_of
 
 __all__ = ["Constant", "Gaussian", "GlorotUniform", "Initializer", "Kaiming", "Uniform", "Xavier"]
 
@@ -192,3 +193,6 @@ def check_has_fans(owner: str, tensor: Tensor) -> None:
             f"{owner} needs a weight with inputs and outputs. Received: a tensor of shape "
             f"{tuple(tensor.shape)}. Initialize a bias with Constant(0.0) instead."
         )
+
+
+__getattr__ = names_of("neon.initializers", __name__)

@@ -24,4 +24,4 @@ __all__ = [
     "RecurrentMean", "RecurrentSum", "Reshape", "Sequential", "SkipNode",
 ]  # fmt: skip
 
-__getattr__ = names_of(__name__, "container", "layer", "recurrent")
+__getattr__ = names_of("neon.layers", __name__)

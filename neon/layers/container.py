@@ -17,6 +17,7 @@ from neon.layers.layer import Layer, ParameterLayer, Transformation, check_name,
 from neon.layers.normalization import BatchNorm
 from neon.layers.shapes import Sizes, allocate, sizes_after, sizes_given, undone_on_error, zeros_like_inputs
 from neon.messages import shown
+from neon.old_paths import names_of
 
 __all__ = ["Affine", "Conv", "Deconv", "Sequential"]
 
@@ -209,3 +210,6 @@ def flatten(layers: Iterable[Any]) -> Iterator[nn.Module]:
             raise TypeError(
                 f"A layer must be a torch.nn.Module, such as Affine(nout=10, init=Gaussian()). Received: {shown(layer)}"
             )
+
+
+__getattr__ = names_of("neon.layers", __name__)

@@ -19,6 +19,7 @@ from neon.backends import NervanaObject
 from neon.initializers import Array, Initializer
 from neon.layers.shapes import Sizes, allocate, let_go, sizes_after, sizes_given, undone_on_error, zeros_like_inputs
 from neon.messages import shown
+from neon.old_paths import names_of
 
 __all__ = ["InferringLayer", "Layer", "ParameterLayer"]
 
@@ -226,3 +227,6 @@ def check_count(layer: nn.Module, argument: str, value: object, least: int = 1) 
     if value < least:
         raise ValueError(f"{type(layer).__name__}'s {argument} must be {least} or more. Received: {shown(value)}")
     return value
+
+
+__getattr__ = names_of("neon.layers", __name__)

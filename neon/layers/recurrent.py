@@ -11,6 +11,7 @@ from neon.arguments import plain
 from neon.initializers import Initializer
 from neon.layers.layer import Transformation, check_transform
 from neon.layers.steps import RecurrentLayer, States
+from neon.old_paths import names_of
 from neon.transforms import Logistic, Rectlin, Tanh
 
 __all__ = ["GRU", "LSTM", "Recurrent"]
@@ -162,3 +163,6 @@ class GRU(RecurrentLayer):
         r, z = self.gate_activation(gates + F.linear(h, weight, bias)).chunk(2, -1)
         candidate = self.activation(candidate + F.linear(r * h, weight_of_candidate, bias_of_candidate))
         return ((1 - z) * h + z * candidate,)
+
+
+__getattr__ = names_of("neon.layers", __name__)

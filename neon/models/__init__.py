@@ -6,4 +6,4 @@ from neon.old_paths import names_of
 
 __all__ = ["GAN", "Model"]
 
-__getattr__ = names_of(__name__, "model")
+__getattr__ = names_of("neon.models", __name__)

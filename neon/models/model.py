@@ -23,6 +23,7 @@ from neon.models.minibatches import Dataset, first_inputs, minibatches, place
 from neon.models.model_checks import check_cost, check_optimizer, values_of_samples
 from neon.models.parameter_file import load, save
 from neon.not_built import instead_of
+from neon.old_paths import names_of
 from neon.transforms import Cost, TopKMisclassification
 
 __all__ = ["Model"]
@@ -298,3 +299,6 @@ class Model(Sequential):
         Raises ValueError if the file is not such a file or its parameters do not fit, and then changes nothing.
         """
         load(self, path, load_states=load_states, random_state=random_state)
+
+
+__getattr__ = names_of("neon.models", __name__)

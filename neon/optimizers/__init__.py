@@ -7,7 +7,6 @@ from neon.assignment.sites import get_param_list as get_param_list
 from neon.engine.program.declared import WEIGHT as WEIGHT
 from neon.engine.program.declared import State as State
 from neon.engine.program.numbers import Number as Number
-from neon.old_paths import names_of as _names_of
 from neon.optimizers.adadelta import Adadelta as Adadelta
 from neon.optimizers.adagrad import Adagrad as Adagrad
 from neon.optimizers.adam import Adam as Adam
@@ -28,9 +27,6 @@ from neon.optimizers.schedules import WarmupCosine as WarmupCosine
 from neon.optimizers.schedules import WarmupStableDecay as WarmupStableDecay
 from neon.optimizers.shift_adamax import ShiftAdaMax as ShiftAdaMax
 
-_names_of(__name__, "optimizer")
 __all__ = sorted(  # pyright: ignore[reportUnsupportedDunderAll]
-    name
-    for name, value in [*globals().items()]
-    if name == "WEIGHT" or (name[0] != "_" and hasattr(value, "__qualname__"))
+    name for name, value in [*globals().items()] if name == "WEIGHT" or hasattr(value, "__qualname__")
 )

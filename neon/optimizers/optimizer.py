@@ -23,6 +23,7 @@ from neon.engine.settings import Settings
 from neon.engine.tensors.storage import Storage
 from neon.engine.versions import uncompiled
 from neon.messages import listed, received, shortened, shown
+from neon.old_paths import names_of
 from neon.optimizers.schedules import Schedule, counts_steps, is_constant, rate
 from neon.optimizers.signatures import SUPPLIED, NamedOptions, signature_of_base
 from neon.stepping.layer_lists import LayerStepper
@@ -383,3 +384,6 @@ for _word, _default in _DEFAULTS.items():
 Optimizer._declared = Declared(Optimizer)
 _types = {**Optimizer.__annotations__, "schedule": "Schedule | None"}
 setattr(Optimizer.__init__, "__signature__", signature_of_base(_types))  # noqa: B010
+
+
+__getattr__ = names_of("neon.optimizers", __name__)

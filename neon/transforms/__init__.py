@@ -21,4 +21,4 @@ __all__ = [
     "TopKMisclassification", "Transform",
 ]  # fmt: skip
 
-__getattr__ = names_of(__name__, "cost")
+__getattr__ = names_of("neon.transforms", __name__)

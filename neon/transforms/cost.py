@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from neon.arguments import flag, keep_finite, positive_integer
 from neon.backends import NervanaObject
+from neon.old_paths import names_of
 from neon.transforms.activation import Logistic, Softmax, Transform
 
 __all__ = [
@@ -271,3 +272,6 @@ def class_targets(y: Tensor, t: Tensor, owner: str) -> Tensor:
         f"{owner} takes integer class numbers of shape {tuple(y.shape[:-1])}, or probabilities of "
         f"shape {tuple(y.shape)}. Received: {t.dtype} targets of shape {tuple(t.shape)}"
     )
+
+
+__getattr__ = names_of("neon.transforms", __name__)

@@ -30,4 +30,4 @@ def get_data_cache_or_nothing(subdir: str | None = None) -> str:
     return "" if root is None else ensure_dirs_exist(os.path.join(root, subdir or ""))
 
 
-__getattr__ = names_of(__name__)
+__getattr__ = names_of(__name__, __name__)
