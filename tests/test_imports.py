@@ -39,6 +39,8 @@ REPEATED = {
     "cost.py",  # neon.transforms.cost; the same
     "gan.py",  # neon.models.gan; neon.transforms.gan, the same
     "optimizer.py",  # neon.optimizers.optimizer; attached optimizers that were pickled
+    "sharding.py",  # neon.stepping.sharding; partitioned ones that were pickled
+    "sites.py",  # neon.assignment.sites; the same of attached ones
 }
 
 

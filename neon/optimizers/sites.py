@@ -1,0 +1,7 @@
+"""Where pickles of earlier versions look for the places of parameters."""
+
+from __future__ import annotations
+
+from neon.assignment.sites import Site
+
+__all__ = ["Site"]
