@@ -1,14 +1,15 @@
-"""Names under the module paths of the documented framework, where neon has them in another file of the same package."""
+"""Names under other paths than those of their files: the documented framework's, and those in pickles of before."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any
 
 from neon.not_built import absent
 
-__all__ = ["names_of"]
+__all__ = ["names_of", "pickled_as"]
 
 
 def names_of(package: str, module: str) -> Callable[[str], Any]:
@@ -28,3 +29,9 @@ def names_of(package: str, module: str) -> Callable[[str], Any]:
         return stand_in
 
     return find
+
+
+def pickled_as(package: str, **moved: str) -> None:
+    """Have modules of a package, in which pickles of earlier versions look for classes, be those that have them now."""
+    for name, module in moved.items():
+        sys.modules[f"{package}.{name}"] = import_module(module)

@@ -69,7 +69,8 @@ def test_what_an_option_is_called_and_where_it_starts_is_in_one_table() -> None:
 
 def test_a_constructor_follows_from_the_numbers() -> None:
     assert str(inspect.signature(Triple)).startswith(
-        "(needed, pace=0.1, beta_1=0.5, beta_2=0.6, beta_3=0.7, turned=False, *, name: 'str | None' = None, schedule: "
+        "(needed, pace=0.1, beta_1=0.5, beta_2=0.6, beta_3=0.7, turned=False, *, name: 'str | None' = None, "
+        "schedule: 'Schedule | None' = None, wdecay: 'float' = 0.0"
     )
     one, other = Triple(1, 2, wdecay=0.5), Triple(needed=1.0, pace=2.0, wdecay=0.5)
     assert one.group() == other.group()
@@ -187,6 +188,34 @@ def number_rows(rules: Iterable[type[Optimizer]]) -> list[str]:
             default = "" if number.default is None else f"`{number.default}`"
             rows.append(f"| {rule.__name__} | `{argument}` | {default} | {number.meaning} | `{number.word}` |")
     return rows
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("neon.optimizers.assignment", "Match"), ("neon.optimizers.sites", "Site"),
+        ("neon.torch.sharding", "Partition"), ("neon.torch.averages", "Aside"),
+        ("neon.torch.optimizer", "AttachedOptimizer"),
+    ],
+)  # fmt: skip
+def test_pickles_of_earlier_versions_find_their_classes(module: str, name: str) -> None:
+    found = pickle.loads(f"c{module}\n{name}\n.".encode())
+    assert found.__name__ == name
+
+
+@pytest.mark.parametrize("rule", [Optimizer, *dict.fromkeys(RULES.values())])
+def test_every_option_has_its_type_in_the_signature(rule: type[Optimizer]) -> None:
+    types = {name: parameter.annotation for name, parameter in inspect.signature(rule).parameters.items()}
+    known = {
+        "wdecay": "float",
+        "maximize": "bool",
+        "seed": "int",
+        "master": "str | None",
+        "schedule": "Schedule | None",
+    }
+    assert {name: found for name, found in types.items() if name in known and name in DESCRIBED} == {
+        name: found for name, found in known.items() if name in types
+    }
 
 
 def test_the_guide_lists_every_number() -> None:

@@ -38,7 +38,6 @@ REPEATED = {
     "activation.py",  # neon.transforms.activation; layers of whole models that were pickled
     "cost.py",  # neon.transforms.cost; the same
     "gan.py",  # neon.models.gan; neon.transforms.gan, the same
-    "optimizer.py",  # neon.optimizers.optimizer; attached optimizers that were pickled
 }
 
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rule_cases import PlainLayer
 
 from neon.engine import use_backend
-from neon.optimizers import GradientDescentMomentum, MultiOptimizer, Optimizer, get_param_list
+from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, Optimizer, Schedule, get_param_list
 from neon.optimizers.functions import equal, norm, where
 
 
@@ -326,3 +327,60 @@ def test_a_norm_over_everything_counts_two_levels_and_hand_written_ones() -> Non
     MultiOptimizer({"default": Normed(), "b": ByHand()}, gradient_clip_norm=1.0).optimize(layers, 0)
     assert layers[0].entry[0][0].item() == pytest.approx(-1.0)
     assert layers[1].entry[0][0].item() == pytest.approx(-0.8)
+
+
+@pytest.mark.parametrize(
+    "name", ["rate", "batch_size", "by_hand", "rule_varies", "has_schedule", "counts_steps", "optimizer_mapping"]
+)
+def test_an_attribute_of_ones_own_may_have_any_public_name(name: str) -> None:
+    class Own(Momentum):
+        def __init__(self, value: Any, **options: Any) -> None:
+            setattr(self, name, value)
+            super().__init__(**options)
+
+    def trained(optimizer: Optimizer) -> list[Any]:
+        w, layer = torch.nn.Parameter(torch.ones(2)), PlainLayer([torch.nn.Parameter(torch.ones(2))])
+        attached = MultiOptimizer({"default": optimizer}).attach([w])
+        for epoch in range(2):
+            w.grad = layer.parameters[0].grad = torch.ones(2)
+            attached.step()
+            optimizer.optimize([layer], epoch)
+        return [w.tolist(), layer.parameters[0].tolist()]
+
+    schedule = Schedule([1], 0.5)
+    optimizer = Own("mine", momentum=0.9, schedule=schedule)
+    assert trained(optimizer) == trained(Momentum(momentum=0.9, schedule=schedule))
+    assert getattr(optimizer, name) == "mine"
+
+
+def test_a_property_of_ones_own_is_set_and_read() -> None:
+    class Halved(Adam):
+        @property
+        def learning_rate(self) -> float:  # type: ignore[override]
+            return self._given / 2
+
+        @learning_rate.setter
+        def learning_rate(self, value: float) -> None:
+            self._given = value
+
+        @property
+        def seed(self) -> int:  # type: ignore[override]
+            return self._seed + 1
+
+        @seed.setter
+        def seed(self, value: int) -> None:
+            self._seed = value
+
+        @property
+        def master(self) -> str | None:  # type: ignore[override]
+            return self._master
+
+        @master.setter
+        def master(self, value: str | None) -> None:
+            self._master = value
+
+    made = Halved(learning_rate=0.5, seed=7)
+    assert (made.group()["lr"], made.hyperparameters()["lr"], made.seed) == (0.25, 0.25, 8)
+    assert made.group() | {"lr": 0.5} == Adam(learning_rate=0.5).group()
+    with pytest.raises(ValueError, match="keeps every bit"):
+        Halved(master="split", stochastic_round=True)

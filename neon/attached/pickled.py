@@ -29,4 +29,10 @@ def of_this_version(state: dict[str, Any]) -> dict[str, Any]:
     }
     kept = {name: value for name, value in state.items() if name not in gone and name != "skipped_steps"}
     skipped = state.get("_skipped", state.get("skipped_steps", 0))
-    return {**kept, "_skipped": skipped, "_rules": rules, "_aside": Aside(), "_assigned": state["assigned"]}
+    return {
+        **kept,
+        "_skipped": skipped,
+        "_rules": rules,
+        "_aside": state.get("aside") or Aside(),
+        "_assigned": state["assigned"],
+    }

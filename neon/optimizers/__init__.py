@@ -7,6 +7,7 @@ from neon.assignment.sites import get_param_list as get_param_list
 from neon.engine.program.declared import WEIGHT as WEIGHT
 from neon.engine.program.declared import State as State
 from neon.engine.program.numbers import Number as Number
+from neon.old_paths import pickled_as as _pickled_as
 from neon.optimizers.adadelta import Adadelta as Adadelta
 from neon.optimizers.adagrad import Adagrad as Adagrad
 from neon.optimizers.adam import Adam as Adam
@@ -27,6 +28,8 @@ from neon.optimizers.schedules import WarmupCosine as WarmupCosine
 from neon.optimizers.schedules import WarmupStableDecay as WarmupStableDecay
 from neon.optimizers.shift_adamax import ShiftAdaMax as ShiftAdaMax
 
+_pickled_as(__name__, assignment="neon.assignment.keys", sites="neon.assignment.sites")
+_public = {name: value for name, value in globals().items() if name[0] != "_"}
 __all__ = sorted(  # pyright: ignore[reportUnsupportedDunderAll]
-    name for name, value in [*globals().items()] if name == "WEIGHT" or hasattr(value, "__qualname__")
+    name for name, value in _public.items() if name == "WEIGHT" or hasattr(value, "__qualname__")
 )

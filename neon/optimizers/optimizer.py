@@ -116,8 +116,11 @@ class Optimizer(NervanaObject):
                     own[word] = option.check(word, value)
             else:
                 others[word] = value
+        for word in declared.properties:
+            if word in own:
+                setattr(self, word, own.pop(word))
         if self.master is not None:
-            _check_split(self.master, own["stochastic_round"])
+            _check_split(self.master, self.stochastic_round)
         if self.lr_scale != 1:
             self._check_scale()
         if others or not declared.numbers:

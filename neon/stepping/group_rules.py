@@ -91,7 +91,7 @@ class GroupRules:
 
         The schedule starts from `scheduled_lr`; `initial_lr` belongs to torch's schedulers.
         """
-        leaf = self.leaf_of(group)
+        leaf, _ = self._leaves[group["optimizer"]]
         if leaf._has_schedule:
             write_rate(group, leaf._scheduled_rate(group["scheduled_lr"], group["epoch"], group["updates"]))
 

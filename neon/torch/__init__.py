@@ -1,6 +1,11 @@
 """neon in PyTorch: torch.optim's classes over neon's steps, and the optimizer that `attach` returns."""
 
 from neon.attached.attached_optimizer import AttachedOptimizer
+from neon.old_paths import pickled_as
 from neon.torch.drop_in import SGD, Adadelta, Adagrad, Adam, AdamW, Lion, RMSprop
 
+pickled_as(
+    __name__,
+    averages="neon.stepping.aside", optimizer="neon.attached.attached_optimizer", sharding="neon.stepping.sharding",
+)  # fmt: skip
 __all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "AttachedOptimizer", "Lion", "RMSprop"]

@@ -36,8 +36,8 @@ def _finite(name: str, value: Any) -> float:
 def _not_differentiable(name: str, value: Any) -> None:
     if value:
         raise ValueError(
-            f"{name}={value!r} asks for steps that can be differentiated through; neon has none. Leave it out, or use "
-            "the class of torch.optim; in a checkpoint, set it to False in its param_groups."
+            f"{name}={shown(value)} asks for steps that can be differentiated through; neon has none. Leave it out, or "
+            "use the class of torch.optim; in a checkpoint, set it to False in its param_groups."
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from inspect import getattr_static
 from typing import Any, Generic, TypeVar, overload
 
 from torch import Tensor
@@ -78,7 +79,8 @@ class Declared:
     """The numbers of a class of rules, in the order declared, and what follows from them.
 
     `values` reads those of an instance by the words of groups, `group` with the options beside them. `bounds` are
-    checks of values that a group of such a rule may have besides.
+    checks of values that a group of such a rule may have besides. `properties` are the options and numbers that the
+    class keeps by properties of its own.
     """
 
     def __init__(self, owner: type, bounds: Mapping[str, Check] | None = None) -> None:
@@ -95,6 +97,8 @@ class Declared:
         options = OF_GROUP if "lr" in words else {key: word for key, word in OF_GROUP.items() if key != SCALE}
         self.values = reader(names)
         self.group = reader({"weight_decay": ["wdecay"], **names, **options}, epoch=0)
+        kept = {name: getattr_static(owner, name, None) for name in (*DESCRIBED, *self.numbers)}
+        self.properties = [n for n, x in kept.items() if hasattr(x, "__set__") and not isinstance(x, Number)]
         self.checks: Checks = {
             **_OF_ALL,
             **{name: (_NOTHING, check) for name, check in (bounds or {}).items()},
