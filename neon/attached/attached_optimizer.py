@@ -251,7 +251,8 @@ class AttachedOptimizer(torch.optim.Optimizer):
     step.hooked = True  # type: ignore[attr-defined]  # so that torch does not wrap it: an unobserved step is quicker
 
     def _step(self, closure: Callable[[], Any] | None = None) -> Any:
-        self._aside.check_step(self.state)
+        if self._aside.in_place or self._aside.given:
+            self._aside.check_step(self.state)
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -50,9 +50,8 @@ class Aside:
 
     def check_step(self, states: Mapping[Any, Any]) -> None:
         """The same before a step, after which parameters have what it made of them."""
-        if self.in_place or self.given:
-            self.check(states)
-            self.given = []
+        self.check(states)
+        self.given = []
 
     def give_back(self, states: Mapping[Any, Any]) -> None:
         """Put trained weights, of a checkpoint or of a copy, where they belong."""

@@ -39,13 +39,16 @@ class GroupStepper:
         self._rules = rules
         self._stepper = Stepper()
         self._plan: Plan | None = None
-        self._planned: Planned | None = None
+        self._planned: Planned  # once there has been a plan
         self._counted: Plan | None = None  # the plan that has counted last, even if it is not gone by any more
         self._lock = threading.Lock()
         self._changed_groups: set[int] = set()
         self._changed_states: set[int] = set()
         self._unscales = False
         self._on_device = OnDevice()
+        # Within a step: whose it is, what a scaler says of it, and whether the device is to find out.
+        self._optimizer: Any = None
+        self._scaler, self._decides = Scaler(), False
 
     def watch(self, optimizer: Optimizer) -> None:
         """Have the groups and states of the optimizer tell when they are written to; the plan is made anew."""
@@ -65,7 +68,7 @@ class GroupStepper:
 
     def _exact_counts(self) -> dict[int, float]:
         """The counts of updates by the ids of parameters."""
-        if self._counted is None or self._planned is None:
+        if self._counted is None:
             return {}
         return dict(zip(map(id, self._planned.params), self._counted.counts.read().tolist(), strict=True))
 
@@ -93,51 +96,61 @@ class GroupStepper:
         """Update every parameter that has a gradient, once; what is refused leaves all of them as they were."""
         with self._lock:
             scaler = scaler_of(optimizer)
-            on_device = scaler.found is not None and self._is_decided_there(scaler)
-            if self._plan is None or (on_device and self._plan.resident is None):
-                on_device, self._plan = False, None  # a new plan makes states: the host has to know whether to
-            if scaler.found is not None and not on_device and scaler.stops():
+            decides = scaler.found is not None and self._is_decided_there(scaler)
+            if self._plan is None or (decides and self._plan.resident is None):
+                decides, self._plan = False, None  # a new plan makes states: the host has to know whether to
+            if scaler.found is not None and not decides and scaler.stops():
                 return LeftOut()
             # Taken away until all is done: after an error nothing is believed of what was known before.
             plan, self._plan = self._plan, None
-            unscales = scaler.scale is not None
-            groups = [] if self._planned is None else self._planned.groups
-            if self._unscales != unscales or not same_objects(optimizer.param_groups, groups):
-                plan, self._unscales = None, unscales
-            holder = _Groups(self, optimizer, scaler, on_device)
-            if plan is None:
-                self.prepare(optimizer)
-                if may_be_rehearsal(optimizer):
-                    plan = holder.make_plan()
-                    if plan is not None and not plan.anywhere(any(map(is_not_zero, holder.gradients()))):
-                        self._stepper.rehearse(holder, plan)
-                        self._plan = plan
-                        return None
-            return self._step(holder, plan, scaler)
+            self._optimizer, self._scaler, self._decides = optimizer, scaler, decides
+            try:
+                unscales = scaler.scale is not None
+                groups = () if plan is None else self._planned.groups
+                if self._unscales != unscales or not same_objects(optimizer.param_groups, groups):
+                    plan, self._unscales = None, unscales
+                if plan is None and self._is_rehearsed(optimizer):
+                    return None
+                return self._run(plan, scaler)
+            finally:
+                self._optimizer = None  # nothing that holds the stepper is held
+
+    def _is_rehearsed(self, optimizer: Optimizer) -> bool:
+        """Whether states were to be made, and nothing else."""
+        self.prepare(optimizer)
+        if not may_be_rehearsal(optimizer):
+            return False
+        plan = self.make_plan()
+        if plan is None or plan.anywhere(any(map(is_not_zero, self.gradients()))):
+            return False
+        self._stepper.rehearse(self, plan)
+        self._plan = plan
+        return True
 
     def _is_decided_there(self, scaler: Scaler) -> bool:
         """Whether the device can leave the step out on its own: the host goes by nothing that depends on it."""
         return self._on_device.is_here(scaler.found) and not (self._scheduled or self._rules.skip_nonfinite)
 
-    def _step(self, holder: _Groups, plan: Plan | None, scaler: Scaler) -> LeftOut | None:
+    def _run(self, plan: Plan | None, scaler: Scaler) -> LeftOut | None:
         """One step with the plan, if it still holds, or another, which is kept for the next."""
         rates = [float(group["lr"]) for group in self._scheduled] if self._rules.skip_nonfinite else []
         for group in self._scheduled:
             self._rules.apply_schedule(group)
-        ready = self._stepper.ready(holder, plan)
+        ready = self._stepper.ready(self, plan)
         if ready is None:
             return LeftOut()
-        inputs = None if scaler.scale is None else scaler.inputs(on_device=holder.on_device)
+        plan = ready[0]
+        inputs = None if scaler.scale is None else scaler.inputs(on_device=self._decides)
         try:
-            self._stepper.run(holder, ready, None, inputs, scaler.found if holder.on_device else None)
+            self._stepper.run(self, ready, None, inputs, scaler.found if self._decides else None)
         except NotFiniteError as error:
             for group, lr in zip(self._scheduled, rates, strict=False):
                 write_rate(group, lr)
-            self._plan = ready.plan if self._planned is not None and self._planned.in_place else None
+            self._plan = plan if self._planned.in_place else None
             return LeftOut(error.name)
         if self._rules.capturable:
-            self._on_device.keep_captured(ready.plan)
-        self._plan = ready.plan
+            self._on_device.keep_captured(plan)
+        self._plan = plan
         return None
 
     def prepare(self, optimizer: Optimizer) -> None:
@@ -145,65 +158,55 @@ class GroupStepper:
         check_not_captured({param.device for group in optimizer.param_groups for param in group["params"]})
         self.watch(optimizer)
 
-
-class _Groups:
-    """The holder of one step over the groups of an optimizer."""
-
-    def __init__(self, stepper: GroupStepper, optimizer: Optimizer, scaler: Scaler, on_device: bool) -> None:
-        self._of, self._optimizer, self._scaler, self.on_device = stepper, optimizer, scaler, on_device
+    # -- as the holder of a step -------------------------------------------------------------------
 
     def news(self, plan: Plan) -> bool | None:
-        of, planned = self._of, self._of._planned
-        assert planned is not None
-        if not planned.has_states_of(self._optimizer):
+        planned, optimizer = self._planned, self._optimizer
+        if optimizer.state is not planned.states:
             return None
-        if of._changed_states:
-            of._changed_states.clear()
+        if self._changed_states:
+            self._changed_states.clear()
             if not planned.has_states_in_place():
                 return None
-        changed = {*of._silent}
-        while of._changed_groups:
-            changed.add(of._changed_groups.pop())
+        changed = {*self._silent}
+        while self._changed_groups:
+            changed.add(self._changed_groups.pop())
         if changed:
             if not planned.has_groups(plan, changed):
                 return None
-            of._sort(self._optimizer)
+            self._sort(optimizer)
         return bool(changed) if planned.has_parameters(plan) else None
 
     def gradients(self) -> list[Any]:
-        planned = self._of._planned
-        assert planned is not None
-        return planned.gradients()
+        return self._planned.gradients()
 
     def make_plan(self) -> Plan | None:
-        if self.on_device and self._scaler.stops():
+        if self._decides and self._scaler.stops():
             return None
-        of, rules = self._of, self._of._rules
-        of.prepare(self._optimizer)
-        of._changed_groups.clear()
-        of._changed_states.clear()
-        planned = Planned(self._optimizer, rules, unscale=of._unscales)
-        of._planned, of._counted = planned, None
-        found = None if of._scheduled or rules.skip_nonfinite else self._scaler.found
-        of._on_device.place(planned.items, capturable=rules.capturable, found=found)
+        rules, optimizer = self._rules, self._optimizer
+        self.prepare(optimizer)
+        self._changed_groups.clear()
+        self._changed_states.clear()
+        planned = Planned(optimizer, rules, unscale=self._unscales)
+        self._planned, self._counted = planned, None
+        found = None if self._scheduled or rules.skip_nonfinite else self._scaler.found
+        self._on_device.place(planned.items, capturable=rules.capturable, found=found)
         return Plan(
             planned.items,
             planned.gradients(),
             planned.settings,
-            rules.shared_sums(self._optimizer.param_groups),
-            resident=of._on_device.resident,
+            rules.shared_sums(optimizer.param_groups),
+            resident=self._on_device.resident,
             capturable=rules.capturable,
         )
 
     def put_in_place(self, plan: Plan) -> None:
-        of, planned = self._of, self._of._planned
-        assert planned is not None
-        if not planned.in_place:
-            planned.put_in_place(self._optimizer, plan, of._changed_states)
-            of._counted = plan
+        if not self._planned.in_place:
+            self._planned.put_in_place(self._optimizer, plan, self._changed_states)
+            self._counted = plan
 
     def updated(self, plan: Plan) -> None:
-        for group in self._of._scheduled:
+        for group in self._scheduled:
             group.write_quietly("updates", group["updates"] + 1)
 
 

@@ -155,7 +155,7 @@ class BackwardStepper(GroupStepper):
             if ready is None:
                 self.let_go(param)
             elif rehearsal:
-                self._stepper.rehearse(holder, ready.plan)
+                self._stepper.rehearse(holder, ready[0])
             else:
                 self._stepper.run(holder, ready, None, {"previous_norm": holder.group.get("previous_norm", 0.0)})
 

@@ -117,11 +117,12 @@ class LayerStepper:
         ready = self._stepper.ready(holder, holder.kept_plan())
         assert ready is not None  # nothing leaves a step over layers out
         if by_hand:
-            ready.plan.check(ready.grads)
+            plan, grads, reread = ready
+            plan.check(grads)
             everything = self._squares([*by_hand, *((site, match) for _, site, match in ours)]) if elsewhere else {}
             self._step_by_hand(by_hand, everything, epoch)
-            if not ready.plan.holds(ready.grads):
-                ready = ready._replace(plan=holder.make_plan())
+            if not plan.holds(grads):
+                ready = holder.make_plan(), grads, reread
         self._stepper.run(holder, ready, elsewhere)
 
     def _settings(self, ours: Sequence[Ours], epoch: int) -> dict[str, Settings]:

@@ -48,12 +48,13 @@ class Planned:
         whole, abstract = ([], made) if all(is_abstract(param) for _, param in made) else (made, [])
         self.items = [item for item, _ in whole]
         self.params: list[Any] = [param for _, param in whole]
-        self._waiting: tuple[Any, Any] | None = (whole, abstract)  # whose states are not in place
+        self.in_place = False  # whether all states lie where they belong
+        self._made = whole, abstract
         self._every = [param for *_, param in members]
         self._sharded = any(map(is_sharded, self._every))
         planned = {id(param) for _, param in made}
         self._without = [param for *_, param in updated if id(param) not in planned]
-        self._states: Any = optimizer.state
+        self.states: Any = optimizer.state
         self._slots: list[tuple[Any, Placed]] = []
         self._places = [place for place, _ in rows.listed]
         self.groups = [*groups]
@@ -73,13 +74,9 @@ class Planned:
 
     # -- whether it is still so --------------------------------------------------------------------
 
-    def has_states_of(self, optimizer: Optimizer) -> bool:
-        """Whether the optimizer has the dict of states that it had."""
-        return optimizer.state is self._states
-
     def has_states_in_place(self) -> bool:
         """Whether what was written to states leaves the tensors of the plan in their places."""
-        return all(still_has(self._states.get(param), slots) for param, slots in self._slots)
+        return all(still_has(self.states.get(param), slots) for param, slots in self._slots)
 
     def has_groups(self, plan: Plan, changed: set[int]) -> bool:
         """Whether groups that were written to, by their ids, keep their parameters and what the values mean."""
@@ -99,20 +96,13 @@ class Planned:
         same = same_objects(listed, self._every)
         if same and self._sharded:
             same = same_objects([*map(local, self.params)], plan.params)
-        return same and not any(param.grad is not None for param in self._without)
+        return same and not (self._without and any(param.grad is not None for param in self._without))
 
     # -- once a step is sure to be made ------------------------------------------------------------
 
-    @property
-    def in_place(self) -> bool:
-        """Whether all states lie where they belong."""
-        return self._waiting is None
-
     def put_in_place(self, optimizer: Optimizer, plan: Plan, changes: set[int]) -> None:
         """Put the states of a new plan in place: nothing was refused, and the step was not left out."""
-        if self._waiting is None:
-            return
-        whole, abstract = self._waiting
+        whole, abstract = self._made
         states, settings = optimizer.state, plan.settings
         self._slots = [
             (param, put_states(states, param, item, step, settings[item.group], changes))
@@ -120,4 +110,4 @@ class Planned:
         ]
         for item, param in abstract:
             put_states(states, param, item, item.step, settings[item.group], changes)
-        self._waiting = None
+        self.in_place, self._made = True, ((), ())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -35,12 +35,8 @@ class Holder(Protocol):
         ...
 
 
-class Ready(NamedTuple):
-    """A plan that holds, with the gradients that it is to take; `reread`: numbers may have changed."""
-
-    plan: Plan
-    grads: list[Tensor | None]
-    reread: bool
+# A plan that holds, the gradients that it is to take, and whether numbers may have changed.
+Ready = tuple[Plan, list[Tensor | None], bool]
 
 
 class Stepper:
@@ -55,9 +51,9 @@ class Stepper:
         if plan is not None and reread is not None:
             grads = holder.gradients()
             if plan.holds(grads):
-                return Ready(plan, grads, reread)
+                return plan, grads, reread
         plan = holder.make_plan()
-        return None if plan is None else Ready(plan, holder.gradients(), True)
+        return None if plan is None else (plan, holder.gradients(), True)
 
     def run(
         self,
@@ -68,10 +64,11 @@ class Stepper:
         found: Tensor | None = None,
     ) -> None:
         """Update everything once; from the first kernel on Ctrl-C waits. The arguments are those of `Plan.step`."""
+        plan, grads, reread = ready
         with self.uninterrupted:
-            ready.plan.step(ready.grads, elsewhere, ready.reread, inputs, found)
-            holder.put_in_place(ready.plan)
-            holder.updated(ready.plan)
+            plan.step(grads, elsewhere, reread, inputs, found)
+            holder.put_in_place(plan)
+            holder.updated(plan)
 
     def rehearse(self, holder: Holder, plan: Plan) -> None:
         """Keep the states of a new plan, and change nothing else."""
