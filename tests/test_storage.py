@@ -27,9 +27,11 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize(("rule", "form", "dtype", "rounds"), crossed(BITS, features))
-def test_backends_have_the_same_bits(rule: str, form: str, dtype: torch.dtype, rounds: bool | int) -> None:
-    more = {**options(rule, form), "stochastic_round": rounds}
+@pytest.mark.parametrize(("rule", "form", "dtype", "rounds", "average"), crossed(BITS, features))
+def test_backends_have_the_same_bits(
+    rule: str, form: str, dtype: torch.dtype, rounds: bool | int, average: str | None
+) -> None:
+    more = {**options(rule, form, average), "stochastic_round": rounds}
     eager, numba = (train(rule, "attach", dtype, backend=backend, **more) for backend in ("eager", "numba"))
     assert_same(eager, numba)
     formats = {t.dtype for t in numba}
