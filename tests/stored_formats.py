@@ -20,13 +20,14 @@ def states_of(rule: str) -> list[str]:
     return [*optimizer.settings(optimizer.group()).program.states]
 
 
-def features(rule: str, form: str, dtype: torch.dtype, rounds: bool | int, average: str | None) -> tuple[Any, ...]:
-    """A case of `BITS`, with what a form is made of: a crossing has these two by two.
+def of_rules(rule: str, form: str, dtype: torch.dtype, rounds: bool | int, average: str | None) -> tuple[Any, ...]:
+    """A case of `BITS` by what depends on a rule: a crossing has these two by two."""
+    return rule, dtype, bool(rounds), "int8" if form in ("int8", "mixed", "split") else "16 bits"
 
-    Blocks and 16 bits go by what a rule does to its states; which 16 bits does not, and is Adam's to show.
-    """
-    kept = "int8" if form in ("int8", "mixed", "split") else form if rule == "adam" else "16 bits"
-    return rule, dtype, bool(rounds), kept, form == "split", average
+
+def of_forms(rule: str, form: str, dtype: torch.dtype, rounds: bool | int, average: str | None) -> tuple[Any, ...]:
+    """The same by what does not."""
+    return form, dtype, bool(rounds), average, bool(states_of(rule))
 
 
 def options(rule: str, form: str, average: str | None = None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import reference
 import torch
 from layer_contents import BATCH, CLIP, CONTENTS, WAYS, ByHand, Run
 from pairs import crossed
-from rule_cases import RULES
+from rule_cases import RULES, make_reference
 from torch import Tensor
 
 import neon.optimizers
@@ -51,8 +51,12 @@ def made(rule: str, **options: Any) -> tuple[Any, reference.Reference]:
 # -- rules and options -----------------------------------------------------------------------------
 
 
-# Every rule on every content, by one of the ways and either in float64 or rounded to bfloat16 at random.
-EVERY = crossed(product(CONTENTS, WAYS, RULES, [False, True]))
+# Every rule by every way, and rules with and without states on every content, in float64 or rounded to bfloat16.
+EVERY = crossed(
+    product(CONTENTS, WAYS, RULES, [False, True]),
+    lambda content, way, rule, rounds: (rule, way, rounds),
+    lambda content, way, rule, rounds: (content, way, rounds, make_reference(rule, "plain").keeps() > 0),
+)
 
 
 def of_every(*, rounds: bool) -> list[Any]:

@@ -10,7 +10,7 @@ import torch
 from pairs import crossed
 from rule_cases import RULES, SHAPES, make, make_reference
 from state_tensors import assert_same, tensors_of
-from stored_formats import BITS, FORMATS, features, options, states_of, train
+from stored_formats import BITS, FORMATS, of_forms, of_rules, options, states_of, train
 from torch import Tensor
 
 import neon.torch
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize(("rule", "form", "dtype", "rounds", "average"), crossed(BITS, features))
+@pytest.mark.parametrize(("rule", "form", "dtype", "rounds", "average"), crossed(BITS, of_rules, of_forms))
 def test_backends_have_the_same_bits(
     rule: str, form: str, dtype: torch.dtype, rounds: bool | int, average: str | None
 ) -> None:

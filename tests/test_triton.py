@@ -15,7 +15,7 @@ from other_versions import needs_interpreter, skip_exact_powers
 from pairs import crossed
 from rule_cases import CASES, RULES, after_special, assert_same_bits, assert_same_special, make, run, switches
 from state_tensors import assert_same, new, tensors_of, trained, ulps
-from stored_formats import BITS, features, options, train
+from stored_formats import BITS, of_forms, of_rules, options, train
 from torch import Tensor
 
 import neon.engine
@@ -96,7 +96,7 @@ def test_over_many_steps(rule: str) -> None:
 
 
 @pytest.mark.usefixtures("small", "two_shapes")
-@pytest.mark.parametrize(("rule", "form", "dtype", "rounds", "average"), crossed(BITS, features))
+@pytest.mark.parametrize(("rule", "form", "dtype", "rounds", "average"), crossed(BITS, of_rules, of_forms))
 def test_every_rule_in_every_format(
     rule: str, form: str, dtype: torch.dtype, rounds: bool | int, average: str | None
 ) -> None:
