@@ -131,7 +131,7 @@ def test_the_refusal_says_what_the_argument_is_called_here(rule: str) -> None:
 
 @pytest.mark.parametrize("rule", DROP_INS)
 def test_the_refusal_of_a_drop_in_says_what_the_argument_is_called_there(rule: str) -> None:
-    for name, word in [(name, word) for name in WORDS for word in WORDS[name]]:
+    for name, word in [(name, word) for name, here in WORDS.items() for word in here]:
         known = name in inspect.signature(DROP_INS[rule]).parameters
         words = rf"\. Here it is called {name}\. Its arguments: params, lr, " if known else r"\. Its arguments: "
         with pytest.raises(TypeError, match=f"^{rule} has no argument '{word}'{words}") as caught:
