@@ -61,15 +61,24 @@ WAYS: dict[str, Callable[[Stack, int], Run]] = {
 }
 
 
-def _optimizers(model: Stack) -> dict[str, Callable[[], torch.optim.Optimizer]]:
-    """Every rule, by each way to hand it a model."""
+# How a rule is handed a model.
+GIVEN: dict[str, Callable[[Callable[[], Optimizer], Stack], torch.optim.Optimizer]] = {
+    "model": lambda make, model: make().attach(model),
+    "mapping": lambda make, model: MultiOptimizer({"default": make(), "Bias": make()}).attach(model),
+    "named": lambda make, model: make().attach(model.named_parameters()),
+}
+
+
+def _optimizers(model: Stack, turn: int | None) -> dict[str, Callable[[], torch.optim.Optimizer]]:
+    """Every rule by each way to hand it a model, or in turn by one of them; every drop-in, or a third of them."""
     found: dict[str, Callable[[], torch.optim.Optimizer]] = {}
-    for name, make in MAKE.items():
-        found[f"{name}, model"] = lambda make=make: make().attach(model)
-        found[f"{name}, mapping"] = lambda make=make: MultiOptimizer({"default": make(), "Bias": make()}).attach(model)
-        found[f"{name}, named"] = lambda make=make: make().attach(model.named_parameters())
-    for name in DROP_INS:
-        found[f"{name}, drop-in"] = lambda name=name: DROP_INS[name](model.parameters(), lr=0.01)
+    for place, (name, make) in enumerate(MAKE.items()):
+        for number, (how, given) in enumerate(GIVEN.items()):
+            if turn is None or (place + turn) % len(GIVEN) == number:
+                found[f"{name}, {how}"] = partial(given, make, model)
+    for place, name in enumerate(DROP_INS):
+        if turn is None or (place + turn) % len(GIVEN) == 0:
+            found[f"{name}, drop-in"] = lambda name=name: DROP_INS[name](model.parameters(), lr=0.01)
     return found
 
 
@@ -84,8 +93,8 @@ class _Recorder(torch.optim.SGD):
         self.kept.append([p.grad.clone() for p in self.param_groups[0]["params"] if p.grad is not None])
 
 
-def equal_layers(way: str) -> Any:
-    """Two steps of every optimizer, with the gradients that the model has where it runs."""
+def equal_layers(way: str, turn: int | None) -> Any:
+    """Two steps of every optimizer whose turn it is, with the gradients that the model has where it runs."""
     model = Stack()
     run = WAYS[way](model, dist.get_world_size())
     recorder = _Recorder(model)
@@ -93,7 +102,7 @@ def equal_layers(way: str) -> Any:
     params = list(model.parameters())
     start = [p.detach().clone() for p in params]
     found: dict[str, Any] = {"losses": losses, **{f"start: {key}": p for key, p in everything(model).items()}}
-    for name, make in _optimizers(model).items():
+    for name, make in _optimizers(model, turn).items():
         with torch.no_grad():
             for p, value in zip(params, start, strict=True):
                 p.copy_(value)

@@ -57,8 +57,9 @@ BLOCKS_SAVED = [
     ("low_checkpoint", "hybrid", "int8", "sharded"),
     ("low_checkpoint", "data parallel", "int8, split", "sharded"),
 ]
-EQUAL = [("equal_layers", way) for way in ("sharded", "hybrid", "tensor parallel")]
-ALONE = ("equal_layers", "alone")
+# Every rule by each way, given the model by one of three ways to hand it over, which take turns.
+EQUAL = [("equal_layers", way, turn) for way in ("sharded", "hybrid", "tensor parallel") for turn in range(3)]
+ALONE = ("equal_layers", "alone", None)
 AGREED = [
     *CURVES,
     *SCALED,
@@ -84,6 +85,9 @@ for turns in TURNS:
     rows = [(case, world) for case in turns for world in (2, 4)]  # by 2 where either will do
     chosen = picked([(*case[1:], world) for case, world in rows])
     WAITING |= {row for place, row in enumerate(rows) if place not in chosen}
+for place, case in enumerate(EQUAL):
+    WAITING |= {(case, world) for world in (1, 2, 4) if case[2] != (place // 3 + world // 2) % 3}
+WAITING |= {(ALONE, world) for world in (2, 4)}  # what the others are compared with
 
 
 def name_of(case: tuple[Any, ...]) -> str:

@@ -20,9 +20,9 @@ def pairs_of(features: Features) -> set[Hashable]:
     return {*combinations(enumerate(features), 2)}
 
 
-def picked(rows: list[Features]) -> list[int]:
+def picked(rows: list[Any], of: Callable[[Any], set[Hashable]] = pairs_of) -> list[int]:
     """Places of rows that have every pair of all rows: at each turn the first that adds most."""
-    pairs = [pairs_of(row) for row in rows]
+    pairs = [of(row) for row in rows]
     missing, found = set[Hashable]().union(*pairs), list[int]()
     while missing:
         best = max(range(len(rows)), key=lambda place: len(pairs[place] & missing))
@@ -31,10 +31,18 @@ def picked(rows: list[Features]) -> list[int]:
     return sorted(found)
 
 
-def crossed(cases: Iterable[tuple[Any, ...]], features: Callable[..., Features] = lambda *case: case) -> list[Any]:
-    """All cases, as pytest takes them; what is not picked by its features waits for `--all`."""
+def _pairs_of_each(rows: tuple[Features, ...]) -> set[Hashable]:
+    return {(number, pair) for number, features in enumerate(rows) for pair in pairs_of(features)}
+
+
+def crossed(cases: Iterable[tuple[Any, ...]], *features: Callable[..., Features]) -> list[Any]:
+    """All cases, as pytest takes them; what is not picked by its features waits for `--all`.
+
+    Of several functions, each gives features that are to meet among themselves; of none, those are the case.
+    """
     cases = list(dict.fromkeys(cases))
-    chosen = {*picked([features(*case) for case in cases])}
+    kinds = features or (lambda *case: case,)
+    chosen = {*picked([tuple(kind(*case) for kind in kinds) for case in cases], _pairs_of_each)}
     return [
         pytest.param(*case, marks=() if place in chosen else pytest.mark.crossing) for place, case in enumerate(cases)
     ]

@@ -23,17 +23,27 @@ def states_of(rule: str) -> list[str]:
     return [*optimizer.settings(optimizer.group()).program.states]
 
 
-def features(rule: str, form: str, dtype: torch.dtype, rounds: bool | int) -> tuple[Any, ...]:
-    """A case of `BITS`, with what a form is made of: a crossing has these two by two."""
-    return rule, dtype, bool(rounds), "int8" if form in ("int8", "mixed", "split") else form, form == "split"
+def of_rules(rule: str, form: str, dtype: torch.dtype, rounds: bool | int, average: str | None) -> tuple[Any, ...]:
+    """A case of `BITS` by what depends on a rule: a crossing has these two by two."""
+    return rule, dtype, bool(rounds), "int8" if form in ("int8", "mixed", "split") else "16 bits"
 
 
-def options(rule: str, form: str) -> dict[str, Any]:
-    if form == "split":
-        return {"master": "split", "state_dtype": "int8"}
+def of_forms(rule: str, form: str, dtype: torch.dtype, rounds: bool | int, average: str | None) -> tuple[Any, ...]:
+    """The same by what does not."""
+    return form, dtype, bool(rounds), average, bool(states_of(rule))
+
+
+def options(rule: str, form: str, average: str | None = None) -> dict[str, Any]:
+    """The arguments by which a rule keeps its states so, and the average of its weights in a format or none."""
+    states = states_of(rule)
+    formats: Any = {"split": "int8"}.get(form, form)
     if form == "mixed":  # the last state stays float32
-        return {"state_dtype": dict(zip(states_of(rule)[:-1], ["int8", "bfloat16"], strict=False))}
-    return {"state_dtype": form}
+        formats = dict(zip(states[:-1], ["int8", "bfloat16"], strict=False))
+    if average is not None:
+        named = formats if form == "mixed" else dict.fromkeys(states, formats)
+        formats = {**named, "weight_average": average}
+    more = {"weight_average": 0.75} if average is not None else {}
+    return {"state_dtype": formats, **({"master": "split"} if form == "split" else {}), **more}
 
 
 def train(
@@ -64,12 +74,24 @@ def train(
     return [*(p.detach() for p in params), *kept]
 
 
-# Every rule in every format; weights' formats and rounding take turns. Adam's states meet all formats of weights.
+# Every rule in every format; weights' formats, rounding and averages take turns. Adam's states meet all formats of
+# weights.
 ROUNDS = [False, True, 5, False]
+AVERAGES = [None, "bfloat16", "float32"]
 BITS = [
-    (rule, form, torch.bfloat16 if form == "split" else DTYPES[(i + j) % 3], form != "split" and ROUNDS[(i + j) % 4])
+    (
+        rule,
+        form,
+        torch.bfloat16 if form == "split" else DTYPES[(i + j) % 3],
+        form != "split" and ROUNDS[(i + j) % 4],
+        AVERAGES[(i // 3 + j) % 3],
+    )
     for i, rule in enumerate(RULES)
     for j, form in enumerate(FORMATS)
     if states_of(rule) or form == "split"
 ]
-BITS += [("adam", f, dtype, ROUNDS[i + j]) for i, f in enumerate(("int8", "mixed")) for j, dtype in enumerate(DTYPES)]
+BITS += [
+    ("adam", form, dtype, ROUNDS[i + j], AVERAGES[i])
+    for i, form in enumerate(("int8", "mixed"))
+    for j, dtype in enumerate(DTYPES)
+]

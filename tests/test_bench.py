@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import pytest
@@ -144,9 +144,8 @@ def test_every_kind_of_line_is_measured(line: Line, contenders: str) -> None:
 
 
 @pytest.mark.parametrize("rule", exported_rules())
-@pytest.mark.parametrize("grouped", [False, True])
-def test_neon_and_torch_do_the_same_work(rule: str, grouped: bool) -> None:
-    for option in OPTIONS:
+def test_neon_and_torch_do_the_same_work(rule: str) -> None:
+    for option, grouped in product(OPTIONS, [False, True]):
         difference = step_alone.check_agreement(Line("step", rule, "large", option), grouped, FEW)
         assert 0 <= difference < 1e-4
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
 import torch
 from constructors import OPTIMIZERS, RULES, described
 from exported_optimizers import assert_same, attached, every, every_rule, everything, give, parameters, train
+from pairs import crossed
 from torch import nn
 
 from neon.torch import AttachedOptimizer
@@ -98,9 +100,9 @@ def as_a_new_list(group: Any, new: list[Any]) -> None:
     group["params"] = new
 
 
-@pytest.mark.parametrize("moved", [False, True], ids=["fresh", "moved"])
-@pytest.mark.parametrize("replace", [in_the_list, as_a_new_list])
-@every
+@pytest.mark.parametrize(
+    ("name", "replace", "moved"), crossed(product(OPTIMIZERS, [in_the_list, as_a_new_list], [False, True]))
+)
 def test_parameters_that_are_replaced_are_trained(name: str, replace: Any, moved: bool) -> None:
     """As FSDP2 and ZeRO do. With the states moved, the run is the undisturbed one, else that of a new optimizer."""
     (params, optimizer), (others, plain) = attached(name), attached(name)

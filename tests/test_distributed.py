@@ -57,13 +57,13 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return found
 
 
-def worlds_of(cases: list[Case]) -> Any:
+def worlds_of(cases: list[Case], worlds: tuple[int, ...] = MANY) -> Any:
     """Each case with each number of ranks; by how many it is not run unless all are, it waits."""
     params = [
         pytest.param(
             case, world, marks=pytest.mark.crossing if (case, world) in WAITING else (), id=f"{name_of(case)}-{world}"
         )
-        for world in MANY
+        for world in worlds
         for case in cases
     ]
     return pytest.mark.parametrize(("case", "world"), params)
@@ -107,15 +107,16 @@ def assert_close(found: Any, expected: Any) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-15)
 
 
-@pytest.mark.parametrize("world", [1, *MANY])
-@pytest.mark.parametrize("case", EQUAL, ids=name_of)
+@worlds_of(EQUAL, (1, *MANY))
 def test_every_one_of_many_equal_layers_is_trained(folder: Path, case: Case, world: int) -> None:
     """By every rule, given a model, a mapping, named parameters or torch's arguments: with one process's weights."""
     [alone] = results(folder, ALONE, 1)
     found = results(folder, case, world)[0]
     start = {name: value for name, value in alone.items() if name.startswith("start")}
     assert len(alone) == 1 + 16 + ((len(constructors.RULES) + 1) * 3 + len(constructors.DROP_INS)) * 16
-    assert_close(found, alone)
+    rules = {name.split(",")[0] for name in found}
+    assert rules >= {*constructors.RULES}
+    assert_close(found, {name: alone[name] for name in found})
     for name, value in found.items():
         if name != "losses" and name not in start:
             assert not torch.equal(value, start[f"start: {name.split(': ')[1]}"]), name

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import nullcontext
+from itertools import product
 from typing import Any
 
 import pytest
 import torch
+from pairs import crossed
 from rule_cases import (
     RULES,
     PlainLayer,
@@ -19,6 +21,7 @@ from rule_cases import (
     gradients,
     make,
     moments,
+    switches,
     weights,
 )
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -35,9 +38,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 BACKENDS = ["eager", "numba"]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("how", ["attach", "optimize"])
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(("rule", "how", "backend"), crossed(product(RULES, ["attach", "optimize"], BACKENDS)))
 def test_gradients_are_never_written_to(rule: str, how: str, backend: str) -> None:
     params = weights(torch.float32)
     opt = make(rule, "all")
@@ -133,16 +134,24 @@ def _large_run(rule: str, backend: str) -> Result:
     return Result([p.detach() for p in params], [moments(attached, p) for p in params])
 
 
-@pytest.mark.parametrize("option", ["plain", "clip by value", "parameter clip"])
-@pytest.mark.parametrize("rule", RULES)
+CLIPPED = ["clip by value", "parameter clip", "plain"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "option"), crossed(product(RULES, CLIPPED), lambda rule, option: (rule, *switches(option)))
+)
 def test_special_values_come_out_alike(rule: str, option: str) -> None:
     """NaN, infinities, signed zeros, denormal and huge numbers, as weight and as gradient."""
     assert_same_special(*(after_special(rule, option, backend, steps=3) for backend in BACKENDS))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("option", ["plain", "clip by value", "parameter clip", "clip by norm"])
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(
+    ("rule", "option", "backend"),
+    crossed(
+        product(RULES, ["clip by norm", *CLIPPED], BACKENDS),
+        lambda rule, option, backend: (rule, backend, *switches(option)),
+    ),
+)
 def test_a_nan_is_not_hidden(rule: str, option: str, backend: str) -> None:
     """A gradient that is NaN makes its weight NaN: an update never looks right when it is not."""
     p = torch.nn.Parameter(torch.ones(3))

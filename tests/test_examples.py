@@ -1,11 +1,14 @@
-"""Every example runs as a newcomer runs it, trains for real, and reaches what it promises."""
+"""Every example runs, trains for real, and reaches what it promises; one as a newcomer runs it, in a new process."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -46,15 +49,45 @@ Affine.Softmax  Activation  None (no parameters)
 """
 
 
+# One thread: where other work keeps the cores busy, torch's threads wait for each other without end.
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
+PYTHON = (sys.executable, "-W", "error")
+
+
+@lru_cache
+def forks() -> subprocess.Popen[str]:
+    """A process that has imported torch, of which each program is a fork: imports are most of what a program costs."""
+    program = str(Path(__file__).with_name("forked_programs.py"))
+    return subprocess.Popen(
+        [*PYTHON, program], env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_process_is_left() -> Iterator[None]:
+    yield
+    if forks.cache_info().currsize:
+        forks().communicate(timeout=60)
+        assert forks().returncode == 0
+
+
 @lru_cache
 def output_of(name: str, arguments: tuple[str, ...] = ()) -> str:
-    """What a program writes; what it logs comes behind."""
-    # One thread: where other work keeps the cores busy, torch's threads wait for each other without end.
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
-    command = [sys.executable, "-W", "error", str(EXAMPLES / f"{name}.py"), *SHORTER.get(name, arguments)]
-    run = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", timeout=120)
-    assert run.returncode == 0, run.stderr
-    return run.stdout + run.stderr
+    """What a program writes, and what it logs."""
+    program = [str(EXAMPLES / f"{name}.py"), *SHORTER.get(name, arguments)]
+    if name == "documented_snippets" or not hasattr(os, "fork"):  # as a newcomer runs it
+        run = subprocess.run([*PYTHON, *program], env=ENVIRONMENT, capture_output=True, encoding="utf-8", timeout=120)
+        assert run.returncode == 0, run.stderr
+        return run.stdout + run.stderr
+    with tempfile.NamedTemporaryFile(suffix=".txt") as written:
+        process = forks()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps([program[0], program[1:], written.name]) + "\n")
+        process.stdin.flush()
+        status, text = process.stdout.readline(), Path(written.name).read_text(encoding="utf-8")
+    assert status == "0\n", text
+    return text
 
 
 def columns(text: str) -> list[list[str]]:

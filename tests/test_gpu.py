@@ -7,10 +7,12 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from itertools import product
 
 import pytest
 import torch
 from gpu_steps import FORMATS, SIZES, steps
+from pairs import crossed
 from rule_cases import RULES
 from torch import Tensor
 
@@ -77,9 +79,7 @@ def test_triton_serves_the_device() -> None:
     assert serving(torch.device("cuda")).name == "triton"
 
 
-@pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("option", ["plain", "all"])
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(("rule", "option", "format"), crossed(product(RULES, ["plain", "all"], FORMATS)))
 def test_every_rule_is_the_processors(rule: str, option: str, format: str) -> None:
     compare(rule, option, format)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 import reference
 import torch
 from layer_contents import BATCH, CLIP, CONTENTS, WAYS, ByHand, Run
-from rule_cases import RULES
+from pairs import crossed
+from rule_cases import RULES, make_reference
 from torch import Tensor
 
 import neon.optimizers
@@ -49,9 +51,20 @@ def made(rule: str, **options: Any) -> tuple[Any, reference.Reference]:
 # -- rules and options -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("content", CONTENTS)
+# Every rule by every way, and rules with and without states on every content, in float64 or rounded to bfloat16.
+EVERY = crossed(
+    product(CONTENTS, WAYS, RULES, [False, True]),
+    lambda content, way, rule, rounds: (rule, way, rounds),
+    lambda content, way, rule, rounds: (content, way, rounds, make_reference(rule, "plain").keeps() > 0),
+)
+
+
+def of_every(*, rounds: bool) -> list[Any]:
+    """Those cases that round, or those that do not."""
+    return [pytest.param(*param.values[:3], marks=param.marks) for param in EVERY if param.values[3] is rounds]
+
+
+@pytest.mark.parametrize(("content", "way", "rule"), of_every(rounds=False))
 def test_every_rule_on_every_content(content: str, way: str, rule: str) -> None:
     """The norm of all gradients is about 100, so the bound bites."""
     opt, expected = made(rule, gradient_clip_norm=CLIP)
@@ -61,9 +74,9 @@ def test_every_rule_on_every_content(content: str, way: str, rule: str) -> None:
     run.check()
 
 
-@pytest.mark.parametrize("rule", ["descent", "momentum", "adam", "adadelta"])
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("content", CONTENTS)
+@pytest.mark.parametrize(
+    ("content", "way", "rule"), crossed(product(CONTENTS, WAYS, ["descent", "momentum", "adam", "adadelta"]))
+)
 def test_averages_of_weights(content: str, way: str, rule: str) -> None:
     leaf, expected = made(rule, weight_average=0.7)
     run, opt = Run(content), WAYS[way](leaf)
@@ -76,9 +89,7 @@ def test_averages_of_weights(content: str, way: str, rule: str) -> None:
     run.check()
 
 
-@pytest.mark.parametrize("rule", ["momentum", "rmsprop", "adam"])
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("content", CONTENTS)
+@pytest.mark.parametrize(("content", "way", "rule"), crossed(product(CONTENTS, WAYS, ["momentum", "rmsprop", "adam"])))
 def test_states_of_eight_bits(content: str, way: str, rule: str) -> None:
     """The weights lie within 8 % of their way from those of float64 states, the same for every content."""
     opt, expected = made(rule, state_dtype="int8")
@@ -95,14 +106,13 @@ def test_states_of_eight_bits(content: str, way: str, rule: str) -> None:
     assert states & {torch.int8, torch.uint8}
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("content", CONTENTS)
-def test_rounding_at_random(content: str, rule: str) -> None:
+@pytest.mark.parametrize(("content", "way", "rule"), of_every(rounds=True))
+def test_rounding_at_random(content: str, way: str, rule: str) -> None:
     """Each step errs by less than a unit of the last bit of a bfloat16, and by nothing on average."""
     opt, expected = made(rule, stochastic_round=True)
     run = Run(content, torch.bfloat16)
     units = [np.zeros_like(w) for w in run.expected]
-    for _ in run.steps(opt, expected):
+    for _ in run.steps(WAYS[way](opt), expected):
         units = [
             unit + 2.0 ** (np.floor(np.log2(np.maximum(np.abs(w) + unit, 1e-30))) - 7)
             for unit, w in zip(units, run.expected, strict=True)

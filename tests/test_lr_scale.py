@@ -216,10 +216,10 @@ def test_a_grad_scaler_and_a_skipped_step() -> None:
 def test_a_scale_of_one_is_the_same_program(make: Callable[..., Any]) -> None:
     optimizer = make(network()) if make is MAKE["AdamW"] else make(network().named_parameters())
     group = optimizer.param_groups[0]
-    program = optimizer.settings(group).program
+    program = optimizer._rules.settings(group).program
     assert "rate_scale" not in program.numbers
-    assert optimizer.settings({**group, "rate_scale": 1}).program is program
-    assert "rate_scale" in optimizer.settings({**group, "rate_scale": 0.5}).program.numbers
+    assert optimizer._rules.settings({**group, "rate_scale": 1}).program is program
+    assert "rate_scale" in optimizer._rules.settings({**group, "rate_scale": 0.5}).program.numbers
 
 
 @pytest.mark.parametrize("scheduled", [False, True])

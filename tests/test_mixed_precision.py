@@ -6,11 +6,13 @@ import copy
 import math
 import pickle
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
 import torch
-from constructors import OPTIMIZERS, described
+from constructors import OPTIMIZERS, RULES, described
+from pairs import crossed
 from torch import nn
 
 import neon.optimizers
@@ -27,7 +29,6 @@ MAPPING: dict[str, Any] = {
     },
     "gradient_clip_norm": 1.5,
 }
-every = pytest.mark.parametrize("name", OPTIMIZERS)
 # Over gradients of norm about 3: each of these bites.
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -35,6 +36,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "value": {"gradient_clip_value": 0.5},
     "both, decay": {"gradient_clip_norm": 2.0, "gradient_clip_value": 0.25, "wdecay": 0.1},
 }
+# A mapping has no clips by value and no decay.
+NAMES = [(name, options) for name in OPTIMIZERS for options in OPTIONS if name in RULES or options == "plain"]
+
+
+def switches(options: str) -> list[bool]:
+    """What it switches on, of all there is: features that a crossing has two by two."""
+    return [name in OPTIONS[options] for name in OPTIONS["both, decay"]]
 
 
 def description(name: str, **options: Any) -> Optimizer:
@@ -97,10 +105,7 @@ def scaler_of(scale: float, **options: Any) -> torch.amp.GradScaler:
 # -- torch.amp.GradScaler --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [(name, options) for name in OPTIMIZERS for options in OPTIONS if name != "MultiOptimizer" or options == "plain"],
-)
+@pytest.mark.parametrize(("name", "options"), crossed(NAMES, lambda name, options: (name, *switches(options))))
 def test_a_scaled_step_is_the_step_without_a_scale(name: str, options: str) -> None:
     """Powers of two leave no trace, though the scale grows; 1/1000 is rounded."""
     exact, rough, expected = (Run(description(name, **OPTIONS[options])) for _ in range(3))
@@ -133,9 +138,10 @@ def test_clipping_sees_what_torch_clips() -> None:
     torch.testing.assert_close([*run.params.values()], [*params.values()], rtol=1e-7, atol=1e-9)
 
 
-@pytest.mark.parametrize("wrong", [math.inf, -math.inf, math.nan])
-@pytest.mark.parametrize("unscale", [False, True])
-@every
+WRONG = [math.inf, -math.inf, math.nan]
+
+
+@pytest.mark.parametrize(("name", "unscale", "wrong"), crossed(product(OPTIMIZERS, [False, True], WRONG)))
 def test_an_infinity_leaves_everything_as_it_was(name: str, unscale: bool, wrong: float) -> None:
     run, expected, scaler = Run(description(name)), Run(description(name)), scaler_of(256.0)
     run.scaled(scaler, 0)
@@ -291,10 +297,12 @@ def test_autocast_to_float16_with_masters_of_float32() -> None:
 # -- skip_nonfinite --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("wrong", [math.inf, -math.inf, math.nan])
 @pytest.mark.parametrize(
-    ("name", "options"),
-    [(name, options) for name in OPTIMIZERS for options in OPTIONS if name != "MultiOptimizer" or options == "plain"],
+    ("name", "options", "wrong"),
+    crossed(
+        ((*name, wrong) for name, wrong in product(NAMES, WRONG)),
+        lambda name, options, wrong: (name, wrong, *switches(options)),
+    ),
 )
 def test_a_gradient_that_is_not_finite_changes_nothing(name: str, options: str, wrong: float) -> None:
     """Not even at the first step; the next is as if it had not been, by either backend."""

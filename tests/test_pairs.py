@@ -33,6 +33,15 @@ def test_few_of_many_are_enough() -> None:
     assert len(picked(CROSSINGS["rules and options"])) <= len(CROSSINGS["rules and options"]) // 3
 
 
+def test_features_of_two_kinds_meet_among_their_own() -> None:
+    cases = [*product("abcd", range(3), (True, False))]
+    params = crossed(cases, lambda a, b, c: (a, c), lambda a, b, c: (b, c))
+    chosen = [p.values for p in params if not p.marks]
+    assert {(a, c) for a, _, c in chosen} == {(a, c) for a, _, c in cases}
+    assert {(b, c) for _, b, c in chosen} == {(b, c) for _, b, c in cases}
+    assert len(chosen) == 8  # with those of the letters and the numbers there would be 12
+
+
 def test_the_others_wait_and_none_is_lost() -> None:
     params = crossed([(a, b, c) for a, b, c in product("ab", "cd", "ef")] * 2)
     assert [p.values for p in params] == [*product("ab", "cd", "ef")]

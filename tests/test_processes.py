@@ -194,8 +194,13 @@ def in_new_processes(number: int, method: str, *arguments: Any) -> None:
         assert process.exitcode == 0
 
 
+# That a spawned process counts on is the next test's to show; by turns with its parent, a forked one's.
 @pytest.mark.parametrize(
-    ("name", "method"), [("Adagrad", "spawn"), *(pytest.param(name, "fork", marks=needs_fork) for name in SHARED)]
+    ("name", "method"),
+    [
+        pytest.param("Adagrad", "spawn", marks=pytest.mark.crossing if hasattr(os, "fork") else ()),
+        *(pytest.param(name, "fork", marks=needs_fork) for name in SHARED),
+    ],
 )
 def test_processes_share_counts(name: str, method: str) -> None:
     """One after the other, and the parent among them, by turns: as torch's class does in one process."""

@@ -10,7 +10,7 @@ import torch
 from pairs import crossed
 from rule_cases import RULES, SHAPES, make, make_reference
 from state_tensors import assert_same, tensors_of
-from stored_formats import BITS, FORMATS, features, options, states_of, train
+from stored_formats import BITS, FORMATS, of_forms, of_rules, options, states_of, train
 from torch import Tensor
 
 import neon.torch
@@ -27,9 +27,11 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize(("rule", "form", "dtype", "rounds"), crossed(BITS, features))
-def test_backends_have_the_same_bits(rule: str, form: str, dtype: torch.dtype, rounds: bool | int) -> None:
-    more = {**options(rule, form), "stochastic_round": rounds}
+@pytest.mark.parametrize(("rule", "form", "dtype", "rounds", "average"), crossed(BITS, of_rules, of_forms))
+def test_backends_have_the_same_bits(
+    rule: str, form: str, dtype: torch.dtype, rounds: bool | int, average: str | None
+) -> None:
+    more = {**options(rule, form, average), "stochastic_round": rounds}
     eager, numba = (train(rule, "attach", dtype, backend=backend, **more) for backend in ("eager", "numba"))
     assert_same(eager, numba)
     formats = {t.dtype for t in numba}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 
 import pytest
 import torch
+from pairs import crossed
 from rule_cases import RULES, make
 from state_tensors import assert_same
 from stored_formats import DTYPES, FORMATS, options
@@ -52,19 +54,21 @@ def stepped(rule: str, form: str, dtype: torch.dtype) -> list[Tensor]:
     return [param.detach(), *kept.values()]
 
 
-@pytest.mark.parametrize("name", DEFAULTS)
-@pytest.mark.parametrize("backend", ["eager", "numba"])
-@pytest.mark.parametrize("rule", RULES)
-def test_no_default_reaches_a_step(rule: str, backend: str, name: str) -> None:
-    forms = FORMATS if backend == "eager" else ["int8", "split"]
-    for place, form in enumerate(forms):
-        dtype = torch.bfloat16 if form == "split" else DTYPES[place % len(DTYPES)]
-        with use_backend(backend):
-            expected = stepped(rule, form, dtype)
-            with default(name):
-                found = stepped(rule, form, dtype)
-        assert_same(found, expected)
-        assert {tensor.device.type for tensor in found} == {"cpu"}
+FORMS = [*product(["eager"], FORMATS), ("numba", "int8"), ("numba", "split")]
+
+
+@pytest.mark.parametrize(
+    ("rule", "name", "backend", "form"),
+    crossed((rule, name, *form) for rule, name, form in product(RULES, DEFAULTS, FORMS)),
+)
+def test_no_default_reaches_a_step(rule: str, name: str, backend: str, form: str) -> None:
+    dtype = torch.bfloat16 if form == "split" else DTYPES[FORMATS.index(form) % len(DTYPES)]
+    with use_backend(backend):
+        expected = stepped(rule, form, dtype)
+        with default(name):
+            found = stepped(rule, form, dtype)
+    assert_same(found, expected)
+    assert {tensor.device.type for tensor in found} == {"cpu"}
 
 
 def test_no_default_reaches_the_watch() -> None:
