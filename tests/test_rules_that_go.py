@@ -33,7 +33,7 @@ def step_of_a_new_class(backend: str) -> list[weakref.ref[Any]]:
     with use_backend(backend):
         optimizer = Short(state_dtype="int8").attach([param])
         optimizer.step()
-    program = optimizer.settings(optimizer.param_groups[0]).program
+    program = optimizer._rules.settings(optimizer.param_groups[0]).program
     (kernel,) = program.kernels.values()
     made = (Short, Short.rule, program, kernel, *kernel.executables.values())
     return [weakref.ref(one) for one in made]
