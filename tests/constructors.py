@@ -5,6 +5,7 @@ A class whose constructor needs arguments has them in `REQUIRED`; every other on
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import neon.optimizers
@@ -37,3 +38,13 @@ DROP_INS: dict[str, Any] = exported(neon.torch, neon.torch.AttachedOptimizer)
 def described(name: str, /, **options: Any) -> Optimizer:
     """The optimizer of that name with what it requires; options go before."""
     return OPTIMIZERS[name](**{**REQUIRED.get(name, {}), **options})
+
+
+def number_rows(rules: Iterable[type[Optimizer]]) -> list[str]:
+    """The rows of the guide's table: the numbers of these rules, as they are declared."""
+    rows = []
+    for rule in sorted(dict.fromkeys(rules), key=lambda rule: rule.__name__.lower()):
+        for argument, number in rule._declared.numbers.items():
+            default = "" if number.default is None else f"`{number.default}`"
+            rows.append(f"| {rule.__name__} | `{argument}` | {default} | {number.meaning} | `{number.word}` |")
+    return rows

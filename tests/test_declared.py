@@ -5,13 +5,12 @@ from __future__ import annotations
 import inspect
 import os
 import pickle
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from constructors import RULES
+from constructors import RULES, number_rows
 
 from neon.arguments import beta, flag, non_negative, unit_interval
 from neon.engine.program.numbers import Number, examples
@@ -178,16 +177,6 @@ def test_pickles_of_earlier_versions_load() -> None:
         assert again.group() == made.group()
         assert again.group()["rate_scale"] == 1.0
         assert again.learning_rate == made.learning_rate
-
-
-def number_rows(rules: Iterable[type[Optimizer]]) -> list[str]:
-    """The rows of the guide's table: the numbers of these rules, as they are declared."""
-    rows = []
-    for rule in sorted(dict.fromkeys(rules), key=lambda rule: rule.__name__.lower()):
-        for argument, number in rule._declared.numbers.items():
-            default = "" if number.default is None else f"`{number.default}`"
-            rows.append(f"| {rule.__name__} | `{argument}` | {default} | {number.meaning} | `{number.word}` |")
-    return rows
 
 
 @pytest.mark.parametrize(
