@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from neon.commands.compare.labels import short_labels
+from neon.commands.optimizer_text import short_labels
 from neon.compare import DEFAULT_OPTIMIZERS, SpecError, parse_optimizer
 from neon.optimizers import Adam, MultiOptimizer
 

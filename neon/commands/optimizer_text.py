@@ -11,7 +11,8 @@ import ast
 import difflib
 import inspect
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -22,6 +23,7 @@ from neon.engine.program.numbers import other_word
 from neon.optimizers import Optimizer, Schedule
 
 MAX_LENGTH = 10_000
+LABEL_LENGTH = 48
 EXAMPLE = "Adam(learning_rate=0.003)"
 ALLOWED = (
     "classes of neon.optimizers, numbers, strings, True, False, None, lists, tuples, dicts "
@@ -91,6 +93,25 @@ def parse_optimizer(text: str) -> OptimizerSpec:
         arguments=tuple(reader.spell(argument) for argument in arguments),
         build=lambda: cast(Optimizer, reader.value(call)),
     )
+
+
+def short_labels(specs: Sequence[OptimizerSpec]) -> list[str]:
+    """The class name; between optimizers of one class, also the arguments they do not share.
+
+    >>> texts = ["Adam()", "Lion(learning_rate=1e-4)", "Lion(learning_rate=3e-4)"]
+    >>> short_labels([parse_optimizer(text) for text in texts])
+    ['Adam', 'Lion(learning_rate=0.0001)', 'Lion(learning_rate=0.0003)']
+    """
+    arguments = {name: [set(spec.arguments) for spec in specs if spec.name == name] for name in {s.name for s in specs}}
+    labels = [_label(spec, set.intersection(*arguments[spec.name])) for spec in specs]
+    counts = Counter(labels)
+    return [label if counts[label] == 1 else f"{label} #{position}" for position, label in enumerate(labels, start=1)]
+
+
+def _label(spec: OptimizerSpec, shared: set[str]) -> str:
+    own = ", ".join(argument for argument in spec.arguments if argument not in shared)
+    label = f"{spec.name}({own})" if own else spec.name
+    return label if len(label) <= LABEL_LENGTH else label[: LABEL_LENGTH - 1] + "…"
 
 
 def _names(base: type) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neon.commands.bench.measurements import Report, Result
+from neon.commands.bench.results import Report, Result
 from neon.commands.bench.tensor_shapes import SHAPES
 from neon.commands.figures import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILION, dress, new_figure, save_figure
 

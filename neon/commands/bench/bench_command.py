@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,8 @@ from rich.console import Console
 from neon.commands import machine
 from neon.commands.bench.bar_figure import save_bars
 from neon.commands.bench.kinds import KINDS, lines
-from neon.commands.bench.lines import Line, Settings, choose
 from neon.commands.bench.measured_tables import LEGEND, tables, written
-from neon.commands.bench.measurements import Report, Result
+from neon.commands.bench.results import Line, Report, Result, Settings
 from neon.commands.bench.tensor_shapes import SHAPES
 from neon.commands.bench.torch_peers import OPTIONS
 from neon.commands.errors import SettingsError
@@ -78,6 +78,26 @@ class Request:
         return Settings(QUICK_ROUNDS if self.quick and self.rounds is None else self.rounds, self.compiled)
 
 
+def choose(option: str, text: str | None, known: Collection[str], default: Collection[str]) -> tuple[str, ...]:
+    """Read "Adam,Lion" into names, in the order in which they are known.
+
+    >>> choose("rules", "Lion, Adam", ["Adam", "AdamW", "Lion"], [])
+    ('Adam', 'Lion')
+
+    Raises:
+        SettingsError: a name is not known, or there is none.
+    """
+    if text is None:
+        return tuple(name for name in known if name in default)
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"Did you mean {close[0]!r}?" if close else f"Write some of {','.join(known)}."
+            raise SettingsError(f"{option} has no {name!r}. {hint}")
+    return tuple(name for name in known if name in names)
+
+
 def run_command(request: Request, console: Console) -> Report:
     """Check everything, measure line by line, write results and figure, print the tables.
 
@@ -120,11 +140,10 @@ def redraw(path: Path, console: Console) -> None:
 
 def measure(line: Line, settings: Settings) -> Result:
     """Measure one line; once more if something else used the processors, and keep what was less disturbed."""
-    result = Result.of(line, KINDS[line.kind].measure(line, settings))
+    result = KINDS[line.kind].measure(line, settings)
     if not result.busy_with_others or not result.disturbed:
         return result
-    again = Result.of(line, KINDS[line.kind].measure(line, settings))
-    return min(result, again, key=lambda result: result.busy_with_others or 0.0)
+    return min(result, KINDS[line.kind].measure(line, settings), key=lambda result: result.busy_with_others or 0.0)
 
 
 def show(report: Report, console: Console) -> None:

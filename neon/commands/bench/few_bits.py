@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neon.commands.bench.lines import Line, Settings
+from neon.commands.bench.results import Line, Result, Settings
 from neon.commands.bench.step_alone import SMALL, attach, check_finite, compare_with_limit, states_of
 from neon.commands.bench.tensor_shapes import SHAPES, Shapes
-from neon.commands.bench.timing import Contender, Measured, interleaved, scaling
+from neon.commands.bench.timing import Contender, interleaved, scaling
 from neon.commands.bench.work import AgreementError, after_steps, bytes_moved, flat, make_work
 
 
@@ -38,27 +38,27 @@ FORMATS = {
 NEAR = {"16-bit states": 2.0**-8, "8-bit states": 2.0**-3}
 
 
-def measure_rounding(line: Line, settings: Settings) -> Measured:
+def measure_rounding(line: Line, settings: Settings) -> Result:
     """bfloat16 weights and gradients with float32 states: rounded at random, to nearest, and split."""
     _check_rounding(line)
-    measured = _measure(line, settings, ("at random", "to nearest", "split"))
-    shares = measured.details["shares_of_limit"]
-    measured.figures["of rounding to nearest"] = measured.medians["at random"] / measured.medians["to nearest"]
-    measured.figures["split of nearest"] = measured.medians["split"] / measured.medians["to nearest"]
-    measured.figures["split of the limit"] = shares["split"]
-    return measured
+    result = _measure(line, settings, ("at random", "to nearest", "split"))
+    shares = result.details["shares_of_limit"]
+    result.figures["of rounding to nearest"] = result.medians["at random"] / result.medians["to nearest"]
+    result.figures["split of nearest"] = result.medians["split"] / result.medians["to nearest"]
+    result.figures["split of the limit"] = shares["split"]
+    return result
 
 
-def measure_states(line: Line, settings: Settings) -> Measured:
+def measure_states(line: Line, settings: Settings) -> Result:
     """float32 weights and gradients with states of 8, 16 and 32 bits."""
     _check_states(line)
-    measured = _measure(line, settings, ("8-bit states", "16-bit states", "float32"), clear=True)
+    result = _measure(line, settings, ("8-bit states", "16-bit states", "float32"), clear=True)
     for bits in (8, 16):
-        measured.figures[f"{bits} of 32 bits"] = measured.medians[f"{bits}-bit states"] / measured.medians["float32"]
-    return measured
+        result.figures[f"{bits} of 32 bits"] = result.medians[f"{bits}-bit states"] / result.medians["float32"]
+    return result
 
 
-def _measure(line: Line, settings: Settings, names: Sequence[str], *, clear: bool = False) -> Measured:
+def _measure(line: Line, settings: Settings, names: Sequence[str], *, clear: bool = False) -> Result:
     """A step in formats that share weights and the places of states, which are zeroed before each turn if `clear`."""
     shapes = SHAPES[line.shape]
     work = make_work(shapes, FORMATS[names[0]].dtype, states_of(line.rule) + ("split" in names), line.device)
@@ -70,11 +70,12 @@ def _measure(line: Line, settings: Settings, names: Sequence[str], *, clear: boo
 
     # One format's states would be other numbers, or none, to another; zeros are zeros in all.
     steps = {name: Contender(optimizer.step, clear_states if clear else None) for name, optimizer in attached.items()}
-    measured = interleaved(steps | scaling(work.memory), settings.rounds or shapes.rounds, device=line.device)
+    steps |= scaling(work.memory)
+    result = Result.of(line, *interleaved(steps, settings.rounds or shapes.rounds, device=line.device))
     check_finite(work)
     moved = {name: bytes_moved(optimizer, work.params, line.option) for name, optimizer in attached.items()}
-    compare_with_limit(measured, work, moved)
-    return measured
+    compare_with_limit(result, work, moved)
+    return result
 
 
 def _trained(line: Line, name: str, steps: int) -> Tensor:

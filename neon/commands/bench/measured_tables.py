@@ -9,8 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from neon.commands.bench.kinds import KINDS
-from neon.commands.bench.measurements import Report, Result
-from neon.commands.bench.speed_targets import TARGETS
+from neon.commands.bench.results import TARGETS, Report, Result
 from neon.commands.output import new_table
 
 ABSENT = "–"

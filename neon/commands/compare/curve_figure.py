@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neon.commands.compare.curves import Result
-from neon.commands.compare.labels import percent
+from neon.commands.compare.curves import Result, percent
 from neon.commands.figures import COLOURS, GREY, INK, dress, new_figure, require_matplotlib, save_figure
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from neon.commands.compare.curves import Result
-from neon.commands.compare.labels import decimal, percent
+from neon.commands.compare.curves import Result, decimal, percent
 from neon.commands.output import print_line
 
 REFRESH_SECONDS = 0.1

@@ -10,8 +10,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from neon.commands.compare.curves import Result
-from neon.commands.compare.labels import decimal, percent
+from neon.commands.compare.curves import Result, decimal, percent
 from neon.commands.output import new_table, write_json
 
 ABSENT = "-"
