@@ -30,13 +30,6 @@ ALLOWED = (
     "and a minus sign before a number"
 )
 PLAIN = (int, float, str, bool, type(None))
-# What a piece of the string is, where Python's own word for it is another.
-KINDS: dict[type, str] = {
-    ast.Attribute: "an attribute", ast.BinOp: "arithmetic", ast.BoolOp: "a condition", ast.Compare: "a comparison",
-    ast.GeneratorExp: "a generator", ast.IfExp: "a condition", ast.JoinedStr: "a formatted string",
-    ast.Lambda: "a function", ast.ListComp: "a comprehension", ast.NamedExpr: "an assignment",
-    ast.Starred: "a starred argument", ast.UnaryOp: "an operator",
-}  # fmt: skip
 # A reference may stand at the start, after "=", or as the value of a dict; never inside a string.
 STRING_OR_REFERENCE = re.compile(
     r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|"""
@@ -79,7 +72,7 @@ def parse_optimizer(text: str) -> OptimizerSpec:
         call = ast.Call(func=call, args=[], keywords=[])
     reader = _Reader(text, references)
     if not isinstance(call, ast.Call):
-        raise SpecError(f"{text!r} is {kind_of(call)}, not an optimizer. Write {EXAMPLE}.")
+        raise SpecError(f"{text!r} is not an optimizer. Write {EXAMPLE}.")
     optimizer = reader.value(call)
     if not isinstance(optimizer, Optimizer):
         raise SpecError(
@@ -156,9 +149,7 @@ class _Reader:
         match node:
             case ast.Constant(value=value) if type(value) in PLAIN:
                 return value
-            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)) if not isinstance(
-                number, bool
-            ):
+            case ast.UnaryOp(ast.USub(), ast.Constant(int() | float() as number)) if not isinstance(number, bool):
                 return -number
             case ast.List(elts=items):
                 return [self.value(item) for item in items]
@@ -171,9 +162,7 @@ class _Reader:
             case ast.Name(id=name) if name in self._references or name in library_classes():
                 spelled = self.spell(node)
                 raise SpecError(f"{self._text!r}: {spelled} is a class; write {spelled}(...).")
-        raise SpecError(
-            f"{self._text!r} holds {kind_of(node)}, {self.spell(node)!r}, which is not allowed. Allowed: {ALLOWED}."
-        )
+        raise SpecError(f"{self._text!r} holds {self.spell(node)!r}, which is not allowed. Allowed: {ALLOWED}.")
 
     def spell(self, node: ast.AST) -> str:
         """The canonical text of a piece, with the user's references back in it."""
@@ -228,11 +217,6 @@ class _Reader:
                 f"Schedules: {', '.join(_names(Schedule))}."
             )
         return classes[node.id]
-
-
-def kind_of(node: ast.AST) -> str:
-    """What a piece of the string is, in the words of an error message."""
-    return KINDS.get(type(node), f"a {type(node).__name__.lower()}")
 
 
 def _shorten(text: str) -> str:

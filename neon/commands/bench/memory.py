@@ -1,4 +1,4 @@
-"""Peak memory beyond and of parameters and states, in a new process, whose peak nothing else raised."""
+"""``python -m neon.commands.bench.memory memory|kept RULE SIDE`` prints what raises a process's peak, as JSON."""
 
 from __future__ import annotations
 
@@ -12,22 +12,13 @@ import torch
 from torch import Tensor
 
 from neon.commands import machine
-from neon.commands.bench import new_process
 from neon.commands.bench.few_bits import FORMATS, Format
-from neon.commands.bench.results import Line, Result, Settings
+from neon.commands.bench.results import Line
 from neon.commands.bench.step_alone import attach
-from neon.commands.bench.tensor_shapes import SHAPES, Shapes
+from neon.commands.bench.tensor_shapes import Shapes
 from neon.commands.bench.torch_peers import OPTIONS, neon_optimizer, torch_optimizers
 from neon.commands.bench.work import make_work
 from neon.torch import AttachedOptimizer
-
-
-def measure_memory(line: Line, _: Settings) -> Result:
-    """Bytes a parameter, in a new process; what is kept, in one that gives back what it frees."""
-    watch, side = machine.Watch(), SHAPES[line.shape].tensors[0][0]
-    environment = {"MALLOC_MMAP_THRESHOLD_": "65536"} if line.kind == "kept" else {}
-    found = new_process.run("neon.commands.bench.memory", line.kind, line.rule, str(side), **environment)
-    return Result(line, {}, json.loads(found), {}, watch.busy_with_others())
 
 
 def extra_memory(rule: str, side: int) -> dict[str, float]:

@@ -1,7 +1,8 @@
-"""Measurements that need a process of their own, the first step there among them."""
+"""Measurements that need a process of their own: its first step, and a peak of memory that nothing else raised."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import torch
 import neon
 from neon.commands import machine
 from neon.commands.bench.results import Line, Result, Settings
+from neon.commands.bench.tensor_shapes import SHAPES
 from neon.commands.bench.timing import Turn
 
 ROUNDS = 5
@@ -29,6 +31,14 @@ def run(module: str, *arguments: str, **environment: str) -> str:
         command, stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, **variables}
     )
     return done.stdout
+
+
+def measure_memory(line: Line, _: Settings) -> Result:
+    """Bytes a parameter that raise the peak of a process; what is kept, in one that gives back what it frees."""
+    watch, side = machine.Watch(), SHAPES[line.shape].tensors[0][0]
+    environment = {"MALLOC_MMAP_THRESHOLD_": "65536"} if line.kind == "kept" else {}
+    found = run("neon.commands.bench.memory", line.kind, line.rule, str(side), **environment)
+    return Result(line, {}, json.loads(found), {}, watch.busy_with_others())
 
 
 def measure_start(line: Line, settings: Settings) -> Result:

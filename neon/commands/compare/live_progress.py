@@ -47,7 +47,8 @@ class ProgressView:
         self._seen[result.optimizer] = (result, position)
         if not self._console.is_terminal:
             if result.done:
-                self._log(result)
+                text = f"{self._labels[result.optimizer]}: {result.status}, validation accuracy "
+                print_line(self._console, text + (percent(result.accuracy[-1]) if result.accuracy else "-"))
             return
         now = time.monotonic()
         if result.done or now - self._drawn_at >= REFRESH_SECONDS:
@@ -63,10 +64,6 @@ class ProgressView:
                 label = self._labels[result.optimizer]
                 text += f", {label} kept up to epoch {result.epochs} of {self._epochs}"
         return text
-
-    def _log(self, result: Result) -> None:
-        accuracy = percent(result.accuracy[-1]) if result.accuracy else "-"
-        print_line(self._console, f"{self._labels[result.optimizer]}: {result.status}, validation accuracy {accuracy}")
 
     def _table(self) -> Table:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
