@@ -18,10 +18,10 @@ from torch import Tensor
 
 from neon.commands import machine
 from neon.commands.bench import few_bits, memory, new_process, step_alone, timing
-from neon.commands.bench.bench_command import choose
+from neon.commands.bench.bench_command import Request, choose
 from neon.commands.bench.few_bits import FORMATS
 from neon.commands.bench.first_step import first_step
-from neon.commands.bench.kinds import KINDS, lines
+from neon.commands.bench.kinds import KINDS
 from neon.commands.bench.results import TARGETS, Line, Result, Settings
 from neon.commands.bench.tensor_shapes import SHAPES, Shapes
 from neon.commands.bench.timing import Contender, interleaved, scaling
@@ -64,9 +64,8 @@ def test_the_models_have_their_sizes(monkeypatch: pytest.MonkeyPatch, name: str,
 
 
 def test_a_whole_run_has_every_rule_shape_and_option_and_every_target() -> None:
-    every = lines(list(KINDS), list(exported_rules()), list(SHAPES), list(OPTIONS))
+    every, on_a_gpu = Request().lines(), Request(device="cuda").lines()
     assert len(set(every)) == len(every)
-    on_a_gpu = lines(list(KINDS), list(exported_rules()), list(SHAPES), list(OPTIONS), "cuda")
     for found, shapes in ((every, {*SHAPES} - {"llama1b"}), (on_a_gpu, {*SHAPES})):
         assert {(e.shape, e.rule, e.option) for e in found if e.kind == "step"} == {
             (shape, rule, option) for shape in shapes for rule in exported_rules() for option in OPTIONS

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from neon.commands import machine
 from neon.commands.bench.bar_figure import save_bars
-from neon.commands.bench.kinds import KINDS, lines
+from neon.commands.bench.kinds import KINDS
 from neon.commands.bench.measured_tables import LEGEND, tables, written
 from neon.commands.bench.results import Line, Report, Result, Settings
 from neon.commands.bench.tensor_shapes import SHAPES
@@ -65,14 +65,22 @@ class Request:
         return not self.quick and {self.kinds, self.rules, self.shapes, self.options, self.rounds} == {None}
 
     def lines(self) -> list[Line]:
+        """What is to be measured: what each kind is made for, as far as it is chosen."""
         known = {"kinds": KINDS, "rules": exported_rules(), "shapes": SHAPES, "options": OPTIONS}
-        return lines(
-            **{
-                name: choose(name, getattr(self, name), names, QUICK.get(name, names) if self.quick else names)
-                for name, names in known.items()
-            },
-            device=self.device,
+        default = known | QUICK if self.quick else known
+        kinds, rules, shapes, options = (
+            choose(name, getattr(self, name), names, default[name]) for name, names in known.items()
         )
+        return [
+            Line(kind, rule, shape, option, self.device)
+            for kind, made_for in ((kind, KINDS[kind]) for kind in kinds)
+            if self.device in (made_for.devices or DEVICES)
+            for shape in made_for.shapes or shapes
+            if self.device != "cpu" or shape not in SHAPES or not SHAPES[shape].on_gpu
+            for rule in rules
+            if rule in (made_for.rules or rules)
+            for option in made_for.options or options
+        ]
 
     def settings(self) -> Settings:
         return Settings(QUICK_ROUNDS if self.quick and self.rounds is None else self.rounds, self.compiled)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from neon.commands.bench.results import Line, Result, Settings
-from neon.commands.bench.step_alone import SMALL, attach, check_finite, compare_with_limit, states_of
-from neon.commands.bench.tensor_shapes import SHAPES, Shapes
-from neon.commands.bench.timing import Contender, interleaved, scaling
+from neon.commands.bench.step_alone import SMALL, attach, compare_with_limit, states_of, take_turns
+from neon.commands.bench.tensor_shapes import SHAPES
+from neon.commands.bench.timing import Contender
 from neon.commands.bench.work import AgreementError, after_steps, bytes_moved, flat, make_work
 
 
@@ -42,10 +42,10 @@ def measure_rounding(line: Line, settings: Settings) -> Result:
     """bfloat16 weights and gradients with float32 states: rounded at random, to nearest, and split."""
     _check_rounding(line)
     result = _measure(line, settings, ("at random", "to nearest", "split"))
-    shares = result.details["shares_of_limit"]
-    result.figures["of rounding to nearest"] = result.medians["at random"] / result.medians["to nearest"]
-    result.figures["split of nearest"] = result.medians["split"] / result.medians["to nearest"]
-    result.figures["split of the limit"] = shares["split"]
+    medians = result.medians
+    result.figures["of rounding to nearest"] = medians["at random"] / medians["to nearest"]
+    result.figures["split of nearest"] = medians["split"] / medians["to nearest"]
+    result.figures["split of the limit"] = result.details["shares_of_limit"]["split"]
     return result
 
 
@@ -60,8 +60,8 @@ def measure_states(line: Line, settings: Settings) -> Result:
 
 def _measure(line: Line, settings: Settings, names: Sequence[str], *, clear: bool = False) -> Result:
     """A step in formats that share weights and the places of states, which are zeroed before each turn if `clear`."""
-    shapes = SHAPES[line.shape]
-    work = make_work(shapes, FORMATS[names[0]].dtype, states_of(line.rule) + ("split" in names), line.device)
+    states = states_of(line.rule) + ("split" in names)
+    work = make_work(SHAPES[line.shape], FORMATS[names[0]].dtype, states, line.device)
     attached = {name: attach(line, work, **FORMATS[name].options) for name in names}
 
     def clear_states() -> None:
@@ -70,9 +70,7 @@ def _measure(line: Line, settings: Settings, names: Sequence[str], *, clear: boo
 
     # One format's states would be other numbers, or none, to another; zeros are zeros in all.
     steps = {name: Contender(optimizer.step, clear_states if clear else None) for name, optimizer in attached.items()}
-    steps |= scaling(work.memory)
-    result = Result.of(line, *interleaved(steps, settings.rounds or shapes.rounds, device=line.device))
-    check_finite(work)
+    result = take_turns(line, settings, work, steps)
     moved = {name: bytes_moved(optimizer, work.params, line.option) for name, optimizer in attached.items()}
     compare_with_limit(result, work, moved)
     return result
@@ -80,7 +78,7 @@ def _measure(line: Line, settings: Settings, names: Sequence[str], *, clear: boo
 
 def _trained(line: Line, name: str, steps: int) -> Tensor:
     """Where small weights end after some steps in a format."""
-    work = make_work(Shapes(SMALL, rounds=0), FORMATS[name].dtype, device=line.device)
+    work = make_work(SMALL, FORMATS[name].dtype, device=line.device)
     optimizer = attach(line, work, **FORMATS[name].options)
     return after_steps(work, optimizer.step, steps)
 
@@ -96,7 +94,7 @@ def _check_rounding(line: Line) -> None:
 def _check_states(line: Line) -> None:
     """The first step is the same whatever states are kept in; later ones come near."""
     first, third = ({name: _trained(line, name, steps) for name in ("float32", *NEAR)} for steps in (1, 3))
-    update = (third["float32"] - flat(make_work(Shapes(SMALL, rounds=0), device=line.device).params)).abs().max()
+    update = (third["float32"] - flat(make_work(SMALL, device=line.device).params)).abs().max()
     for name, near in NEAR.items():
         if not torch.equal(first[name], first["float32"]):
             raise AgreementError(f"with {name} the first step is not that of float32")

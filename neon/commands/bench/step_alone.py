@@ -15,7 +15,7 @@ from neon.commands.bench.torch_peers import COMPILED, CONFIGURATIONS, OPTIONS, n
 from neon.commands.bench.work import AgreementError, Work, after_steps, bytes_moved, flat, largest_difference, make_work
 from neon.torch import AttachedOptimizer
 
-SMALL = ((100, 77), (1000,))
+SMALL = Shapes(((100, 77), (1000,)), rounds=0)
 ONE_GROUP = "one group"
 
 
@@ -29,10 +29,7 @@ def measure_step(line: Line, settings: Settings) -> Result:
     steps = {"neon": Contender(ours.step), **peers}
     if work.grouped:
         steps[ONE_GROUP] = Contender(attach(line, replace(work, grouped=False)).step)
-    if shapes.past_cache:
-        steps |= scaling(work.memory)
-    result = Result.of(line, *interleaved(steps, settings.rounds or shapes.rounds, shapes.steps, line.device))
-    check_finite(work)
+    result = take_turns(line, settings, work, steps)
     compare_with_torch(result, difference)
     if work.grouped:
         result.figures["of one group"] = result.medians["neon"] / result.medians[ONE_GROUP]
@@ -40,6 +37,16 @@ def measure_step(line: Line, settings: Settings) -> Result:
         moved = bytes_moved(ours, work.params, line.option)
         compare_with_limit(result, work, dict.fromkeys(["neon", *peers], moved))
     return result
+
+
+def take_turns(line: Line, settings: Settings, work: Work, steps: Mapping[str, Contender]) -> Result:
+    """What steps over some work take, beside scaling of its memory where that is too large for any cache."""
+    shapes = SHAPES[line.shape]
+    limit = scaling(work.memory) if shapes.past_cache else {}
+    turns = interleaved({**steps, **limit}, settings.rounds or shapes.rounds, shapes.steps, line.device)
+    if not all(bool(param.isfinite().all()) for param in work.params):
+        raise AgreementError("parameters have become infinite: the work is not what it was")
+    return Result.of(line, *turns)
 
 
 def compare_with_torch(result: Result, difference: float) -> None:
@@ -106,7 +113,7 @@ def torch_contenders(line: Line, work: Work, settings: Settings) -> dict[str, Co
 
 def check_agreement(line: Line, grouped: bool, settings: Settings) -> float:
     """Three steps of each contender from the same start; the largest difference as a fraction of an update."""
-    shapes = Shapes(SMALL, rounds=0, grouped=grouped)
+    shapes = replace(SMALL, grouped=grouped)
 
     def trained(who: str) -> torch.Tensor:
         work = make_work(shapes, device=line.device)
@@ -116,8 +123,3 @@ def check_agreement(line: Line, grouped: bool, settings: Settings) -> float:
     start = make_work(shapes, device=line.device)
     names = ["neon", *torch_contenders(line, start, settings)]
     return largest_difference(flat(start.params), {who: trained(who) for who in names})
-
-
-def check_finite(work: Work) -> None:
-    if not all(bool(param.isfinite().all()) for param in work.params):
-        raise AgreementError("parameters have become infinite: the work is not what it was")

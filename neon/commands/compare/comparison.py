@@ -39,7 +39,11 @@ class Comparison:
     """
 
     def __init__(self, task: Task, specs: Sequence[OptimizerSpec], settings: Settings, directory: Path) -> None:
-        _require_distinct(specs)
+        if not specs:
+            raise SpecError("there is no optimizer to compare; give at least one.")
+        [(text, count)] = Counter(spec.text for spec in specs).most_common(1)
+        if count > 1:
+            raise SpecError(f"{text} is given {count} times; give each optimizer once.")
         self.specs = tuple(specs)
         with seeded(settings.seed, "weights"):
             model = task.new_model()
@@ -69,11 +73,3 @@ class Comparison:
     def run(self, watch: Watcher = lambda _result, _position: None) -> list[Result]:
         """Train what is not finished yet; return all results in the order of the optimizers."""
         return [run.train(watch) for run in self._runs]
-
-
-def _require_distinct(specs: Sequence[OptimizerSpec]) -> None:
-    if not specs:
-        raise SpecError("there is no optimizer to compare; give at least one.")
-    text, count = Counter(spec.text for spec in specs).most_common(1)[0]
-    if count > 1:
-        raise SpecError(f"{text} is given {count} times; give each optimizer once.")

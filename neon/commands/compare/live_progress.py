@@ -73,15 +73,16 @@ class ProgressView:
             table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
         table.add_column("", no_wrap=True)
         for optimizer, label in self._labels.items():
-            table.add_row(Text(label), *self._cells(optimizer))
+            if optimizer not in self._seen:
+                table.add_row(Text(label), "", "", "", "", "[dim]waiting[/]")
+                continue
+            result, position = self._seen[optimizer]
+            table.add_row(
+                Text(label),
+                ProgressBar(total=self._epochs, completed=position, width=BAR_WIDTH),
+                f"{result.epochs}/{self._epochs}",
+                decimal(result.train_loss[-1]) if result.train_loss else "",
+                percent(result.accuracy[-1]) if result.accuracy else "",
+                f"[red]{result.status}[/]" if result.diverged else "",
+            )
         return table
-
-    def _cells(self, optimizer: str) -> tuple[ProgressBar | str, ...]:
-        if optimizer not in self._seen:
-            return "", "", "", "", "[dim]waiting[/]"
-        result, position = self._seen[optimizer]
-        bar = ProgressBar(total=self._epochs, completed=position, width=BAR_WIDTH)
-        loss = decimal(result.train_loss[-1]) if result.train_loss else ""
-        accuracy = percent(result.accuracy[-1]) if result.accuracy else ""
-        status = f"[red]{result.status}[/]" if result.diverged else ""
-        return bar, f"{result.epochs}/{self._epochs}", loss, accuracy, status
