@@ -33,8 +33,10 @@ PLAIN = (int, float, str, bool, type(None))
 # A reference may stand at the start, after "=", or as the value of a dict; never inside a string.
 STRING_OR_REFERENCE = re.compile(
     r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|"""
-    rf"(?P<before>^\s*|[:=]\s*)(?P<reference>{REFERENCE.pattern})"
+    r"((?:^\s*|[:=]\s*)[A-Za-z_][\w.]*):(?=[A-Za-z_])"
 )
+# What stands for the colon of a reference while Python's grammar reads it.
+OF = ".__of__."
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,10 @@ def parse_optimizer(text: str) -> OptimizerSpec:
     Raises:
         SpecError: the string is not understood, or the class refuses its arguments.
     """
-    plain, references = _take_references(text)
-    call = _syntax_tree(text, plain)
-    if isinstance(call, ast.Name):
+    call = _syntax_tree(text)
+    if isinstance(call, ast.Name) or REFERENCE.fullmatch(_spell(call)):
         call = ast.Call(func=call, args=[], keywords=[])
-    reader = _Reader(text, references)
+    reader = _Reader(_shorten(text))
     if not isinstance(call, ast.Call):
         raise SpecError(f"{text!r} is not an optimizer. Write {EXAMPLE}.")
     optimizer = reader.value(call)
@@ -81,9 +82,9 @@ def parse_optimizer(text: str) -> OptimizerSpec:
         )
     arguments = (*call.args, *call.keywords)
     return OptimizerSpec(
-        text=reader.spell(call),
+        text=_spell(call),
         name=type(optimizer).__name__,
-        arguments=tuple(reader.spell(argument) for argument in arguments),
+        arguments=tuple(map(_spell, arguments)),
         build=lambda: cast(Optimizer, reader.value(call)),
     )
 
@@ -111,23 +112,11 @@ def _names(base: type) -> list[str]:
     return [name for name, cls in library_classes().items() if issubclass(cls, base)]
 
 
-def _take_references(text: str) -> tuple[str, dict[str, str]]:
-    """Put a plain name, which Python's grammar can read, in the place of each ``module:Class``."""
-    references: dict[str, str] = {}
-
-    def stand_in(match: re.Match[str]) -> str:
-        if match["reference"] is None:
-            return match.group()
-        name = f"_reference_{len(references)}"
-        references[name] = match["reference"]
-        return match["before"] + name
-
-    return STRING_OR_REFERENCE.sub(stand_in, text), references
-
-
-def _syntax_tree(text: str, plain: str) -> ast.expr:
+def _syntax_tree(text: str) -> ast.expr:
+    """What Python's grammar makes of the text, with an attribute in the place of each ``module:Class``."""
     if len(text) > MAX_LENGTH:
         raise SpecError(f"an optimizer has at most {MAX_LENGTH} characters; received {len(text)}.")
+    plain = STRING_OR_REFERENCE.sub(lambda match: match[0] if match[1] is None else match[1] + OF, text)
     try:
         return ast.parse(plain.strip(), mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
@@ -141,9 +130,8 @@ def _syntax_tree(text: str, plain: str) -> ast.expr:
 class _Reader:
     """Turns the permitted pieces of one syntax tree into values."""
 
-    def __init__(self, text: str, references: dict[str, str]) -> None:
-        self._text = _shorten(text)
-        self._references = references
+    def __init__(self, text: str) -> None:
+        self._text = text
 
     def value(self, node: ast.AST) -> object:
         match node:
@@ -159,20 +147,15 @@ class _Reader:
                 return {self._key(key): self.value(item) for key, item in zip(keys, values, strict=True)}
             case ast.Call():
                 return self._call(node)
-            case ast.Name(id=name) if name in self._references or name in library_classes():
-                spelled = self.spell(node)
-                raise SpecError(f"{self._text!r}: {spelled} is a class; write {spelled}(...).")
-        raise SpecError(f"{self._text!r} holds {self.spell(node)!r}, which is not allowed. Allowed: {ALLOWED}.")
-
-    def spell(self, node: ast.AST) -> str:
-        """The canonical text of a piece, with the user's references back in it."""
-        text = ast.unparse(node)
-        return re.sub(r"_reference_\d+", lambda m: self._references.get(m.group(), m.group()), text)
+        spelled = _spell(node)
+        if spelled in library_classes() or REFERENCE.fullmatch(spelled):
+            raise SpecError(f"{self._text!r}: {spelled} is a class; write {spelled}(...).")
+        raise SpecError(f"{self._text!r} holds {spelled!r}, which is not allowed. Allowed: {ALLOWED}.")
 
     def _key(self, node: ast.expr | None) -> object:
         if isinstance(node, ast.Constant) and type(node.value) in PLAIN:
             return node.value
-        what = "**" if node is None else self.spell(node)
+        what = "**" if node is None else _spell(node)
         raise SpecError(
             f"{self._text!r}: the key {what} of a dict must be a string or a number; "
             f'put names in quotes, such as "default".'
@@ -186,7 +169,7 @@ class _Reader:
             if keyword.arg is None:
                 raise SpecError(f"{self._text!r}: ** is not allowed; write each argument's name.")
             named[keyword.arg] = self.value(keyword.value)
-        spelled = self.spell(node)
+        spelled = _spell(node)
         try:
             inspect.signature(cls).bind(*positional, **named)
         except TypeError as error:
@@ -200,14 +183,14 @@ class _Reader:
             raise SpecError(f"{spelled}: {error if expected else one_line(error)}") from error
 
     def _class(self, node: ast.expr) -> type:
-        spelled = self.spell(node)
+        spelled = _spell(node)
+        if REFERENCE.fullmatch(spelled):
+            return _own_class(spelled)
         if not isinstance(node, ast.Name):
             raise SpecError(
                 f"{self._text!r} calls {spelled!r}, which is not allowed. Only classes of "
                 "neon.optimizers, or mypackage.myfile:MyRule for a rule of your own, are called."
             )
-        if node.id in self._references:
-            return _own_class(self._references[node.id])
         classes = library_classes()
         if node.id not in classes:
             close = difflib.get_close_matches(node.id, classes, n=1, cutoff=0.5)
@@ -217,6 +200,11 @@ class _Reader:
                 f"Schedules: {', '.join(_names(Schedule))}."
             )
         return classes[node.id]
+
+
+def _spell(node: ast.AST) -> str:
+    """The canonical text of a piece, with the user's references back in it."""
+    return ast.unparse(node).replace(OF, ":")
 
 
 def _shorten(text: str) -> str:

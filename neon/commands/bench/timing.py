@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -71,14 +70,16 @@ def interleaved(
 ) -> tuple[dict[str, list[Turn]], float | None]:
     """Let each contender have its turn once a round, in an order that rotates and turns around.
 
-    Two turns before that are not counted: states are made, kernels compiled. Returned are the turns of each, and how
-    many processors others used meanwhile, or None where that cannot be known.
+    No garbage is collected meanwhile. Two turns before that are not counted: states are made, kernels compiled.
+    Returned are the turns of each, and how many processors others used meanwhile, or None where nobody knows.
     """
     if device != "cpu":
         steps = max(steps, AHEAD)
     turns: dict[str, list[Turn]] = {name: [] for name in contenders}
     names = list(contenders)
-    with no_collection():
+    gc.collect()
+    gc.disable()
+    try:
         for contender in [*contenders.values()] * 2:
             timed(contender, 1, device)
         watch = machine.Watch()
@@ -88,15 +89,6 @@ def interleaved(
             for name in order[:: -1 if number % 2 else 1]:
                 turns[name].append(timed(contenders[name], steps, device))
         return turns, watch.busy_with_others()
-
-
-@contextmanager
-def no_collection() -> Iterator[None]:
-    """Collect garbage now, and none inside the block."""
-    gc.collect()
-    gc.disable()
-    try:
-        yield
     finally:
         gc.enable()
 

@@ -109,9 +109,8 @@ class Task:
         _require(single, "Task.loss must return a tensor with one element, the mean over the samples", loss)
         if not math.isfinite(loss.item()):
             raise TaskError(f"Task.loss of the initial weights is {loss.item()}: no optimizer can train this.")
-        share = _as_number(accuracy)
-        within = share is not None and 0.0 <= share <= 1.0
-        _require(within, "Task.accuracy must return a number from 0 to 1", accuracy)
+        number = isinstance(accuracy, (int, float)) or (isinstance(accuracy, Tensor) and accuracy.numel() == 1)
+        _require(number and 0.0 <= float(accuracy) <= 1.0, "Task.accuracy must return a number from 0 to 1", accuracy)
         return loss.item()
 
 
@@ -165,12 +164,6 @@ def _attempt(what: str, function: Callable[..., T], *arguments: object) -> T:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(frame.filename).name}, line {frame.lineno}"
         raise TaskError(f"{what} failed: {one_line(error)} ({place}).") from error
-
-
-def _as_number(value: object) -> float | None:
-    if isinstance(value, Tensor):
-        return float(value) if value.numel() == 1 else None
-    return float(value) if isinstance(value, (int, float)) else None
 
 
 def _describe(value: object) -> str:
