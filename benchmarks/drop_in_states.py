@@ -70,14 +70,13 @@ def time_of_steps(rounds: int) -> dict[str, Any]:
         who: Contender(make(parameters([(4096, 4096)] * 3, torch.bfloat16), 1e-6).step)
         for who, make in KINDS["Adam"].items()
     }
-    measured = interleaved(steps, rounds)
-    seconds = measured.medians
-    pairs = {who: [t / own for t, own in zip(measured.seconds["torch"], times, strict=True)]
-             for who, times in measured.seconds.items()}  # fmt: skip
+    turns, busy = interleaved(steps, rounds)
+    seconds = {who: [turn.seconds for turn in taken] for who, taken in turns.items()}
+    pairs = {who: [t / own for t, own in zip(seconds["torch"], times, strict=True)] for who, times in seconds.items()}
     return {
-        "milliseconds": {who: 1e3 * time for who, time in seconds.items()},
+        "milliseconds": {who: 1e3 * statistics.median(times) for who, times in seconds.items()},
         "speed-up": {who: statistics.median(ratios) for who, ratios in pairs.items()},
-        "busy_with_others": measured.busy,
+        "busy_with_others": busy,
     }
 
 

@@ -18,12 +18,11 @@ from torch import Tensor
 
 from neon.commands import machine
 from neon.commands.bench import few_bits, memory, new_process, step_alone, timing
+from neon.commands.bench.bench_command import Request, choose
 from neon.commands.bench.few_bits import FORMATS
 from neon.commands.bench.first_step import first_step
-from neon.commands.bench.kinds import KINDS, lines
-from neon.commands.bench.lines import Line, Settings, choose
-from neon.commands.bench.measurements import Result
-from neon.commands.bench.speed_targets import TARGETS
+from neon.commands.bench.kinds import KINDS
+from neon.commands.bench.results import TARGETS, Line, Result, Settings
 from neon.commands.bench.tensor_shapes import SHAPES, Shapes
 from neon.commands.bench.timing import Contender, interleaved, scaling
 from neon.commands.bench.torch_peers import OPTIONS, PEERS, torch_optimizers
@@ -44,7 +43,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def measured(line: Line, settings: Settings = FEW) -> Result:
-    return Result.of(line, KINDS[line.kind].measure(line, settings))
+    return KINDS[line.kind].measure(line, settings)
 
 
 @pytest.mark.parametrize(
@@ -65,9 +64,8 @@ def test_the_models_have_their_sizes(monkeypatch: pytest.MonkeyPatch, name: str,
 
 
 def test_a_whole_run_has_every_rule_shape_and_option_and_every_target() -> None:
-    every = lines(list(KINDS), list(exported_rules()), list(SHAPES), list(OPTIONS))
+    every, on_a_gpu = Request().lines(), Request(device="cuda").lines()
     assert len(set(every)) == len(every)
-    on_a_gpu = lines(list(KINDS), list(exported_rules()), list(SHAPES), list(OPTIONS), "cuda")
     for found, shapes in ((every, {*SHAPES} - {"llama1b"}), (on_a_gpu, {*SHAPES})):
         assert {(e.shape, e.rule, e.option) for e in found if e.kind == "step"} == {
             (shape, rule, option) for shape in shapes for rule in exported_rules() for option in OPTIONS
@@ -272,12 +270,12 @@ def test_contenders_take_turns_without_garbage_collection() -> None:
         "b": Contender(lambda: note("b"), lambda: note("b prepares")),
         "c": Contender(lambda: note("c")),
     }
-    result = interleaved(contenders, rounds=3, steps=2)
+    taken, _ = interleaved(contenders, rounds=3, steps=2)
     assert gc.isenabled()
     warm_up = ["a", "b prepares", "b", "c"]
     turns = {"a": ["a"] * 3, "b": ["b prepares", *["b"] * 3], "c": ["c"] * 3}  # the first of three is not counted
     assert events == 2 * warm_up + [event for who in "abc" + "acb" + "cab" for event in turns[who]]
-    assert {who: len(times) for who, times in result.seconds.items()} == {"a": 3, "b": 3, "c": 3}
+    assert {who: len(times) for who, times in taken.items()} == {"a": 3, "b": 3, "c": 3}
 
 
 def test_what_torch_compile_makes_is_a_contender_apart(monkeypatch: pytest.MonkeyPatch) -> None:

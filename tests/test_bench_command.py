@@ -21,9 +21,8 @@ from neon.commands.bench import new_process
 from neon.commands.bench.bench_command import Request, run_command
 from neon.commands.bench.first_step import first_step
 from neon.commands.bench.kinds import KINDS
-from neon.commands.bench.lines import Line
 from neon.commands.bench.measured_tables import tables
-from neon.commands.bench.measurements import Report, Result
+from neon.commands.bench.results import Line, Report, Result
 from neon.commands.bench.tensor_shapes import SHAPES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -38,7 +37,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def run(module: str, *arguments: str, **_: str) -> str:
         if module == "neon.commands.bench.memory":
             extra = {"neon plain": 0.0, "neon norm": 0.0, "neon value": 1.0, "foreach": 4.0}
-            return json.dumps({"extra": extra, "kept": {"float32": 12.0, "8-bit states": 6.03}}[arguments[0]])
+            return json.dumps({"memory": extra, "kept": {"float32": 12.0, "8-bit states": 6.03}}[arguments[0]])
         return str(first_step(*arguments))
 
     monkeypatch.setattr(new_process, "run", run)

@@ -14,7 +14,7 @@ from neon import optimizers
 from neon.cli import app
 from neon.commands.bench.bench_command import Request
 from neon.commands.bench.measured_tables import tables
-from neon.commands.bench.measurements import Report
+from neon.commands.bench.results import Report
 from neon.commands.bench.torch_peers import PEERS, neon_optimizer
 from neon.commands.compare.default_optimizers import DEFAULT_OPTIMIZERS, TUNED, default_optimizers
 from neon.commands.library import example_text, exported_rules

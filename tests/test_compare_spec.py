@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from neon.commands.compare.labels import short_labels
+from neon.commands.optimizer_text import short_labels
 from neon.compare import DEFAULT_OPTIMIZERS, SpecError, parse_optimizer
 from neon.optimizers import Adam, MultiOptimizer
 
@@ -89,18 +89,18 @@ def test_the_default_optimizers_are_read(text: str) -> None:
         ("Adam(learning_rate=__import__('os'))", "unknown class '__import__'"),
         ("Adam(learning_rate=(lambda: 1)())", "calls 'lambda: 1', which is not allowed"),
         ("(lambda: Adam())()", "which is not allowed"),
-        ("Adam(learning_rate=1e-3 * 2)", r"holds arithmetic, '0.001 \* 2'"),
-        ("Adam(learning_rate=[x for x in ()])", "holds a comprehension"),
-        ("Adam(name=f'{1}')", "holds a formatted string"),
+        ("Adam(learning_rate=1e-3 * 2)", r"holds '0.001 \* 2', which is not allowed"),
+        ("Adam(learning_rate=[x for x in ()])", r"holds '\[x for x in \(\)\]'"),
+        ("Adam(name=f'{1}')", r"holds .*f'\{1\}'"),
         (
             "Adam(learning_rate=rate)",
-            "holds a name, 'rate', which is not allowed. Allowed: classes",
+            "holds 'rate', which is not allowed. Allowed: classes",
         ),
-        ("Adam(learning_rate=1j)", "holds a constant, '1j'"),
-        ("Adam(name=b'x')", "holds a constant"),
-        ("Adam(...)", "holds a constant"),
-        ("Adam(-True)", "holds an operator, '-True'"),
-        ("Adam(*[1])", "holds a starred argument"),
+        ("Adam(learning_rate=1j)", "holds '1j', which is not allowed"),
+        ("Adam(name=b'x')", "holds \"b'x'\", which is not allowed"),
+        ("Adam(...)", r"holds '\.\.\.', which is not allowed"),
+        ("Adam(-True)", "holds '-True', which is not allowed"),
+        ("Adam(*[1])", r"holds '\*\[1\]', which is not allowed"),
         ("Adam(**{'name': 'x'})", r"\*\* is not allowed; write each argument's name"),
         ("MultiOptimizer({**{}})", "must be a string or a number"),
         ("Adm()", r"unknown class 'Adm' in 'Adm\(\)'. Did you mean Adam\? Optimizers: .*Lion"),
@@ -116,7 +116,7 @@ def test_the_default_optimizers_are_read(text: str) -> None:
         ("MultiOptimizer({default: Adam()})", 'put names in quotes, such as "default"'),
         ("MultiOptimizer({'default': Adam})", r"Adam is a class; write Adam\(...\)"),
         ("Schedule()", "makes a Schedule, which is not an optimizer. Optimizers: "),
-        ("3", r"'3' is a constant, not an optimizer. Write Adam\(learning_rate=0.003\)"),
+        ("3", r"'3' is not an optimizer. Write Adam\(learning_rate=0.003\)"),
         ("", "cannot read the optimizer ''"),
         ("Adam(", r"cannot read the optimizer 'Adam\(': .*Write a class of neon.optimizers"),
         ("Adam(); Adam()", "cannot read the optimizer"),

@@ -11,7 +11,8 @@ import ast
 import difflib
 import inspect
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -22,24 +23,20 @@ from neon.engine.program.numbers import other_word
 from neon.optimizers import Optimizer, Schedule
 
 MAX_LENGTH = 10_000
+LABEL_LENGTH = 48
 EXAMPLE = "Adam(learning_rate=0.003)"
 ALLOWED = (
     "classes of neon.optimizers, numbers, strings, True, False, None, lists, tuples, dicts "
     "and a minus sign before a number"
 )
 PLAIN = (int, float, str, bool, type(None))
-# What a piece of the string is, where Python's own word for it is another.
-KINDS: dict[type, str] = {
-    ast.Attribute: "an attribute", ast.BinOp: "arithmetic", ast.BoolOp: "a condition", ast.Compare: "a comparison",
-    ast.GeneratorExp: "a generator", ast.IfExp: "a condition", ast.JoinedStr: "a formatted string",
-    ast.Lambda: "a function", ast.ListComp: "a comprehension", ast.NamedExpr: "an assignment",
-    ast.Starred: "a starred argument", ast.UnaryOp: "an operator",
-}  # fmt: skip
 # A reference may stand at the start, after "=", or as the value of a dict; never inside a string.
 STRING_OR_REFERENCE = re.compile(
     r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|"""
-    rf"(?P<before>^\s*|[:=]\s*)(?P<reference>{REFERENCE.pattern})"
+    r"((?:^\s*|[:=]\s*)[A-Za-z_][\w.]*):(?=[A-Za-z_])"
 )
+# What stands for the colon of a reference while Python's grammar reads it.
+OF = ".__of__."
 
 
 @dataclass(frozen=True)
@@ -71,13 +68,12 @@ def parse_optimizer(text: str) -> OptimizerSpec:
     Raises:
         SpecError: the string is not understood, or the class refuses its arguments.
     """
-    plain, references = _take_references(text)
-    call = _syntax_tree(text, plain)
-    if isinstance(call, ast.Name):
+    call = _syntax_tree(text)
+    if isinstance(call, ast.Name) or REFERENCE.fullmatch(_spell(call)):
         call = ast.Call(func=call, args=[], keywords=[])
-    reader = _Reader(text, references)
+    reader = _Reader(_shorten(text))
     if not isinstance(call, ast.Call):
-        raise SpecError(f"{text!r} is {kind_of(call)}, not an optimizer. Write {EXAMPLE}.")
+        raise SpecError(f"{text!r} is not an optimizer. Write {EXAMPLE}.")
     optimizer = reader.value(call)
     if not isinstance(optimizer, Optimizer):
         raise SpecError(
@@ -86,34 +82,41 @@ def parse_optimizer(text: str) -> OptimizerSpec:
         )
     arguments = (*call.args, *call.keywords)
     return OptimizerSpec(
-        text=reader.spell(call),
+        text=_spell(call),
         name=type(optimizer).__name__,
-        arguments=tuple(reader.spell(argument) for argument in arguments),
+        arguments=tuple(map(_spell, arguments)),
         build=lambda: cast(Optimizer, reader.value(call)),
     )
+
+
+def short_labels(specs: Sequence[OptimizerSpec]) -> list[str]:
+    """The class name; between optimizers of one class, also the arguments they do not share.
+
+    >>> texts = ["Adam()", "Lion(learning_rate=1e-4)", "Lion(learning_rate=3e-4)"]
+    >>> short_labels([parse_optimizer(text) for text in texts])
+    ['Adam', 'Lion(learning_rate=0.0001)', 'Lion(learning_rate=0.0003)']
+    """
+    arguments = {name: [set(spec.arguments) for spec in specs if spec.name == name] for name in {s.name for s in specs}}
+    labels = [_label(spec, set.intersection(*arguments[spec.name])) for spec in specs]
+    counts = Counter(labels)
+    return [label if counts[label] == 1 else f"{label} #{position}" for position, label in enumerate(labels, start=1)]
+
+
+def _label(spec: OptimizerSpec, shared: set[str]) -> str:
+    own = ", ".join(argument for argument in spec.arguments if argument not in shared)
+    label = f"{spec.name}({own})" if own else spec.name
+    return label if len(label) <= LABEL_LENGTH else label[: LABEL_LENGTH - 1] + "…"
 
 
 def _names(base: type) -> list[str]:
     return [name for name, cls in library_classes().items() if issubclass(cls, base)]
 
 
-def _take_references(text: str) -> tuple[str, dict[str, str]]:
-    """Put a plain name, which Python's grammar can read, in the place of each ``module:Class``."""
-    references: dict[str, str] = {}
-
-    def stand_in(match: re.Match[str]) -> str:
-        if match["reference"] is None:
-            return match.group()
-        name = f"_reference_{len(references)}"
-        references[name] = match["reference"]
-        return match["before"] + name
-
-    return STRING_OR_REFERENCE.sub(stand_in, text), references
-
-
-def _syntax_tree(text: str, plain: str) -> ast.expr:
+def _syntax_tree(text: str) -> ast.expr:
+    """What Python's grammar makes of the text, with an attribute in the place of each ``module:Class``."""
     if len(text) > MAX_LENGTH:
         raise SpecError(f"an optimizer has at most {MAX_LENGTH} characters; received {len(text)}.")
+    plain = STRING_OR_REFERENCE.sub(lambda match: match[0] if match[1] is None else match[1] + OF, text)
     try:
         return ast.parse(plain.strip(), mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
@@ -127,17 +130,14 @@ def _syntax_tree(text: str, plain: str) -> ast.expr:
 class _Reader:
     """Turns the permitted pieces of one syntax tree into values."""
 
-    def __init__(self, text: str, references: dict[str, str]) -> None:
-        self._text = _shorten(text)
-        self._references = references
+    def __init__(self, text: str) -> None:
+        self._text = text
 
     def value(self, node: ast.AST) -> object:
         match node:
             case ast.Constant(value=value) if type(value) in PLAIN:
                 return value
-            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)) if not isinstance(
-                number, bool
-            ):
+            case ast.UnaryOp(ast.USub(), ast.Constant(int() | float() as number)) if not isinstance(number, bool):
                 return -number
             case ast.List(elts=items):
                 return [self.value(item) for item in items]
@@ -147,22 +147,15 @@ class _Reader:
                 return {self._key(key): self.value(item) for key, item in zip(keys, values, strict=True)}
             case ast.Call():
                 return self._call(node)
-            case ast.Name(id=name) if name in self._references or name in library_classes():
-                spelled = self.spell(node)
-                raise SpecError(f"{self._text!r}: {spelled} is a class; write {spelled}(...).")
-        raise SpecError(
-            f"{self._text!r} holds {kind_of(node)}, {self.spell(node)!r}, which is not allowed. Allowed: {ALLOWED}."
-        )
-
-    def spell(self, node: ast.AST) -> str:
-        """The canonical text of a piece, with the user's references back in it."""
-        text = ast.unparse(node)
-        return re.sub(r"_reference_\d+", lambda m: self._references.get(m.group(), m.group()), text)
+        spelled = _spell(node)
+        if spelled in library_classes() or REFERENCE.fullmatch(spelled):
+            raise SpecError(f"{self._text!r}: {spelled} is a class; write {spelled}(...).")
+        raise SpecError(f"{self._text!r} holds {spelled!r}, which is not allowed. Allowed: {ALLOWED}.")
 
     def _key(self, node: ast.expr | None) -> object:
         if isinstance(node, ast.Constant) and type(node.value) in PLAIN:
             return node.value
-        what = "**" if node is None else self.spell(node)
+        what = "**" if node is None else _spell(node)
         raise SpecError(
             f"{self._text!r}: the key {what} of a dict must be a string or a number; "
             f'put names in quotes, such as "default".'
@@ -176,7 +169,7 @@ class _Reader:
             if keyword.arg is None:
                 raise SpecError(f"{self._text!r}: ** is not allowed; write each argument's name.")
             named[keyword.arg] = self.value(keyword.value)
-        spelled = self.spell(node)
+        spelled = _spell(node)
         try:
             inspect.signature(cls).bind(*positional, **named)
         except TypeError as error:
@@ -190,14 +183,14 @@ class _Reader:
             raise SpecError(f"{spelled}: {error if expected else one_line(error)}") from error
 
     def _class(self, node: ast.expr) -> type:
-        spelled = self.spell(node)
+        spelled = _spell(node)
+        if REFERENCE.fullmatch(spelled):
+            return _own_class(spelled)
         if not isinstance(node, ast.Name):
             raise SpecError(
                 f"{self._text!r} calls {spelled!r}, which is not allowed. Only classes of "
                 "neon.optimizers, or mypackage.myfile:MyRule for a rule of your own, are called."
             )
-        if node.id in self._references:
-            return _own_class(self._references[node.id])
         classes = library_classes()
         if node.id not in classes:
             close = difflib.get_close_matches(node.id, classes, n=1, cutoff=0.5)
@@ -209,9 +202,9 @@ class _Reader:
         return classes[node.id]
 
 
-def kind_of(node: ast.AST) -> str:
-    """What a piece of the string is, in the words of an error message."""
-    return KINDS.get(type(node), f"a {type(node).__name__.lower()}")
+def _spell(node: ast.AST) -> str:
+    """The canonical text of a piece, with the user's references back in it."""
+    return ast.unparse(node).replace(OF, ":")
 
 
 def _shorten(text: str) -> str:

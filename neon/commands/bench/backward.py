@@ -13,9 +13,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from neon.commands.bench.lines import Line, Settings
+from neon.commands.bench.results import Line, Result, Settings
 from neon.commands.bench.step_alone import check_agreement, compare_with_torch
-from neon.commands.bench.timing import Contender, Measured, interleaved, timed
+from neon.commands.bench.timing import Contender, interleaved, timed
 from neon.commands.bench.torch_peers import neon_optimizer, torch_optimizers
 from neon.commands.bench.work import flat, largest_difference
 
@@ -48,7 +48,7 @@ class Network:
 NETWORKS = {"mlp": Network(mlp, (128, 64), 100), "conv": Network(convolutions, (32, 3, 32, 32), 60)}
 
 
-def measure_backward(line: Line, settings: Settings) -> Measured:
+def measure_backward(line: Line, settings: Settings) -> Result:
     """Each contender has a model of its own, from the same weights and on the same batch."""
     network = NETWORKS[line.shape]
     check_agreement(Line("step", line.rule, "large"), grouped=False, settings=settings)
@@ -66,10 +66,10 @@ def measure_backward(line: Line, settings: Settings) -> Measured:
         timed(contenders[who], 1)
     ends = {who: flat(list(trained.parameters())) for who, trained in models.items()}
     difference = largest_difference(flat(start), ends)
-    measured = interleaved(contenders, settings.rounds or network.rounds)
-    compare_with_torch(measured, difference)
-    measured.figures["of torch's fused"] = measured.medians["neon"] / measured.medians["fused"]
-    return measured
+    result = Result.of(line, *interleaved(contenders, settings.rounds or network.rounds))
+    compare_with_torch(result, difference)
+    result.figures["of torch's fused"] = result.medians["neon"] / result.medians["fused"]
+    return result
 
 
 def train(model: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, targets: Tensor) -> None:

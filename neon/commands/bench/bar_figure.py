@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from neon.commands.bench.measurements import Report, Result
+from neon.commands.bench.results import Report, Result
 from neon.commands.bench.tensor_shapes import SHAPES
 from neon.commands.figures import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILION, dress, new_figure, save_figure
 
@@ -46,46 +46,42 @@ def draw(report: Report) -> Figure:
         _panel(axes, [result for result in steps if name in result.figures], name)
     for axes in third:
         _few_bits(axes, few_bits)
-    marks: dict[str, Any] = {}
-    for axes in (left, right):
-        for mark, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            marks.setdefault(label, mark)
+    legends = [axes.get_legend_handles_labels() for axes in (left, right)]
+    marks = {label: mark for handles, labels in legends for mark, label in zip(handles, labels, strict=True)}
     if marks:
-        figure.legend(
-            marks.values(), marks, loc="lower left", ncols=len(marks), frameon=False, bbox_to_anchor=(0.02, 0.0)
-        )
+        place = {"loc": "lower left", "bbox_to_anchor": (0.02, 0.0)}
+        figure.legend(marks.values(), marks, ncols=len(marks), frameon=False, **place)
     return figure
 
 
 def _panel(axes: Axes, results: Sequence[Result], name: str) -> None:
-    values = {(r.line.rule, r.line.shape, r.line.option): r.figures[name] for r in results if r.line.kind == "step"}
     rules = list(dict.fromkeys(result.line.rule for result in results))
-    shapes = [shape for shape in SHAPES if any(key[1] == shape for key in values)]
+    steps = [result for result in results if result.line.kind == "step"]
+    shapes = [shape for shape in SHAPES if any(step.line.shape == shape for step in steps)]
     height = 0.8 / max(len(shapes), 1)
     start = 1.0 if name == "speed-up" else 0.0  # a logarithmic scale has no zero for bars to stand on
     for number, shape in enumerate(shapes):
-        colour = COLOURS[shape]
-        for option in ("plain", CLIPPED):
-            found = [
-                (i, values[rule, shape, option]) for i, rule in enumerate(rules) if (rule, shape, option) in values
-            ]
-            if not found:
-                continue
-            places = [i + (number - (len(shapes) - 1) / 2) * height for i, _ in found]
-            lengths = [value for _, value in found]
-            if option == "plain":
-                axes.barh(places, [v - start for v in lengths], height * 0.86, start, color=colour, label=shape)
-            else:
-                label = "clip by norm" if number == len(shapes) - 1 else None
-                axes.plot(lengths, places, "D", ms=3.5, mfc="white", mec=INK, mew=0.9, ls="", label=label)
+        lengths: dict[str, dict[float, float]] = {"plain": {}, CLIPPED: {}}
+        for step in steps:
+            if step.line.shape == shape and step.line.option in lengths:
+                place = rules.index(step.line.rule) + (number - (len(shapes) - 1) / 2) * height
+                lengths[step.line.option][place] = step.figures[name]
+        plain, clipped = lengths.values()
+        if plain:
+            widths = [length - start for length in plain.values()]
+            axes.barh([*plain], widths, height * 0.86, start, color=COLOURS[shape], label=shape)
+        if clipped:
+            label = "clip by norm" if number == len(shapes) - 1 else None
+            axes.plot([*clipped.values()], [*clipped], "D", ms=3.5, mfc="white", mec=INK, mew=0.9, ls="", label=label)
     rounded = [(r.figures[name], rules.index(r.line.rule)) for r in results if r.line.kind == "rounding"]
     if rounded:
         axes.plot(*zip(*rounded, strict=True), "x", ms=6, color=INK, ls="", label=ROUNDED)
     _by_rule(axes, rules, PANELS[name])
+    values = [step.figures[name] for step in steps]
     if name != "speed-up":
         axes.set_xlim(left=0.0)
     elif values:
-        _ratios(axes, min(values.values()), max(values.values()))
+        _ratios(axes, min(values), max(values))
 
 
 def _few_bits(axes: Axes, results: Sequence[Result]) -> None:

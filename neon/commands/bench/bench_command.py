@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,9 @@ from rich.console import Console
 
 from neon.commands import machine
 from neon.commands.bench.bar_figure import save_bars
-from neon.commands.bench.kinds import KINDS, lines
-from neon.commands.bench.lines import Line, Settings, choose
+from neon.commands.bench.kinds import KINDS
 from neon.commands.bench.measured_tables import LEGEND, tables, written
-from neon.commands.bench.measurements import Report, Result
+from neon.commands.bench.results import Line, Report, Result, Settings
 from neon.commands.bench.tensor_shapes import SHAPES
 from neon.commands.bench.torch_peers import OPTIONS
 from neon.commands.errors import SettingsError
@@ -65,17 +65,45 @@ class Request:
         return not self.quick and {self.kinds, self.rules, self.shapes, self.options, self.rounds} == {None}
 
     def lines(self) -> list[Line]:
+        """What is to be measured: what each kind is made for, as far as it is chosen."""
         known = {"kinds": KINDS, "rules": exported_rules(), "shapes": SHAPES, "options": OPTIONS}
-        return lines(
-            **{
-                name: choose(name, getattr(self, name), names, QUICK.get(name, names) if self.quick else names)
-                for name, names in known.items()
-            },
-            device=self.device,
+        default = known | QUICK if self.quick else known
+        kinds, rules, shapes, options = (
+            choose(name, getattr(self, name), names, default[name]) for name, names in known.items()
         )
+        return [
+            Line(kind, rule, shape, option, self.device)
+            for kind, made_for in ((kind, KINDS[kind]) for kind in kinds)
+            if self.device in (made_for.devices or DEVICES)
+            for shape in made_for.shapes or shapes
+            if self.device != "cpu" or shape not in SHAPES or not SHAPES[shape].on_gpu
+            for rule in rules
+            if rule in (made_for.rules or rules)
+            for option in made_for.options or options
+        ]
 
     def settings(self) -> Settings:
         return Settings(QUICK_ROUNDS if self.quick and self.rounds is None else self.rounds, self.compiled)
+
+
+def choose(option: str, text: str | None, known: Collection[str], default: Collection[str]) -> tuple[str, ...]:
+    """Read "Adam,Lion" into names, in the order in which they are known.
+
+    >>> choose("rules", "Lion, Adam", ["Adam", "AdamW", "Lion"], [])
+    ('Adam', 'Lion')
+
+    Raises:
+        SettingsError: a name is not known, or there is none.
+    """
+    if text is None:
+        return tuple(name for name in known if name in default)
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"Did you mean {close[0]!r}?" if close else f"Write some of {','.join(known)}."
+            raise SettingsError(f"{option} has no {name!r}. {hint}")
+    return tuple(name for name in known if name in names)
 
 
 def run_command(request: Request, console: Console) -> Report:
@@ -120,11 +148,10 @@ def redraw(path: Path, console: Console) -> None:
 
 def measure(line: Line, settings: Settings) -> Result:
     """Measure one line; once more if something else used the processors, and keep what was less disturbed."""
-    result = Result.of(line, KINDS[line.kind].measure(line, settings))
+    result = KINDS[line.kind].measure(line, settings)
     if not result.busy_with_others or not result.disturbed:
         return result
-    again = Result.of(line, KINDS[line.kind].measure(line, settings))
-    return min(result, again, key=lambda result: result.busy_with_others or 0.0)
+    return min(result, KINDS[line.kind].measure(line, settings), key=lambda result: result.busy_with_others or 0.0)
 
 
 def show(report: Report, console: Console) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neon.commands.bench.lines import Line, Settings
-from neon.commands.bench.step_alone import SMALL, attach, check_finite, compare_with_limit, states_of
-from neon.commands.bench.tensor_shapes import SHAPES, Shapes
-from neon.commands.bench.timing import Contender, Measured, interleaved, scaling
+from neon.commands.bench.results import Line, Result, Settings
+from neon.commands.bench.step_alone import SMALL, attach, compare_with_limit, states_of, take_turns
+from neon.commands.bench.tensor_shapes import SHAPES
+from neon.commands.bench.timing import Contender
 from neon.commands.bench.work import AgreementError, after_steps, bytes_moved, flat, make_work
 
 
@@ -38,30 +38,30 @@ FORMATS = {
 NEAR = {"16-bit states": 2.0**-8, "8-bit states": 2.0**-3}
 
 
-def measure_rounding(line: Line, settings: Settings) -> Measured:
+def measure_rounding(line: Line, settings: Settings) -> Result:
     """bfloat16 weights and gradients with float32 states: rounded at random, to nearest, and split."""
     _check_rounding(line)
-    measured = _measure(line, settings, ("at random", "to nearest", "split"))
-    shares = measured.details["shares_of_limit"]
-    measured.figures["of rounding to nearest"] = measured.medians["at random"] / measured.medians["to nearest"]
-    measured.figures["split of nearest"] = measured.medians["split"] / measured.medians["to nearest"]
-    measured.figures["split of the limit"] = shares["split"]
-    return measured
+    result = _measure(line, settings, ("at random", "to nearest", "split"))
+    medians = result.medians
+    result.figures["of rounding to nearest"] = medians["at random"] / medians["to nearest"]
+    result.figures["split of nearest"] = medians["split"] / medians["to nearest"]
+    result.figures["split of the limit"] = result.details["shares_of_limit"]["split"]
+    return result
 
 
-def measure_states(line: Line, settings: Settings) -> Measured:
+def measure_states(line: Line, settings: Settings) -> Result:
     """float32 weights and gradients with states of 8, 16 and 32 bits."""
     _check_states(line)
-    measured = _measure(line, settings, ("8-bit states", "16-bit states", "float32"), clear=True)
+    result = _measure(line, settings, ("8-bit states", "16-bit states", "float32"), clear=True)
     for bits in (8, 16):
-        measured.figures[f"{bits} of 32 bits"] = measured.medians[f"{bits}-bit states"] / measured.medians["float32"]
-    return measured
+        result.figures[f"{bits} of 32 bits"] = result.medians[f"{bits}-bit states"] / result.medians["float32"]
+    return result
 
 
-def _measure(line: Line, settings: Settings, names: Sequence[str], *, clear: bool = False) -> Measured:
+def _measure(line: Line, settings: Settings, names: Sequence[str], *, clear: bool = False) -> Result:
     """A step in formats that share weights and the places of states, which are zeroed before each turn if `clear`."""
-    shapes = SHAPES[line.shape]
-    work = make_work(shapes, FORMATS[names[0]].dtype, states_of(line.rule) + ("split" in names), line.device)
+    states = states_of(line.rule) + ("split" in names)
+    work = make_work(SHAPES[line.shape], FORMATS[names[0]].dtype, states, line.device)
     attached = {name: attach(line, work, **FORMATS[name].options) for name in names}
 
     def clear_states() -> None:
@@ -70,16 +70,15 @@ def _measure(line: Line, settings: Settings, names: Sequence[str], *, clear: boo
 
     # One format's states would be other numbers, or none, to another; zeros are zeros in all.
     steps = {name: Contender(optimizer.step, clear_states if clear else None) for name, optimizer in attached.items()}
-    measured = interleaved(steps | scaling(work.memory), settings.rounds or shapes.rounds, device=line.device)
-    check_finite(work)
+    result = take_turns(line, settings, work, steps)
     moved = {name: bytes_moved(optimizer, work.params, line.option) for name, optimizer in attached.items()}
-    compare_with_limit(measured, work, moved)
-    return measured
+    compare_with_limit(result, work, moved)
+    return result
 
 
 def _trained(line: Line, name: str, steps: int) -> Tensor:
     """Where small weights end after some steps in a format."""
-    work = make_work(Shapes(SMALL, rounds=0), FORMATS[name].dtype, device=line.device)
+    work = make_work(SMALL, FORMATS[name].dtype, device=line.device)
     optimizer = attach(line, work, **FORMATS[name].options)
     return after_steps(work, optimizer.step, steps)
 
@@ -95,7 +94,7 @@ def _check_rounding(line: Line) -> None:
 def _check_states(line: Line) -> None:
     """The first step is the same whatever states are kept in; later ones come near."""
     first, third = ({name: _trained(line, name, steps) for name in ("float32", *NEAR)} for steps in (1, 3))
-    update = (third["float32"] - flat(make_work(Shapes(SMALL, rounds=0), device=line.device).params)).abs().max()
+    update = (third["float32"] - flat(make_work(SMALL, device=line.device).params)).abs().max()
     for name, near in NEAR.items():
         if not torch.equal(first[name], first["float32"]):
             raise AgreementError(f"with {name} the first step is not that of float32")

@@ -1,4 +1,4 @@
-"""The kinds of measurement, as a table; together with rules, shapes and options they make the lines."""
+"""The kinds of measurement, as a table."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ from dataclasses import dataclass
 
 from neon.commands.bench.backward import NETWORKS, measure_backward
 from neon.commands.bench.few_bits import measure_rounding, measure_states
-from neon.commands.bench.lines import Line, Settings
-from neon.commands.bench.memory import measure_kept, measure_memory
-from neon.commands.bench.new_process import measure_start
+from neon.commands.bench.new_process import measure_memory, measure_start
+from neon.commands.bench.results import Line, Result, Settings
 from neon.commands.bench.step_alone import measure_step
-from neon.commands.bench.tensor_shapes import SHAPES
-from neon.commands.bench.timing import Measured
 
 
 @dataclass(frozen=True)
@@ -20,7 +17,7 @@ class Kind:
     """A measurement, and what it is made for; None: whatever the user chose."""
 
     title: str
-    measure: Callable[[Line, Settings], Measured]
+    measure: Callable[[Line, Settings], Result]
     rules: Sequence[str] | None = None
     shapes: Sequence[str] | None = ("large",)
     options: Sequence[str] | None = ("plain",)
@@ -39,22 +36,5 @@ KINDS = {
     "backward": Kind(_BACKWARD, measure_backward, (_SGD, "Adam", "AdamW"), tuple(NETWORKS)),
     "start": Kind("The first step in a new process", measure_start, ("Adam",), ("mlp",)),
     "memory": Kind(_EXTRA, measure_memory),
-    "kept": Kind(_KEPT, measure_kept, (_SGD, "Adam")),
+    "kept": Kind(_KEPT, measure_memory, (_SGD, "Adam")),
 }
-_ON_GPU = {name for name, shapes in SHAPES.items() if shapes.on_gpu}
-
-
-def lines(
-    kinds: Sequence[str], rules: Sequence[str], shapes: Sequence[str], options: Sequence[str], device: str = "cpu"
-) -> list[Line]:
-    """What the choice comes to."""
-    return [
-        Line(name, rule, shape, option, device)
-        for name in kinds
-        if device in (KINDS[name].devices or (device,))
-        for shape in KINDS[name].shapes or shapes
-        if device != "cpu" or shape not in _ON_GPU
-        for rule in rules
-        if rule in (KINDS[name].rules or rules)
-        for option in KINDS[name].options or options
-    ]

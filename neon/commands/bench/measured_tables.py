@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 
 from rich.table import Table
 from rich.text import Text
 
 from neon.commands.bench.kinds import KINDS
-from neon.commands.bench.measurements import Report, Result
-from neon.commands.bench.speed_targets import TARGETS
+from neon.commands.bench.results import TARGETS, Report, Result
 from neon.commands.output import new_table
 
 ABSENT = "–"
 FACTORS = {"s": 1.0, "ms": 1e3, "µs": 1e6}
+RATIOS = (
+    "speed-up", "over compiled", "of one group", "of rounding to nearest", "split of nearest", "8 of 32 bits",
+    "16 of 32 bits", "of torch's fused",
+)  # fmt: skip
 LEGEND = """\
 Times are medians. speed-up: the time of torch's fastest by neon's. of the limit: bytes that the rule must move, by
 the time, by what scaling in place moves. Green: target met, red: missed.
@@ -35,20 +38,13 @@ def unit_of(value: float) -> str:
     return next((unit for unit, factor in FACTORS.items() if value >= 1 / factor), "µs")
 
 
-_TIMES = ("seconds", "host seconds", "empty cache", "filled cache")
-_RATIOS = (
-    "speed-up", "over compiled", "of one group", "of rounding to nearest", "split of nearest", "8 of 32 bits",
-    "16 of 32 bits", "of torch's fused",
-)  # fmt: skip
-FIGURES: dict[str, Callable[[float], str]] = {
-    **dict.fromkeys(_TIMES, seconds),
-    **dict.fromkeys(_RATIOS, "{:.2f}x".format),
-    **dict.fromkeys(("of the limit", "split of the limit"), "{:.2f}".format),
-}
-
-
 def written(figure: str, value: float) -> str:
-    return FIGURES.get(figure, "{:.3f}".format)(value)
+    """A time, a ratio, a share, or bytes a parameter, as they stand in tables."""
+    if figure in ("seconds", "host seconds", "empty cache", "filled cache"):
+        return seconds(value)
+    if figure in ("of the limit", "split of the limit"):
+        return f"{value:.2f}"
+    return f"{value:.2f}x" if figure in RATIOS else f"{value:.3f}"
 
 
 def tables(report: Report) -> list[Table]:
@@ -60,30 +56,24 @@ def tables(report: Report) -> list[Table]:
 def _measurements(results: Sequence[Result]) -> Table:
     """One row for each line: the time of each contender, then the figures."""
     line = results[0].line
-    medians = [spread["median"] for result in results for spread in result.seconds.values()]
+    medians = [median for result in results for median in result.medians.values()]
     unit = unit_of(min(medians, default=1.0))
     contenders = dict.fromkeys(who for result in results for who in result.seconds)
-    figures = dict.fromkeys(name for result in results for name in result.figures)
-    figures = [name for name in figures if name not in ("seconds", *contenders)]
+    figures = dict.fromkeys(name for result in results for name in result.figures if name != "seconds")
     table = new_table(Text(f"{KINDS[line.kind].title}: {line.shape}" + (f", {unit}" if medians else "")))
     table.add_column("rule", no_wrap=True)
     table.add_column("clip")
-    for name in (*contenders, *figures):
+    for name in contenders | figures:
         table.add_column(name, justify="right")
     for result in results:
-        judged = {target.figure: target.met(value) for target, value in result.targets()}
-        judged |= {"neon": judged["seconds"]} if "seconds" in judged else {}
-
-        def cell(name: str, value: float | None, write: Callable[[float], str], judged=judged) -> Text:
-            colour = {True: "green", False: "red", None: ""}[judged.get(name)]
-            return Text(ABSENT if value is None else write(value), colour)
-
-        times = {who: result.seconds.get(who, {}).get("median") for who in contenders}
+        texts = {name: written(name, value) for name, value in result.figures.items()}
+        texts |= {who: f"{median * FACTORS[unit]:.4g}" for who, median in result.medians.items()}
+        colours = {target.figure: "green" if target.met(value) else "red" for target, value in result.targets()}
+        colours["neon"] = colours.get("seconds", "")
         table.add_row(
             Text(result.line.rule + " *" * result.disturbed),
             "" if result.line.option == "plain" else result.line.option,
-            *(cell(who, times[who], lambda value: f"{value * FACTORS[unit]:.4g}") for who in contenders),
-            *(cell(name, result.figures.get(name), lambda value, n=name: written(n, value)) for name in figures),
+            *(Text(texts.get(name, ABSENT), colours.get(name, "")) for name in contenders | figures),
         )
     return table
 

@@ -1,4 +1,4 @@
-"""Peak memory beyond and of parameters and states, in a new process, whose peak nothing else raised."""
+"""``python -m neon.commands.bench.memory memory|kept RULE SIDE`` prints what raises a process's peak, as JSON."""
 
 from __future__ import annotations
 
@@ -12,35 +12,17 @@ import torch
 from torch import Tensor
 
 from neon.commands import machine
-from neon.commands.bench import new_process
 from neon.commands.bench.few_bits import FORMATS, Format
-from neon.commands.bench.lines import Line, Settings
+from neon.commands.bench.results import Line
 from neon.commands.bench.step_alone import attach
-from neon.commands.bench.tensor_shapes import SHAPES, Shapes
-from neon.commands.bench.timing import Measured
+from neon.commands.bench.tensor_shapes import Shapes
 from neon.commands.bench.torch_peers import OPTIONS, neon_optimizer, torch_optimizers
 from neon.commands.bench.work import make_work
 from neon.torch import AttachedOptimizer
 
 
-def measure_memory(line: Line, _: Settings) -> Measured:
-    """Bytes a parameter beyond parameters, gradients and states: neon with each option, torch's configurations."""
-    return _in_new_process("extra", line)
-
-
-def measure_kept(line: Line, _: Settings) -> Measured:
-    """Bytes a parameter of weights and states, in a process that gives back what it frees."""
-    return _in_new_process("kept", line, MALLOC_MMAP_THRESHOLD_="65536")
-
-
-def _in_new_process(what: str, line: Line, **environment: str) -> Measured:
-    watch, side = machine.Watch(), SHAPES[line.shape].tensors[0][0]
-    found = new_process.run("neon.commands.bench.memory", what, line.rule, str(side), **environment)
-    return Measured({}, watch.busy_with_others(), json.loads(found))
-
-
 def extra_memory(rule: str, side: int) -> dict[str, float]:
-    """What a step takes at its peak; empty where the system does not tell."""
+    """What a step takes at its peak beyond parameters, gradients and states: neon with each option, and torch."""
     shapes = Shapes(((side, side),) * 3, rounds=0)
     extra: dict[str, float] = {}
     for option in OPTIONS:
@@ -94,7 +76,7 @@ def _new(rule: str, form: Format, grads: Sequence[Tensor]) -> AttachedOptimizer:
     return optimizer
 
 
-MEASURED = {"extra": extra_memory, "kept": kept_memory}
+MEASURED = {"memory": extra_memory, "kept": kept_memory}
 
 if __name__ == "__main__":
     print(json.dumps(MEASURED[sys.argv[1]](sys.argv[2], int(sys.argv[3])) if machine.LINUX else {}))

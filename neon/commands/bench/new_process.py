@@ -1,7 +1,8 @@
-"""Measurements that need a process of their own, the first step there among them."""
+"""Measurements that need a process of their own: its first step, and a peak of memory that nothing else raised."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,8 +14,9 @@ import torch
 
 import neon
 from neon.commands import machine
-from neon.commands.bench.lines import Line, Settings
-from neon.commands.bench.timing import Measured
+from neon.commands.bench.results import Line, Result, Settings
+from neon.commands.bench.tensor_shapes import SHAPES
+from neon.commands.bench.timing import Turn
 
 ROUNDS = 5
 CONTENDERS = {"empty cache": "neon", "filled cache": "neon", "torch": "torch"}
@@ -31,12 +33,20 @@ def run(module: str, *arguments: str, **environment: str) -> str:
     return done.stdout
 
 
-def measure_start(line: Line, settings: Settings) -> Measured:
+def measure_memory(line: Line, _: Settings) -> Result:
+    """Bytes a parameter that raise the peak of a process; what is kept, in one that gives back what it frees."""
+    watch, side = machine.Watch(), SHAPES[line.shape].tensors[0][0]
+    environment = {"MALLOC_MMAP_THRESHOLD_": "65536"} if line.kind == "kept" else {}
+    found = run("neon.commands.bench.memory", line.kind, line.rule, str(side), **environment)
+    return Result(line, {}, json.loads(found), {}, watch.busy_with_others())
+
+
+def measure_start(line: Line, settings: Settings) -> Result:
     """The first step, with an empty and with a filled kernel cache.
 
     In each round there is a new cache: the first process fills it, the second finds it filled.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+    turns: dict[str, list[Turn]] = {name: [] for name in CONTENDERS}
     first_step = partial(run, "neon.commands.bench.first_step")
     first_step("torch", line.rule)  # brings torch's files into memory
     watch = machine.Watch()
@@ -44,7 +54,8 @@ def measure_start(line: Line, settings: Settings) -> Measured:
         for number in range(settings.rounds or ROUNDS):
             cache = str(Path(folder, str(number)))
             for name, who in CONTENDERS.items():
-                seconds[name].append(float(first_step(who, line.rule, NEON_CACHE_DIR=cache)))
-    measured = Measured(seconds, watch.busy_with_others())
-    measured.figures.update({name: measured.medians[name] for name in ("empty cache", "filled cache")})
-    return measured
+                seconds = float(first_step(who, line.rule, NEON_CACHE_DIR=cache))
+                turns[name].append(Turn(seconds, seconds))
+    result = Result.of(line, turns, watch.busy_with_others())
+    result.figures.update({name: result.medians[name] for name in ("empty cache", "filled cache")})
+    return result

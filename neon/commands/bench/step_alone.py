@@ -8,18 +8,18 @@ from typing import Any
 
 import torch
 
-from neon.commands.bench.lines import Line, Settings
+from neon.commands.bench.results import Line, Result, Settings
 from neon.commands.bench.tensor_shapes import SHAPES, Shapes
-from neon.commands.bench.timing import SCALES, Contender, Measured, interleaved, scaling
+from neon.commands.bench.timing import SCALES, Contender, interleaved, scaling
 from neon.commands.bench.torch_peers import COMPILED, CONFIGURATIONS, OPTIONS, neon_optimizer, torch_optimizers
 from neon.commands.bench.work import AgreementError, Work, after_steps, bytes_moved, flat, largest_difference, make_work
 from neon.torch import AttachedOptimizer
 
-SMALL = ((100, 77), (1000,))
+SMALL = Shapes(((100, 77), (1000,)), rounds=0)
 ONE_GROUP = "one group"
 
 
-def measure_step(line: Line, settings: Settings) -> Measured:
+def measure_step(line: Line, settings: Settings) -> Result:
     """A rule with an option, over one model's tensors."""
     shapes = SHAPES[line.shape]
     difference = check_agreement(line, shapes.grouped, settings)
@@ -29,42 +29,49 @@ def measure_step(line: Line, settings: Settings) -> Measured:
     steps = {"neon": Contender(ours.step), **peers}
     if work.grouped:
         steps[ONE_GROUP] = Contender(attach(line, replace(work, grouped=False)).step)
-    if shapes.past_cache:
-        steps |= scaling(work.memory)
-    measured = interleaved(steps, settings.rounds or shapes.rounds, shapes.steps, line.device)
-    check_finite(work)
-    compare_with_torch(measured, difference)
+    result = take_turns(line, settings, work, steps)
+    compare_with_torch(result, difference)
     if work.grouped:
-        measured.figures["of one group"] = measured.medians["neon"] / measured.medians[ONE_GROUP]
+        result.figures["of one group"] = result.medians["neon"] / result.medians[ONE_GROUP]
     if shapes.past_cache:
         moved = bytes_moved(ours, work.params, line.option)
-        compare_with_limit(measured, work, dict.fromkeys(["neon", *peers], moved))
-    return measured
+        compare_with_limit(result, work, dict.fromkeys(["neon", *peers], moved))
+    return result
 
 
-def compare_with_torch(measured: Measured, difference: float) -> None:
+def take_turns(line: Line, settings: Settings, work: Work, steps: Mapping[str, Contender]) -> Result:
+    """What steps over some work take, beside scaling of its memory where that is too large for any cache."""
+    shapes = SHAPES[line.shape]
+    limit = scaling(work.memory) if shapes.past_cache else {}
+    turns = interleaved({**steps, **limit}, settings.rounds or shapes.rounds, shapes.steps, line.device)
+    if not all(bool(param.isfinite().all()) for param in work.params):
+        raise AgreementError("parameters have become infinite: the work is not what it was")
+    return Result.of(line, *turns)
+
+
+def compare_with_torch(result: Result, difference: float) -> None:
     """Neon beside the fastest of torch's configurations; what torch.compile makes of one is told apart."""
-    medians = measured.medians
-    measured.figures["seconds"] = medians["neon"]
+    medians = result.medians
+    result.figures["seconds"] = medians["neon"]
     best = min((who for who in medians if who in CONFIGURATIONS), key=medians.__getitem__, default=None)
     if best is not None:
-        measured.figures["speed-up"] = medians[best] / medians["neon"]
-        measured.details.update({"difference_in_updates": difference, "torch_best": best})
+        result.figures["speed-up"] = medians[best] / medians["neon"]
+        result.details.update({"difference_in_updates": difference, "torch_best": best})
     if COMPILED in medians:
-        measured.figures["over compiled"] = medians[COMPILED] / medians["neon"]
+        result.figures["over compiled"] = medians[COMPILED] / medians["neon"]
 
 
-def compare_with_limit(measured: Measured, work: Work, moved: Mapping[str, int]) -> None:
+def compare_with_limit(result: Result, work: Work, moved: Mapping[str, int]) -> None:
     """What each moves a second, by what scaling the same memory in place moves: all of it, read and written.
 
     `moved` has the bytes of a step for each contender; the share of the first is a figure.
     """
-    limit = 2 * work.memory.nbytes / min(measured.medians[who] for who in SCALES if who in measured.medians)
-    shares = {who: count / measured.medians[who] / limit for who, count in moved.items()}
-    measured.figures["of the limit"] = shares[next(iter(moved))]
+    limit = 2 * work.memory.nbytes / min(result.medians[who] for who in SCALES if who in result.medians)
+    shares = {who: count / result.medians[who] / limit for who, count in moved.items()}
+    result.figures["of the limit"] = shares[next(iter(moved))]
     elements = sum(param.numel() for param in work.params)
     per_parameter = {who: count / elements for who, count in moved.items()}
-    measured.details.update({"bytes_a_parameter": per_parameter, "limit_gb_s": limit / 1e9, "shares_of_limit": shares})
+    result.details.update({"bytes_a_parameter": per_parameter, "limit_gb_s": limit / 1e9, "shares_of_limit": shares})
 
 
 def states_of(rule: str) -> int:
@@ -106,7 +113,7 @@ def torch_contenders(line: Line, work: Work, settings: Settings) -> dict[str, Co
 
 def check_agreement(line: Line, grouped: bool, settings: Settings) -> float:
     """Three steps of each contender from the same start; the largest difference as a fraction of an update."""
-    shapes = Shapes(SMALL, rounds=0, grouped=grouped)
+    shapes = replace(SMALL, grouped=grouped)
 
     def trained(who: str) -> torch.Tensor:
         work = make_work(shapes, device=line.device)
@@ -116,8 +123,3 @@ def check_agreement(line: Line, grouped: bool, settings: Settings) -> float:
     start = make_work(shapes, device=line.device)
     names = ["neon", *torch_contenders(line, start, settings)]
     return largest_difference(flat(start.params), {who: trained(who) for who in names})
-
-
-def check_finite(work: Work) -> None:
-    if not all(bool(param.isfinite().all()) for param in work.params):
-        raise AgreementError("parameters have become infinite: the work is not what it was")

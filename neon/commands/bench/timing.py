@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import gc
-import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numba
@@ -28,27 +25,6 @@ class Contender(NamedTuple):
 
     step: Callable[[], Any]
     prepare: Callable[[], Any] | None = None
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What one line of the benchmark gave.
-
-    Attributes:
-        seconds: a step, for each contender and round.
-        busy: how many processors others used meanwhile; None where that cannot be known.
-        figures: the numbers that are compared with targets.
-        details: what else explains the figures.
-    """
-
-    seconds: Mapping[str, list[float]]
-    busy: float | None
-    figures: dict[str, float] = field(default_factory=dict)
-    details: dict[str, Any] = field(default_factory=dict)
-
-    @cached_property
-    def medians(self) -> dict[str, float]:
-        return {who: statistics.median(times) for who, times in self.seconds.items()}
 
 
 class Turn(NamedTuple):
@@ -89,16 +65,21 @@ def _timed_on_device(step: Callable[[], Any], steps: int, device: str) -> Turn:
     return Turn(begin.elapsed_time(end) / 1e3 / steps, host / steps)
 
 
-def interleaved(contenders: Mapping[str, Contender], rounds: int, steps: int = 1, device: str = "cpu") -> Measured:
+def interleaved(
+    contenders: Mapping[str, Contender], rounds: int, steps: int = 1, device: str = "cpu"
+) -> tuple[dict[str, list[Turn]], float | None]:
     """Let each contender have its turn once a round, in an order that rotates and turns around.
 
-    Two turns before that are not counted: states are made, kernels compiled.
+    No garbage is collected meanwhile. Two turns before that are not counted: states are made, kernels compiled.
+    Returned are the turns of each, and how many processors others used meanwhile, or None where nobody knows.
     """
     if device != "cpu":
         steps = max(steps, AHEAD)
     turns: dict[str, list[Turn]] = {name: [] for name in contenders}
     names = list(contenders)
-    with no_collection():
+    gc.collect()
+    gc.disable()
+    try:
         for contender in [*contenders.values()] * 2:
             timed(contender, 1, device)
         watch = machine.Watch()
@@ -107,22 +88,7 @@ def interleaved(contenders: Mapping[str, Contender], rounds: int, steps: int = 1
             order = names[turn:] + names[:turn]
             for name in order[:: -1 if number % 2 else 1]:
                 turns[name].append(timed(contenders[name], steps, device))
-        busy = watch.busy_with_others()
-    measured = Measured({name: [turn.seconds for turn in taken] for name, taken in turns.items()}, busy)
-    if device != "cpu":
-        hosts = {name: statistics.median(turn.host for turn in taken) for name, taken in turns.items()}
-        measured.figures["host seconds"] = hosts[names[0]]
-        measured.details["host_seconds"] = hosts
-    return measured
-
-
-@contextmanager
-def no_collection() -> Iterator[None]:
-    """Collect garbage now, and none inside the block."""
-    gc.collect()
-    gc.disable()
-    try:
-        yield
+        return turns, watch.busy_with_others()
     finally:
         gc.enable()
 

@@ -12,14 +12,13 @@ from neon.commands.compare.curve_figure import save_curves
 from neon.commands.compare.curves import Result
 from neon.commands.compare.default_optimizers import DEFAULT_OPTIMIZERS
 from neon.commands.compare.digits import digits
-from neon.commands.compare.labels import short_labels
 from neon.commands.compare.live_progress import ProgressView
 from neon.commands.compare.ranking import result_table, save_results
 from neon.commands.compare.task import load_task
 from neon.commands.compare.training import Settings
 from neon.commands.errors import SettingsError
 from neon.commands.figures import require_matplotlib
-from neon.commands.optimizer_text import parse_optimizer
+from neon.commands.optimizer_text import parse_optimizer, short_labels
 from neon.commands.output import print_written
 
 

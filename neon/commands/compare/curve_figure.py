@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neon.commands.compare.curves import Result
-from neon.commands.compare.labels import percent
+from neon.commands.compare.curves import Result, percent
 from neon.commands.figures import COLOURS, GREY, INK, dress, new_figure, require_matplotlib, save_figure
 
 if TYPE_CHECKING:
@@ -116,22 +117,17 @@ def _over_epochs(axes: Axes, title: str, curves: Sequence[Curve]) -> None:
 
 def _name_curves(axes: Axes, curves: Sequence[Curve]) -> None:
     """Write each name, with its best accuracy, beside the end of its line."""
-    ends = {id(curve): _end_height(axes, curve) for curve in curves}
-    ordered = sorted(curves, key=lambda curve: ends[id(curve)])
-    wanted = [ends[id(curve)] for curve in ordered]
-    heights = spread(wanted, LABEL_GAP)
-    for curve, start, height in zip(ordered, wanted, heights, strict=True):
-        begins = height if curve.result.diverged else start
+    beside = partial(axes.text, 1.115, transform=axes.transAxes, va="center")
+    ends = sorted(((_end_height(axes, curve), curve) for curve in curves), key=itemgetter(0))
+    heights = spread([end for end, _ in ends], LABEL_GAP)
+    for (end, curve), height in zip(ends, heights, strict=True):
+        begins = height if curve.result.diverged else end
         style = curve.style | {"lw": 1.2, "clip_on": False, "transform": axes.transAxes}
         axes.plot([1.01, 1.05, 1.10], [begins, height, height], **style)
         best = curve.result.best_accuracy
         ending = curve.result.status if curve.result.diverged or not best else percent(best)
-        _beside(axes, height, f"{curve.label}  {ending}", INK)
-    _beside(axes, heights[-1] + LABEL_GAP, "optimizer, best accuracy", GREY)
-
-
-def _beside(axes: Axes, height: float, text: str, colour: str) -> None:
-    axes.text(1.115, height, text, transform=axes.transAxes, color=colour, va="center")
+        beside(height, f"{curve.label}  {ending}", color=INK)
+    beside(heights[-1] + LABEL_GAP, "optimizer, best accuracy", color=GREY)
 
 
 def _end_height(axes: Axes, curve: Curve) -> float:

@@ -66,3 +66,21 @@ class Result:
         2
         """
         return next((i + 1 for i, value in enumerate(self.accuracy) if value >= target), None)
+
+
+def percent(share: float) -> str:
+    """A share of one in per cent, with one digit.
+
+    >>> percent(0.9876)
+    '98.8 %'
+    """
+    return f"{100 * share:.1f} %"
+
+
+def decimal(value: float) -> str:
+    """A loss with four digits after the point, or in powers of ten where it is large.
+
+    >>> decimal(0.03571), decimal(2583351.25)
+    ('0.0357', '2.6e+06')
+    """
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:.1e}"

@@ -12,8 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from neon.commands.compare.curves import Result
-from neon.commands.compare.labels import decimal, percent
+from neon.commands.compare.curves import Result, decimal, percent
 from neon.commands.output import print_line
 
 REFRESH_SECONDS = 0.1
@@ -48,7 +47,8 @@ class ProgressView:
         self._seen[result.optimizer] = (result, position)
         if not self._console.is_terminal:
             if result.done:
-                self._log(result)
+                text = f"{self._labels[result.optimizer]}: {result.status}, validation accuracy "
+                print_line(self._console, text + (percent(result.accuracy[-1]) if result.accuracy else "-"))
             return
         now = time.monotonic()
         if result.done or now - self._drawn_at >= REFRESH_SECONDS:
@@ -65,10 +65,6 @@ class ProgressView:
                 text += f", {label} kept up to epoch {result.epochs} of {self._epochs}"
         return text
 
-    def _log(self, result: Result) -> None:
-        accuracy = percent(result.accuracy[-1]) if result.accuracy else "-"
-        print_line(self._console, f"{self._labels[result.optimizer]}: {result.status}, validation accuracy {accuracy}")
-
     def _table(self) -> Table:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         table.add_column("optimizer", no_wrap=True, overflow="ellipsis")
@@ -77,15 +73,16 @@ class ProgressView:
             table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
         table.add_column("", no_wrap=True)
         for optimizer, label in self._labels.items():
-            table.add_row(Text(label), *self._cells(optimizer))
+            if optimizer not in self._seen:
+                table.add_row(Text(label), "", "", "", "", "[dim]waiting[/]")
+                continue
+            result, position = self._seen[optimizer]
+            table.add_row(
+                Text(label),
+                ProgressBar(total=self._epochs, completed=position, width=BAR_WIDTH),
+                f"{result.epochs}/{self._epochs}",
+                decimal(result.train_loss[-1]) if result.train_loss else "",
+                percent(result.accuracy[-1]) if result.accuracy else "",
+                f"[red]{result.status}[/]" if result.diverged else "",
+            )
         return table
-
-    def _cells(self, optimizer: str) -> tuple[ProgressBar | str, ...]:
-        if optimizer not in self._seen:
-            return "", "", "", "", "[dim]waiting[/]"
-        result, position = self._seen[optimizer]
-        bar = ProgressBar(total=self._epochs, completed=position, width=BAR_WIDTH)
-        loss = decimal(result.train_loss[-1]) if result.train_loss else ""
-        accuracy = percent(result.accuracy[-1]) if result.accuracy else ""
-        status = f"[red]{result.status}[/]" if result.diverged else ""
-        return bar, f"{result.epochs}/{self._epochs}", loss, accuracy, status

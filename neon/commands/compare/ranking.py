@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
-from neon.commands.compare.curves import Result
-from neon.commands.compare.labels import decimal, percent
+from neon.commands.compare.curves import Result, decimal, percent
 from neon.commands.output import new_table, write_json
 
 ABSENT = "-"
@@ -23,41 +22,25 @@ def ranked(results: Sequence[Result], target: float) -> list[Result]:
     return sorted(results, key=lambda r: (r.diverged, -(r.best_accuracy or 0.0), r.epochs_to(target) or math.inf))
 
 
-@dataclass(frozen=True)
-class Column:
-    """One number of each result, how it is written, and whether more of it is better."""
-
-    heading: str
-    number: Callable[[Result], float | None]
-    write: Callable[[float], str]
-    higher_is_better: bool = False
-
-    def cells(self, rows: Sequence[Result]) -> list[Text]:
-        """The texts of the column; the best number of what did not diverge is bold."""
-        values = [self.number(row) for row in rows]
-        rivals = [value for row, value in zip(rows, values, strict=True) if value is not None and not row.diverged]
-        best = (max if self.higher_is_better else min)(rivals, default=math.nan)
-        return [
-            Text(ABSENT if value is None else self.write(value), "bold" if value == best else "") for value in values
-        ]
-
-
 def result_table(results: Sequence[Result], target: float, title: str) -> Table:
-    """One row per optimizer, best first."""
+    """One row per optimizer, best first; in each column the best number of what did not diverge is bold."""
     rows = ranked(results, target)
-    columns = (
-        Column("best", lambda row: row.best_accuracy, percent, higher_is_better=True),
-        Column("final", lambda row: _last(row.accuracy), percent, higher_is_better=True),
-        Column("loss", lambda row: _last(row.validation_loss), decimal),
-        Column("step\nµs", lambda row: row.median_step_us, "{:.0f}".format),
-        Column(f"epochs\nto {100 * target:g} %", lambda row: row.epochs_to(target), "{:.0f}".format),
-    )
+    # What a column shows of each row, how it is written, and which of its numbers is the best.
+    columns: dict[str, tuple[Sequence[float | None], Callable[[float], str], Callable[..., float]]] = {
+        "best": ([row.best_accuracy for row in rows], percent, max),
+        "final": ([_last(row.accuracy) for row in rows], percent, max),
+        "loss": ([_last(row.validation_loss) for row in rows], decimal, min),
+        "step\nµs": ([row.median_step_us for row in rows], "{:.0f}".format, min),
+        f"epochs\nto {100 * target:g} %": ([row.epochs_to(target) for row in rows], "{:.0f}".format, min),
+    }
     table = new_table(Text(title), CAPTION)
     table.add_column("optimizer", overflow="fold")
     cells = [[Text(row.optimizer) for row in rows]]
-    for column in columns:
-        table.add_column(column.heading, justify="right", no_wrap=True)
-        cells.append(column.cells(rows))
+    for heading, (numbers, write, best_of) in columns.items():
+        table.add_column(heading, justify="right", no_wrap=True)
+        rivals = [number for row, number in zip(rows, numbers, strict=True) if number is not None and not row.diverged]
+        best = best_of(rivals, default=math.nan)
+        cells.append([Text(ABSENT if n is None else write(n), "bold" if n == best else "") for n in numbers])
     if any(row.diverged for row in rows):
         table.add_column("status")
         cells.append([Text(row.status if row.diverged else "", "red") for row in rows])
@@ -69,8 +52,8 @@ def result_table(results: Sequence[Result], target: float, title: str) -> Table:
 def save_results(path: Path, results: Sequence[Result], target: float, title: str) -> None:
     """Write what the table shows, and the curves, as JSON."""
     rows = [
-        asdict(result)
-        | {
+        {
+            **asdict(result),
             "best_accuracy": result.best_accuracy,
             "median_step_us": result.median_step_us,
             "epochs_to_target": result.epochs_to(target),

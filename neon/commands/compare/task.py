@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from neon.commands.errors import TaskError, UnknownReferenceError
 from neon.commands.references import one_line, resolve
 
+T = TypeVar("T")
 PROBE_SAMPLES = 8
 
 
@@ -59,12 +60,19 @@ class Task:
     name: str = "task"
 
     def __post_init__(self) -> None:
-        _require_factory(self.model)
-        for part in ("loss", "accuracy"):
-            if not callable(getattr(self, part)):
-                raise TaskError(
-                    f"Task.{part} must be a function of (outputs, targets); received {_describe(getattr(self, part))}."
-                )
+        if isinstance(self.model, nn.Module):
+            name = type(self.model).__name__
+            raise TaskError(
+                f"Task.model must make a new model at each call; received the module {name} itself. "
+                f"Write model=lambda: {name}(...)."
+            )
+        for part, arguments in (
+            ("model", "without arguments that returns a torch.nn.Module"),
+            ("loss", "of (outputs, targets)"),
+            ("accuracy", "of (outputs, targets)"),
+        ):
+            function = getattr(self, part)
+            _require(callable(function), f"Task.{part} must be a function {arguments}", function)
         _require_pair("train", self.train)
         _require_pair("validation", self.validation)
 
@@ -75,8 +83,7 @@ class Task:
             TaskError: the factory fails, or returns something that cannot be trained.
         """
         model = _attempt("Task.model()", self.model)
-        if not isinstance(model, nn.Module):
-            raise TaskError(f"Task.model() must return a torch.nn.Module; received {_describe(model)}.")
+        _require(isinstance(model, nn.Module), "Task.model() must return a torch.nn.Module", model)
         if not any(p.requires_grad for p in model.parameters()):
             raise TaskError(
                 f"Task.model() returned a {type(model).__name__} without trainable parameters; "
@@ -98,16 +105,12 @@ class Task:
             outputs = _attempt("the model's forward pass", model, inputs)
             loss = _attempt("Task.loss", self.loss, outputs, targets)
             accuracy = _attempt("Task.accuracy", self.accuracy, outputs, targets)
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
-            raise TaskError(
-                "Task.loss must return a tensor with one element, the mean over the samples; "
-                f"received {_describe(loss)}."
-            )
+        single = isinstance(loss, Tensor) and loss.numel() == 1
+        _require(single, "Task.loss must return a tensor with one element, the mean over the samples", loss)
         if not math.isfinite(loss.item()):
             raise TaskError(f"Task.loss of the initial weights is {loss.item()}: no optimizer can train this.")
-        share = _as_number(accuracy)
-        if share is None or not 0.0 <= share <= 1.0:
-            raise TaskError(f"Task.accuracy must return a number from 0 to 1; received {_describe(accuracy)}.")
+        number = isinstance(accuracy, (int, float)) or (isinstance(accuracy, Tensor) and accuracy.numel() == 1)
+        _require(number and 0.0 <= float(accuracy) <= 1.0, "Task.accuracy must return a number from 0 to 1", accuracy)
         return loss.item()
 
 
@@ -123,37 +126,25 @@ def load_task(reference: str) -> Task:
         TaskError: the reference leads nowhere, or the function fails or returns something else.
     """
     try:
-        function = resolve(reference)
+        function: Any = resolve(reference)
     except UnknownReferenceError as error:
         raise TaskError(f"--task: {error}") from error
-    if not callable(function):
-        raise TaskError(
-            f"--task: {reference} must be a function that returns a neon.compare.Task; received {_describe(function)}."
-        )
+    _require(callable(function), f"--task: {reference} must be a function that returns a neon.compare.Task", function)
     task = _attempt(f"--task: {reference}()", function)
-    if not isinstance(task, Task):
-        raise TaskError(f"--task: {reference}() must return a neon.compare.Task; received {_describe(task)}.")
+    _require(isinstance(task, Task), f"--task: {reference}() must return a neon.compare.Task", task)
     return task
 
 
-def _require_factory(model: object) -> None:
-    if isinstance(model, nn.Module):
-        raise TaskError(
-            f"Task.model must make a new model at each call; received the module "
-            f"{type(model).__name__} itself. Write model=lambda: {type(model).__name__}(...)."
-        )
-    if not callable(model):
-        raise TaskError(
-            "Task.model must be a function without arguments that returns a torch.nn.Module; "
-            f"received {_describe(model)}."
-        )
+def _require(holds: bool, what: str, value: object) -> None:
+    """Refuse a value, and describe it, unless the condition holds."""
+    if not holds:
+        raise TaskError(f"{what}; received {_describe(value)}.")
 
 
-def _require_pair(part: str, pair: object) -> None:
-    is_pair = isinstance(pair, (tuple, list)) and len(pair) == 2
-    if not is_pair or not all(isinstance(item, Tensor) for item in cast(tuple, pair)):
-        raise TaskError(f"Task.{part} must be a pair of tensors (inputs, targets); received {_describe(pair)}.")
-    inputs, targets = cast("tuple[Tensor, Tensor]", pair)
+def _require_pair(part: str, pair: tuple[Tensor, Tensor]) -> None:
+    is_pair = isinstance(pair, (tuple, list)) and len(pair) == 2 and all(isinstance(item, Tensor) for item in pair)
+    _require(is_pair, f"Task.{part} must be a pair of tensors (inputs, targets)", pair)
+    inputs, targets = pair
     if inputs.dim() == 0 or targets.dim() == 0 or len(inputs) != len(targets):
         raise TaskError(
             f"Task.{part} needs as many inputs as targets along axis 0; received shapes "
@@ -163,7 +154,7 @@ def _require_pair(part: str, pair: object) -> None:
         raise TaskError(f"Task.{part} holds no samples.")
 
 
-def _attempt(what: str, function: Callable, *arguments: object) -> object:
+def _attempt(what: str, function: Callable[..., T], *arguments: object) -> T:
     """Call the user's function; turn its exception into one line that says where it arose."""
     try:
         return function(*arguments)
@@ -173,12 +164,6 @@ def _attempt(what: str, function: Callable, *arguments: object) -> object:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(frame.filename).name}, line {frame.lineno}"
         raise TaskError(f"{what} failed: {one_line(error)} ({place}).") from error
-
-
-def _as_number(value: object) -> float | None:
-    if isinstance(value, Tensor):
-        return float(value) if value.numel() == 1 else None
-    return float(value) if isinstance(value, (int, float)) else None
 
 
 def _describe(value: object) -> str:

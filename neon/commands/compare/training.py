@@ -1,13 +1,17 @@
-"""Trains one network with one optimizer, an epoch at a time, so that it can stop and go on."""
+"""Trains one network with one optimizer, an epoch at a time, and keeps each, so that it can stop and go on."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import math
+import pickle
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import median
 
 import torch
@@ -15,10 +19,13 @@ from torch import Tensor, nn
 
 from neon.commands.compare.curves import FINISHED, Result
 from neon.commands.compare.randomness import batch_order, seeded
-from neon.commands.compare.run_files import RunStore
 from neon.commands.compare.task import Task, device_of
 from neon.commands.errors import SettingsError, SpecError
 from neon.commands.optimizer_text import OptimizerSpec
+from neon.commands.output import write_json
+from neon.commands.references import one_line
+from neon.torch import AttachedOptimizer
+from neon.whole_files import write_atomically
 
 EVALUATION_BATCH = 512
 EXPLODED = 1000.0
@@ -49,79 +56,141 @@ class Settings:
                 raise SettingsError(f"{name} must be a whole number, at least {low}; received {value!r}.")
 
 
-class Runner:
-    """One optimizer on its way through the epochs, from the initial weights of `model`, whose loss is `loss`."""
+@dataclass(frozen=True)
+class Run:
+    """One optimizer on its way from the initial weights through the epochs; an interruption loses at most one of them.
 
-    def __init__(self, task: Task, model: nn.Module, loss: float, spec: OptimizerSpec, settings: Settings) -> None:
-        self._task, self._settings = task, settings
-        self._highest_loss = EXPLODED * max(abs(loss), 1.0)
-        self._model = copy.deepcopy(model)
-        self._optimizer = attach(spec, self._model)
-        self.result = Result(optimizer=spec.text)
+    Kept are ``<name>-<digest>.json`` (configuration and curves) and, while it trains, ``<name>-<digest>.pt`` (model,
+    optimizer, curves). The digest is of the whole configuration: what other settings gave is never taken for this.
 
-    def run(self, store: RunStore, watch: Watcher) -> Result:
+    Attributes:
+        task, spec, settings: what is trained, by which optimizer, and how.
+        start: the network with its initial weights, which stay as they are.
+        loss: the loss of these weights.
+        directory: where the two files are.
+        config: everything that decides the bits of a run: two equal ones mean equal results.
+    """
+
+    task: Task
+    spec: OptimizerSpec
+    settings: Settings
+    start: nn.Module
+    loss: float
+    directory: Path
+    config: Mapping[str, str | int]
+
+    def stored(self) -> Result | None:
+        """The stored result if it is complete and of this configuration."""
+        try:
+            kept = json.loads(self._file(".json").read_text(encoding="utf-8"))
+            result = Result(**kept["result"])
+        except (OSError, ValueError, KeyError, TypeError):  # absent or damaged: train it again
+            return None
+        return result if result.done and kept["config"] == self.config else None
+
+    def discard(self) -> None:
+        """Forget what is stored."""
+        self._file(".json").unlink(missing_ok=True)
+        self._file(".pt").unlink(missing_ok=True)
+
+    def train(self, watch: Watcher) -> Result:
         """Train from the last stored epoch to the end or to divergence."""
-        if (checkpoint := store.load_checkpoint()) is not None:
-            self._model.load_state_dict(checkpoint["model"])
-            self._optimizer.load_state_dict(checkpoint["optimizer"])
-            self.result = checkpoint["result"]
-        watch(self.result, self.result.epochs)
-        while not self.result.done:
-            epoch = self.result.epochs
-            with seeded(self._settings.seed, "epoch", epoch):
-                self._train_epoch(epoch, watch)
-            if not self.result.done and self.result.epochs == self._settings.epochs:
-                self.result.status = FINISHED
-            if self.result.done:
-                self.result.weights_sha256 = digest_of(self._model.state_dict().values())
-                store.save_final(self.result)
-            else:
-                store.save_epoch(self.result, self._model.state_dict(), self._optimizer.state_dict())
-            watch(self.result, self.result.epochs)
-        return self.result
+        if (stored := self.stored()) is not None:
+            watch(stored, stored.epochs)
+            return stored
+        model = copy.deepcopy(self.start)
+        optimizer = attach(self.spec, model)
+        result = self._resume(model, optimizer)
+        watch(result, result.epochs)
+        while not result.done:
+            with seeded(self.settings.seed, "epoch", result.epochs):
+                self._train_epoch(model, optimizer, result, watch)
+            if not result.done and result.epochs == self.settings.epochs:
+                result.status = FINISHED
+            if result.done:
+                result.weights_sha256 = digest_of(model.state_dict().values())
+            self._keep(model, optimizer, result)
+            watch(result, result.epochs)
+        return result
 
-    def _train_epoch(self, epoch: int, watch: Watcher) -> None:
-        inputs, targets = self._task.train
-        order = batch_order(len(inputs), self._settings.seed, epoch)
-        batches = order.split(self._settings.batch_size)
-        self._optimizer.set_epoch(epoch)
-        self._model.train()
+    def _file(self, ending: str) -> Path:
+        digest = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()[:12]
+        return self.directory / f"{self.spec.name}-{digest}{ending}"
+
+    def _resume(self, model: nn.Module, optimizer: AttachedOptimizer) -> Result:
+        """Load model and optimizer as they were after the last whole epoch, if there is one; return the curves so far.
+
+        Warns if there is a file that cannot be read, as the training then starts over.
+        """
+        path, new = self._file(".pt"), Result(self.spec.text)
+        if not path.exists():
+            return new
+        try:
+            kept = torch.load(path, weights_only=True)
+            if kept["config"] != self.config:
+                return new
+            result = Result(**kept["result"])
+        except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+            warnings.warn(f"cannot resume from {path} ({one_line(error)}); starting over", RuntimeWarning, stacklevel=2)
+            return new
+        model.load_state_dict(kept["model"])
+        optimizer.load_state_dict(kept["optimizer"])
+        return result
+
+    def _keep(self, model: nn.Module, optimizer: AttachedOptimizer, result: Result) -> None:
+        """First what a resume needs, then the curves for people to read; a checkpoint is of no use after the end."""
+        curves = {"config": self.config, "result": asdict(result)}
+        if not result.done:
+            checkpoint = curves | {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            write_atomically(self._file(".pt"), lambda file: torch.save(checkpoint, file))
+        write_json(self._file(".json"), curves)
+        if result.done:
+            self._file(".pt").unlink(missing_ok=True)
+
+    def _train_epoch(self, model: nn.Module, optimizer: AttachedOptimizer, result: Result, watch: Watcher) -> None:
+        inputs, targets = self.task.train
+        epoch = result.epochs
+        batches = batch_order(len(inputs), self.settings.seed, epoch).split(self.settings.batch_size)
+        optimizer.set_epoch(epoch)
+        model.train()
         total, step_us = 0.0, []
         for index, batch in enumerate(batches):
-            loss, microseconds = self._step(inputs[batch], targets[batch])
+            loss, microseconds = self._step(model, optimizer, inputs[batch], targets[batch])
             total += loss * len(batch)
             step_us.append(microseconds)
             if not math.isfinite(loss):
                 break
-            watch(self.result, epoch + (index + 1) / len(batches))
-        validation_loss, accuracy = evaluate(self._task, self._model)
+            watch(result, epoch + (index + 1) / len(batches))
+        validation_loss, accuracy = evaluate(self.task, model)
         # Weights that were thrown far out can leave every unit dead and the loss finite.
-        exploded = not abs(validation_loss) <= self._highest_loss
-        if exploded or not (math.isfinite(total) and _finite(self._model)):
-            self.result.status = f"diverged at epoch {epoch + 1}"
+        exploded = not abs(validation_loss) <= EXPLODED * max(abs(self.loss), 1.0)
+        if exploded or not (math.isfinite(total) and all(bool(param.isfinite().all()) for param in model.parameters())):
+            result.status = f"diverged at epoch {epoch + 1}"
             return
-        self.result.train_loss.append(total / len(inputs))
-        self.result.validation_loss.append(validation_loss)
-        self.result.accuracy.append(accuracy)
-        self.result.step_us.append(round(median(step_us), 3))
+        result.train_loss.append(total / len(inputs))
+        result.validation_loss.append(validation_loss)
+        result.accuracy.append(accuracy)
+        result.step_us.append(round(median(step_us), 3))
 
-    def _step(self, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
+    def _step(
+        self, model: nn.Module, optimizer: AttachedOptimizer, inputs: Tensor, targets: Tensor
+    ) -> tuple[float, float]:
         """One update; the loss before it and the time of the optimizer's part."""
-        device = device_of(self._model)
-        loss = self._task.loss(self._model(inputs.to(device)), targets.to(device))
+        device = device_of(model)
+        loss = self.task.loss(model(inputs.to(device)), targets.to(device))
         value = loss.item()
         if not math.isfinite(value):
             return value, 0.0
-        self._optimizer.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
         _wait_for(device)
         start = time.perf_counter_ns()
-        self._optimizer.step()
+        optimizer.step()
         _wait_for(device)
         return value, (time.perf_counter_ns() - start) / 1000
 
 
-def attach(spec: OptimizerSpec, model: nn.Module):
+def attach(spec: OptimizerSpec, model: nn.Module) -> AttachedOptimizer:
     """Attach a new optimizer to a model.
 
     Raises:
@@ -155,10 +224,6 @@ def digest_of(tensors) -> str:
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _finite(model: nn.Module) -> bool:
-    return all(bool(parameter.isfinite().all()) for parameter in model.parameters())
 
 
 def _wait_for(device: torch.device) -> None:
