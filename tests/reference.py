@@ -198,6 +198,25 @@ class AdamW(Adam):
 
 
 @dataclass(kw_only=True)
+class AdEMAMix(Adam):
+    """Adam with (m̂ + αm₃) in the place of m̂, where m₃ ← β₃m₃ + (1−β₃)g, and θ ← θ − ηλθ beside it."""
+
+    tuned: ClassVar = {"ademamix, tuned": {"learning_rate": 0.02, "beta_3": 0.9, "alpha": 8.0, "epsilon": 0.01}}
+    float32_ulp = 3.8  # 3.65: clip by norm
+    states = 3
+    decoupled_decay = True
+    beta_3: float = 0.9999
+    alpha: float = 5.0
+
+    def update(self, w: Array, g: Array, s: list[Array], t: int, epoch: int) -> Array:
+        s[0] = self.beta_1 * s[0] + (1 - self.beta_1) * g
+        s[1] = self.beta_3 * s[1] + (1 - self.beta_3) * g
+        s[2] = self.beta_2 * s[2] + (1 - self.beta_2) * g**2
+        mean = s[0] / (1 - self.beta_1**t) + self.alpha * s[1]
+        return w - self.learning_rate * (mean / (np.sqrt(s[2] / (1 - self.beta_2**t)) + self.epsilon) + self.wdecay * w)
+
+
+@dataclass(kw_only=True)
 class Lion(Reference):
     """u = sign(β₁m + (1−β₁)g), θ ← θ − α(u + λθ), m ← β₂m + (1−β₂)g."""
 

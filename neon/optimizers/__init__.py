@@ -12,6 +12,7 @@ from neon.optimizers.adadelta import Adadelta as Adadelta
 from neon.optimizers.adagrad import Adagrad as Adagrad
 from neon.optimizers.adam import Adam as Adam
 from neon.optimizers.adam import AdamW as AdamW
+from neon.optimizers.ademamix import AdEMAMix as AdEMAMix
 from neon.optimizers.gradient_descent import GradientDescentMomentum as GradientDescentMomentum
 from neon.optimizers.lion import Lion as Lion
 from neon.optimizers.multioptimizer import MultiOptimizer as MultiOptimizer
