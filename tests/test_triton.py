@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from inspect import signature
 from types import SimpleNamespace
 from typing import Any
 
@@ -80,11 +81,13 @@ UNDER += [(rule, option, torch.float64) for rule, option in CASES if option in (
     ("rule", "option", "dtype"), crossed(UNDER, lambda rule, option, dtype: (rule, dtype, *switches(option)))
 )
 def test_every_rule_under_every_option(rule: str, option: str, dtype: torch.dtype) -> None:
-    if dtype == torch.float64 and rule.startswith("adam"):
-        skip_exact_powers()
+    """Of float64 powers of numbers are not the host's to the last bit: rules that count steps are as near as that."""
     how = "attach" if dtype == torch.float64 else "optimize"
     eager, gpu = (run(rule, option, dtype, backend=backend, how=how, steps=2) for backend in ("eager", "triton"))
-    assert_same_bits(gpu, eager)
+    if dtype == torch.float64 and "step" in signature(make(rule, option).rule).parameters:
+        assert max(map(ulps, gpu.tensors(), eager.tensors())) <= 4.0
+    else:
+        assert_same_bits(gpu, eager)
 
 
 @pytest.mark.parametrize("rule", ["momentum", "adam", "adamw", "shift"])
