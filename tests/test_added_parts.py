@@ -30,10 +30,7 @@ from neon.engine.program.trace import trace
 from neon.optimizers import Adam, Optimizer
 from neon.optimizers.functions import norm
 
-pytestmark = [
-    pytest.mark.usefixtures("one_thread"),
-    pytest.mark.filterwarnings("ignore::RuntimeWarning:triton"),
-]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -21,11 +21,7 @@ from neon.engine import use_backend
 from neon.engine.backends import capture
 from neon.optimizers import Adam, MultiOptimizer
 
-pytestmark = [
-    needs_interpreter,
-    pytest.mark.usefixtures("one_thread"),
-    pytest.mark.filterwarnings("ignore::RuntimeWarning:triton"),  # of numpy, which the interpreter computes with
-]
+pytestmark = [needs_interpreter, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,7 @@ from torch import Tensor
 from neon.engine import use_backend
 from neon.optimizers import Adam, GradientDescentMomentum
 
-pytestmark = [
-    needs_interpreter,
-    pytest.mark.usefixtures("one_thread"),
-    pytest.mark.filterwarnings("ignore::RuntimeWarning:triton"),  # of numpy, which the interpreter computes with
-]
+pytestmark = [needs_interpreter, pytest.mark.usefixtures("one_thread")]
 
 
 def fewer_gradients(opt: Any, params: list[Tensor]) -> None:

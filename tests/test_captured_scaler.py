@@ -17,11 +17,7 @@ import neon.torch
 from neon.engine import use_backend
 from neon.optimizers import Adam, AdamW, GradientDescentMomentum, MultiOptimizer, WarmupCosine
 
-pytestmark = [
-    needs_interpreter,
-    pytest.mark.usefixtures("one_thread"),
-    pytest.mark.filterwarnings("ignore::RuntimeWarning:triton"),  # of numpy, which the interpreter computes with
-]
+pytestmark = [needs_interpreter, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,6 @@ def test_targets_are_judged(gpu: Any, gpu_run: Any, run: Any, bound: float, met:
     assert f"| of ≥ {bound:g} | {met} | 0.9 (Adam plain, float32, large) |" in text
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")  # of lanes that are masked
 def test_the_device_is_asked_as_torch_has_it(gpu: Any, gpu_run: Any, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a rehearsal leaves out: events, the pause before them, a graph, what the card is."""
     called: list[str] = []

@@ -15,10 +15,7 @@ import torch
 from other_versions import needs_interpreter
 from random_rules import apart, draw, run
 
-pytestmark = [
-    pytest.mark.usefixtures("one_thread", "small", "own_cache"),
-    pytest.mark.filterwarnings("ignore::RuntimeWarning:triton"),
-]
+pytestmark = pytest.mark.usefixtures("one_thread", "small", "own_cache")
 
 
 @pytest.fixture

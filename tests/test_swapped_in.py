@@ -61,7 +61,6 @@ def test_what_is_swapped_in_is_stepped_where_it_is(name: str) -> None:
 
 
 @needs_interpreter
-@pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
 @pytest.mark.parametrize("scaled", [False, True])
 def test_what_is_swapped_in_on_a_device_is_counted_where_it_is(scaled: bool) -> None:
     ends = []

@@ -171,7 +171,6 @@ def test_a_run_is_as_without(to: str, name: str) -> None:
 
 
 @needs_interpreter
-@pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")  # of numpy, which the interpreter computes with
 @pytest.mark.parametrize("to", DEFAULTS)
 def test_steps_on_a_device_are_as_without(to: str) -> None:
     def run() -> list[Any]:

@@ -33,11 +33,7 @@ from neon.engine.settings import Item
 from neon.optimizers import Adam, GradientDescentMomentum, Lion, MultiOptimizer, Optimizer
 from neon.optimizers.functions import exp, log, maximum, minimum, norm, power_of_two, sign, sqrt, where
 
-pytestmark = [
-    needs_interpreter,
-    pytest.mark.usefixtures("one_thread"),
-    pytest.mark.filterwarnings("ignore::RuntimeWarning:triton"),  # of numpy, which the interpreter computes with
-]
+pytestmark = [needs_interpreter, pytest.mark.usefixtures("one_thread")]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 # Fewer and smaller than the shared table's, for the interpreter is slow; several tiles of several programs even so.
 SHAPES: list[tuple[tuple[int, ...], str]] = [

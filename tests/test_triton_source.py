@@ -20,11 +20,7 @@ from neon.engine.backends import triton_source
 from neon.engine.program import trace
 from neon.optimizers import Optimizer
 
-pytestmark = [
-    needs_interpreter,
-    pytest.mark.usefixtures("one_thread"),
-    pytest.mark.filterwarnings("ignore::RuntimeWarning:triton"),  # of numpy, which the interpreter computes with
-]
+pytestmark = [needs_interpreter, pytest.mark.usefixtures("one_thread")]
 STORED = Path(__file__).parent / "kernels" / "triton"
 
 
