@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import pickle
 from pathlib import Path
@@ -12,10 +13,12 @@ import pytest
 import torch
 from constructors import RULES, number_rows
 
+import neon.torch
 from neon.arguments import beta, flag, non_negative, unit_interval
+from neon.engine.program.declared import Space
 from neon.engine.program.numbers import Number, examples
 from neon.engine.program.options import DESCRIBED
-from neon.optimizers import Adam, AdamW, GradientDescentMomentum, Optimizer
+from neon.optimizers import WEIGHT, Adam, AdamW, AdEMAMix, GradientDescentMomentum, Optimizer, State
 from neon.optimizers.signatures import CommonOptions
 
 
@@ -122,6 +125,103 @@ def test_values_of_groups_are_checked_by_their_class() -> None:
         triple.settings(triple.group() | {"betas": (0.1, 0.2, 1.0)})
     with pytest.raises(TypeError, match=r"^momentum must be a number"):
         triple.settings(triple.group() | {"momentum": None})
+
+
+def made(base: type[Optimizer] = Optimizer, **parts: Any) -> type[Optimizer]:
+    """A class of rules with these parts."""
+    return type("Made", (base,), parts)
+
+
+def rate_and_betas(w: Any, g: Any, *, lr: Any = 0.1, betas: Any = (0.5, 0.6)) -> Any:
+    return w - lr * betas[0] * g
+
+
+@pytest.mark.parametrize(
+    ("base", "parts", "error", "words"),
+    [
+        (
+            AdEMAMix,
+            {"alpha": 2.0},
+            TypeError,
+            r"^Made\.alpha has to be a Number\. Received: alpha=2\.0\. Write Number\(2",
+        ),
+        (
+            Adam,
+            {"beta_2": Number(0.95, beta, "betas[1]")},
+            TypeError,
+            r"^Made\.beta_2 starts at 0\.95, but the constructor that Made inherits gives 0\.999\.",
+        ),
+        (
+            Optimizer,
+            {"one": Number(0.5, beta, "betas[0]"), "two": Number(0.5, beta, "betas[0]")},
+            TypeError,
+            r"^The numbers of Made under one word must be betas\[0\], betas\[1\]\. Received: betas\[0\], betas\[0\]\.",
+        ),
+        (Optimizer, {"one": Number(0.5, beta, "betas[1]")}, TypeError, r"must be betas\. Received: betas\[1\]\."),
+        (Optimizer, {"lr": Number(-0.1, non_negative)}, ValueError, "^lr must be a finite number of at least 0"),
+        (
+            Optimizer,
+            {"lr": Number(0.1, non_negative, "mu")},
+            TypeError,
+            "'mu', which it does not read: it reads lr",
+        ),
+        (Optimizer, {"decay": Number(0.1, non_negative, "weight_decay")}, TypeError, "a weight decay is called wdecay"),
+        (Optimizer, {"epoch": Number(0, non_negative)}, TypeError, "neon keeps 'epoch' for itself"),
+        (Optimizer, {"mine": Number(0, non_negative, "updates")}, TypeError, "neon keeps 'updates' for itself"),
+        (Optimizer, {"maximize": Number(False, flag, "up")}, TypeError, r"^Made\.maximize cannot have the word 'up'"),
+    ],
+)
+def test_numbers_that_would_be_ignored_or_mean_something_else_are_refused(
+    base: type[Optimizer], parts: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    rule = {"rule": staticmethod(rate_and_betas)} if base is Optimizer else {}
+    with pytest.raises(error, match=words):
+        made(base, **rule, **parts)
+
+
+def test_places_under_a_word_go_by_their_index_not_by_the_order_of_declaration() -> None:
+    parts = {"two": Number(0.6, beta, "betas[1]"), "one": Number(None, beta, "betas[0]", example=0.5)}
+    cls = made(rule=staticmethod(rate_and_betas), lr=Number(0.1, non_negative), **parts)
+    assert cls(one=0.3).group()["betas"] == (0.3, 0.6)
+    assert made(AdEMAMix, alpha=Number(2.0, non_negative))().group()["alpha"] == 2.0
+
+
+def test_another_class_may_have_another_word_for_a_value_of_a_group() -> None:
+    made(rule=staticmethod(lambda w, g, *, mu: w - mu * g), momentum=Number(0.1, non_negative, "mu"))
+    p = torch.nn.Parameter(torch.ones(1))
+    assert neon.torch.Adam([{"params": [p], "momentum": 0.5}]).param_groups[0]["momentum"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        (State(0.0, of=Space("row", lambda shape: (shape[0],))), "has a number for each row; kernels go by elements"),
+        (State(math.nan), "must start at a number .* or as the WEIGHT. Received: z=nan"),
+        (State(None), "must start at a number .* or as the WEIGHT. Received: z=None"),  # type: ignore[arg-type]
+        ("w", "must start at a number .* or as the WEIGHT. Received: z='w'"),
+    ],
+)
+def test_states_that_no_kernel_can_keep_are_refused(start: Any, words: str) -> None:
+    def rule(w: Any, g: Any, z: Any = start, *, lr: Any = 0.1) -> Any:
+        return w - lr * g, z + g
+
+    with pytest.raises(TypeError, match=f"^The state z of the rule rule {words}"):
+        made(rule=staticmethod(rule))().attach([torch.nn.Parameter(torch.ones(2, 2))])
+
+
+@pytest.mark.parametrize("start", [WEIGHT, State(WEIGHT)])
+def test_a_state_that_starts_as_the_weight_is_no_moment_of_few_bits(start: Any) -> None:
+    def rule(w: Any, g: Any, z: Any = start, *, lr: Any = 0.1) -> Any:
+        return w - lr * g, z + g
+
+    p = torch.nn.Parameter(torch.full((5000,), 3.0))
+    p.grad = torch.ones(5000)
+    optimizer = made(rule=staticmethod(rule))(state_dtype="int8").attach([p])
+    optimizer.step()
+    assert optimizer.state[p]["z"].dtype == torch.float32
+    assert optimizer.state[p]["z"][0] == 4
+    with pytest.raises(ValueError, match=r"^state_dtype\['z'\] must be 'float32', 'bfloat16' or 'float16'"):
+        made(rule=staticmethod(rule))(state_dtype={"z": "int8"}).attach([p])
 
 
 def test_a_number_that_is_set_later_is_checked_and_holds() -> None:

@@ -268,6 +268,47 @@ def test_a_schedule_in_steps_counts_updates(how: str) -> None:
     assert moved == pytest.approx([0.5, 1.0, 1.0, 1.0, 0.5, 0.0], rel=1e-12)
 
 
+class FallsBelow(Schedule):
+    """The rate is halved and, where it began at 1, negative from 2 on."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def get_learning_rate(self, learning_rate: float, now: int) -> float:
+        return learning_rate - now if learning_rate == 1 else learning_rate / 2**now
+
+
+@pytest.mark.parametrize(("unit", "in_backward"), [("epochs", False), ("steps", False), ("steps", True)])
+def test_where_one_rate_is_refused_those_of_all_groups_stay(unit: str, in_backward: bool) -> None:
+    params = [torch.nn.Parameter(torch.zeros(3)) for _ in range(2)]
+    rule = GradientDescentMomentum(1.0, 0.0, schedule=FallsBelow(unit))
+    attached = rule.attach([{"params": [p], "lr": lr} for p, lr in zip(params, (4.0, 1.0), strict=True)],
+                           in_backward=in_backward)  # fmt: skip
+    refused = pytest.raises(ValueError, match=r"^lr must be a finite number of at least 0")
+
+    def step() -> None:
+        sum(p.sum() for p in params).backward()  # type: ignore[union-attr]
+        attached.step()
+
+    def rates() -> list[float]:
+        return [group["lr"] for group in attached.param_groups]
+
+    if unit == "epochs":
+        attached.set_epoch(1)
+        with refused:
+            attached.set_epoch(2)
+        assert [group["epoch"] for group in attached.param_groups] == [1, 1]
+    else:
+        for _ in range(1 if in_backward else 2):  # in the backward pass the rate of the next step is set at the end
+            step()
+        before = [p.tolist() for p in params]
+        with refused:
+            step()
+        assert in_backward or before == [p.tolist() for p in params]
+    assert rates() == [2.0, 0.0]
+
+
 RISING = WarmupStableDecay(2, 1, 2, unit="steps")  # 0.5, 1, 1, 1, 0.5, 0
 
 

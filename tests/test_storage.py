@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import reduce
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pairs import crossed
@@ -298,6 +299,8 @@ def test_negative_numbers_are_refused_where_no_sign_is_kept() -> None:
     optimizer = Sum(state_dtype="int8").attach([weight])
     weight.grad = torch.ones_like(weight)
     optimizer.step()
-    optimizer.param_groups[0]["factor"] = -1.0
-    with pytest.raises(ValueError, match="factor must be at least 0"):
-        optimizer.step()
+    for negative in (-1.0, np.float32(-1), np.int64(-1), torch.tensor(-1.0)):
+        optimizer.param_groups[0]["factor"] = negative
+        with pytest.raises(ValueError, match="factor must be at least 0"):
+            optimizer.step()
+    assert weight.isfinite().all()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from neon.engine.program.numbers import Declared
 from neon.engine.settings import Settings
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class Description(Protocol):
     gradient_clip_norm: float | None
     rule: Any
     scratch: int
+    _declared: ClassVar[Declared]
     _mapped: Any  # the layers of the last step, of a mapping
 
     @property

@@ -165,9 +165,9 @@ class AttachedOptimizer(torch.optim.Optimizer):
         The learning rate of a group without a schedule is left alone, to torch's schedulers.
         """
         epoch = epoch_number(epoch)
+        self._rules.apply_schedule(*self.param_groups, epoch=epoch)
         for group in self.param_groups:
             group["epoch"] = epoch
-            self._rules.apply_schedule(group)
 
     # -- layers by name ----------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.signatures import ScheduleDecayOptions, ScheduleOptions
 
 
-def _averages(g, exp_avg, exp_avg_sq, betas):  # type: ignore[no-untyped-def]
+def averages(g, exp_avg, exp_avg_sq, betas):  # type: ignore[no-untyped-def]
     """Adam's means of gradients and of their squares."""
     beta1, beta2 = betas
     exp_avg = beta1 * exp_avg + (1 - beta1) * g
@@ -38,7 +38,7 @@ def adam(w, g, exp_avg, exp_avg_sq, *, lr, betas, eps, step):  # type: ignore[no
     >>> round(w, 8), round(exp_avg, 8), round(exp_avg_sq, 8)
     (0.98011676, 0.14, 0.2005)
     """
-    exp_avg, exp_avg_sq = _averages(g, exp_avg, exp_avg_sq, betas)
+    exp_avg, exp_avg_sq = averages(g, exp_avg, exp_avg_sq, betas)
     return w - _delta(exp_avg, exp_avg_sq, lr, betas, eps, step), exp_avg, exp_avg_sq
 
 
@@ -52,7 +52,7 @@ def adamw(w, g, exp_avg, exp_avg_sq, *, lr, betas, eps, weight_decay, step):  # 
     >>> round(w, 8)
     0.97011676
     """
-    exp_avg, exp_avg_sq = _averages(g, exp_avg, exp_avg_sq, betas)
+    exp_avg, exp_avg_sq = averages(g, exp_avg, exp_avg_sq, betas)
     delta = _delta(exp_avg, exp_avg_sq, lr, betas, eps, step)
     # One rounding of w: in float32, w·(1 − lr·λ) would lose most digits of a small lr·λ.
     return w - (lr * weight_decay * w + delta), exp_avg, exp_avg_sq
@@ -80,7 +80,7 @@ def amsgrad(  # type: ignore[no-untyped-def]
     """
     if not decoupled_weight_decay:
         g = g + weight_decay * w
-    exp_avg, exp_avg_sq = _averages(g, exp_avg, exp_avg_sq, betas)
+    exp_avg, exp_avg_sq = averages(g, exp_avg, exp_avg_sq, betas)
     max_exp_avg_sq = maximum(max_exp_avg_sq, exp_avg_sq)
     delta = _delta(exp_avg, max_exp_avg_sq, lr, betas, eps, step)
     if decoupled_weight_decay:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from neon.arguments import beta, non_negative, positive
 from neon.engine.program.numbers import Number
+from neon.optimizers.adam import averages
 from neon.optimizers.functions import sqrt
 from neon.optimizers.optimizer import Optimizer
 
@@ -22,9 +23,8 @@ def ademamix(w, g, exp_avg, exp_avg_slow, exp_avg_sq, *, lr, betas, alpha, eps, 
     (0.89312099, [0.14, 0.4001, 0.2005])
     """
     beta1, beta2, beta3 = betas
-    exp_avg = beta1 * exp_avg + (1 - beta1) * g
+    exp_avg, exp_avg_sq = averages(g, exp_avg, exp_avg_sq, (beta1, beta2))
     exp_avg_slow = beta3 * exp_avg_slow + (1 - beta3) * g
-    exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * g * g
     quick, scale = 1 / (1 - beta1**step), 1 / sqrt(1 - beta2**step)  # two numbers for all elements
     update = (quick * exp_avg + alpha * exp_avg_slow) / (sqrt(exp_avg_sq) * scale + eps)
     return w - lr * (update + weight_decay * w), exp_avg, exp_avg_slow, exp_avg_sq

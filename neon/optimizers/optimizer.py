@@ -16,7 +16,7 @@ from neon.assignment.sites import Site
 from neon.backends import NervanaObject
 from neon.engine.program.formats import state_format
 from neon.engine.program.numbers import OF_GROUP, Declared, check_values, other_word, reader
-from neon.engine.program.options import AVERAGE, DESCRIBED, GROUPED, SCALE, Check, chosen
+from neon.engine.program.options import AVERAGE, DESCRIBED, GROUPED, SCALE, SUPPLIED, Check, chosen
 from neon.engine.program.trace import Rule, check_argument, signature, trace
 from neon.engine.refusals.formats import check_signs, check_states
 from neon.engine.settings import Settings
@@ -25,8 +25,8 @@ from neon.engine.versions import uncompiled
 from neon.messages import listed, received, shortened, shown
 from neon.old_paths import names_of
 from neon.optimizers.schedules import Schedule, counts_steps, is_constant, rate
-from neon.optimizers.signatures import SUPPLIED, NamedOptions, signature_of_base
-from neon.stepping.layer_lists import LayerStepper
+from neon.optimizers.signatures import NamedOptions, signature_of_base
+from neon.stepping.layer_lists import LayerStepper, clip_factor
 
 # What is not given, and what groups have of it: words of constructors, beside those of groups.
 _DEFAULTS: dict[str, Any] = {word: option.default for word, option in DESCRIBED.items()} | {"schedule": Schedule()}
@@ -100,6 +100,8 @@ class Optimizer(NervanaObject):
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
         cls._declared = Declared(cls, cls._bounds)
+        if cls.rule is not None and cls.select_rule is Optimizer.select_rule:
+            cls._declared.check_read(cls, lambda: signature(cls.rule).keywords)
 
     def __init__(self, *numbers: Any, **arguments: Any) -> None:
         own, declared = vars(self), self._declared
@@ -169,7 +171,7 @@ class Optimizer(NervanaObject):
             if name not in allowed:
                 named = inspect.signature(type(self)).parameters.values()
                 known = [p.name for p in named if p.kind is not p.VAR_KEYWORD]
-                word = other_word(name, known)
+                word = other_word(name, known, self._declared.pairs)
                 raise TypeError(f"{kind} has no argument {shown(name, 60)}.{word} Its arguments: {listed(known, 300)}.")
             _check_kind(name, value, allowed[name])
         for name, default in allowed.items():
@@ -252,7 +254,7 @@ class Optimizer(NervanaObject):
             return 1.0
         norms = [torch.linalg.vector_norm(grad, dtype=torch.float64) for (_, grad), _ in param_list]
         norm = float(torch.stack(norms).norm()) / positive_integer("be.bsz", self.be.bsz) if norms else 0.0
-        return bound / norm if not norm <= bound else 1.0
+        return clip_factor(norm, bound)
 
     @uncompiled
     def attach(self, target: Any, **options: Any) -> AttachedOptimizer:

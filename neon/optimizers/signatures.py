@@ -8,11 +8,9 @@ from typing import Any, TypedDict, get_args
 
 from typing_extensions import get_type_hints
 
-from neon.engine.program.options import DESCRIBED
+from neon.engine.program.options import DESCRIBED, SUPPLIED
 from neon.optimizers.schedules import Schedule
 
-# What the engine supplies to a rule that asks for it.
-SUPPLIED = ("step", "epoch")
 _Parameter = inspect.Parameter
 
 

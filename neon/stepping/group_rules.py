@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from neon.assignment.description import Description
-from neon.engine.program.numbers import check_names
+from neon.engine.program.numbers import check_names, check_values
 from neon.engine.program.options import GUARD, SCALE
 from neon.engine.refusals.combinations import check_group, check_leaf, check_scale, check_together
 from neon.engine.settings import Reach, Settings
@@ -56,7 +56,7 @@ class GroupRules:
                 f"{shortened(repr(key))}."
             )
         leaf = self.leaf_of(group)
-        check_names(group, leaf.group())
+        check_names(group, leaf.group(), leaf._declared.pairs)
         check_scale(key, leaf, group)
 
     def settings(self, group: Group, *, unscale: bool = False) -> Settings:
@@ -86,14 +86,22 @@ class GroupRules:
         """Whether a group has a value, a multiplier of its rate too, which it keeps where it is not 1 alone."""
         return name in group or (name == SCALE and SCALE in self.leaf_of(group).group())
 
-    def apply_schedule(self, group: dict[str, Any]) -> None:
-        """Set the learning rate of a group to what its schedule, if it has one, says it is now.
+    def apply_schedule(self, *groups: dict[str, Any], epoch: int | None = None) -> None:
+        """Set the learning rates of groups to what their schedules, where they have any, say of now or of that epoch.
 
-        The schedule starts from `scheduled_lr`; `initial_lr` belongs to torch's schedulers.
+        Where one says what is no rate, all stay. A schedule starts from `scheduled_lr`; `initial_lr` belongs to
+        torch's schedulers.
         """
-        leaf, _ = self._leaves[group["optimizer"]]
-        if leaf._has_schedule:
-            write_rate(group, leaf._scheduled_rate(group["scheduled_lr"], group["epoch"], group["updates"]))
+        rates = []
+        for group in groups:
+            leaf, _ = self._leaves[group["optimizer"]]
+            if leaf._has_schedule:
+                now = group["epoch"] if epoch is None else epoch
+                rate = leaf._scheduled_rate(group["scheduled_lr"], now, group["updates"])
+                check_values({"lr": rate})
+                rates.append((group, rate))
+        for group, rate in rates:
+            write_rate(group, rate)
 
     def shared_sums(self, groups: Sequence[Group]) -> dict[Reach, Sequence[Hashable]]:
         """The sums that all processes of a partition take part in, in one order for all of them."""

@@ -134,8 +134,7 @@ class GroupStepper:
     def _run(self, plan: Plan | None, scaler: Scaler) -> LeftOut | None:
         """One step with the plan, if it still holds, or another, which is kept for the next."""
         rates = [float(group["lr"]) for group in self._scheduled] if self._rules.skip_nonfinite else []
-        for group in self._scheduled:
-            self._rules.apply_schedule(group)
+        self._rules.apply_schedule(*self._scheduled)
         ready = self._stepper.ready(self, plan)
         if ready is None:
             return LeftOut()

@@ -174,12 +174,12 @@ class BackwardStepper(GroupStepper):
         with self._stepper.uninterrupted:
             for group in () if wrong else clipping:
                 group["previous_norm"] = math.sqrt(sum(squares))
-            for group in optimizer.param_groups:
-                if "updates" in group:
-                    group["updates"] += 1
-                    self._rules.apply_schedule(group)
+            counted = [group for group in optimizer.param_groups if "updates" in group]
+            for group in counted:
+                group["updates"] += 1
             self._done.clear()
             self._made.clear()
+            self._rules.apply_schedule(*counted)
         if wrong:
             warnings.warn(
                 f"The gradient of parameter {quoted(wrong[0].items[0].name)} is not finite, and neither is the norm of "

@@ -162,13 +162,17 @@ class LayerStepper:
             (param, grad), states = site.entry
             factor = 1.0
             for norm in match.norms if grad is not None else ():
-                bound, size = norm.gradient_clip_norm, factor * math.sqrt(totals[id(norm)])
-                assert bound is not None
-                factor *= bound / size if not size <= bound else 1.0
+                assert norm.gradient_clip_norm is not None
+                factor *= clip_factor(factor * math.sqrt(totals[id(norm)]), norm.gradient_clip_norm)
             scaled = grad if grad is None or factor == 1 else grad * factor
             shares[match.optimizer].append((site.layer, ((param, scaled), states)))
         for optimizer, owned in shares.items():
             optimizer.optimize(layers_of(owned), epoch)
+
+
+def clip_factor(norm: float, bound: float) -> float:
+    """min(1, bound/norm); of a norm that is NaN, NaN."""
+    return bound / norm if not norm <= bound else 1.0
 
 
 # A parameter with its place among all, where it is, and what it was assigned to.

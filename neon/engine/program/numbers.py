@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from inspect import getattr_static
 from typing import Any, Generic, TypeVar, overload
 
 from torch import Tensor
 
 from neon.arguments import non_negative, plain
-from neon.engine.program.options import DESCRIBED, GROUPED, SCALE, Check
-from neon.messages import received
+from neon.engine.program.options import DESCRIBED, GROUPED, RESERVED, SCALE, SUPPLIED, Check
+from neon.messages import listed, received, shown
 
 T = TypeVar("T")
 # What each value of a group may be: the value that needs no check, and the check of others.
@@ -23,7 +23,7 @@ _OF_ALL: Checks = {option.key: (option.default, option.check) for option in GROU
     "lr": (_NOTHING, non_negative),
     "epoch": (0, non_negative),
 }
-# Constructors keep neon's documented words; groups, and torch's classes, have torch's: the pairs of both.
+# Constructors of neon's rules keep the documented words; groups, and torch's classes, have torch's: pairs of both.
 _WORDS = {(option.word, option.key): None for option in DESCRIBED.values() if option.word == "wdecay"}
 # The options of an instance by the keys of groups; a weight decay stands before the numbers, which may have their own.
 OF_GROUP = {o.key: [word] for word, o in DESCRIBED.items() if o.grouped and word != "wdecay"}
@@ -56,8 +56,13 @@ class Number(Generic[T]):
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name, self.word = name, self.word or name
-        if (word := self.word.split("[")[0]) != name:
-            _WORDS[name, word] = None
+        if self.stem != name and owner.__module__.startswith("neon."):
+            _WORDS[name, self.stem] = None
+
+    @property
+    def stem(self) -> str:
+        """The word without its place in a tuple."""
+        return self.word.split("[")[0]
 
     @overload
     def __get__(self, instance: None, owner: type) -> Number[T]: ...
@@ -92,18 +97,69 @@ class Declared:
         self.required = [name for name in self.numbers if name not in self.defaults]
         words: dict[str, list[Number[Any]]] = {}
         for number in self.numbers.values():
-            words.setdefault(number.word.split("[")[0], []).append(number)
+            words.setdefault(number.stem, []).append(number)
+        for word, numbers in words.items():
+            numbers.sort(key=lambda number: (len(number.word), number.word))
+            _check_words(owner, word, numbers)
+        for name, number in found.items():
+            _check_number(owner, name, number)
+        self.pairs = [(number.name, number.stem) for number in found.values() if number.name != number.stem]
         names = {word: [n.name for n in numbers] for word, numbers in words.items()}
         options = OF_GROUP if "lr" in words else {key: word for key, word in OF_GROUP.items() if key != SCALE}
         self.values = reader(names)
         self.group = reader({"weight_decay": ["wdecay"], **names, **options}, epoch=0)
-        kept = {name: getattr_static(owner, name, None) for name in (*DESCRIBED, *self.numbers)}
+        kept = {name: inspect.getattr_static(owner, name, None) for name in (*DESCRIBED, *self.numbers)}
         self.properties = [n for n, x in kept.items() if hasattr(x, "__set__") and not isinstance(x, Number)]
         self.checks: Checks = {
             **_OF_ALL,
             **{name: (_NOTHING, check) for name, check in (bounds or {}).items()},
             **{word: _check_of(numbers) for word, numbers in words.items()},
         }
+
+    def check_read(self, owner: type, keywords: Callable[[], Collection[str]]) -> None:
+        """Refuse numbers that the class itself declares, and that its rule does not read."""
+        for name, number in self.numbers.items():
+            if name in vars(owner) and number.stem not in keywords():
+                raise TypeError(
+                    f"{owner.__name__}.{name} is the rule's {number.word!r}, which it does not read: it reads "
+                    f"{listed(keywords())}. Give the number a word of these, or remove it."
+                )
+
+
+def _check_words(owner: type, word: str, numbers: Sequence[Number[Any]]) -> None:
+    """Refuse a word that means something else in groups, and numbers that are no tuple together."""
+    taken = {*RESERVED, *SUPPLIED, "weight_decay"} - ({"weight_decay"} if numbers[0].name == "wdecay" else set())
+    for number in numbers:
+        if word in taken or number.name in {*DESCRIBED} - {"wdecay"}:
+            raise TypeError(
+                f"{owner.__name__}.{number.name} cannot have the word {number.word!r}: neon keeps {word!r} for itself. "
+                "Choose another name; a weight decay is called wdecay, with the word 'weight_decay'."
+            )
+    places = [f"{word}[{place}]" for place in range(len(numbers))] if len(numbers) > 1 else [word]
+    if [number.word for number in numbers] != places:
+        raise TypeError(
+            f"The numbers of {owner.__name__} under one word must be {listed(places)}. Received: "
+            f"{listed([number.word for number in numbers])}."
+        )
+
+
+def _check_number(owner: type, name: str, number: Number[Any]) -> None:
+    """Refuse a default that the number's own check refuses, and one that something else takes the place of."""
+    if number.default is not None:
+        number.check(name, number.default)
+    kept = inspect.getattr_static(owner, name)
+    if not hasattr(kept, "__set__"):
+        raise TypeError(
+            f"{owner.__name__}.{name} has to be a Number. {received(name, kept)} Write Number({shown(kept)}, ...)."
+        )
+    inherits = "__init__" not in vars(owner) and not hasattr(owner.__init__, "__signature__")
+    if name in vars(owner) and inherits:
+        given = inspect.signature(owner.__init__).parameters.get(name)
+        if given is not None and given.default not in (inspect.Parameter.empty, number.default):
+            raise TypeError(
+                f"{owner.__name__}.{name} starts at {number.default!r}, but the constructor that {owner.__name__} "
+                f"inherits gives {given.default!r}. Write a constructor, or give {name} where it is made."
+            )
 
 
 def reader(words: Mapping[str, Sequence[str]], **fixed: Any) -> Callable[[object], dict[str, Any]]:
@@ -167,17 +223,20 @@ def _check(name: str, value: Any, check: Check) -> None:
     check(name, value)
 
 
-def check_names(group: Mapping[str, Any], known: Collection[str]) -> None:
-    """Refuse a constructor's word where a group has torch's name for it; `known` are the names that its rule has."""
-    for own, word in _WORDS:
+def check_names(group: Mapping[str, Any], known: Collection[str], pairs: Collection[tuple[str, str]]) -> None:
+    """Refuse a constructor's word where a group has torch's name for it.
+
+    `known` are the names that its rule has; `pairs` are the words of its own class, beside neon's.
+    """
+    for own, word in (*_WORDS, *pairs):
         if own in group and own not in known and word not in group:
             raise ValueError(f"A parameter group has no {own!r}: it uses torch's names. Write {word!r}.")
 
 
-def other_word(name: str, known: Collection[str]) -> str:
+def other_word(name: str, known: Collection[str], pairs: Collection[tuple[str, str]] = ()) -> str:
     """A sentence on an argument that is not known: what it is called here if it has another name elsewhere."""
-    here = [own for own, word in _WORDS if word == name and own in known]
-    here += [word for own, word in _WORDS if own == name and word in known]
+    here = [own for own, word in (*_WORDS, *pairs) if word == name and own in known]
+    here += [word for own, word in (*_WORDS, *pairs) if own == name and word in known]
     return f" Here it is called {' and '.join(dict.fromkeys(here))}." if here else ""
 
 

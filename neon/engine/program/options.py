@@ -140,6 +140,8 @@ _BY_VALUE = [
     for option in GROUPED.values()
     if option.act and option.key not in ("outer_clip_norms", "weight_decay")
 ]
+# What the engine supplies to a rule that asks for it.
+SUPPLIED = ("step", "epoch")
 # Names that the engine, options and torch's states have taken; a weight decay may be a rule's own.
 RESERVED = {*DESCRIBED, *GROUPED} - {"weight_decay"} | {
     "batch_size", "grad_scale", "previous_norm", "optimizer", "params", "param_names", "scales", "low_bits",

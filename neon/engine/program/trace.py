@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from neon.arguments import plain
 from neon.engine.program import options
-from neon.engine.program.declared import WEIGHT, State
+from neon.engine.program.declared import ELEMENT, WEIGHT, State
 from neon.engine.program.graph import Node, load, scalar, walk
 from neon.engine.program.symbols import Symbol, node_of
 from neon.messages import listed, received, shortened, shown
@@ -72,15 +73,20 @@ def _read_signature(rule: Rule) -> Signature:
 
 def _declared(rule: str, state: inspect.Parameter) -> State:
     """What is declared of a state: a number says where it starts."""
-    start = 0.0 if state.default is state.empty else plain(state.default)
-    if isinstance(start, State):
-        return start
-    if isinstance(start, bool) or not isinstance(start, (int, float)):
+    declared = state.default if isinstance(state.default, State) else State(plain(state.default))
+    start = 0.0 if state.default is state.empty else declared.start
+    as_weight = isinstance(start, str) and start == WEIGHT
+    if not as_weight and (isinstance(start, bool) or not isinstance(start, (int, float)) or math.isnan(start)):
         raise TypeError(
-            f"The state {state.name} of the rule {rule} must start at a number: as no default says, at 0. "
-            f"{received(state.name, state.default)} Hyper-parameters stand after a *."
+            f"The state {state.name} of the rule {rule} must start at a number (as no default says, at 0) or as the "
+            f"WEIGHT. {received(state.name, start)} Hyper-parameters stand after a *."
         )
-    return State(float(start))
+    if declared.of is not ELEMENT:
+        raise TypeError(
+            f"The state {state.name} of the rule {rule} has a number for each {declared.of}; kernels go by elements "
+            "as yet. Leave out `of`."
+        )
+    return State(start if isinstance(start, str) else float(start))
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neon.arguments import plain
 from neon.engine.program.formats import PARAMETER, named
 from neon.engine.program.formats.blocks import scale_name
 from neon.engine.program.options import AVERAGE
@@ -28,7 +29,12 @@ def check_states(storage: Storage, program: Program, known: Collection[str]) -> 
                 f"state_dtype names a state {quoted(name)}; {shortened(program.name)} keeps "
                 f"{listed(program.states)}. Fix the spelling or remove the key."
             )
-        if name == AVERAGE and form != PARAMETER and named(form).dtype.itemsize < 2:
+        kept = program.states.get(name)
+        if (
+            (name == AVERAGE or (kept is not None and kept.starts_as_weight))
+            and form != PARAMETER
+            and named(form).dtype.itemsize < 2
+        ):
             raise ValueError(
                 f"state_dtype[{name!r}] must be 'float32', 'bfloat16' or 'float16': 8 bits are too few of a "
                 f"weight. Received: {form!r}."
@@ -46,6 +52,7 @@ def check_signs(storage: Storage, program: Program, given: Callable[[], Sequence
     if not storage.in_blocks or not never_negative(program):
         return
     for (name, _), value in zip(program.places, given(), strict=True):
+        value = value.item() if isinstance(value, Tensor) and value.device.type == "cpu" else plain(value)
         if name in program.keywords and isinstance(value, (int, float)) and value < 0:
             raise ValueError(
                 f"{name} must be at least 0 where states are in 8 bits: of states that look as if they could not "

@@ -19,7 +19,7 @@ class Slot:
     """One tensor: its name in a kernel, where it lies in `state[p]`, what it is kept as and has one number for.
 
     `start` is what stands for the number that it starts at, or "weight"; `block` numbers of it are encoded together.
-    Of an auxiliary tensor `beside` names the one whose format needs it.
+    Of an auxiliary tensor `auxiliary_of` names the one whose format needs it.
     """
 
     name: str
