@@ -60,10 +60,11 @@ def shapes() -> Iterator[None]:
 
 
 @pytest.fixture
-def two_shapes() -> Iterator[None]:
-    """Several tiles, and a gradient that is expanded: where formats are looked at, not layouts."""
+def two_shapes(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Several tiles, and a gradient that is expanded: where formats are looked at, layouts wait for `--all`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rule_cases, "SHAPES", [SHAPES[1], SHAPES[-1]])
+        if not pytestconfig.getoption("all"):
+            patch.setattr(rule_cases, "SHAPES", [SHAPES[1], SHAPES[-1]])
         rule_cases.data.cache_clear()
         yield
     rule_cases.data.cache_clear()
