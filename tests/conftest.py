@@ -72,8 +72,24 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Tests that set the number of threads, and begin with two."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def batches_of_eight() -> Iterator[None]:
     gen_backend(batch_size=8, rng_seed=0)
+    yield
+    gen_backend(batch_size=1)
+
+
+@pytest.fixture
+def batches_of_128() -> Iterator[None]:
+    gen_backend(batch_size=128, rng_seed=0)
     yield
     gen_backend(batch_size=1)
 

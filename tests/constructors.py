@@ -5,7 +5,7 @@ A class whose constructor needs arguments has them in `REQUIRED`; every other on
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import neon.optimizers
@@ -38,6 +38,15 @@ DROP_INS: dict[str, Any] = exported(neon.torch, neon.torch.AttachedOptimizer)
 def described(name: str, /, **options: Any) -> Optimizer:
     """The optimizer of that name with what it requires; options go before."""
     return OPTIMIZERS[name](**{**REQUIRED.get(name, {}), **options})
+
+
+def describing(**required: dict[str, Any]) -> Callable[..., Optimizer]:
+    """As `described`, but these optimizers are made with what is given here."""
+
+    def description(name: str, /, **options: Any) -> Optimizer:
+        return OPTIMIZERS[name](**{**(REQUIRED | required).get(name, {}), **options})
+
+    return description
 
 
 def number_rows(rules: Iterable[type[Optimizer]]) -> list[str]:

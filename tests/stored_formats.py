@@ -25,7 +25,8 @@ def states_of(rule: str) -> list[str]:
 
 def of_rules(rule: str, form: str, dtype: torch.dtype, rounds: bool | int, average: str | None) -> tuple[Any, ...]:
     """A case of `BITS` by what depends on a rule: a crossing has these two by two."""
-    return rule, dtype, bool(rounds), "int8" if form in ("int8", "mixed", "split") else "16 bits"
+    bits = {"float32": 32, "bfloat16": 16, "float16": 16}.get(form, 8)
+    return rule, dtype, bool(rounds), bits, average
 
 
 def of_forms(rule: str, form: str, dtype: torch.dtype, rounds: bool | int, average: str | None) -> tuple[Any, ...]:
@@ -95,3 +96,5 @@ BITS += [
     for i, form in enumerate(("int8", "mixed"))
     for j, dtype in enumerate(DTYPES)
 ]
+# An average of the weights beside states that stay whole, or none at all.
+BITS += [(rule, "float32", torch.bfloat16, False, average) for rule in RULES for average in AVERAGES[1:]]

@@ -148,9 +148,16 @@ def test_neon_and_torch_do_the_same_work(rule: str) -> None:
         assert 0 <= difference < 1e-4
 
 
+class OtherBeta(torch.optim.Adam):
+    """A second beta of 0.99, whatever it is asked for."""
+
+    def __init__(self, params: Any, lr: float, eps: float, foreach: bool | None = None, fused: bool = False) -> None:
+        super().__init__(params, lr, (0.9, 0.99), eps, foreach=foreach, fused=fused)
+
+
 @pytest.mark.parametrize(("kind", "shape"), [("step", "tiny"), ("step", "groups"), ("backward", "mlp")])
 def test_other_work_is_noticed(monkeypatch: pytest.MonkeyPatch, kind: str, shape: str) -> None:
-    monkeypatch.setitem(PEERS, "Adam", replace(PEERS["Adam"], theirs=torch.optim.Adagrad))
+    monkeypatch.setitem(PEERS, "Adam", replace(PEERS["Adam"], theirs=OtherBeta))
     with pytest.raises(AgreementError, match=r"neon and torch \(fused\) differ by .* not the same work"):
         measured(Line(kind, "Adam", shape))
 

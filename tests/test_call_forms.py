@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,8 +12,9 @@ import torch
 from torch import Tensor
 
 from neon import optimizers
-from neon.backends import gen_backend
 from neon.optimizers import ExpSchedule, Optimizer, PolySchedule, PowerSchedule, Schedule, ShiftSchedule, StepSchedule
+
+pytestmark = pytest.mark.usefixtures("batches_of_128")
 
 STEPS, BATCH = 10, 128  # one step an epoch, so that schedules act
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6}
@@ -91,13 +91,6 @@ def data(*shapes: tuple[int, ...], seed: int = 3) -> Data:
 
 
 SMALL = data((3, 4), (4,), (2, 3, 5), (1,))
-
-
-@pytest.fixture(autouse=True)
-def _batches_of_128() -> Iterator[None]:
-    gen_backend(batch_size=BATCH, rng_seed=0)
-    yield
-    gen_backend(batch_size=1)
 
 
 def trained(opt: Optimizer, given: Data, dtype: torch.dtype) -> list[np.ndarray]:

@@ -8,17 +8,17 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from typer.testing import CliRunner, Result
 
 import neon
 from neon import optimizers
 from neon.cli import app
 from neon.compare import DEFAULT_OPTIMIZERS, parse_optimizer
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 TASK = """
 import os
@@ -53,15 +53,6 @@ def make():
     )
 """
 STEPS_OF_AN_EPOCH = 3
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Layers this small only wait for a second thread, and long on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,6 @@ import torch
 
 import neon.layers
 import neon.layers.layer
-from neon.backends import gen_backend
 from neon.initializers import Constant, Gaussian
 from neon.layers import Affine, Linear
 from neon.optimizers import (
@@ -35,17 +34,12 @@ from neon.optimizers import (
 from neon.transforms import Logistic, Rectlin, Softmax, Tanh
 
 Array = np.ndarray
+pytestmark = pytest.mark.usefixtures("batches_of_128")
+
 layers_module: Any = neon.layers
 layer_module: Any = neon.layers.layer
 SHAPE, BATCH = (200, 128), 128
 MOST = 0.5  # what parameters are clipped at
-
-
-@pytest.fixture(autouse=True)
-def _batches_of_128() -> Iterator[None]:
-    gen_backend(batch_size=BATCH, rng_seed=0)
-    yield
-    gen_backend(batch_size=1)
 
 
 class Dummy:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from constructors import OPTIMIZERS, described
+from constructors import OPTIMIZERS, describing
+from optimizer_contents import assert_same, everything
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 from torch.utils.checkpoint import checkpoint
@@ -26,11 +27,8 @@ MAPPING: dict[str, Any] = {
         "Bias": GradientDescentMomentum(0.1, 0.9, wdecay=0.1, schedule=Schedule([1], 0.5)),
     },
 }
+description = describing(MultiOptimizer=MAPPING)
 every = pytest.mark.parametrize("name", OPTIMIZERS)
-
-
-def description(name: str, **options: Any) -> Optimizer:
-    return MultiOptimizer(**MAPPING, **options) if name == "MultiOptimizer" else described(name, **options)
 
 
 def sgd(rate: float = 0.5, momentum: float = 0.0, **options: Any) -> Optimizer:
@@ -55,19 +53,8 @@ def train(model: nn.Module, optimizer: Any, steps: range) -> None:
         optimizer.zero_grad()
 
 
-def everything(optimizer: Any) -> list[torch.Tensor]:
-    """Copies of parameters and states, in order."""
-    params = [p for group in optimizer.param_groups for p in group["params"]]
-    states = [value for p in params if p in optimizer.state for value in optimizer.state[p].values()]
-    return [t.detach().clone() for t in (*params, *states)]
-
-
 def values(optimizer: Any) -> list[dict[str, Any]]:
     return [{k: v for k, v in group.items() if k not in ("params", "lr")} for group in optimizer.param_groups]
-
-
-def assert_same(found: Any, expected: Any) -> None:
-    torch.testing.assert_close(everything(found), everything(expected), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("clip", [None, 0.05])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from optimizer_contents import assert_same
 from torch import nn
 
 from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, WarmupCosine
@@ -43,18 +44,8 @@ def zeros(model: nn.Module, optimizer: Any) -> dict[str, float]:
     return {name: p.flatten()[0].item() for name, p in model.named_parameters()}
 
 
-def everything(optimizer: Any) -> list[torch.Tensor]:
-    params = [p for group in optimizer.param_groups for p in group["params"]]
-    states = [value for p in params if p in optimizer.state for value in optimizer.state[p].values()]
-    return [t.detach().clone() for t in (*params, *states)]
-
-
 def values(optimizer: Any) -> list[dict[str, Any]]:
     return copy.deepcopy([{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups])
-
-
-def assert_same(found: Any, expected: Any) -> None:
-    torch.testing.assert_close(everything(found), everything(expected), rtol=0, atol=0)
 
 
 NAMED = ["0.weight", "0.bias", "1.weight", "1.bias", "2.0.weight", "2.0.bias"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from constructors import OPTIMIZERS, RULES, described
+from constructors import OPTIMIZERS, RULES, describing
 from pairs import crossed
 from torch import nn
 
@@ -29,6 +29,7 @@ MAPPING: dict[str, Any] = {
     },
     "gradient_clip_norm": 1.5,
 }
+description = describing(MultiOptimizer=MAPPING)
 # Over gradients of norm about 3: each of these bites.
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -43,10 +44,6 @@ NAMES = [(name, options) for name in OPTIMIZERS for options in OPTIONS if name i
 def switches(options: str) -> list[bool]:
     """What it switches on, of all there is: features that a crossing has two by two."""
     return [name in OPTIONS[options] for name in OPTIONS["both, decay"]]
-
-
-def description(name: str, **options: Any) -> Optimizer:
-    return MultiOptimizer(**MAPPING, **options) if name == "MultiOptimizer" else described(name, **options)
 
 
 def parameters(dtype: torch.dtype = torch.float32) -> dict[str, nn.Parameter]:

@@ -8,20 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from one_number import Plain
 
 from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, Optimizer, get_param_list
-
-
-class Plain:
-    """One number with its gradient."""
-
-    def __init__(self, gradient: float = 1.0, name: str | None = None) -> None:
-        self.w, self.g = torch.zeros(1, dtype=torch.float64), torch.full((1,), gradient, dtype=torch.float64)
-        self.name = name
-        self.states: list[Any] = []
-
-    def get_params(self) -> Any:
-        return (self.w, self.g), self.states
 
 
 def descent(rate: float = 1.0, momentum: float = 0.0) -> GradientDescentMomentum:

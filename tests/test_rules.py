@@ -15,6 +15,7 @@ from rule_cases import (
     CASES,
     OPTIONS,
     RULES,
+    STEPS,
     PlainLayer,
     Result,
     assert_same_bits,
@@ -84,9 +85,10 @@ def test_reference_and_backends(rule: str, option: str, dtype: torch.dtype) -> N
 
 @pytest.mark.parametrize("option", [pytest.param("plain", marks=pytest.mark.crossing), "clip by norm"])
 @pytest.mark.parametrize("rule", RULES)
-def test_attach_and_optimize_are_one(rule: str, option: str) -> None:
-    """Over three epochs; a norm is made of what a plain step is made of, and of more."""
-    runs = [run(rule, option, torch.float32, backend="eager", how=how, steps=7) for how in ("attach", "optimize")]
+def test_attach_and_optimize_are_one(rule: str, option: str, pytestconfig: pytest.Config) -> None:
+    """Over three epochs at least; a norm is made of what a plain step is made of, and of more."""
+    steps = STEPS if pytestconfig.getoption("all") else 7
+    runs = [run(rule, option, torch.float32, backend="eager", how=how, steps=steps) for how in ("attach", "optimize")]
     assert_same_bits(*runs)
 
 

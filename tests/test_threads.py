@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,15 +20,8 @@ from neon.engine.native import threads
 from neon.engine.program.kernel import CHUNK
 from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, Optimizer
 
+pytestmark = pytest.mark.usefixtures("two_threads")
 needs_team = pytest.mark.skipif(threads._team is None, reason="torch has no OpenMP team here that neon can use")
-
-
-@pytest.fixture(autouse=True)
-def _as_many_threads_as_before() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 # -- threads of a pass -----------------------------------------------------------------------------

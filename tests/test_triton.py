@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import rule_cases
 import torch
-from other_versions import needs_interpreter, skip_exact_powers
+from other_versions import needs_interpreter, older, skip_exact_powers
 from pairs import crossed
 from rule_cases import CASES, RULES, after_special, assert_same_bits, assert_same_special, make, run, switches
 from state_tensors import assert_same, new, tensors_of, trained, ulps
@@ -60,10 +60,11 @@ def shapes() -> Iterator[None]:
 
 
 @pytest.fixture
-def two_shapes() -> Iterator[None]:
-    """Several tiles, and a gradient that is expanded: where formats are looked at, not layouts."""
+def two_shapes(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Several tiles, and a gradient that is expanded: where formats are looked at, layouts wait for `--all`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rule_cases, "SHAPES", [SHAPES[1], SHAPES[-1]])
+        if not pytestconfig.getoption("all"):
+            patch.setattr(rule_cases, "SHAPES", [SHAPES[1], SHAPES[-1]])
         rule_cases.data.cache_clear()
         yield
     rule_cases.data.cache_clear()
@@ -77,10 +78,11 @@ UNDER += [(rule, option, torch.float64) for rule, option in CASES if option in (
     ("rule", "option", "dtype"), crossed(UNDER, lambda rule, option, dtype: (rule, dtype, *switches(option)))
 )
 def test_every_rule_under_every_option(rule: str, option: str, dtype: torch.dtype) -> None:
-    """Powers of float64 are not the host's to the last bit; rules that count steps subtract them from 1."""
+    """Rules that count steps subtract powers from 1: so do the less exact ones of an older numpy count for more."""
     how = "attach" if dtype == torch.float64 else "optimize"
     eager, gpu = (run(rule, option, dtype, backend=backend, how=how, steps=2) for backend in ("eager", "triton"))
-    if dtype == torch.float64 and "step" in signature(make(rule, option).rule).parameters:
+    counts_steps = "step" in signature(make(rule, option).rule).parameters
+    if dtype == torch.float64 and counts_steps and older("numpy", "2"):
         torch.testing.assert_close(gpu.tensors(), eager.tensors(), rtol=1e-12, atol=1e-15)
     else:
         assert_same_bits(gpu, eager)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from optimizer_contents import key_of
 from torch import nn
 
 from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, Optimizer
@@ -21,10 +22,6 @@ def multi(**keys: Optimizer | None) -> MultiOptimizer:
 
 def net() -> nn.ModuleDict:
     return nn.ModuleDict({"x": nn.Linear(2, 2), "y": nn.Linear(2, 2, bias=False), "z": nn.LayerNorm(2)})
-
-
-def key_of(optimizer: Any) -> dict[str, str]:
-    return {name: group["optimizer"] for group in optimizer.param_groups for name in group["param_names"]}
 
 
 # -- nested mappings -------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from optimizer_contents import key_of
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
@@ -52,10 +53,6 @@ KEYS = {
     "Bias": [NAMES[1], NAMES[3], NAMES[5]],
     "LayerNorm": NAMES[2:4],
 }
-
-
-def key_of(optimizer: Any) -> dict[str, str]:
-    return {name: group["optimizer"] for group in optimizer.param_groups for name in group["param_names"]}
 
 
 def descent(rate: float = 1.0) -> GradientDescentMomentum:
