@@ -13,7 +13,15 @@ from torch.optim import Optimizer
 
 from neon.assignment.wrappers import bare, bare_names
 from neon.attached.differences import and_more, refuse, some
-from neon.attached.saved_states import NOT_OF_RULES, TRAINED, copied, wrong_auxiliary, wrong_count, wrong_state
+from neon.attached.saved_states import (
+    NOT_OF_RULES,
+    OF_RULES,
+    TRAINED,
+    copied,
+    wrong_auxiliary,
+    wrong_count,
+    wrong_state,
+)
 from neon.engine.program.formats.split import LOW_BITS
 from neon.engine.program.options import AVERAGE, SCALE
 from neon.engine.program.trace import signature
@@ -64,7 +72,7 @@ def loaded(optimizer: Optimizer, rules: GroupRules, state_dict: Any) -> dict[str
         for number, (name, param) in zip(loading.numbers, named_parameters(group), strict=False):
             kept = {key: value for key, value in (saved_states.get(number) or {}).items() if value is not None}
             if kept and loading.fits:
-                differences += loading.state(shortened(name, 60), param, kept)
+                differences += (f"{shortened(name, 60)}: {wrong}" for wrong in loading.state(name, param, kept))
                 states[param] = kept
         differences += loading.averages(states)
         loadings.append(loading)
@@ -272,18 +280,19 @@ class _Loading:
         missing = [key for key, kept in program.states.items() if not kept.starts_as_weight and key not in state]
         if "step" not in state and not found <= _UNCOUNTED and "step" in program.keywords:
             missing.append("step")
-        if missing and (found or ("step" in state and not leaf._rule_varies)):
-            yield f"{name}: has no {' and no '.join(missing)} in the checkpoint, only {', '.join(map(str, state))}"
+        others = (OF_RULES - known) & state.keys()  # another rule's
+        if missing and (found or others or ("step" in state and not leaf._rule_varies)):
+            yield f"has no {' and no '.join(missing)} in the checkpoint, only {', '.join(map(str, state))}"
             return
         if found:
             state.setdefault("step", 1)
         ours = {key: value for key, value in state.items() if key in known or key in NOT_OF_RULES}
-        yield from (f"{name}: {wrong}" for wrong in wrong_auxiliary(ours, param, settings))
+        yield from wrong_auxiliary(ours, param, settings)
         for key, value in ours.items():
             if key in ("scales", LOW_BITS, TRAINED):
                 continue
             if wrong := wrong_count(value) if key == "step" else wrong_state(key, value, param, settings):
-                yield f"{name}: {key} {wrong}"
+                yield f"{key} {wrong}"
                 return  # the other states will be alike
 
     def averages(self, states: Mapping[Any, Mapping[str, Any]]) -> Iterator[str]:
