@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections import ChainMap, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -29,7 +29,7 @@ from neon.messages import shortened, shown
 from neon.stepping import exact_steps
 from neon.stepping.group_names import named_parameters
 from neon.stepping.group_rules import GroupRules
-from neon.stepping.overrides import AVERAGED, KEY, NONE, as_text, of_group, overrides_of
+from neon.stepping.overrides import AVERAGED, KEY, NONE, as_text, of_group, overrides_of, values_over
 
 # Values of rules that change their steps, each with what it is for a rule that knows nothing of it, if there is such.
 _NEUTRAL = {
@@ -170,7 +170,7 @@ class _Loading:
             yield from self._rename_overrides()
             self._settings = self._rules.settings(self.group)
             for own in overrides_of(self.group).values():
-                self._rules.settings(ChainMap(own, self.group))
+                self._rules.settings(values_over(own, self.group))
             self._rules.apply_schedule(dict(self.group))
         except (TypeError, ValueError) as error:
             yield f"{self._label}: {error}"
@@ -271,7 +271,7 @@ class _Loading:
     def state(self, name: str, param: Tensor, state: dict[str, Any]) -> Iterator[str]:
         """What keeps a saved state from being loaded; what others keep there is theirs."""
         own = overrides_of(self.group).get(name)
-        settings = self._rules.settings(ChainMap(own, self.group)) if own else self._settings
+        settings = self._rules.settings(values_over(own, self.group)) if own else self._settings
         program = settings.program
         leaf = self._rules.leaf_of(self.group)
         # What is kept may depend on values: a momentum that is switched off keeps its velocity.
