@@ -323,6 +323,21 @@ def test_what_others_keep_in_states_is_saved_and_loaded_as_torch_does() -> None:
     assert (other.state[p]["step"], other.state[q]["step"]) == (2, 1)
 
 
+@pytest.mark.parametrize("counted", [False, True])
+@pytest.mark.parametrize("make", [GradientDescentMomentum(0.1, 0.9).attach, neon.torch.SGD], ids=["attached", "SGD"])
+def test_what_others_keep_is_loaded_before_there_is_momentum(make: Any, counted: bool) -> None:
+    run, other = (make([nn.Parameter(torch.ones(2))]) for _ in range(2))
+    [w], [p] = (opt.param_groups[0]["params"] for opt in (run, other))
+    run.state[w] = {"slow": w.detach().clone()} | ({"step": torch.tensor(1.0)} if counted else {})
+    for opt in (run, other):
+        opt.param_groups[0]["momentum"] = 0.9  # switched on just now
+    other.load_state_dict(run.state_dict())
+    assert bits(other.state[p]) == bits(run.state[w])
+    p.grad = torch.ones(2)
+    other.step()
+    assert {"slow", "step"} < other.state[p].keys()
+
+
 def test_a_missing_state_of_the_rule_is_refused_beside_what_others_keep() -> None:
     run = one()
     w = run.param_groups[0]["params"][0]

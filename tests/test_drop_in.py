@@ -356,6 +356,22 @@ def test_adagrads_sums_may_be_shared_by_processes(stepped: bool) -> None:
     assert_close(ours, theirs)
 
 
+def test_sums_that_are_shared_start_where_their_layer_says_and_frozen_ones_not_at_all() -> None:
+    def sums(*, share: bool) -> dict[str, float | None]:
+        params = dict(zip("abc", parameters(), strict=False))
+        opt: Any = Adagrad([*params.items()], 0.1, eps=0.0)
+        opt.set("initial_accumulator_value", 0.5, layers="b")
+        opt.freeze("c")
+        if share:
+            opt.share_memory()
+        for param in params.values():
+            param.grad = torch.zeros_like(param)
+        opt.step()
+        return {name: opt.state[p]["sum"].mean().item() if opt.state.get(p) else None for name, p in params.items()}
+
+    assert sums(share=True) == sums(share=False) == {"a": 0.0, "b": 0.5, "c": None}
+
+
 def test_a_module_and_named_parameters() -> None:
     module = nn.Linear(2, 3)
     for target in (module, module.named_parameters(), [{"params": module.named_parameters()}]):

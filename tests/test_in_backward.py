@@ -388,6 +388,37 @@ def test_what_is_refused(what: str) -> None:
     assert all(p.grad is not None for p in model.parameters())  # no hook has been left
 
 
+TWICE: dict[str, Callable[[nn.Parameter, nn.Parameter], Any]] = {
+    "attached": lambda p, q: sgd().attach([{"params": [p, q, p]}], in_backward=True),
+    "added": lambda p, q: sgd().attach([p], in_backward=True).add_param_group({"params": [q, q]}),
+    "appended": lambda p, q: appended(sgd().attach([p, q], in_backward=True), p),
+}
+
+
+def appended(optimizer: Any, param: nn.Parameter) -> None:
+    optimizer.param_groups[0]["params"].append(param)
+    optimizer.step()
+
+
+@pytest.mark.filterwarnings("ignore:optimizer contains a parameter group with duplicate parameters")
+@pytest.mark.parametrize("how", TWICE)
+def test_a_parameter_that_is_listed_twice_is_refused(how: str) -> None:
+    p, q = (nn.Parameter(torch.ones(2)) for _ in range(2))
+    with pytest.raises(ValueError, match=r"is the same parameter as params\[0\] of '\w+'\. List each parameter once"):
+        TWICE[how](p, q)
+
+
+def test_a_group_that_is_refused_is_not_there() -> None:
+    p, q = (nn.Parameter(torch.ones(2)) for _ in range(2))
+    optimizer: Any = sgd().attach([p], in_backward=True)
+    with pytest.raises(ValueError, match="List each"), pytest.warns(UserWarning, match="duplicate"):
+        optimizer.add_param_group({"params": [q, q]})
+    (p.sum() + q.sum()).backward()
+    optimizer.step()
+    assert len(optimizer.param_groups) == 1
+    assert (p.grad, q.tolist()) == (None, [1.0, 1.0])
+
+
 def test_a_scaler_is_refused() -> None:
     p = nn.Parameter(torch.zeros(2))
     optimizer, scaler = sgd().attach([p], in_backward=True), torch.amp.GradScaler("cpu")

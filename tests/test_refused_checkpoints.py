@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from checkpoint_runs import give
+from constructors import DROP_INS, RULES, described
 from stepped_parameters import bits, drop_in, one, parameters, saved_by, stepped, torchs
 from torch import nn
 
@@ -55,6 +56,63 @@ def test_what_torch_and_earlier_versions_have_no_word_of_stays_as_it_is(name: st
     [group] = opt.param_groups
     kept = (group["lr"], group["gradient_clip_norm"], group["weight_average"], group["maximize"])
     assert kept == (0.25, 1.0, 0.5, True)
+
+
+MAKERS: dict[str, Callable[[Any], AttachedOptimizer]] = {
+    **{name: described(name).attach for name in RULES},
+    **{f"torch.{name}": cls for name, cls in DROP_INS.items()},
+    "torch.SGD with momentum": lambda params: neon.torch.SGD(params, momentum=0.9),
+    "torch.Adam with amsgrad": lambda params: neon.torch.Adam(params, amsgrad=True),
+    "torch.RMSprop with all": lambda params: neon.torch.RMSprop(params, centered=True, momentum=0.9),
+}
+
+
+def states_of(kind: str) -> tuple[AttachedOptimizer, dict[str, Any]]:
+    """An optimizer after a step, and the state of its parameter."""
+    param = nn.Parameter(torch.ones(2))
+    opt = MAKERS[kind]([param])
+    param.grad = torch.ones(2)
+    opt.step()
+    return opt, dict(opt.state[param])
+
+
+@pytest.mark.parametrize("here", MAKERS)
+def test_states_of_another_rule_are_refused_whatever_the_groups_say(here: str) -> None:
+    """Counted, or without a count as those of torch.optim.SGD."""
+    opt, own = states_of(here)
+    for there in MAKERS:
+        theirs = states_of(there)[1]
+        if own.keys() <= theirs.keys() or theirs.keys() == {"step"}:
+            continue
+        for state in (theirs, {key: value for key, value in theirs.items() if key != "step"}):
+            saved = opt.state_dict() | {"state": {0: state}}
+            with pytest.raises(ValueError, match=r"has no \w+.* in the checkpoint, only"):
+                opt.load_state_dict(saved)
+
+
+@pytest.mark.parametrize("momentum", [0.9, 0.5])
+def test_momentum_of_torchs_is_not_taken_for_velocity(momentum: float) -> None:
+    opt = stepped(GradientDescentMomentum(0.1, 0.9), named=False, w=(2,), v=(3,))
+    with pytest.raises(ValueError, match=r"has no velocity in the checkpoint, only momentum_buffer"):
+        opt.load_state_dict(torchs("SGD", momentum=momentum))
+    with pytest.raises(ValueError, match=r"has no momentum_buffer in the checkpoint, only step, velocity"):
+        drop_in("SGD", momentum=momentum).load_state_dict(opt.state_dict())
+
+
+def test_a_layer_with_a_very_long_name_loads_by_its_own_values() -> None:
+    def made() -> AttachedOptimizer:
+        params = {f"{'x' * 80}.{name}": nn.Parameter(torch.ones(2)) for name in "ab"}
+        opt = neon.torch.Adam([*params.items()], amsgrad=True)
+        opt.set("amsgrad", False, layers=f"{'x' * 80}.a")
+        for param in params.values():
+            param.grad = torch.ones(2)
+        opt.step()
+        return opt
+
+    opt, other = made(), made()
+    opt.step()
+    other.load_state_dict(opt.state_dict())
+    assert bits(other.state_dict()) == bits(opt.state_dict())
 
 
 def test_messages_about_groups_are_short() -> None:

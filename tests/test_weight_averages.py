@@ -220,6 +220,30 @@ def test_layer_lists_are_averaged_too() -> None:
     assert all(map(torch.equal, params, path[-1]))
 
 
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("kept", [DECAY, None])
+def test_another_optimizer_over_the_same_layers_waits_for_their_weights(kept: float | None, mapped: bool) -> None:
+    halves = [weights(torch.float32) for _ in range(2)]
+    params, layers = [*halves[0], *halves[1]], [*map(PlainLayer, halves)]
+    optimizer, other = make("adam", "plain", weight_average=DECAY), make("adam", "plain", weight_average=kept)
+    other = MultiOptimizer({"default": other}) if mapped else other
+    for param, grad in zip(params, 2 * [*gradients(0, torch.float32)], strict=True):
+        param.grad = grad
+    optimizer.optimize(layers, 0)
+    before = [param.detach().clone() for param in params]
+    for own in (layers, layers[:1]):
+        with optimizer.averaged(own):
+            for each in (other, optimizer):
+                with pytest.raises(RuntimeError, match=r"leave averaged\(\) before"):
+                    each.optimize(layers, 0)
+                with pytest.raises(RuntimeError, match=r"leave averaged\(\) before"), each.averaged(layers):
+                    pass
+        assert all(map(torch.equal, params, before))
+    with optimizer.averaged(layers[:1]), optimizer.averaged(layers[1:]):
+        pass
+    assert all(map(torch.equal, params, before))
+
+
 def test_layer_lists_whose_states_have_no_average_yet_have_none() -> None:
     params = weights(torch.float32)
     layer, optimizer = PlainLayer(params), make("adam", "plain")

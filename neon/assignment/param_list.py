@@ -63,8 +63,8 @@ def is_plain(tensor: Tensor) -> bool:
 
 def memory(tensor: Tensor) -> Hashable:
     """What views of one tensor have in common: the memory where that is known, else the object itself."""
-    if type(tensor) in _PLAIN and tensor.layout is torch.strided and (place := address(tensor)) and tensor.numel():
-        return place, tensor.shape, tensor.stride(), tensor.dtype, tensor.device
+    if is_plain(tensor) and tensor.numel():
+        return address(tensor), tensor.shape, tensor.stride(), tensor.dtype, tensor.device
     return id(tensor)
 
 

@@ -51,21 +51,22 @@ class _Path:
 
     def into(self, layer: Any, child: str, wrappers: list[str]) -> _Path:
         """The path one layer further in; `child` is torch's name for it, empty at the root."""
-        qualified, wrapped = _dotted(self.qualified, child), _dotted(self.wrapped, child, *wrappers)
+        qualified, wrapped = dotted(self.qualified, child), dotted(self.wrapped, child, *wrappers)
         given = getattr(layer, "name", None)
         own = given if isinstance(given, str) else None
         classes = tuple(c.__name__ for c in type(layer).__mro__ if c.__name__ not in _NOT_CLASSES)
         piece = own or (_described(layer) if hasattr(layer, "name") or not child else child)
         names = filter(None, dict.fromkeys((own, qualified, wrapped)))
-        return _Path(_dotted(self.label, piece), qualified, wrapped, (*names, *self.names), (*classes, *self.classes))
+        return _Path(dotted(self.label, piece), qualified, wrapped, (*names, *self.names), (*classes, *self.classes))
 
     def names_of(self, parameter: str) -> tuple[str, ...]:
         """The names of a parameter of the layer, its own first where it has one."""
-        own = (_dotted(self.qualified, parameter), _dotted(self.wrapped, parameter)) if parameter else ()
+        own = (dotted(self.qualified, parameter), dotted(self.wrapped, parameter)) if parameter else ()
         return (*dict.fromkeys(own), *self.names)
 
 
-def _dotted(*parts: str) -> str:
+def dotted(*parts: str) -> str:
+    """The parts of a name, empty ones left out, as one."""
     return ".".join(filter(None, parts))
 
 

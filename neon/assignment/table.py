@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from neon.assignment.description import Description
-from neon.assignment.sites import Site
+from neon.assignment.sites import Site, dotted
 from neon.engine.program.options import SCALE
 
 _HEADS = ("layer", "class", "optimizer", "parameters", "state bytes", "key", "lr", "decay", "set")
@@ -172,19 +172,15 @@ class _Run:
     def as_lines(self, parent: str) -> Iterator[_Line]:
         if len(self._members) < _LEAST:
             for part, lines in self._members:
-                yield from (line._replace(label=_joined(part, line.label)) for line in lines)
+                yield from (line._replace(label=dotted(part, line.label)) for line in lines)
             return
         first, last = self._members[0][0], self._members[-1][0]
         # `blocks.0 … blocks.31`: a number alone says little
-        last = _joined(parent, last) if last.isdigit() and not parent.isdigit() else last
+        last = dotted(parent, last) if last.isdigit() and not parent.isdigit() else last
         for alike in zip(*(lines for _, lines in self._members), strict=True):
             size, state_bytes = sum(line.size for line in alike), sum(line.state_bytes for line in alike)
-            label = _joined(f"{first} {_to()} {last}", alike[0].label)
+            label = dotted(f"{first} {_to()} {last}", alike[0].label)
             yield alike[0]._replace(label=label, size=size, state_bytes=state_bytes)
-
-
-def _joined(*parts: str) -> str:
-    return ".".join(filter(None, parts))
 
 
 @lru_cache(maxsize=1024)

@@ -26,10 +26,11 @@ from neon.engine.backends import serving
 from neon.engine.counts import mark_movable
 from neon.engine.program.options import SCALE
 from neon.engine.refusals.combinations import check_sizes
-from neon.engine.refusals.tensors import check_capturable
+from neon.engine.refusals.tensors import check_capturable, check_once
 from neon.engine.versions import uncompiled
 from neon.stepping import overrides
 from neon.stepping.aside import Aside
+from neon.stepping.group_names import named_parameters
 from neon.stepping.group_rules import GroupRules
 from neon.stepping.groups import GroupStepper
 from neon.stepping.in_backward import BackwardStepper, refuse_replicas
@@ -150,6 +151,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
             self._rules.settings(self.param_groups[-1])  # now that there is a list of parameters
             if self.in_backward:
                 check_sizes(self.param_groups[-1]["params"], "in_backward=True")
+                check_once(named_parameters(self.param_groups[-1]))
         except ValueError:
             self.param_groups.pop()
             raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +15,7 @@ from neon.engine.program.options import AVERAGE
 from neon.stepping.aside import Aside
 from neon.stepping.group_names import named_parameters
 from neon.stepping.in_place import in_place_of
-from neon.stepping.overrides import AVERAGED, KEY, as_text, of_group, overrides_of
+from neon.stepping.overrides import AVERAGED, KEY, as_text, of_group, overrides_of, values_over
 from neon.stepping.sharding import is_sharded, local, sharded_like
 
 
@@ -66,7 +65,7 @@ def _averaged(optimizer: Optimizer) -> Iterator[tuple[Tensor, Tensor]]:
     for group in optimizer.param_groups:
         overrides = overrides_of(group)
         for name, param in named_parameters(group):
-            values, state = ChainMap(overrides.get(name, {}), group), optimizer.state.get(param, {})
+            values, state = values_over(overrides.get(name), group), optimizer.state.get(param, {})
             if values["weight_average"] is not None and AVERAGE in state:
                 yield param, state[AVERAGE]
 

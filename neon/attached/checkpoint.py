@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections import ChainMap, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,7 +13,15 @@ from torch.optim import Optimizer
 
 from neon.assignment.wrappers import bare, bare_names
 from neon.attached.differences import and_more, refuse, some
-from neon.attached.saved_states import NOT_OF_RULES, TRAINED, copied, wrong_auxiliary, wrong_count, wrong_state
+from neon.attached.saved_states import (
+    NOT_OF_RULES,
+    OF_RULES,
+    TRAINED,
+    copied,
+    wrong_auxiliary,
+    wrong_count,
+    wrong_state,
+)
 from neon.engine.program.formats.split import LOW_BITS
 from neon.engine.program.options import AVERAGE, SCALE
 from neon.engine.program.trace import signature
@@ -21,7 +29,7 @@ from neon.messages import shortened, shown
 from neon.stepping import exact_steps
 from neon.stepping.group_names import named_parameters
 from neon.stepping.group_rules import GroupRules
-from neon.stepping.overrides import AVERAGED, KEY, NONE, as_text, of_group, overrides_of
+from neon.stepping.overrides import AVERAGED, KEY, NONE, as_text, of_group, overrides_of, values_over
 
 # Values of rules that change their steps, each with what it is for a rule that knows nothing of it, if there is such.
 _NEUTRAL = {
@@ -64,7 +72,7 @@ def loaded(optimizer: Optimizer, rules: GroupRules, state_dict: Any) -> dict[str
         for number, (name, param) in zip(loading.numbers, named_parameters(group), strict=False):
             kept = {key: value for key, value in (saved_states.get(number) or {}).items() if value is not None}
             if kept and loading.fits:
-                differences += loading.state(shortened(name, 60), param, kept)
+                differences += (f"{shortened(name, 60)}: {wrong}" for wrong in loading.state(name, param, kept))
                 states[param] = kept
         differences += loading.averages(states)
         loadings.append(loading)
@@ -162,7 +170,7 @@ class _Loading:
             yield from self._rename_overrides()
             self._settings = self._rules.settings(self.group)
             for own in overrides_of(self.group).values():
-                self._rules.settings(ChainMap(own, self.group))
+                self._rules.settings(values_over(own, self.group))
             self._rules.apply_schedule(dict(self.group))
         except (TypeError, ValueError) as error:
             yield f"{self._label}: {error}"
@@ -263,7 +271,7 @@ class _Loading:
     def state(self, name: str, param: Tensor, state: dict[str, Any]) -> Iterator[str]:
         """What keeps a saved state from being loaded; what others keep there is theirs."""
         own = overrides_of(self.group).get(name)
-        settings = self._rules.settings(ChainMap(own, self.group)) if own else self._settings
+        settings = self._rules.settings(values_over(own, self.group)) if own else self._settings
         program = settings.program
         leaf = self._rules.leaf_of(self.group)
         # What is kept may depend on values: a momentum that is switched off keeps its velocity.
@@ -272,18 +280,19 @@ class _Loading:
         missing = [key for key, kept in program.states.items() if not kept.starts_as_weight and key not in state]
         if "step" not in state and not found <= _UNCOUNTED and "step" in program.keywords:
             missing.append("step")
-        if missing and (found or ("step" in state and not leaf._rule_varies)):
-            yield f"{name}: has no {' and no '.join(missing)} in the checkpoint, only {', '.join(map(str, state))}"
+        others = (OF_RULES - known) & state.keys()  # another rule's
+        if missing and (found or others or ("step" in state and not leaf._rule_varies)):
+            yield f"has no {' and no '.join(missing)} in the checkpoint, only {', '.join(map(str, state))}"
             return
         if found:
             state.setdefault("step", 1)
         ours = {key: value for key, value in state.items() if key in known or key in NOT_OF_RULES}
-        yield from (f"{name}: {wrong}" for wrong in wrong_auxiliary(ours, param, settings))
+        yield from wrong_auxiliary(ours, param, settings)
         for key, value in ours.items():
             if key in ("scales", LOW_BITS, TRAINED):
                 continue
             if wrong := wrong_count(value) if key == "step" else wrong_state(key, value, param, settings):
-                yield f"{name}: {key} {wrong}"
+                yield f"{key} {wrong}"
                 return  # the other states will be alike
 
     def averages(self, states: Mapping[Any, Mapping[str, Any]]) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,7 +18,7 @@ from neon.engine.program.options import SCALE
 from neon.messages import kind_of, listed, shortened
 from neon.stepping.group_names import has_names, named_parameters
 from neon.stepping.group_rules import GroupRules
-from neon.stepping.overrides import KEY, as_text, of_group, overrides_of
+from neon.stepping.overrides import KEY, as_text, of_group, overrides_of, values_over
 
 # What a group holds that is not for a layer to have another of.
 _NOT_FOR_LAYERS = {"params", "param_names", "optimizer", KEY, "epoch", "updates", "initial_lr", "scheduled_lr",
@@ -51,7 +50,7 @@ class Layers:
         value = plain(value)
         groups = [group for group in self._groups if self._rules.has_value(group, name)]
         for group in groups:
-            self._rules.settings(ChainMap({name: value}, group))  # refuses values by name, before any is set
+            self._rules.settings(values_over({name: value}, group))  # refuses values by name, before any is set
         for group in groups:
             group[name] = value.clone() if isinstance(value, Tensor) else value  # schedulers write into tensors
             if name == "lr" and "updates" in group:
@@ -88,7 +87,7 @@ class Layers:
             overrides = overrides_of(group)
             for param in names:
                 overrides[param] = change(overrides.get(param, {}))
-                self._rules.settings(ChainMap(overrides[param], group))
+                self._rules.settings(values_over(overrides[param], group))
             changed[place] = overrides
         texts = {place: as_text(own, of_group(self._groups[place])) for place, own in changed.items()}
         for place, text in texts.items():

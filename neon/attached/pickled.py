@@ -17,17 +17,9 @@ def of_this_version(state: dict[str, Any]) -> dict[str, Any]:
         old["description"], old["skip_nonfinite"], old["partition"], old["in_backward"], old["capturable"],
         old.get("_previous_norm"),
     )  # fmt: skip
-    gone = {
-        "_leaves",
-        "partition",
-        "_previous_norm",
-        "skip_nonfinite",
-        "in_backward",
-        "capturable",
-        "aside",
-        "assigned",
-    }
-    kept = {name: value for name, value in state.items() if name not in gone and name != "skipped_steps"}
+    gone = {"_leaves", "partition", "_previous_norm", "skip_nonfinite", "skipped_steps", "in_backward", "capturable",
+            "aside", "assigned"}  # fmt: skip
+    kept = {name: value for name, value in state.items() if name not in gone}
     skipped = state.get("_skipped", state.get("skipped_steps", 0))
     return {
         **kept,

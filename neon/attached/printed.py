@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any
@@ -16,7 +15,7 @@ from neon.attached.targets import Assigned, site_name
 from neon.stepping import overrides
 from neon.stepping.group_names import has_names
 from neon.stepping.group_rules import GroupRules
-from neon.stepping.overrides import overrides_of
+from neon.stepping.overrides import overrides_of, values_over
 
 # What a group keeps of single parameters.
 _NOT_SHOWN = {"params", "param_names", overrides.KEY}
@@ -61,7 +60,7 @@ def _members(optimizer: Optimizer, rules: GroupRules, *, full: bool) -> Iterator
             goes_by = every
             if own := of_layers.get(name):
                 if (text := repr(own)) not in same:
-                    same[text] = given(leaf, group["optimizer"], ChainMap(own, values), own)
+                    same[text] = given(leaf, group["optimizer"], values_over(own, values), own)
                 goes_by = same[text]
             yield id(param), (Site(name, "Parameter", (name,), (), param), goes_by)
 

@@ -22,6 +22,11 @@ from neon.stepping.sharding import is_sharded, keeps_blocks, local
 TRAINED = "trained_weight"
 # What a state has beside the states of its rule.
 NOT_OF_RULES = {"step", "scales", LOW_BITS, AVERAGE, TRAINED}
+# The states of neon's and torch's rules, by whose names a checkpoint of another rule is told from what others keep.
+OF_RULES = {
+    "acc_delta", "exp_avg", "exp_avg_slow", "exp_avg_sq", "exp_inf", "grad_avg", "max_exp_avg_sq", "momentum_buffer",
+    "square_avg", "sum", "velocity",
+}  # fmt: skip
 
 
 def copied(value: Any, device: torch.device) -> Any:

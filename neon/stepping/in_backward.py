@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from neon.engine.plan import Plan
 from neon.engine.program.options import PREVIOUS
+from neon.engine.refusals.tensors import check_once
 from neon.engine.settings import Item, Settings
 from neon.engine.tensors.watch import same_objects
 from neon.messages import quoted
@@ -90,6 +91,7 @@ class BackwardStepper(GroupStepper):
         weakref.finalize(self, _remove, self._hooks).atexit = False  # parameters outlive an optimizer
 
     def watch(self, optimizer: Optimizer) -> None:
+        check_once(named for group in optimizer.param_groups for named in named_parameters(group))
         super().watch(optimizer)
         self._own.clear()
         self.release()

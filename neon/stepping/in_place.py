@@ -9,12 +9,13 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-_in_place: set[int] = set()  # the averages, by identity, that stand in the place of weights now
+# The averages that stand in the place of weights now, and the parameters that have their values, by identity.
+_in_place: set[int] = set()
 
 
-def stand_in_place(states: Iterable[Tensor]) -> bool:
-    """Whether one of these states is an average that stands in the place of its weight."""
-    return any(id(state) in _in_place for state in states)
+def stand_in_place(tensors: Iterable[Tensor]) -> bool:
+    """Whether one of these is an average that stands in the place of its weight, or a parameter that has its values."""
+    return bool(_in_place) and any(id(tensor) in _in_place for tensor in tensors)
 
 
 @contextmanager
@@ -31,11 +32,11 @@ def in_place_of(pairs: Iterable[tuple[Tensor, Tensor]]) -> Iterator[list[Tensor]
             "There is no average of weights: give the optimizer a decay, weight_average=0.999, and make a step."
         )
     weights = [param.detach().clone() for param, _ in pairs]
-    formats, averages = [param.dtype for param, _ in pairs], [average for _, average in pairs]
+    formats, placed = [param.dtype for param, _ in pairs], {id(tensor) for pair in pairs for tensor in pair}
 
     def put_back() -> str:
         """Put the weights where they belong; says whether something else than averages was there."""
-        _in_place.difference_update(map(id, averages))
+        _in_place.difference_update(placed)
         written = sum(not has_values_of(*pair, form) for pair, form in zip(pairs, formats, strict=True))
         for (param, _), weight in zip(pairs, weights, strict=True):
             param.detach().copy_(weight)
@@ -45,7 +46,7 @@ def in_place_of(pairs: Iterable[tuple[Tensor, Tensor]]) -> Iterator[list[Tensor]
         ) * bool(written)
 
     try:
-        _in_place.update(map(id, averages))
+        _in_place.update(placed)
         for param, average in pairs:
             param.detach().copy_(average)
         yield weights

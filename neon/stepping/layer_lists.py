@@ -28,7 +28,7 @@ from neon.engine.settings import Item, Settings
 from neon.engine.tensors.watch import same_objects
 from neon.messages import quoted
 from neon.stepping.by_hand import is_by_hand, layers_of
-from neon.stepping.in_place import in_place_of, refuse_while_averaged
+from neon.stepping.in_place import in_place_of, refuse_while_averaged, stand_in_place
 from neon.stepping.layer_plans import LayerPlan, LayerPlans
 from neon.stepping.state_lists import kept_in_list
 from neon.stepping.stepper import Stepper
@@ -44,17 +44,15 @@ class LayerStepper:
         self._values: dict[str, dict[str, Any]] = defaultdict(dict)
         self._warned: Any = None  # the mapping whose keys that fit nothing have been told
         self._fitted: Any = None  # keys, and the names and classes of layers, of the last look for such keys
-        self._averaged = False
         self._lock = threading.Lock()
         self._stepper = Stepper()
 
     def step(self, layer_list: Any, epoch: int) -> None:
         """Update every parameter once; what is refused leaves all of them as they were."""
         epoch = epoch_number(epoch)
-        if self._averaged:
-            refuse_while_averaged()
         with self._lock:
             assigned = self._assign(layer_list)
+            _check_weights(assigned)
             by_hand = [(site, match) for site, match in assigned if self._is_by_hand(match)]
             ours = [
                 (index, site, match)
@@ -72,17 +70,11 @@ class LayerStepper:
     @contextmanager
     def averaged(self, layer_list: Any) -> Iterator[None]:
         """Have the layers compute with the averages of their weights."""
-        if self._averaged:
-            refuse_while_averaged()
-        entries = [
-            (site.entry, match.optimizer) for site, match in self._assign(layer_list) if not self._is_by_hand(match)
-        ]
-        try:
-            with in_place_of(pair for entry, leaf in entries if entry and leaf for pair in _averages(entry, leaf)):
-                self._averaged = True
-                yield
-        finally:
-            self._averaged = False
+        assigned = self._assign(layer_list)
+        _check_weights(assigned)
+        entries = [(site.entry, match.optimizer) for site, match in assigned if not self._is_by_hand(match)]
+        with in_place_of(pair for entry, leaf in entries if entry and leaf for pair in _averages(entry, leaf)):
+            yield
 
     def _is_by_hand(self, match: Match) -> bool:
         """Whether others' code makes the step; where the optimizer itself came here, by super(), its rule does."""
@@ -251,6 +243,12 @@ def _updates(ours: Sequence[Ours]) -> int:
 
 def _counts_steps(match: Match) -> bool:
     return match.optimizer is not None and match.optimizer._counts_steps
+
+
+def _check_weights(assigned: Sequence[tuple[Site, Match]]) -> None:
+    """Refuse layers in which averages stand in the place of weights, whichever optimizer has put them there."""
+    if stand_in_place(tensor for site, _ in assigned if site.entry for tensor in (site.entry[0][0], *site.entry[1])):
+        refuse_while_averaged()
 
 
 def _averages(entry: Entry, leaf: Description) -> Iterator[tuple[Tensor, Tensor]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -62,12 +62,12 @@ def fixed(value: Any, device: torch.device | None) -> bool:
 _IMMUTABLE = (int, float, bool, str, type(None))
 
 
-def tells_all(group: dict[str, Any], not_values: Iterable[str] = ("params", "param_names")) -> bool:
+def tells_all(group: dict[str, Any]) -> bool:
     """Whether no value can change without the group's knowledge, as lists, tensors and arrays can.
 
     Tensors on the device of the group's parameters need not tell where a backend reads them there, at each step.
     """
-    values = (value for key, value in group.items() if key not in not_values and not fixed(value, None))
+    values = (value for key, value in group.items() if key not in ("params", "param_names") and not fixed(value, None))
     first, params = next(values, None), group["params"]
     if first is None:
         return True

@@ -60,6 +60,11 @@ def as_text(overrides: Mapping[str, Mapping[str, Any]], group: Mapping[str, Any]
     return json.dumps({name: own for name, own in {**overrides, _GROUP: group}.items() if own})
 
 
+def values_over(own: Mapping[str, Any] | None, group: dict[str, Any]) -> Mapping[str, Any]:
+    """The values that a parameter goes by: what it has of its own, over those of its group, which stay the group's."""
+    return ChainMap({**own}, group) if own else group
+
+
 def with_scale(group: dict[str, Any]) -> dict[str, Any]:
     """A group for a checkpoint: the multiplier of its rate is in the text, for not every group has it as a value."""
     scale = float(group.get(SCALE, 1.0))
@@ -86,5 +91,5 @@ class Rows:
             return None
         row = self._found.setdefault((place, repr(own)), len(self.listed))
         if row == len(self.listed):
-            self.listed.append((place, ChainMap({**own}, group) if own else group))
+            self.listed.append((place, values_over(own, group)))
         return row

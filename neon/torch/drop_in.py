@@ -12,6 +12,7 @@ from neon.engine.refusals.combinations import check_sizes
 from neon.messages import received
 from neon.stepping.group_names import named_parameters
 from neon.stepping.group_states import make_item, put_states
+from neon.stepping.overrides import Rows
 from neon.torch.described import (
     AdadeltaRule,
     AdagradRule,
@@ -204,13 +205,22 @@ class Adagrad(DropIn):
         self._take(locals())
 
     def share_memory(self) -> None:
-        """Put the sums into memory that processes share, for training by several processes without locks."""
-        for group in self.param_groups:
+        """Put the sums into memory that processes share, for training by several processes without locks.
+
+        Frozen layers are left as they are.
+        """
+        rows = Rows(self.param_groups)
+        for place, group in enumerate(self.param_groups):
             check_sizes(group["params"], "share_memory()")
-            settings = self._rules.settings(group)
-            for name, param in named_parameters(group):
-                item = make_item(name, param, 0, 0, settings, self.state, None)
-                put_states(self.state, param, item, item.step, settings, set())
+            updated = [
+                (row, name, param)
+                for name, param in named_parameters(group)
+                if (row := rows.of(place, name)) is not None
+            ]
+            settings = {row: self._rules.settings(rows.listed[row][1]) for row in {row for row, *_ in updated}}
+            for row, name, param in updated:
+                item = make_item(name, param, 0, 0, settings[row], self.state, None)
+                put_states(self.state, param, item, item.step, settings[row], set())
                 for tensor in item.kept.values():
                     tensor.share_memory_()
 
