@@ -16,9 +16,9 @@ _ROOT = "sqrt(beta_2)"
 
 
 def prodigy(  # type: ignore[no-untyped-def]
-    w, g, exp_avg, exp_avg_sq, s, p0=State(WEIGHT), d=State("d0", of=OPTIMIZER), d_max=State("d0", of=OPTIMIZER),
-    d_numerator=State(of=OPTIMIZER), k=State(of=OPTIMIZER), *, lr, betas, beta3, eps, weight_decay, decouple, d0,
-    d_coef, growth_rate, use_bias_correction, safeguard_warmup,
+    w, g, exp_avg, exp_avg_sq, s, p0=State(WEIGHT), d: Any = State("d0", of=OPTIMIZER),
+    d_max: Any = State("d0", of=OPTIMIZER), d_numerator: Any = State(of=OPTIMIZER), k: Any = State(of=OPTIMIZER), *,
+    lr, betas, beta3, eps, weight_decay, decouple, d0, d_coef, growth_rate, use_bias_correction, safeguard_warmup,
 ):  # fmt: skip
     """One step of Prodigy (Mishchenko & Defazio 2024, algorithm 4), as prodigyopt has it.
 
