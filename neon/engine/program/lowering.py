@@ -59,6 +59,17 @@ def _wide_sums(program: Program) -> list[Node]:
     return [node for node in below if node.op == REDUCTION and node.label.over == OPTIMIZER]
 
 
+def wide_levels(program: Program) -> dict[int, list[int]]:
+    """The sums of a program over an optimizer, by their order in its rule, at the levels at which they are taken."""
+    values = _Values(program.outputs, program.new_numbers, program.guard, [])
+    order = {node: place for place, node in enumerate(_wide_sums(program))}
+    found: dict[int, list[int]] = {}
+    while level := values.next_level():
+        if wide := [order[node] for node in level.reductions if node in order]:
+            found[level.number] = wide
+    return found
+
+
 class _Level(NamedTuple):
     reductions: list[Node]
     number: int
