@@ -55,10 +55,11 @@ class OnDevice:
 
         Raises `ValueError` where these do not agree.
         """
+        device = None if rules.partition else self._device  # of processes that have no parameter, one tells the others
         shared: dict[tuple[str, str], Any] = {}
         for group in groups:
             for name, state in rules.numbers_kept(group).items():
-                value = placed(group[name], self._device)
+                value = placed(group[name], device)
                 if state.of == OPTIMIZER:
                     first = shared.setdefault((group["optimizer"], name), value)
                     if first is not value and float(first) != float(value):

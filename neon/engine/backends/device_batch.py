@@ -211,7 +211,8 @@ class DeviceBatch(Batch):
         self._replayed |= self.capturing
         on_device = {node: value for node, value in step_inputs.items() if self._is_here(value)}
         same_addresses = self._bound and not (moved or self._replayed)
-        same_numbers = self._numbers and not (reread or step_inputs or self._replayed)
+        new_numbers = self.kernel.numbers and not self.keeps_numbers  # of the last step, which the host has found
+        same_numbers = self._numbers and not (reread or step_inputs or self._replayed or new_numbers)
         step_inputs = {**step_inputs, **dict.fromkeys(on_device, math.nan)}
         super().bind(grads, addresses, step_inputs, moved=moved, reread=reread)
         if not same_addresses or self._copied or self._staged:
