@@ -17,16 +17,19 @@ from torch.nn.parallel import DistributedDataParallel
 
 import neon.torch
 from neon.optimizers import (
+    GROUP,
     LAMB,
+    OPTIMIZER,
     Adam,
     AdamW,
     GradientDescentMomentum,
     MultiOptimizer,
     Optimizer,
     Prodigy,
+    State,
     WarmupCosine,
 )
-from neon.optimizers.functions import norm
+from neon.optimizers.functions import norm, total
 
 STEPS, SAMPLES = 4, 12  # which divide by 2, 3 and 4
 
@@ -67,6 +70,17 @@ class Lars(Optimizer):
         return w + velocity, velocity
 
 
+class Counted(Optimizer):
+    """One number of all tensors, and one of each group, which counts the steps in which that takes part."""
+
+    @staticmethod
+    def rule(  # type: ignore[no-untyped-def]
+        w, g, d: Any = State("d0", of=OPTIMIZER), k: Any = State(of=GROUP), *, lr=1e-3, d0=0.5
+    ):
+        d = d + total(g, over=OPTIMIZER)
+        return w - lr * d * (k + 1) * g, d, k + 1
+
+
 def mapping() -> MultiOptimizer:
     kinds = {
         "default": AdamW(
@@ -96,6 +110,7 @@ RULES: dict[str, Callable[[], Optimizer]] = {
     "prodigy": lambda: Prodigy(d0=0.01, use_bias_correction=True, master="split"),
     "lamb": lambda: LAMB(learning_rate=0.05, stochastic_round=True),
     "sums": sums,
+    "counted": Counted,
 }
 
 

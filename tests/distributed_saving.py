@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from distributed_models import RULES, STEPS, Run, everything, make, net, numbers, spread, strays, train, whole
+from distributed_models import RULES, STEPS, Run, everything, make, net, numbers, spread, strays, train
 from torch.distributed.checkpoint import load, save
 from torch.distributed.checkpoint import state_dict as checkpoints
 from torch.distributed.checkpoint.state_dict import StateDictOptions
@@ -22,6 +22,8 @@ from neon.optimizers import LAMB, Prodigy
 def zero_groups(model: Any, rule: str) -> list[Any]:
     """The three weights: on four ranks, one has none."""
     weights = [model.first.weight, model.second.weight, model.last.weight]
+    if rule == "counted":
+        return [{"params": [weight]} for weight in weights]
     if rule == "sums":
         keys = ("first", "default", "last")
         return [{"params": [weight], "optimizer": key} for weight, key in zip(weights, keys, strict=True)]
@@ -47,18 +49,18 @@ def zero_optimizer(model: Any, rule: str) -> Any:
 
 
 def zero(rule: str) -> Any:
-    """Steps under a scheduler, saved and loaded again in the middle."""
+    """Steps under a scheduler, saved and loaded again in the middle, where all rates are 0."""
     model = net()
     run = spread("data parallel", model)
     opt = zero_optimizer(model, rule)
-    scheduler = torch.optim.lr_scheduler.StepLR(opt, 1, 0.5)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(opt, (1.0, 0.5, 0.0, 0.25, 0.0).__getitem__)
     losses = []
     for step in range(STEPS):
         if step == 2:
             saved, schedule = consolidated(opt), scheduler.state_dict()
             opt = zero_optimizer(model, rule)
+            scheduler = torch.optim.lr_scheduler.LambdaLR(opt, (1.0, 0.5, 0.0, 0.25, 0.0).__getitem__)
             opt.load_state_dict(saved)
-            scheduler = torch.optim.lr_scheduler.StepLR(opt, 1, 0.5)
             scheduler.load_state_dict(schedule)
         losses += train(run, opt, [step])
         scheduler.step()
@@ -69,7 +71,7 @@ def zero(rule: str) -> Any:
 
 
 def zero_poisoned(rule: str) -> Any:
-    """A gradient that is not finite, of a parameter that one rank updates."""
+    """A gradient that is not finite, and later one that is not there, of parameters that one rank updates each."""
     model = net()
 
     def attach(params: Any, **defaults: Any) -> Any:
@@ -81,6 +83,8 @@ def zero_poisoned(rule: str) -> Any:
     for step in range(STEPS):
         for p in weights:
             p.grad = torch.full_like(p, torch.inf if step == 1 and p is weights[1] else 1.0)
+        if step == 2:
+            weights[2].grad = None
         opt.step()
     own = opt if alone else opt.optim
     names: list[Any] = [None] * dist.get_world_size()
@@ -179,10 +183,11 @@ def store(model: Any, opt: Any, kind: str, path: Path) -> None:
 
 
 def restore(model: Any, opt: Any, kind: str, path: Path) -> bool:
-    """Load; whether the step that torch takes to make the states left the parameters as they were."""
-    before = {name: whole(p) for name, p in model.named_parameters()}
+    """Load; whether the step that torch takes to make the states left parameters and numbers as they were."""
+    before = {**everything(model), **numbers(opt)}
     states = states_of(model, opt, kind)
-    unchanged = all(torch.equal(before[name], whole(p)) for name, p in model.named_parameters())
+    after = {**everything(model), **numbers(opt)}
+    unchanged = all(torch.equal(value, after[name]) for name, value in before.items())
     options = StateDictOptions(**OPTIONS[kind], broadcast_from_rank0=kind == "full")
     if kind != "full":
         load(states, checkpoint_id=path)

@@ -18,7 +18,7 @@ ACROSS_ROWS = ("columns", "rows and columns")
 SUMS = ("lamb", "prodigy", "sums")
 POISONED = ("first.bias", "gain")
 
-POISONED_PARTS = [("zero_poisoned", rule) for rule in ("adam", "sums")]
+POISONED_PARTS = [("zero_poisoned", rule) for rule in ("adam", "sums", "counted")]
 CURVES: list[tuple[Any, ...]] = [
     *(("loss_curve", way, rule) for way in WAYS for rule in RULES),
     ("loss_curve", "data parallel", "torch"),  # the yardstick
@@ -34,7 +34,9 @@ CURVES: list[tuple[Any, ...]] = [
     ("documented",),
 ]
 SCALED = [("scaled", way, rule) for way in ("data parallel", "sharded") for rule in ("momentum", "torch")]
+SCALED.append(("scaled", "sharded", "sums"))
 LOW = [("low_precision", rule, dtype) for rule in ("mapping", "own", "torch") for dtype in ("float32", "bfloat16")]
+LOW.append(("low_precision", "prodigy", "bfloat16"))
 GIVEN = [
     *(("same_gradients", layout, rule, None) for layout in ROWS for rule in ("mapping", "own")),
     *(("same_gradients", "rows", "mapping", name) for name in POISONED),
@@ -96,6 +98,7 @@ BY_THREE: set[tuple[Any, ...]] = {
     ("loss_curve", "sharded", "prodigy"),
     ("zero", "sums"),
     ("zero_poisoned", "sums"),
+    ("zero_poisoned", "counted"),
     ("checkpoint", "sharded", "sums", "flat"),
 }
 

@@ -170,7 +170,7 @@ def test_a_gradient_that_is_not_finite_on_one_rank_is_skipped_by_all_and_named(
 
 @worlds_of(POISONED_PARTS, alone=True)
 def test_partitioned_all_skip_what_one_rank_finds_not_finite(folder: Path, case: Case, world: int) -> None:
-    """The gradients are given: weights and numbers of groups are those of one process."""
+    """The gradients are given: weights and numbers of groups are those of one process, also where no parameter is."""
     [alone] = results(folder, case, 1)
     for found in results(folder, case, world):
         assert (found["skipped"], found["named"]) == (1, 1)
@@ -182,7 +182,7 @@ def test_partitioned_sums_over_all_parameters_are_refused_by_name_unless_it_is_s
     for found in results(folder, ("zero_refused",), 2):
         assert found.pop("LAMB") == "nothing"
         for name, named in {
-            "Prodigy": "total and dot of Prodigy", "clipped": "gradient_clip_norm of LAMB",
+            "Prodigy": "d, d_max, d_numerator, k of Prodigy", "clipped": "gradient_clip_norm of LAMB",
             "drop-in": "gradient_clip_norm of AdamW", "clipped later": "gradient_clip_norm of LAMB",
         }.items():  # fmt: skip
             assert f"part of the parameters: {named} would be that of this part alone" in found[name]

@@ -127,6 +127,23 @@ def test_a_group_that_is_added_has_the_optimizers_number() -> None:
     assert numbers(opt) == [(10.5, 2.0), (10.5, 2.0), (10.5, 1.0)]
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_group_that_is_frozen_or_empty_has_the_optimizers_number_too(backend: str) -> None:
+    """It does not count in sums, and is not stepped; what was saved meanwhile loads."""
+    with use_backend(backend):
+        params = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
+        groups = [{"params": [("a", params[0])]}, {"params": [("b", params[1])]}, {"params": [], "param_names": []}]
+        opt = Counted().attach(groups)
+        step(opt, params, 1.0, 1.0)
+        opt.freeze("b")
+        step(opt, params, 1.0, 1.0)
+        assert numbers(opt) == [(6.5, 2.0), (6.5, 1.0), (6.5, 0.0)]
+        opt.load_state_dict(opt.state_dict())
+        opt.unfreeze("b")
+        step(opt, params, 1.0, 1.0)
+        assert numbers(opt) == [(10.5, 3.0), (10.5, 2.0), (10.5, 0.0)]
+
+
 # -- checkpoints -----------------------------------------------------------------------------------
 
 
