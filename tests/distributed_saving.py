@@ -48,18 +48,21 @@ def zero_optimizer(model: Any, rule: str) -> Any:
     return ZeroRedundancyOptimizer(zero_groups(model, rule), optimizer_class=attach, lr=0.05)  # type: ignore[arg-type]
 
 
+RATES = (1.0, 0.5, 0.0, 0.25, 0.0)
+
+
 def zero(rule: str) -> Any:
     """Steps under a scheduler, saved and loaded again in the middle, where all rates are 0."""
     model = net()
     run = spread("data parallel", model)
     opt = zero_optimizer(model, rule)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(opt, (1.0, 0.5, 0.0, 0.25, 0.0).__getitem__)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(opt, lambda t: RATES[t])
     losses = []
     for step in range(STEPS):
         if step == 2:
             saved, schedule = consolidated(opt), scheduler.state_dict()
             opt = zero_optimizer(model, rule)
-            scheduler = torch.optim.lr_scheduler.LambdaLR(opt, (1.0, 0.5, 0.0, 0.25, 0.0).__getitem__)
+            scheduler = torch.optim.lr_scheduler.LambdaLR(opt, lambda t: RATES[t])
             opt.load_state_dict(saved)
             scheduler.load_state_dict(schedule)
         losses += train(run, opt, [step])

@@ -24,7 +24,7 @@ CURVES: list[tuple[Any, ...]] = [
     ("loss_curve", "data parallel", "torch"),  # the yardstick
     ("loss_curve", "sharded", "torch"),
     *(("in_backward", previous) for previous in (None, 0.5)),
-    *(("flat", rule) for rule in ("adam", "momentum")),
+    *(("flat", rule) for rule in ("adam", "momentum", "prodigy")),
     *(("zero", rule) for rule in (*RULES, "sums")),
     *POISONED_PARTS,
     ("loss_curve", "sharded", "prodigy"),
