@@ -254,7 +254,7 @@ def numbers(opt: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def everything(model: nn.Module, opt: torch.optim.Optimizer | None = None) -> dict[str, Tensor]:
-    """All parameters, states and numbers of groups, whole, by name; low bits of weights as words, for as numbers some are NaN."""
+    """Parameters, states and numbers of groups, whole, by name; low bits as words: as numbers some are NaN."""
     found = numbers(opt) if opt else {}
     for name, p in model.named_parameters():
         found[name] = whole(p)

@@ -117,6 +117,7 @@ for turns in TURNS:
     WAITING |= {row for place, row in enumerate(rows) if place not in chosen}
 for place, case in enumerate(EQUAL):
     WAITING |= {(case, world) for world in (1, 2, 4) if case[2] != (place // 3 + world // 2) % 3}
+WAITING |= {(("loss_curve", "sharded", "prodigy"), world) for world in (2, 4)} | {(("scaled", "sharded", "sums"), 4)}
 WAITING |= {(ALONE, world) for world in (2, 4)}  # what the others are compared with
 
 

@@ -32,7 +32,7 @@ def many_rules() -> MultiOptimizer:
 def sums() -> MultiOptimizer:
     """Two that find the size of their steps from all of their tensors, beside a plain rule."""
     return MultiOptimizer(
-        {"default": Prodigy(d0=0.01), "Bias": Adam(learning_rate=0.01), "2": Prodigy(d0=0.02, growth_rate=2.0, wdecay=0.1)}
+        {"default": Prodigy(d0=0.01), "Bias": Adam(learning_rate=0.01), "2": Prodigy(d0=0.02, growth_rate=2.0)}
     )
 
 
