@@ -183,7 +183,7 @@ def test_partitioned_sums_over_all_parameters_are_refused_by_name_unless_it_is_s
         assert found.pop("LAMB") == "nothing"
         for name, named in {
             "Prodigy": "d, d_max, d_numerator, k of Prodigy", "clipped": "gradient_clip_norm of LAMB",
-            "drop-in": "gradient_clip_norm of AdamW", "clipped later": "gradient_clip_norm of LAMB",
+            "drop-in": "gradient_clip_norm of AdamRule", "clipped later": "gradient_clip_norm of LAMB",
         }.items():  # fmt: skip
             assert f"part of the parameters: {named} would be that of this part alone" in found[name]
             assert "partitioned=True: optimizer_class=lambda" in found[name]
