@@ -96,7 +96,7 @@ class GroupRules:
         if leaf._has_schedule:
             group.setdefault("scheduled_lr", float(group["lr"]))
             group.setdefault("updates", 0)
-        beside = next((other for other in others if other["optimizer"] == group["optimizer"]), {})
+        beside = next((other for other in others if self.leaf_of(other) is leaf), {})
         for name, start in leaf.starts(group).items():
             of_all = self.numbers_kept(group)[name].of == OPTIMIZER
             group.setdefault(name, beside.get(name, start) if of_all else start)

@@ -214,8 +214,7 @@ class GroupStepper:
             group.write_quietly("updates", group["updates"] + 1)
         if plan.new_numbers or self._rules.partition is not None:
             found, groups = self._planned.by_group(plan.new_numbers), self._planned.groups
-            kept = [*map(self._rules.numbers_kept, groups)]
-            for group, numbers in new_numbers(found, groups, kept, self._rules.partition):
+            for group, numbers in new_numbers(found, groups, self._rules):
                 for name, value in numbers.items():
                     group.write_quietly(name, value)
 

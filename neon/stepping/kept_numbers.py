@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from neon.assignment.param_list import Entry
 from neon.engine.backends import serving
 from neon.engine.program.declared import OPTIMIZER, State
 from neon.engine.settings import Reach
+
+if TYPE_CHECKING:
+    from neon.stepping.group_rules import GroupRules
 
 
 def deciding_device(devices: Iterable[torch.device]) -> torch.device | None:
@@ -30,23 +33,23 @@ def placed(value: Any, device: torch.device | None) -> Any:
 
 
 def new_numbers(
-    found: Mapping[int, Mapping[str, float]],
-    groups: Sequence[Any],
-    kept: Sequence[Mapping[str, State]],
-    partition: Reach | None,
+    found: Mapping[int, Mapping[str, float]], groups: Sequence[Any], rules: GroupRules
 ) -> Iterator[tuple[Any, dict[str, float]]]:
     """Groups with their new numbers: an optimizer's are those of all its groups, frozen and empty ones too.
 
-    `found` has the numbers of groups that took part here, by their places; `kept` what each group may have.
+    `found` has the numbers of groups that took part here, by their places.
     """
-    found = found if partition is None else _found_anywhere(found, kept, partition)
-    shared: dict[tuple[str, str], float] = {}
+    kept = [*map(rules.numbers_kept, groups)]
+    if rules.partition is not None:
+        found = _found_anywhere(found, kept, rules.partition)
+    owners = [id(rules.leaf_of(group)) for group in groups]
+    shared: dict[tuple[int, str], float] = {}
     for place in sorted(found):
         for name, value in found[place].items():
             if kept[place][name].of == OPTIMIZER:
-                shared.setdefault((groups[place]["optimizer"], name), value)
+                shared.setdefault((owners[place], name), value)
     for place, (group, names) in enumerate(zip(groups, kept, strict=True)):
-        own = {name: shared[key] for name in names if (key := (group["optimizer"], name)) in shared}
+        own = {name: shared[key] for name in names if (key := (owners[place], name)) in shared}
         if new := {**found.get(place, {}), **own}:
             yield group, new
 
