@@ -115,13 +115,13 @@ class Program:
         return [(name, int(index[0]) if index else None) for name, *index in parts]
 
 
-def _symbol(name: str, value: Any) -> Any:
+def symbol_of(name: str, value: Any) -> Any:
     """What a rule sees for an argument: itself where it steers the trace, a symbol where it is a number."""
     check_argument(name, value)
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, (tuple, list)):
-        return tuple(_symbol(f"{name}[{i}]", item) for i, item in enumerate(value))
+        return tuple(symbol_of(f"{name}[{i}]", item) for i, item in enumerate(value))
     return Symbol(scalar(name))
 
 
@@ -162,7 +162,7 @@ def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) ->
     name = getattr(rule, "__name__", "rule")
     loads = {tensor: load(tensor) for tensor in ("w", "g", *form.states)}
     gradient = options.before(loads["w"], loads["g"], chosen)
-    symbols = {key: _symbol(key, plain(value)) for key, value in arguments.items()}
+    symbols = {key: symbol_of(key, plain(value)) for key, value in arguments.items()}
     if isinstance(lr := symbols.get("lr"), Symbol):
         symbols["lr"] = Symbol(options.through(options.Place.RATE, chosen, lr.node))
     states = [Symbol(loads[state]) for state in form.states]
