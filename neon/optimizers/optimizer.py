@@ -153,7 +153,7 @@ class Optimizer(NervanaObject):
         return named | arguments
 
     def _check_scale(self) -> None:
-        rule = type(self).rule
+        rule = self._widest_rule
         if rule is None or "lr" not in signature(rule).keywords:
             raise ValueError(
                 f"{shortened(type(self).__name__)} has no rule with an lr for lr_scale to multiply. "
@@ -345,6 +345,11 @@ class Optimizer(NervanaObject):
     def _widest_rule(self) -> Rule | None:
         """The rule with every state that it may have, whatever the values of a group are."""
         return type(self).rule
+
+    @property
+    def _pairs(self) -> list[tuple[str, str]]:
+        """Words of its constructor that are other words in groups."""
+        return self._declared.pairs
 
     def _check_values(self, values: Mapping[str, Any]) -> None:
         """Refuse values of a group that the rule cannot run with."""

@@ -23,6 +23,7 @@ class Space:
 
 
 ELEMENT = Space("element", tuple)
+GROUP = Space("group", lambda _: ())
 
 
 @dataclass(frozen=True)
