@@ -10,7 +10,15 @@ from typing import Any
 
 import neon.optimizers
 import neon.torch
-from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, Optimizer, WarmupStableDecay
+from neon.optimizers import (
+    Adam,
+    AdamW,
+    GradientDescentMomentum,
+    MultiOptimizer,
+    Optimizer,
+    Transform,
+    WarmupStableDecay,
+)
 
 REQUIRED: dict[str, dict[str, Any]] = {
     "GradientDescentMomentum": {"learning_rate": 0.1, "momentum_coef": 0.9},
@@ -21,13 +29,18 @@ REQUIRED: dict[str, dict[str, Any]] = {
         },
         "gradient_clip_norm": 3.0,
     },
+    "ScheduleFree": {"inner": AdamW()},
 }
 
 
 def exported(package: Any, base: type) -> dict[str, Any]:
     """The classes that derive from it, by their own names: RMSProp is exported in two spellings."""
     found = [getattr(package, name) for name in sorted(package.__all__)]
-    return {cls.__name__: cls for cls in found if isinstance(cls, type) and issubclass(cls, base) and cls is not base}
+    return {
+        cls.__name__: cls
+        for cls in found
+        if isinstance(cls, type) and issubclass(cls, base) and cls not in (base, Transform)
+    }
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = exported(neon.optimizers, Optimizer)

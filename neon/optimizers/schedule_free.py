@@ -1,4 +1,4 @@
-"""Schedule-Free (Defazio et al. 2024) around any rule: no schedule of rates, and weights at evaluation that are averages."""
+"""Schedule-Free (Defazio et al. 2024) around any rule: no schedule of rates; weights at evaluation are averages."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ class ScheduleFree(Transform):
         check_values({name: beta}, {name: (None, between)})
         if values.get("nesterov") and not self._is_composed:
             raise ValueError(
-                "ScheduleFree takes the momentum of GradientDescentMomentum to interpolate, and has no Nesterov's form. "
+                "ScheduleFree interpolates by the momentum of GradientDescentMomentum, and has no Nesterov's form. "
                 "Received: nesterov=True. Leave it out."
             )
 

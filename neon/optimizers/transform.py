@@ -27,10 +27,10 @@ class _AroundOptions(NamedOptions):
 
 
 class Transform(Optimizer):
-    """A rule around the rule of another optimizer: `Slow(Adam(1e-3))` is an optimizer like any other.
+    """A rule around the rule of another optimizer: `Slow(Adam())` is an optimizer like any other.
 
-    A subclass has an `around`: a rule with one argument in front, the inner rule as a function that takes a weight and a
-    gradient, and gives the new weight. The states and numbers of that come along. It is called once.
+    A subclass has an `around`: a rule with one argument in front, the inner rule as a function of a weight and a
+    gradient that gives the new weight. The states and numbers of that come along. It is called once.
 
     >>> from neon.optimizers import Adam, Number
     >>> from neon.arguments import positive
@@ -43,8 +43,8 @@ class Transform(Optimizer):
     Slow(Adam(lr=0.001, betas=(0.9, 0.999), eps=1e-08, gradient_clip_norm=1.0), share=0.1)
 
     `around` may keep states of its own, and read numbers of the inner rule by their names, such as `lr`; it may give
-    others, as in `inner(w, g, lr=lr / 2)`. Options (clipping, formats, schedule, name) that the inner optimizer was given
-    are the transform's; the same option given to both is refused, but for the name. A `view` is the transform's
+    others, as in `inner(w, g, lr=lr / 2)`. Options (clipping, formats, schedule, name) that the inner optimizer has are
+    the transform's; the same option given to both is refused, but for the name. A `view` is the transform's
     or the inner rule's. Raises `TypeError` for what has no rule, and where both have a state or a number of one name.
     """
 
@@ -86,8 +86,8 @@ class Transform(Optimizer):
         own, inner = self._own_view(values), self.inner.select_view(values)
         if own is not None and inner is not None:
             raise TypeError(
-                f"{shortened(type(self).__name__)} and {shortened(type(self.inner).__name__)} each say what a weight is "
-                "at evaluation. Leave one of them out."
+                f"{shortened(type(self).__name__)} and {shortened(type(self.inner).__name__)} each say what a weight "
+                "is at evaluation. Leave one of them out."
             )
         return inner if own is None else own
 
@@ -125,8 +125,8 @@ class Transform(Optimizer):
         own = {word: name for word, name in stems.items() if word not in known}
         if strange := [name for name in self._declared.numbers if name in given and name not in own.values()]:
             raise TypeError(
-                f"{kind} around {inner} does not read {listed(strange)}: its own numbers are {listed(own.values())}, and "
-                f"{inner} has {listed(known)}. Leave it out."
+                f"{kind} around {inner} does not read {listed(strange)}: its own numbers are {listed(own.values())}, "
+                f"and {inner} has {listed(known)}. Leave it out."
             )
         there = {*own, *known, *SUPPLIED, "weight_decay"}
         if missing := [
@@ -172,8 +172,8 @@ def _checked_inner(kind: str, inner: Any) -> Optimizer:
         raise TypeError(f"{kind} is around one rule, and a mapping has many: put it around each optimizer within.")
     if inner._by_hand:
         raise TypeError(
-            f"{kind} is around a rule, and {shortened(type(inner).__name__)} has an optimize() of its own. Write it as a "
-            "rule: a static method rule(w, g, *states, *, lr)."
+            f"{kind} is around a rule, and {shortened(type(inner).__name__)} has an optimize() of its own. Write it "
+            "as a rule: a static method rule(w, g, *states, *, lr)."
         )
     return inner
 

@@ -1,4 +1,4 @@
-"""Composition: a rule made of another, of which it is given the step as a function. It is one rule when it is traced."""
+"""Composition: a rule made of another, whose step it is given as a function. It is one rule when it is traced."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _joined(
     if [p.name for p in own[:2]] != ["w", "g"]:
         raise TypeError(
             f"{around} must take the inner rule's step, the weight and the gradient first, then states, then numbers "
-            f"as keywords: def around(inner, w, g, state, *, lr). It takes, behind the first, {listed(own, 160)}."
+            f"as keywords: def around(inner, w, g, state, *, lr). Received, behind the first: {listed(p.name for p in own)}."
         )
     states = [p for each in (inner, own) for p in each[2:] if p.kind is not p.KEYWORD_ONLY]
     numbers = {p.name: p for each in (own, inner) for p in each if p.kind is p.KEYWORD_ONLY}
