@@ -195,7 +195,10 @@ def test_another_class_may_have_another_word_for_a_value_of_a_group() -> None:
 @pytest.mark.parametrize(
     ("start", "words"),
     [
-        (State(0.0, of=Space("row", lambda shape: (shape[0],))), "has a number for each row; kernels go by elements"),
+        (
+            State(0.0, of=Space("row", shape=lambda shape: (shape[0],))),
+            "has a number for each row; a rule keeps one for each",
+        ),
         (State(math.nan), "must start at a number .* or as the WEIGHT. Received: z=nan"),
         (State(None), "must start at a number .* or as the WEIGHT. Received: z=None"),  # type: ignore[arg-type]
         ("w", "must start at a number .* or as the WEIGHT. Received: z='w'"),

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from neon.engine.program import graph
+from neon.engine.program.declared import TENSOR
 from neon.engine.program.graph import load, scalar, walk
 from neon.engine.program.lowering import lower
 from neon.engine.program.meanings import power_of_two
 from neon.engine.program.operations import OPERATIONS
-from neon.engine.program.options import ALONE, Options
+from neon.engine.program.options import Options
 from neon.engine.program.printer import listing
+from neon.engine.program.reductions import reduce
 from neon.engine.program.slots import Formats
 from neon.engine.program.trace import trace
 from neon.optimizers import Optimizer
@@ -32,7 +33,7 @@ def test_scalars_do_not_vary_and_elements_do() -> None:
     a, b = load("a"), scalar("b")
     assert (a * b).varies
     assert not (1 - b**2).varies
-    assert not graph.sum_of_squares(a, ALONE).varies
+    assert not reduce("sum_of_squares", TENSOR, a).varies
 
 
 @pytest.mark.parametrize("op", OPERATIONS)

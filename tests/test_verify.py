@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from neon.engine.backends import numba
-from neon.engine.program.graph import apply, load, node, scalar, sum_of_squares
+from neon.engine.program.declared import TENSOR
+from neon.engine.program.graph import apply, load, node, scalar
 from neon.engine.program.kernel import Kernel, Stage, Sweep
 from neon.engine.program.lowering import lower
-from neon.engine.program.options import ALONE, Options
+from neon.engine.program.options import Options
+from neon.engine.program.reductions import reduce
 from neon.engine.program.slots import Formats
 from neon.engine.program.trace import trace
 from neon.engine.program.verify import KernelError, verify
@@ -70,7 +72,7 @@ BROKEN: dict[str, tuple[Callable[[], Kernel], str]] = {
     "a number that nobody computes": (lambda: with_store("w", load("w") * scalar("other")), "computed by the host"),
     "a number that varies": (lambda: with_stage(PLAIN, -1, scalars=(load("w"),)), "numbers that do not vary"),
     "a sum used where it is taken": (
-        lambda: with_stage(PLAIN, 0, scalars=(sum_of_squares(load("a"), ALONE),)),
+        lambda: with_stage(PLAIN, 0, scalars=(reduce("sum_of_squares", TENSOR, load("a")),)),
         "in a later stage",
     ),
     "a store that is left out": (lambda: with_stage(PLAIN, -1, sweeps=()), "each store is in one sweep"),

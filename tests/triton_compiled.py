@@ -63,7 +63,7 @@ if __name__ == "__main__":
     report_all("bfloat16", Adam(True, state_dtype="bfloat16"), torch.bfloat16)
     report_all("int8", Adam(state_dtype="int8", master="split"), torch.bfloat16)
     report_all("shift", ShiftAdaMax(), torch.float64)
-    types = {"addresses": "*i64", "ends": "*i64", "totals": "*fp64"}
+    types = {"addresses": "*i64", "ends": "*i64", "by_size": "*i32", "totals": "*fp64"}
     report("sums", triton_intrinsics.sum_up, types, {"LANES": 1024})
     types = {"exact": "*fp64", "shown": "*fp32", "places": "*i64", "stop": "*fp32", "count": "i32"}
     report("counts", triton_intrinsics.count_up, types, {"ROWS": triton_launch.NUMBER_ROWS})

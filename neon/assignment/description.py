@@ -20,7 +20,6 @@ class Description(Protocol):
     name: str | None
     schedule: Any
     gradient_clip_norm: float | None
-    rule: Any
     scratch: int
     _mapped: Any  # the layers of the last step, of a mapping
 
@@ -47,6 +46,8 @@ class Description(Protocol):
     def leaves(self) -> dict[str, tuple[Any, tuple[Any, ...]]]: ...
     def hyperparameters(self) -> dict[str, Any]: ...
     def group(self) -> dict[str, Any]: ...
+    def select_rule(self, values: Mapping[str, Any]) -> Any: ...
+    def starts(self, values: Mapping[str, Any]) -> dict[str, float]: ...
     def settings(
         self,
         values: Mapping[str, Any],

@@ -300,6 +300,7 @@ class AttachedOptimizer(Evaluated):
             raise
         states = {k: unwatched(state) if isinstance(state, Watched) else state for k, state in packed["state"].items()}
         groups = [{key: plain(value) for key, value in group.items()} for group in packed["param_groups"]]
+        groups = [g | {name: float(g[name]) for name in self._rules.numbers_kept(g) if name in g} for g in groups]
         groups = [overrides.with_scale(group) if self._rules.has_value(group, SCALE) else group for group in groups]
         packed = packed | {"state": states, "param_groups": groups}
         return with_trained_weights(self.param_groups, self._aside.weights, packed) if evaluated else packed

@@ -22,6 +22,7 @@ from neon.attached.saved_states import (
     wrong_count,
     wrong_state,
 )
+from neon.engine.program.declared import OPTIMIZER
 from neon.engine.program.formats.split import LOW_BITS
 from neon.engine.program.options import AVERAGE, SCALE
 from neon.engine.program.trace import signature
@@ -82,6 +83,7 @@ def loaded(optimizer: Optimizer, rules: GroupRules, state_dict: Any) -> dict[str
             differences.append(f"parameter {key} of the checkpoint has a state, but is in none of its groups")
         elif key not in listed:  # not a parameter's: as torch does
             states[key] = state
+    differences += _several(rules, [loading.group for loading in loadings])
     differences += _none_made(optimizer, listed, saved_states)
     refuse(differences)
     for loading, saved in zip(loadings, saved_groups, strict=True):
@@ -94,6 +96,19 @@ def loaded(optimizer: Optimizer, rules: GroupRules, state_dict: Any) -> dict[str
             }
             states[param] = {key: copied(value, param.device) for key, value in state.items()} | step
     return {"state": states, "param_groups": [loading.group for loading in loadings]}
+
+
+def _several(rules: GroupRules, groups: list[dict[str, Any]]) -> Iterator[str]:
+    """Numbers of an optimizer that its groups do not agree on."""
+    found: dict[tuple[str, str], dict[float, int]] = defaultdict(dict)
+    for place, group in enumerate(groups):
+        for name, state in rules.numbers_kept(group).items():
+            if state.of == OPTIMIZER and name in group:
+                found[group["optimizer"], name].setdefault(float(group[name]), place)
+    for (_, name), places in found.items():
+        if len(places) > 1:
+            each = ", ".join(f"{value!r} in group {place}" for value, place in places.items())
+            yield f"{name} is one number of all groups of an optimizer; in the checkpoint it is {shortened(each, 120)}"
 
 
 def _none_made(optimizer: Optimizer, listed: set[Any], states: Mapping[Any, Any]) -> Iterator[str]:
@@ -201,7 +216,7 @@ class _Loading:
         leaf = self._rules.leaf_of(self._own)
         lone = [
             name
-            for name in dict.fromkeys([*leaf.hyperparameters(), "weight_decay"])
+            for name in dict.fromkeys([*leaf.hyperparameters(), "weight_decay", *self._rules.numbers_kept(self._own)])
             if name not in self._saved and name not in _LATER
             and (_NEUTRAL.get(name) is None or self._own[name] != _NEUTRAL[name])
         ]  # fmt: skip
@@ -275,7 +290,7 @@ class _Loading:
         program = settings.program
         leaf = self._rules.leaf_of(self.group)
         # What is kept may depend on values: a momentum that is switched off keeps its velocity.
-        known = {*program.states, *(signature(rule).states if (rule := leaf._widest_rule) else ())}
+        known = {*program.states, *(signature(rule).tensors if (rule := leaf._widest_rule) else ())}
         found = (known - {AVERAGE}) & state.keys()
         missing = [key for key, kept in program.states.items() if not kept.starts_as_weight and key not in state]
         if "step" not in state and not found <= _UNCOUNTED and "step" in program.keywords:

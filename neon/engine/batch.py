@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from neon.engine.program import random_bits as random
+from neon.engine.program.declared import GROUP, OPTIMIZER, TENSOR
 from neon.engine.program.graph import REDUCTION, Node, scalar
 from neon.engine.program.kernel import CHUNK, Kernel, Stage
-from neon.engine.program.options import ALONE
+from neon.engine.program.reductions import kind_of
 from neon.engine.program.trace import PER_STEP
 from neon.engine.settings import Item, Settings
 from neon.engine.tensors.layout import flat, is_dense, like_layout, same_layout
@@ -30,11 +31,12 @@ _STEP = scalar("step")
 class Shares(NamedTuple):
     """The sums that a reduction contributes to: the lines of the chunk table for each, and which a row reads.
 
-    Where there is one sum, it is that of all rows.
+    Where there is one sum, it is that of all rows. `own`: each row has its own, to which nobody else adds.
     """
 
     chunks: dict[Hashable, Any]
     of_rows: list[Hashable]
+    own: bool = False
 
 
 class Pass:
@@ -72,6 +74,7 @@ class Batch:
 
     # What adds up the sums of such batches on their device; None where the host does.
     summing: ClassVar[Callable[..., Any] | None] = None
+    keeps_numbers = False  # whether the device writes the numbers of groups that persist
     capturing = False  # whether the step goes into a graph of the device
     kept_for_graphs: Any = None  # what such a graph works on, and needs at each replay
 
@@ -90,7 +93,7 @@ class Batch:
         self.device = self._members[0].param.device
         self.reach = self._members[0].reach
         self._number_nodes = [scalar(name) for name in kernel.program.numbers if name not in PER_STEP]
-        self._rows_apart = any(r.label == ALONE for stage in kernel.stages for r in stage.reductions)
+        self._rows_apart = any(r.label.over == TENSOR for stage in kernel.stages for r in stage.reductions)
         self._temporaries: dict[int, dict[str, Tensor]] = {}
         self._groups = np.array([item.group for item in self._members])
         self._directly = np.array([_direct(item) for item in self._members])
@@ -147,6 +150,7 @@ class Batch:
         length = np.minimum(CHUNK, sizes[owner] - start)
         self.chunks = np.stack((owner, start, length, self.row_of[owner]), 1)
         self._chunk_ranges = list(map(slice, (ends - counts).tolist(), ends.tolist()))
+        self._first_chunks, self._in_several = ends - counts, np.flatnonzero(counts != 1).tolist()
 
     # -- at each step ------------------------------------------------------------------------------
 
@@ -186,6 +190,8 @@ class Batch:
             self.table[:, -2] = self._row_steps[self.row_of] if np.ndim(self._row_steps) else self._row_steps
         if reread or not self._numbers:
             self._read_numbers()
+            self._evaluated = False
+        elif self.kernel.program.new_numbers:
             self._evaluated = False
         self._numbers[_STEP] = self._row_steps
         if step_inputs:
@@ -261,18 +267,62 @@ class Batch:
         chunks: dict[Hashable, list[int]] = {}
         for position, lines in enumerate(self._chunk_ranges):
             chunks.setdefault(self._scope_of(position, reduction), []).extend(range(lines.start, lines.stop))
+        own = reduction.label.over == TENSOR and self.reach is None
         if len(chunks) == 1:
-            return Shares(dict.fromkeys(chunks, slice(None)), [*chunks])
+            return Shares(dict.fromkeys(chunks, slice(None)), [*chunks], own)
         rows = [self._scope_of(position, reduction) for position in self.first_of_row]
-        return Shares({scope: np.array(lines, np.int64) for scope, lines in chunks.items()}, rows)
+        return Shares({scope: np.array(lines, np.int64) for scope, lines in chunks.items()}, rows, own)
+
+    def own_sums(self, level: int, column: int) -> Any:
+        """The sums of a stage's reduction over each tensor, a value per row."""
+        partials = self.passes[level].partials[:, column]
+        if not self._in_several:
+            return column_of(partials.copy())
+        sums = partials[np.minimum(self._first_chunks, len(partials) - 1)]
+        combine = kind_of(self.kernel.stages[level].reductions[column]).combine
+        for position in self._in_several:
+            sums[position] = combine(partials[self.chunks_of(position)].tolist())
+        return column_of(sums)
 
     def _scope_of(self, position: int, reduction: Node) -> Hashable:
         """The sum that a tensor's share of a reduction belongs to."""
         item = self.items[position]
-        scope = reduction.label
-        if scope == ALONE:
+        scope, owners = reduction.label.over, self._settings[item.group].scopes
+        if scope == TENSOR:
             return (id(item.param), reduction)
-        return scope if scope.level is None else id(self._settings[item.group].scopes[scope.level])
+        if scope == OPTIMIZER:
+            return (id(owners[-1]), self.kernel.wide_sums[reduction])
+        return scope if scope.level is None else id(owners[scope.level])
+
+    # -- numbers that persist ----------------------------------------------------------------------
+
+    def take_numbers(self, new: Mapping[int, Mapping[str, float]]) -> None:
+        """Go on with the new numbers of groups, by the places of their settings."""
+        for name in self.kernel.program.numbers_kept:
+            node = scalar(name)
+            if node in self._numbers and any(name in new.get(group, ()) for group in self.row_groups):
+                before = np.broadcast_to(self._numbers[node], len(self.row_groups)).tolist()
+                groups = zip(self.row_groups, before, strict=True)
+                self._numbers[node] = column([new.get(group, {}).get(name, value) for group, value in groups])
+
+    def kept_for(self, group: int, name: str) -> Hashable:
+        """What a number that persists belongs to: a group, or the optimizer of several."""
+        settings = self._settings[group]
+        of_group = settings.program.numbers_kept[name].of == GROUP
+        return (name, id(settings.values) if of_group else id(settings.scopes[-1]))
+
+    def write_numbers(self, taken: set[Hashable]) -> None:
+        """Have the device write the new numbers that persist, where it does."""
+
+    def new_numbers(self, sums: Mapping[Node, Any]) -> Iterator[tuple[int, str, float]]:
+        """The new numbers of the groups that take part, with the places of their settings."""
+        kernel = self.kernel
+        with np.errstate(all="ignore"):
+            values = kernel.new_numbers.evaluate({**self._numbers, **sums})
+        firsts = {group: row for row, group in reversed([*enumerate(self.row_groups)])}
+        for name, value in zip(kernel.numbers, values, strict=True):
+            of_rows = np.broadcast_to(value, len(self.row_groups))
+            yield from ((group, name, float(of_rows[row])) for group, row in firsts.items())
 
     def key_of(self, position: int) -> int:
         """The word that tells the random bits of a tensor apart."""
@@ -291,6 +341,11 @@ class Batch:
         for position, (item, grad) in enumerate(zip(self.items, self._grads, strict=True)):
             tensors = self._tensors_of(item, grad) | self._temporaries.get(position, {})
             yield {name: flat(tensor) for name, tensor in tensors.items()}
+
+
+def column_of(values: npt.NDArray[np.float64]) -> Any:
+    """A value per row, or one number where there is one row, which is computed with quicker."""
+    return values if len(values) != 1 else float(values[0])
 
 
 def column(values: Sequence[float]) -> Any:

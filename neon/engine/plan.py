@@ -17,10 +17,12 @@ from neon.engine.backends.capture import check_not_captured
 from neon.engine.backends.resident import Resident
 from neon.engine.batch import Batch, column
 from neon.engine.counts import Counts
+from neon.engine.program.declared import OPTIMIZER
 from neon.engine.program.graph import Node, scalar
 from neon.engine.program.kernel import Kernel
 from neon.engine.program.lowering import lower
 from neon.engine.program.options import GUARD
+from neon.engine.program.reductions import exact_sum, kind_of
 from neon.engine.program.slots import Formats
 from neon.engine.refusals.tensors import check_capturable, check_gradient, check_kept, check_parameter, check_rounding
 from neon.engine.settings import Item, Reach, Settings
@@ -41,9 +43,10 @@ class Plan:
     """Everything that a step needs and that does not change from step to step.
 
     `steps[i]` shows the number of updates of item i; on the host all of them are one vector, so that one
-    addition counts them all. `shared` lists, for processes that hold other parameters than this one, the
-    sums that all of them take part in, whether or not they hold something that counts in them. With `resident`
+    addition counts them all. `shared` lists by their levels, for processes that hold other parameters than this one,
+    the sums that all of them take part in, whether or not they hold something that counts in them. With `resident`
     counts are on its device, and steps can be left out there; `capturable`: graphs may go on with them unseen.
+    `new_numbers` are those of groups that persist, after a step, by the places of their settings.
     """
 
     def __init__(
@@ -51,7 +54,7 @@ class Plan:
         items: Sequence[Item],
         grads: Sequence[Tensor | None],
         settings: Sequence[Settings],
-        shared: Mapping[Reach, Sequence[Hashable]] | None = None,
+        shared: Mapping[Reach, Mapping[int, Sequence[Hashable]]] | None = None,
         *,
         resident: Resident | None = None,
         capturable: bool = False,
@@ -73,6 +76,7 @@ class Plan:
         self.counts = Counts(items) if resident is None else resident.counts(items)
         self.steps = self.counts.each
         self._totals: dict[Hashable, float] = {}
+        self.new_numbers: dict[int, dict[str, float]] = {}
         kept = [tensor for item in items for tensor in item.kept.values()]
         self._watch = Watch([*self.params, *kept, *self.steps])
         # Of a gradient that is not there yet, the most likely type.
@@ -161,12 +165,12 @@ class Plan:
         check_not_captured(self._devices)
         mask, steps = np.array(present, bool), self.counts.read()
         self._batches = [batch for batch in self._launches if batch.select(mask, steps)]
-        stages = [len(batch.kernel.stages) for batch in self._batches]
-        self._reducing_levels = max(*stages, 2 if any(self._shared.values()) else 1, 1) - 1
+        levels = {level for batch in self._batches for level in batch.kernel.reducing}
+        levels |= {level for by_level in self._shared.values() for level, scopes in by_level.items() if scopes}
         self._guards = {scope for batch in self._batches for scope in batch.guard_scopes()}
-        self._guards |= {GUARD for scopes in self._shared.values() if GUARD in scopes}
-        self._on_device = [self._device_sums(level) for level in range(self._reducing_levels)]
-        if self._capturable and None in self._on_device:
+        self._guards |= {GUARD for by_level in self._shared.values() if GUARD in by_level.get(0, ())}
+        self._on_device = {level: self._device_sums(level) for level in sorted(levels)}
+        if self._capturable and None in self._on_device.values():
             raise ValueError(
                 "A rule with norms of whole tensors cannot be had with capturable=True for parameters of which other "
                 "processes hold parts: the host adds these norms up, and a graph that is replayed has no host. Leave "
@@ -179,12 +183,15 @@ class Plan:
 
     def _device_sums(self, level: int) -> Any:
         """The sums of a level, where one device has all that is added up and nobody else needs to know."""
-        batches = [batch for batch in self._batches if level < len(batch.kernel.stages) - 1]
+        batches = self._reducing(level)
         kinds = {(batch.device, batch.reach, batch.summing) for batch in batches}
         if len(kinds) != 1 or self._shared or self._guards:
             return None
         [(_, reach, summing)] = kinds
         return summing(batches, level) if summing is not None and reach is None else None
+
+    def _reducing(self, level: int) -> list[Batch]:
+        return [batch for batch in self._batches if level in batch.kernel.reducing]
 
     def _given(self, values: Sequence[Any]) -> Sequence[Any]:
         """The values of the parameters that have gradients."""
@@ -219,6 +226,10 @@ class Plan:
         numbers = {scalar(name): value for name, value in inputs.items()} if inputs else {}
         for batch in self._batches:
             batch.bind(given, addresses, numbers, moved=moved, reread=reread)
+        taken: set[Hashable] = set()
+        for batch in self._batches:
+            if batch.kernel.numbers and batch.keeps_numbers:
+                batch.write_numbers(taken)
         if self.resident is not None:
             self.resident.follow(found)
         try:
@@ -237,43 +248,73 @@ class Plan:
         """Run all stages, those with reductions level by level, for their sums reach over launches."""
         sums: dict[Batch, dict[Node, Any]] = {batch: {} for batch in self._batches}
         self._totals = {}
-        for level in range(self._reducing_levels):
-            reducing = [b for b in self._batches if level < len(b.kernel.stages) - 1]
+        for level, on_device in self._on_device.items():
+            reducing = self._reducing(level)
             for batch in reducing:
-                batch.run(level, sums[batch])
-            on_device = self._on_device[level]
+                batch.run(batch.kernel.reducing[level], sums[batch])
             if on_device is None or elsewhere:
                 self._sum(reducing, level, elsewhere, sums)
             else:
                 on_device.take()
         for batch in self._batches:
             batch.run(len(batch.kernel.stages) - 1, sums[batch])
+        self.new_numbers = self._find_numbers(sums)
+
+    def _find_numbers(self, sums: Mapping[Batch, dict[Node, Any]]) -> dict[int, dict[str, float]]:
+        """The new numbers of groups, but for those that a device writes; an optimizer's are all its groups'."""
+        found: dict[int, dict[str, float]] = {}
+        for batch in self._batches:
+            if batch.kernel.numbers and not batch.keeps_numbers:
+                for place, name, value in batch.new_numbers(sums[batch]):
+                    of_all = self.settings[place].program.numbers_kept[name].of == OPTIMIZER
+                    for other in self._beside(place, name) if of_all else (place,):
+                        found.setdefault(other, {}).setdefault(name, value)
+        if found:
+            for batch in self._batches:
+                batch.take_numbers(found)
+        return found
+
+    def _beside(self, place: int, name: str) -> list[int]:
+        """The places of the settings of the same optimizer."""
+        owner = self.settings[place].scopes[-1]
+        settings = enumerate(self.settings)
+        return [other for other, s in settings if s.scopes[-1] is owner and name in s.program.numbers_kept]
 
     def _sum(
         self, batches: Sequence[Batch], level: int, elsewhere: Mapping[int, float], sums: dict[Batch, dict[Node, Any]]
     ) -> None:
-        """Sum the partials of each scope, over all launches and processes that it reaches, exactly rounded."""
+        """Combine the partials of each scope, over all launches and processes that it reaches, rounded once."""
         total: dict[Hashable, list[float]] = {}
-        apart: dict[Reach, dict[Hashable, list[float]]] = {}
         if level == 0:  # the norms that options clip by are all taken in the first pass
             total = {owner: [value] for owner, value in elsewhere.items()}
-            apart = {reach: {scope: [] for scope in scopes} for reach, scopes in self._shared.items()}
-        for batch in batches:
-            for partials, shares in zip(batch.passes[level].partials.T, batch.shares[level], strict=True):
+        apart: dict[Reach, dict[Hashable, list[float]]] = {
+            reach: {scope: [] for scope in by_level.get(level, ())} for reach, by_level in self._shared.items()
+        }
+        combine: dict[Hashable, Any] = defaultdict(lambda: exact_sum)
+        for batch, place in [(batch, batch.kernel.reducing[level]) for batch in batches]:
+            partials, reductions = batch.passes[place].partials, batch.kernel.stages[place].reductions
+            for number, (reduction, shares) in enumerate(zip(reductions, batch.shares[place], strict=True)):
+                if shares.own:
+                    sums[batch][reduction] = batch.own_sums(place, number)
+                    continue
+                combine |= dict.fromkeys(shares.chunks, kind_of(reduction).combine)
                 for scope, chunks in shares.chunks.items():
-                    reach = batch.reach and self._sharing(batch.reach, scope)
+                    reach = batch.reach and self._sharing(batch.reach, scope, level)
                     sums_here = total if reach is None else apart.setdefault(reach, {})
-                    sums_here.setdefault(scope, []).extend(partials[chunks].tolist())
+                    sums_here.setdefault(scope, []).extend(partials[chunks, number].tolist())
         for reach, lists in apart.items():
-            for share in reach.gather([_exact_sum(values) for values in lists.values()]):
-                for scope, value in zip(lists, share, strict=True):
-                    total.setdefault(scope, []).append(value)
-        self._totals |= {scope: _exact_sum(values) for scope, values in total.items()}
-        if level == 0 and not all(math.isfinite(self._totals[scope]) for scope in self._guards):
+            if lists:
+                for share in reach.gather([combine[scope](values) for scope, values in lists.items()]):
+                    for scope, value in zip(lists, share, strict=True):
+                        total.setdefault(scope, []).append(value)
+        found = {scope: combine[scope](values) for scope, values in total.items()}
+        self._totals |= found
+        if level == 0 and not all(math.isfinite(found[scope]) for scope in self._guards):
             raise NotFiniteError(self._first_not_finite())
-        for batch in batches:
-            for reduction, shares in zip(batch.kernel.stages[level].reductions, batch.shares[level], strict=True):
-                sums[batch][reduction] = column([self._totals[scope] for scope in shares.of_rows])
+        for batch, place in [(batch, batch.kernel.reducing[level]) for batch in batches]:
+            for reduction, shares in zip(batch.kernel.stages[place].reductions, batch.shares[place], strict=True):
+                if not shares.own:
+                    sums[batch][reduction] = column([found[scope] for scope in shares.of_rows])
 
     @property
     def kept_for_graphs(self) -> list[Any]:
@@ -284,12 +325,12 @@ class Plan:
     @property
     def totals(self) -> Mapping[Hashable, float]:
         """The sums of the last step by scope; those that a device has kept are waited for."""
-        kept = (sums.totals() for sums in self._on_device if sums is not None)
+        kept = (sums.totals() for sums in self._on_device.values() if sums is not None)
         return {scope: value for totals in kept for scope, value in totals.items()} | self._totals
 
-    def _sharing(self, reach: Reach, scope: Hashable) -> Reach | None:
+    def _sharing(self, reach: Reach, scope: Hashable, level: int) -> Reach | None:
         """The processes that a sum goes over: of a tensor that one of them has whole, only what was agreed on."""
-        return reach if reach.alike or scope in self._shared.get(reach, ()) else None
+        return reach if reach.alike or scope in self._shared.get(reach, {}).get(level, ()) else None
 
     def anywhere(self, holds: bool) -> bool:
         """Whether something holds in any of the processes that make this step together."""
@@ -307,11 +348,3 @@ class Plan:
             if reach is not None and reach.alike:
                 first = min(first, *(place for [place] in reach.gather([first])))
         return self.items[int(first)].name if math.isfinite(first) else None
-
-
-def _exact_sum(values: list[float]) -> float:
-    """Σ values rounded once, so that no order of summation shows."""
-    try:
-        return math.fsum(values)
-    except OverflowError:
-        return math.inf

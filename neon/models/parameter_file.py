@@ -17,6 +17,7 @@ from neon.assignment.param_list import param_entry
 from neon.layers.layer import InferringLayer, Shape
 from neon.messages import listed, shortened
 from neon.stepping.in_place import refuse_in_place, way_in_place
+from neon.stepping.kept_numbers import keep_numbers, numbers_of
 from neon.stepping.update_counts import set_updates, updates_of
 from neon.whole_files import write_atomically
 
@@ -29,6 +30,9 @@ def save(model: Any, path: str | os.PathLike[str], *, keep_states: bool) -> None
     states = {name: kept for name, (_, kept) in entries.items()}
     updates = {name: updates_of(entry) for name, entry in entries.items()}
     kept = {"params": params, "states": states, "updates": updates, "epoch": model.epoch, "random": random_states()}
+    numbers = {name: numbers_of(entry) for name, entry in entries.items()}
+    if any(numbers.values()):
+        kept["numbers"] = numbers
     write_atomically(Path(path).resolve(), lambda file: torch.save(kept, file))  # a link stays a link
 
 
@@ -51,6 +55,7 @@ def load(model: Any, path: str | os.PathLike[str], *, load_states: bool, random_
         entry[1][:] = [moved(state, parameter.device) for state in states.get(name, [])]
         if updates is not None:  # older files count the updates of states alone, on these
             set_updates(entry, updates.get(name, 0))
+        keep_numbers([entry], saved.get("numbers", {}).get(name, {}) if load_states else {})
     model.epoch = saved["epoch"]
     if random_state and "random" in saved:  # older files have none
         torch.set_rng_state(saved["random"]["cpu"])
@@ -83,7 +88,7 @@ def read_saved(path: str | os.PathLike[str]) -> dict[str, Any]:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
         raise ValueError(f"{path} is not a file that Model.save_params wrote") from error
-    if not isinstance(saved, dict) or saved.keys() - {"updates", "random"} != {"params", "states", "epoch"}:
+    if not isinstance(saved, dict) or saved.keys() - {"updates", "numbers", "random"} != {"params", "states", "epoch"}:
         raise ValueError(f"{path} is not a file that Model.save_params wrote")
     return saved
 

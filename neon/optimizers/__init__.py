@@ -4,6 +4,9 @@ What is imported under its own name is public, and is what every table of the li
 """
 
 from neon.assignment.sites import get_param_list as get_param_list
+from neon.engine.program.declared import GROUP as GROUP
+from neon.engine.program.declared import OPTIMIZER as OPTIMIZER
+from neon.engine.program.declared import TENSOR as TENSOR
 from neon.engine.program.declared import WEIGHT as WEIGHT
 from neon.engine.program.declared import State as State
 from neon.engine.program.numbers import Number as Number
@@ -34,5 +37,5 @@ from neon.optimizers.transform import Transform as Transform
 _pickled_as(__name__, assignment="neon.assignment.keys", sites="neon.assignment.sites")
 _public = {name: value for name, value in globals().items() if name[0] != "_"}
 __all__ = sorted(  # pyright: ignore[reportUnsupportedDunderAll]
-    name for name, value in _public.items() if name == "WEIGHT" or hasattr(value, "__qualname__")
+    name for name, value in _public.items() if name.isupper() or hasattr(value, "__qualname__")
 )

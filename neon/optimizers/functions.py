@@ -12,13 +12,15 @@ from typing import Any
 
 import torch
 
-from neon.engine.program.graph import sum_of_squares
+from neon.engine.program.declared import TENSOR
+from neon.engine.program.graph import Scope
 from neon.engine.program.operations import OPERATIONS
-from neon.engine.program.options import ALONE
-from neon.engine.program.symbols import Symbol, operation
+from neon.engine.program.reductions import REDUCTIONS
+from neon.engine.program.symbols import Symbol, operation, reduction
 
 __all__ = [
-    "clip", "equal", "exp", "log", "maximum", "minimum", "norm", "power_of_two", "sign", "sqrt", "where",
+    "clip", "dot", "equal", "exp", "largest", "log", "maximum", "mean", "minimum", "norm", "power_of_two", "sign",
+    "sqrt", "total", "where",
 ]  # fmt: skip
 
 # A rule is one function for floats, tensors and symbols; its values are therefore typed as Any.
@@ -86,10 +88,44 @@ def power_of_two(x: Value) -> Value:
     return _apply("power_of_two", x)
 
 
-def norm(x: Value) -> Value:
-    """‖x‖₂ over the whole tensor, accumulated in float64 in a fixed order."""
+def _reduce(op: str, over: Scope, *operands: Value) -> Value:
+    """A reduction: of tensors over all of their elements, of floats over one."""
+    if any(isinstance(x, Symbol) for x in operands):
+        return reduction(op, over, *operands)
+    tensors = [x for x in operands if isinstance(x, torch.Tensor)]
+    kind, like = REDUCTIONS[op], tensors[0] if tensors else torch.zeros((), dtype=torch.float64)
+    terms = kind.torch(*(torch.as_tensor(x, dtype=torch.float64, device=like.device).expand_as(like) for x in operands))
+    found = terms.max() if kind.by_size else terms.sum()
+    return found.to(like.dtype) if tensors else found.item()
+
+
+def _count(x: Value, over: Scope) -> Value:
+    """How many elements x has: of all shards of a tensor too, for it is a sum as others are."""
     if isinstance(x, Symbol):
-        return operation("sqrt", Symbol(sum_of_squares(x.node, ALONE)))
-    if isinstance(x, torch.Tensor):
-        return torch.linalg.vector_norm(x, dtype=torch.float64).to(x.dtype)
-    return abs(float(x))
+        return reduction("total", over, 1.0)
+    return float(x.numel()) if isinstance(x, torch.Tensor) else 1.0
+
+
+def norm(x: Value, over: Scope = TENSOR) -> Value:
+    """‖x‖₂ over the whole tensor, or over all tensors of the optimizer."""
+    return sqrt(_reduce("sum_of_squares", over, x))
+
+
+def total(x: Value, over: Scope = TENSOR) -> Value:
+    """Σx over the whole tensor, or over all tensors of the optimizer."""
+    return _reduce("total", over, x)
+
+
+def dot(x: Value, y: Value, over: Scope = TENSOR) -> Value:
+    """Σxy over the whole tensor, or over all tensors of the optimizer; the products are exact."""
+    return _reduce("dot", over, x, y)
+
+
+def largest(x: Value, over: Scope = TENSOR) -> Value:
+    """max|x| over the whole tensor, or over all tensors of the optimizer; NaN if any is."""
+    return _reduce("largest", over, x)
+
+
+def mean(x: Value, over: Scope = TENSOR) -> Value:
+    """The mean of x over the whole tensor, or over all tensors of the optimizer."""
+    return total(x, over) / _count(x, over)

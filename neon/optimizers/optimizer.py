@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+from collections import ChainMap
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -306,17 +307,29 @@ class Optimizer(NervanaObject):
         """
         self._check_values(values)
         _check_split(values["master"], values["stochastic_round"])
+        values = self._with_numbers(values)
         asked = chosen(values, len(outer), batch_mean=batch_mean, unscale=unscale, guard=guard)
         program = trace(self.select_rule(values), {**values, "step": 1}, asked)
         rounding = plain(values["stochastic_round"])
         width = None if rounding is False else 0 if rounding is True else rounding
         storage = Storage(state_format("state_dtype", values["state_dtype"]), values["master"] is not None)
         widest = self._widest_rule
-        check_states(storage, program, {AVERAGE, *(signature(widest).states if widest else ())})
+        check_states(storage, program, {AVERAGE, *(signature(widest).tensors if widest else ())})
         view = view_of(program, self.select_view(values), {**values, "step": 1})
         settings = Settings(program, values, (*outer, self), width, self.seed, storage, view)
         check_signs(storage, program, settings.given)
         return settings
+
+    def starts(self, values: Mapping[str, Any]) -> dict[str, float]:
+        """Where the numbers start that its rule keeps in a group of these values."""
+        kept = signature(self.select_rule(values)).numbers_kept
+        starts = {name: state.start for name, state in kept.items()}
+        return {n: float(plain(values[start] if isinstance(start, str) else start)) for n, start in starts.items()}
+
+    def _with_numbers(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Values with the numbers that the rule keeps, where they lack some."""
+        missing = {name: start for name, start in self.starts(values).items() if name not in values}
+        return ChainMap(cast("dict[str, Any]", values), missing) if missing else values
 
     def match(self, site: Site) -> Match:
         """Which optimizer a site gets: this one."""

@@ -9,9 +9,11 @@ from typing import Any
 from torch import Tensor
 
 from neon.assignment.description import Description
+from neon.engine.program.declared import State
 from neon.engine.program.numbers import check_names, check_values
 from neon.engine.program.options import GUARD, SCALE
-from neon.engine.refusals.combinations import check_group, check_leaf, check_scale, check_together
+from neon.engine.program.trace import signature
+from neon.engine.refusals.combinations import check_group, check_leaf, check_scale, check_sums, check_together
 from neon.engine.settings import Reach, Settings
 from neon.messages import listed, shortened
 from neon.stepping.sharding import Partition, is_shared
@@ -65,7 +67,9 @@ class GroupRules:
         params = group["params"]
         shared = self.capturable and isinstance(params, list) and any(map(is_shared, params))
         check_group(self, group, norms, shared=shared)
-        return leaf.settings(group, norms, unscale=unscale, guard=self.skip_nonfinite)
+        settings = leaf.settings(group, norms, unscale=unscale, guard=self.skip_nonfinite)
+        check_sums(self, leaf, settings.program)
+        return settings
 
     def fill(self, group: dict[str, Any]) -> None:
         """Give a new group the values that it lacks."""
@@ -81,6 +85,12 @@ class GroupRules:
         if leaf._has_schedule:
             group.setdefault("scheduled_lr", float(group["lr"]))
             group.setdefault("updates", 0)
+        for name, start in leaf.starts(group).items():
+            group.setdefault(name, start)
+
+    def numbers_kept(self, group: Group) -> Mapping[str, State]:
+        """The numbers that persist of a group, as its rule declares them."""
+        return signature(self.leaf_of(group).select_rule(group)).numbers_kept
 
     def has_value(self, group: Group, name: str) -> bool:
         """Whether a group has a value, a multiplier of its rate too, which it keeps where it is not 1 alone."""
@@ -103,8 +113,8 @@ class GroupRules:
         for group, rate in rates:
             write_rate(group, rate)
 
-    def shared_sums(self, groups: Sequence[Group]) -> dict[Reach, Sequence[Hashable]]:
-        """The sums that all processes of a partition take part in, in one order for all of them."""
+    def shared_sums(self, groups: Sequence[Group]) -> dict[Reach, dict[int, Sequence[Hashable]]]:
+        """The sums that all processes of a partition take part in by level, in one order for all of them."""
         if self.partition is None:
             return {}
         owners: dict[Any, None] = {}
@@ -112,7 +122,7 @@ class GroupRules:
             owners |= dict.fromkeys(norms)
             if any(g["optimizer"] == key and g["gradient_clip_norm"] is not None for g in groups):
                 owners[leaf] = None
-        return {self.partition: [*map(id, owners), *([GUARD] if self.skip_nonfinite else [])]}
+        return {self.partition: {0: [*map(id, owners), *([GUARD] if self.skip_nonfinite else [])]}}
 
 
 def write_rate(group: dict[str, Any], lr: float) -> None:

@@ -190,6 +190,7 @@ class GroupStepper:
         self._planned, self._counted = planned, None
         found = None if self._scheduled or rules.skip_nonfinite else self._scaler.found
         self._on_device.place(planned.items, capturable=rules.capturable, found=found)
+        self._on_device.put_numbers(planned.groups, rules)
         return Plan(
             planned.items,
             planned.gradients(),
@@ -207,6 +208,9 @@ class GroupStepper:
     def updated(self, plan: Plan) -> None:
         for group in self._scheduled:
             group.write_quietly("updates", group["updates"] + 1)
+        for group, numbers in self._planned.groups_with(plan.new_numbers):
+            for name, value in numbers.items():
+                group.write_quietly(name, value)
 
 
 def may_be_rehearsal(optimizer: Optimizer) -> bool:

@@ -28,6 +28,7 @@ from neon.engine.tensors.watch import same_objects
 from neon.messages import quoted
 from neon.stepping.by_hand import is_by_hand, layers_of
 from neon.stepping.in_place import in_place_of, refuse_in_place, refuse_without_views, way_in_place
+from neon.stepping.kept_numbers import keep_numbers, numbers_of
 from neon.stepping.layer_plans import LayerPlan, LayerPlans
 from neon.stepping.state_lists import kept_in_list, viewed_in_list
 from neon.stepping.stepper import Stepper
@@ -133,6 +134,8 @@ class LayerStepper:
             values.update(leaf.group())
             values["lr"] = leaf._scheduled_rate(values.get("lr", 0.0), epoch, updates)
             values["epoch"] = epoch
+            if starts := leaf.starts(values):
+                values.update(_numbers(ours, match.key, starts))
             values["batch_size"] = self._optimizer._backend_batch_size
             values["outer_clip_norms"] = tuple(norm.gradient_clip_norm for norm in match.norms)
             settings[match.key] = leaf.settings(values, match.norms, batch_mean=True)
@@ -230,6 +233,10 @@ class _Layers:
 
     def updated(self, plan: Plan) -> None:
         assert self._kept is not None
+        for place, numbers in plan.new_numbers.items():
+            key = [*self._settings][place]
+            owners = [site.entry for _, site, match in self._ours if match.key == key and site.entry is not None]
+            keep_numbers(owners, {**_numbers(self._ours, key, {}), **numbers})
         self._kept.held = self._held()
         self._plans.keep(self._kept, [site.layer for _, site, _ in self._ours])
 
@@ -239,6 +246,12 @@ class _Layers:
     def _held(self) -> list[Any]:
         """What all lists of states hold, in order: all of it, states or not."""
         return [state for _, site, _ in self._ours if site.entry is not None for state in site.entry[1]]
+
+
+def _numbers(ours: Sequence[Ours], key: str, starts: Mapping[str, float]) -> dict[str, float]:
+    """The numbers that persist of the layers of a key, from where they start if these have none."""
+    owners = (site.entry for _, site, match in ours if match.key == key and site.entry is not None)
+    return {**starts, **next(filter(None, map(numbers_of, owners)), {})}
 
 
 def _updates(ours: Sequence[Ours]) -> int:

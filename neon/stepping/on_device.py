@@ -11,7 +11,9 @@ from torch import Tensor
 from neon.engine.backends import serving
 from neon.engine.backends.resident import Resident
 from neon.engine.plan import Plan
+from neon.engine.program.declared import OPTIMIZER
 from neon.engine.settings import Item
+from neon.stepping.group_rules import GroupRules
 
 
 class OnDevice:
@@ -46,6 +48,20 @@ class OnDevice:
             self._skipped_before, self.resident = self.skipped, None
         if self.resident is None and resident and device and (capturable or self.is_here(found)):
             self.resident = resident(device)
+
+    def put_numbers(self, groups: Sequence[Any], rules: GroupRules) -> None:
+        """Have the numbers of groups that persist lie on the device, an optimizer's once for all of its groups."""
+        shared: dict[tuple[str, str], Tensor] = {}
+        for group in groups:
+            for name, state in rules.numbers_kept(group).items():
+                value: Any = group[name]
+                if self._device is None:
+                    value = float(value)
+                elif not (isinstance(value, Tensor) and value.device == self._device and value.dtype == torch.float64):
+                    value = torch.tensor(float(value), dtype=torch.float64, device="cpu").to(self._device)
+                if state.of == OPTIMIZER and isinstance(value, Tensor):
+                    value = shared.setdefault((group["optimizer"], name), value)
+                group.write_quietly(name, value)
 
     def keep_captured(self, plan: Plan) -> None:
         """Keep what a graph that the last step went into works on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Any
 
@@ -71,6 +72,10 @@ class Planned:
         """The gradients of the planned parameters, of the parts that are here."""
         grads = [param.grad for param in self.params]
         return local_gradients(self.params, grads) if self._sharded else grads
+
+    def groups_with(self, numbers: Mapping[int, Mapping[str, float]]) -> Iterator[tuple[Any, Mapping[str, float]]]:
+        """The groups that have new numbers, with these."""
+        return ((self.groups[self._places[row]], new) for row, new in numbers.items())
 
     # -- whether it is still so --------------------------------------------------------------------
 

@@ -58,7 +58,7 @@ def kept_in_list(states: list[Tensor], site: Site, leaf: Description, program: P
 def _scratch(states: list[Tensor], leaf: Description) -> list[Tensor]:
     """What would be scratch in a list without averages of weights and in formats that need nothing beside states."""
     rule = leaf._widest_rule
-    count = len(signature(rule).states) if rule is not None else 0
+    count = len(signature(rule).tensors) if rule is not None else 0
     more = leaf.scratch
     return states[count:] if more and len(states) == count + more else []
 

@@ -22,6 +22,7 @@ from neon.engine.backends.triton_numbers import counts_steps, numbers_of, reduct
 from neon.engine.batch import Batch, column
 from neon.engine.counts import Counts
 from neon.engine.program.graph import REDUCTION, Node, scalar, walk
+from neon.engine.program.reductions import kind_of
 from neon.engine.program.trace import PER_STEP
 
 
@@ -41,8 +42,9 @@ class DevicePass:
         self.evaluate = None
         if numbers is not None:
             grid = (-(-rows // triton_launch.NUMBER_ROWS),)
-            tables = (batch.numbers, batch.addresses_of_sums, batch.counts, batch.steps, scalars, rows)
-            self.evaluate = Launch(numbers, grid, tables, ROWS=triton_launch.NUMBER_ROWS)
+            tables = (batch.numbers, batch.addresses_of_sums, batch.counts, batch.steps, scalars)
+            kept = (batch.kept, batch.stop) if last and kernel.numbers else ()
+            self.evaluate = Launch(numbers, grid, (*tables, *kept, rows), ROWS=triton_launch.NUMBER_ROWS)
         parts = 1 if stage.reductions else -(-int(batch.chunks[:, 2].max(initial=1)) // triton_launch.PART)
         tables = (batch.lines_of_chunks, batch.addresses, scalars, batch.steps, self.sums, batch.stop)
         constants = {"TILE": triton_launch.TILE, "PART": triton_launch.PART}
@@ -97,11 +99,15 @@ class DeviceSums:
         from neon.engine.backends.triton_intrinsics import sum_up
 
         partials: dict[Hashable, list[npt.NDArray[np.int64]]] = {}
-        for batch in batches:
-            first = batch.passes[level].sums.data_ptr()
-            places = first + 8 * np.arange(batch.passes[level].sums.numel(), dtype=np.int64)
-            columns = places.reshape(batch.passes[level].sums.shape).T
-            for places_of, shares in zip(columns, batch.shares[level], strict=True):
+        by_size: dict[Hashable, bool] = {}
+        stages = [batch.kernel.reducing[level] for batch in batches]
+        for batch, stage in zip(batches, stages, strict=True):
+            first = batch.passes[stage].sums.data_ptr()
+            places = first + 8 * np.arange(batch.passes[stage].sums.numel(), dtype=np.int64)
+            columns = places.reshape(batch.passes[stage].sums.shape).T
+            reductions = batch.kernel.stages[stage].reductions
+            for reduction, places_of, shares in zip(reductions, columns, batch.shares[stage], strict=True):
+                by_size |= dict.fromkeys(shares.chunks, kind_of(reduction).by_size)
                 for scope, chunks in shares.chunks.items():
                     partials.setdefault(scope, []).append(places_of[chunks])
         counts = [sum(map(len, parts)) for parts in partials.values()]
@@ -110,13 +116,14 @@ class DeviceSums:
         ends = torch.from_numpy(np.cumsum([0, *counts])).to(device)
         self._totals = torch.zeros(len(counts), dtype=torch.float64, device=device)
         lanes = min(1024, 1 << max(max(counts) - 1, 0).bit_length())
-        self._launch = Launch(sum_up, (len(counts),), (addresses, ends, self._totals), LANES=lanes)
+        kinds = torch.tensor([*by_size.values()], dtype=torch.int32, device="cpu").to(device)
+        self._launch = Launch(sum_up, (len(counts),), (addresses, ends, kinds, self._totals), LANES=lanes)
         self._place = {scope: place for place, scope in enumerate(partials)}
         self._readers = []
-        for batch in batches:
-            of_rows = [[self._place[scope] for scope in shares.of_rows] for shares in batch.shares[level]]
+        for batch, stage in zip(batches, stages, strict=True):
+            of_rows = [[self._place[scope] for scope in shares.of_rows] for shares in batch.shares[stage]]
             places = np.array([np.broadcast_to(places, len(batch.row_groups)) for places in of_rows], np.int64)
-            self._readers.append((batch, batch.lines_of(level), self._totals.data_ptr() + 8 * places))
+            self._readers.append((batch, batch.lines_of(stage), self._totals.data_ptr() + 8 * places))
 
     def take(self) -> None:
         """Add up what the stages of the level have left."""
@@ -134,6 +141,7 @@ class DeviceBatch(Batch):
 
     passes: list[Any]
     summing = DeviceSums
+    keeps_numbers = True
 
     def __init__(self, *arguments: Any, counts: Counts | DeviceCounts, capturable: bool) -> None:
         super().__init__(*arguments)
@@ -168,8 +176,11 @@ class DeviceBatch(Batch):
         self._own = self._where.copy()
         self.addresses_of_sums = self._put(own)
         self._aligned = False
+        # Where the new numbers of groups go that persist: 0 for rows that write none.
+        self._kept_at = np.zeros((len(self.kernel.numbers), rows), np.int64)
+        self.kept = self._put(self._kept_at)
         levels = len(self.kernel.stages) - 1  # each of which has the places of its sums sent
-        sent = (self.table, self._numbers_read, *[self._where] * levels)
+        sent = (self.table, self._numbers_read, self._kept_at, *[self._where] * levels)
         self._tensors = Scattered()
         self._reserve = capture.Reserve((array.nbytes for array in sent), self.device) if self._capturable else None
         return [DevicePass(self, number) for number in range(len(self.kernel.stages))]
@@ -254,6 +265,18 @@ class DeviceBatch(Batch):
             current.evaluate()
         if self.elements:
             current.launches[self._aligned]()
+
+    def write_numbers(self, taken: set[Hashable]) -> None:
+        """Have the device write the new numbers that persist, each by the first row that nobody was before."""
+        places = np.zeros_like(self._kept_at)
+        for line, name in enumerate(self.kernel.numbers):
+            for row, group in enumerate(self.row_groups):
+                if (key := self.kept_for(group, name)) not in taken:
+                    taken.add(key)
+                    places[line, row] = self._settings[group].values[name].data_ptr()
+        if self._replayed or not np.array_equal(places, self._kept_at):
+            self._kept_at = places
+            self._send(places, self.kept)
 
     def lines_of(self, level: int) -> list[int]:
         """The lines of the table of addresses that the sums of a level have."""

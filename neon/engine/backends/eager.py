@@ -18,6 +18,7 @@ from neon.engine.program.graph import Node, walk
 from neon.engine.program.kernel import CHUNK, LANES, ROWS, Kernel, Stage
 from neon.engine.program.meanings import BLOCK, WORD, has_float64, of_blocks
 from neon.engine.program.operations import OPERATIONS
+from neon.engine.program.reductions import Kind, kind_of
 
 
 class Eager:
@@ -33,7 +34,7 @@ class Eager:
             row = batch.passes[level].scalars[batch.row_of[position]]
             values = _execute(self.kernel, stage, row, tensors, batch, position)
             for column, reduction in enumerate(stage.reductions):
-                partials = _sum_of_squares(values[reduction.args[0]])
+                partials = _reduced(kind_of(reduction), *(values[operand] for operand in reduction.args))
                 batch.passes[level].partials[batch.chunks_of(position), column] = partials.cpu().numpy()
             # All values exist before the first is stored: a rule may swap its tensors. A load may be the tensor itself.
             stored = {n: values[r].clone() if r.op == "load" else values[r] for n, r in stage.stores.items()}
@@ -105,15 +106,17 @@ def _store(target: Tensor, value: Tensor) -> None:
         target.copy_(value)
 
 
-def _sum_of_squares(x: Tensor) -> Tensor:
-    """Σx² of each chunk in float64, in the order that every backend keeps: rows, blocks, then lanes pairwise."""
-    x = (x if has_float64(x.device) else x.cpu()).to(torch.float64)
-    chunks = -(-x.numel() // CHUNK)
+def _reduced(kind: Kind, *operands: Tensor) -> Tensor:
+    """The sum of each chunk in float64, in the order that every backend keeps: rows, blocks, then lanes pairwise."""
+    terms = kind.torch(*((x if has_float64(x.device) else x.cpu()).to(torch.float64) for x in operands))
+    chunks = -(-terms.numel() // CHUNK)
     # Zeros that fill the last block, or the last chunk of several, change no sum.
-    blocks = CHUNK // (ROWS * LANES) if chunks > 1 else max(1, -(-x.numel() // (ROWS * LANES)))
-    squares = torch.zeros(chunks * blocks * ROWS * LANES, dtype=torch.float64, device=x.device)
-    torch.mul(x, x, out=squares[: x.numel()])
-    lanes = _in_order(_in_order(squares.view(chunks, blocks, ROWS, LANES)))
+    blocks = CHUNK // (ROWS * LANES) if chunks > 1 else max(1, -(-terms.numel() // (ROWS * LANES)))
+    filled = torch.zeros(chunks * blocks * ROWS * LANES, dtype=torch.float64, device=terms.device)
+    filled[: terms.numel()] = terms
+    if kind.by_size:
+        return filled.view(chunks, -1).amax(1)
+    lanes = _in_order(_in_order(filled.view(chunks, blocks, ROWS, LANES)))
     while lanes.shape[1] > 1:
         half = lanes.shape[1] // 2
         lanes = lanes[:, :half] + lanes[:, half:]

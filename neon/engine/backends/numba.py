@@ -14,6 +14,7 @@ from neon.engine.program.graph import Node
 from neon.engine.program.kernel import LANES, ROWS, Kernel, Stage, Sweep
 from neon.engine.program.operations import OPERATIONS
 from neon.engine.program.printer import assignments, inline, listing, memory_of
+from neon.engine.program.reductions import kind_of
 
 # How the words are written that random bits are made of.
 _LEAVES = {
@@ -33,8 +34,8 @@ import math
 import numpy as np
 
 from neon.engine.backends.numba_intrinsics import (
-    add32, and32, bits, from_bits, local, maximum, minimum, mul32, or32, pairwise_sum, pointer,
-    power_of_two, select, shl32, shr32, sign, take_next, xor32,
+    add32, and32, bits, bits64, from_bits, from_bits64, largest, local, maximum, minimum, mul32, or32, pairwise_sum,
+    pointer, power_of_two, select, shl32, shr32, sign, take_next, xor32,
 )
 
 real, word = {real}, np.uint32
@@ -76,26 +77,27 @@ _SWEEP = """\
 # a block, the blocks of the chunk, the lanes pairwise. A loop over whole rows keeps the lanes in registers.
 _REDUCTION = """\
         for lane in range({lanes}):
-            totals[lane] = 0.0
+{no_totals}
         for block in range(start, start + count, {block}):
             for lane in range({lanes}):
-                lanes[lane] = 0.0
+{no_lanes}
             end = min(start + count, block + {block})
             rest = (end - block) % {lanes}
             for row in range(block, end - rest, {lanes}):
 {row_arrays}
                 for i in range({lanes}):
 {row_body}
-                    value = np.float64({value})
-                    lanes[i] += value * value
 {rest_arrays}
             for i in range(rest):
 {rest_body}
-                value = np.float64({value})
-                lanes[i] += value * value
             for lane in range({lanes}):
-                totals[lane] += lanes[lane]
-        pointer(at[5], np.float64)[chunk * {reductions} + {column}] = pairwise_sum(totals, {lanes})"""
+{add_lanes}
+        partials = pointer(at[5] + chunk * {partials}, np.float64)
+{partial}"""
+
+# Of a sum: no terms, one term more, all lanes of a chunk. The largest is looked for by its bits.
+_SUM = ("{} = 0.0", "{0} += {1}", "pairwise_sum({}, {})")
+_LARGEST = ("{} = np.uint64(0)", "{0} = select({0} < {1}, {1}, {0})", "from_bits64(largest({}, {}))")
 
 
 def source(kernel: Kernel) -> str:
@@ -148,32 +150,48 @@ def _arrays(kernel: Kernel, loads: Sequence[Node], stored: list[str], first: str
 def _locals(stage: Stage) -> str:
     """Memory on the stack that a stage needs."""
     if stage.reductions:
-        return f"    lanes, totals = local({LANES}, np.float64), local({LANES}, np.float64)\n"
+        return "".join(
+            f"    {name}{k} = local({LANES}, np.{'uint64' if kind_of(reduction).by_size else 'float64'})\n"
+            for name in ("lanes", "totals")
+            for k, reduction in enumerate(stage.reductions)
+        )
     kept = stage.sweeps[0].values
     return "".join(f"    value{k} = local({BLOCK}, real)\n" for k in range(len(kept)))
 
 
 def _reductions(kernel: Kernel, stage: Stage, given: dict[Node, str]) -> str:
-    loops = []
-    for column, sweep in enumerate(stage.sweeps):
-        lines, (value,) = _body(sweep, given)
-        arrays = {}
-        for first in ("row", "(end - rest)"):  # a row lies within a block of states, and what remains is none
-            arrays[first] = [*_arrays(kernel, sweep.loads, [], first), *_of_blocks(sweep.loads, "0")]
-        loops.append(
-            _REDUCTION.format(
-                lanes=LANES,
-                block=ROWS * LANES,
-                row_arrays=indent("\n".join(arrays["row"]), " " * 16),
-                row_body=indent("\n".join(lines), " " * 20),
-                rest_arrays=indent("\n".join(arrays["(end - rest)"]), " " * 12),
-                rest_body=indent("\n".join(lines), " " * 16),
-                value=value,
-                reductions=len(stage.reductions),
-                column=column,
-            )
-        )
-    return "\n".join(loops)
+    [sweep] = stage.sweeps
+    lines, formulas = _body(sweep, given)
+    lines += [f"value{k} = np.float64({formula})" for k, formula in enumerate(formulas)]
+    none, lanes, partial = [], [], []
+    for k, reduction in enumerate(stage.reductions):
+        kind = kind_of(reduction)
+        empty, add, whole = _LARGEST if kind.by_size else _SUM
+        term = kind.term.format(*(f"value{sweep.values.index(operand)}" for operand in reduction.args))
+        lines.append(add.format(f"lanes{k}[i]", f"bits64({term})" if kind.by_size else term))
+        none.append(empty.format(f"{{}}{k}[lane]"))
+        lanes.append(add.format(f"totals{k}[lane]", f"lanes{k}[lane]"))
+        partial.append(f"partials[{k}] = {whole.format(f'totals{k}', LANES)}")
+    arrays = {}
+    for first in ("row", "(end - rest)"):  # a row lies within a block of states, and what remains is none
+        arrays[first] = [*_arrays(kernel, sweep.loads, [], first), *_of_blocks(sweep.loads, "0")]
+    return _REDUCTION.format(
+        lanes=LANES,
+        block=ROWS * LANES,
+        no_totals=_lines((line.format("totals") for line in none), 12),
+        no_lanes=_lines((line.format("lanes") for line in none), 16),
+        row_arrays=_lines(arrays["row"], 16),
+        row_body=_lines(lines, 20),
+        rest_arrays=_lines(arrays["(end - rest)"], 12),
+        rest_body=_lines(lines, 16),
+        add_lanes=_lines(lanes, 16),
+        partials=8 * len(stage.reductions),
+        partial=_lines(partial, 8),
+    )
+
+
+def _lines(lines: Iterable[str], by: int) -> str:
+    return indent("\n".join(lines), " " * by)
 
 
 def _update(kernel: Kernel, stage: Stage, given: dict[Node, str]) -> str:

@@ -119,8 +119,8 @@ def _bit_cast(source: Any, target: Any) -> Any:
 
 bits = _bit_cast(types.float32, types.uint32)
 from_bits = _bit_cast(types.uint32, types.float32)
-_bits64 = _bit_cast(types.float64, types.uint64)
-_from_bits64 = _bit_cast(types.uint64, types.float64)
+bits64 = _bit_cast(types.float64, types.uint64)
+from_bits64 = _bit_cast(types.uint64, types.float64)
 
 
 def _extreme(comparison: str) -> Any:
@@ -139,6 +139,15 @@ def _extreme(comparison: str) -> Any:
 
 
 minimum, maximum = _extreme("<"), _extreme(">")
+
+
+@njit
+def largest(numbers, length):  # type: ignore[no-untyped-def]
+    """The largest of so many words."""
+    found = numbers[0]
+    for place in range(1, length):
+        found = select(found < numbers[place], numbers[place], found)
+    return found
 
 
 @njit
@@ -174,7 +183,7 @@ _POWERS = {
         bits, from_bits, and32, np.uint32(0x007FFFFF), np.uint32(0x003504F4), np.float32(2.0**-126)
     ),
     types.float64: _power_of_two(
-        _bits64, _from_bits64, operator.and_,
+        bits64, from_bits64, operator.and_,
         np.uint64(0x000FFFFFFFFFFFFF), np.uint64(0x0006A09E667F3BCD), np.float64(2.0**-1022),
     ),
 }  # fmt: skip

@@ -107,6 +107,18 @@ def pairwise(lanes, LENGTH: tl.constexpr):  # type: ignore[no-untyped-def]  # no
 
 
 @triton.jit
+def larger(a, b):  # type: ignore[no-untyped-def]
+    """The larger of two numbers; NaN if either is."""
+    return tl.where((a > b) | (a != a), a, b)
+
+
+@triton.jit
+def largest(numbers):  # type: ignore[no-untyped-def]
+    """The largest of a table of numbers."""
+    return tl.reduce(tl.reduce(numbers, 1, larger), 0, larger)
+
+
+@triton.jit
 def two_sum(high, low, other_high, other_low):  # type: ignore[no-untyped-def]
     """The sum of two numbers that each are kept in two float64 (Knuth 1969, 4.2.2)."""
     total = high + other_high
@@ -116,20 +128,26 @@ def two_sum(high, low, other_high, other_low):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def sum_up(addresses, ends, totals, LANES: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
-    """One sum for each program: of the float64 at some addresses, in a fixed order, in twice their precision."""
+def sum_up(addresses, ends, by_size, totals, LANES: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+    """One number for each program, of the float64 at some addresses in a fixed order.
+
+    It is their sum, in twice their precision, or where `by_size` says so the largest.
+    """
     scope = tl.program_id(0)
     first, last = tl.load(ends + scope), tl.load(ends + scope + 1)
     high, low = tl.zeros([LANES], tl.float64), tl.zeros([LANES], tl.float64)
+    most = tl.zeros([LANES], tl.float64)
     for start in range(first, last, LANES):
         place = start + tl.arange(0, LANES)
         inside = place < last
         address = tl.load(addresses + place, mask=inside, other=0).to(tl.pointer_type(tl.float64))
         value = tl.load(address, mask=inside, other=0.0)
         high, low = two_sum(high, low, value, tl.zeros([LANES], tl.float64))
+        most = larger(most, value)
     high, low = tl.reduce((high, low), 0, two_sum)
     # Of infinity and NaN there is no error that could be added.
-    tl.store(totals + scope, tl.where(tl.abs(high) < float("inf"), high + low, high))
+    total = tl.where(tl.abs(high) < float("inf"), high + low, high)
+    tl.store(totals + scope, tl.where(tl.load(by_size + scope) != 0, tl.reduce(most, 0, larger), total))
 
 
 @triton.jit(do_not_specialize=["count"])

@@ -11,7 +11,7 @@ from neon.engine.program.printer import assignments, inline, memory_of
 _NUMBERS = """
 
 @triton.jit(do_not_specialize=["rows"])
-def numbers_{number}(numbers, sums, counts, steps, scalars, rows, ROWS: tl.constexpr):
+def numbers_{number}(numbers, sums, counts, steps, scalars, {kept}rows, ROWS: tl.constexpr):
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     inside = row < rows
 {body}
@@ -36,11 +36,13 @@ def counts_steps(kernel: Kernel) -> bool:
 def numbers_source(kernel: Kernel, number: int) -> str:
     """The function that computes the numbers of a stage, or nothing where it reads none."""
     stage, last = kernel.stages[number], number == len(kernel.stages) - 1
-    if not stage.scalars and not (last and counts_steps(kernel)):
+    if not stage.scalars and not (last and (counts_steps(kernel) or kernel.numbers)):
         return ""
     names, reductions = numbers_of(kernel), reductions_of(kernel)
+    kept = kernel.numbers if last else {}
+    computed = [*stage.scalars, *kept.values()]
     lines, known = [], {}
-    for node in walk(stage.scalars, into_reductions=False):
+    for node in walk(computed, into_reductions=False):
         if node.op == "scalar" and node.label != "step":
             known[node] = f"n{names.index(node.label)}"
             place = f"numbers + {names.index(node.label)} * rows + row"
@@ -58,11 +60,17 @@ def numbers_source(kernel: Kernel, number: int) -> str:
         lines.append("at = tl.load(counts + row, mask=inside, other=0).to(tl.pointer_type(tl.float64))")
         lines.append("step = tl.load(at, mask=inside) + 1.0")
         lines += ["tl.store(steps + row, step, mask=inside)"] if last else []
-    named, formulas = assignments(stage.scalars, writer("tl.float64"), known)
+    named, formulas = assignments(computed, writer("tl.float64"), known)
     lines += [f"{name} = {text}" for name, text in named]
     memory = memory_of(kernel.formats.compute, "tl")
+    scalars, new = formulas[: len(stage.scalars)], formulas[len(stage.scalars) :]
     lines += [
-        f"tl.store(scalars + row * {len(formulas)} + {column}, {text}.to({memory}), mask=inside)"
-        for column, text in enumerate(formulas)
+        f"tl.store(scalars + row * {len(scalars)} + {column}, {text}.to({memory}), mask=inside)"
+        for column, text in enumerate(scalars)
     ]
-    return _NUMBERS.format(number=number, body=indented(lines, 4))
+    # Each is written by one row; a step that is left out changes none.
+    lines += ["writes = row < tl.where(tl.load(stop) == 0.0, rows, 0)"] if kept else []
+    for line, (name, text) in enumerate(zip(kept, new, strict=True)):
+        lines.append(f"at = tl.load(kept + {line} * rows + row, mask=writes, other=0)")
+        lines.append(f"tl.store(at.to(tl.pointer_type(tl.float64)), {text}, mask=at != 0)  # {name}")
+    return _NUMBERS.format(number=number, kept="kept, stop, " if kept else "", body=indented(lines, 4))

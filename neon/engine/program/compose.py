@@ -79,7 +79,7 @@ def _joined(
     if [p.name for p in own[:2]] != ["w", "g"]:
         raise TypeError(
             f"{around} must take the inner rule's step, the weight and the gradient first, then states, then numbers "
-            f"as keywords: def around(inner, w, g, state, *, lr). Received, behind the first: {listed(p.name for p in own)}."
+            f"as keywords: def around(inner, w, g, state, *, lr). Received: {listed(p.name for p in own)}."
         )
     states = [p for each in (inner, own) for p in each[2:] if p.kind is not p.KEYWORD_ONLY]
     numbers = {p.name: p for each in (own, inner) for p in each if p.kind is p.KEYWORD_ONLY}

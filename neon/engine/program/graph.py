@@ -27,8 +27,8 @@ Number = int | float
 LOADS = ("load", "load_bits", "load_block")
 ELEMENT_LEAVES = (*LOADS, "index", "index_high", "tensor_key", "step_word")
 LEAVES = (*ELEMENT_LEAVES, "scalar", "const")
-# The sum of squares of an expression over every element of a scope, which is its label.
-REDUCTION = "sum_of_squares"
+# What is made of expressions over every element of a scope: its label is a `Reduction`.
+REDUCTION = "reduction"
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,14 @@ class Scope:
 
     def __str__(self) -> str:
         return self.name if self.level is None else f"{self.name}[{self.level}]"
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """What a reduction makes of its operands, by a key of REDUCTIONS, and the scope over which it goes."""
+
+    op: str
+    over: Scope
 
 
 Value = TypeVar("Value", bound="Arithmetic")
@@ -160,21 +168,17 @@ def load(name: str) -> Node:
 def apply(op: str, *args: Node | Number) -> Node:
     """The node for an operation; numbers become constants of the kind that it takes, conditions 1 or 0."""
     form = OPERATIONS[op]
-    nodes = tuple(_operand(argument, kind) for argument, kind in zip(args, form.takes, strict=True))
+    nodes = tuple(operand(argument, kind) for argument, kind in zip(args, form.takes, strict=True))
     return node(op, nodes, kind=form.result)
 
 
-def _operand(value: Node | Number, kind: str) -> Node:
+def operand(value: Node | Number, kind: str = FLOAT) -> Node:
+    """A value as the operand of what takes this kind."""
     if not isinstance(value, Node):
         return word(int(value)) if kind == UINT else const(value)
     if kind == FLOAT and value.kind == BOOL:
         return node("where", (value, const(1), const(0)))
     return value
-
-
-def sum_of_squares(argument: Node, scope: Scope) -> Node:
-    """Σ argument² over all elements of a scope."""
-    return node(REDUCTION, (_operand(argument, FLOAT),), label=scope)
 
 
 def walk(roots: Iterable[Node], *, into_reductions: bool = True, given: Container[Node] = ()) -> Iterator[Node]:

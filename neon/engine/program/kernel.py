@@ -43,7 +43,9 @@ class Sweep:
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """One pass over memory: reductions whose results the next stage needs, or the final stores.
+    """One pass over memory: reductions whose results a later stage needs, or the final stores.
+
+    Those of one level are taken together, in all kernels of a step: their sums reach over these.
 
     `scalars` are the host's numbers that the pass reads, in the order of their columns. `sweeps` are its loops where
     elements are worked on one by one; where many are worked on at once, all values are computed before the first store.
@@ -53,6 +55,7 @@ class Stage:
     stores: dict[str, Node]
     scalars: tuple[Node, ...]
     sweeps: tuple[Sweep, ...]
+    level: int | None = None
 
     @cached_property
     def host(self) -> HostProgram:
@@ -62,7 +65,7 @@ class Stage:
     @property
     def roots(self) -> tuple[Node, ...]:
         """What the pass computes for each element."""
-        return (*(r.args[0] for r in self.reductions), *self.stores.values())
+        return (*(operand for r in self.reductions for operand in r.args), *self.stores.values())
 
     @property
     def loads(self) -> tuple[Node, ...]:
@@ -85,14 +88,29 @@ class Stage:
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """A program lowered to formats: its stages, and what backends have made of it."""
+    """A program lowered to formats: its stages, and what backends have made of it.
+
+    `numbers` are the new values of the numbers that persist; `wide_sums` orders its reductions over an optimizer.
+    """
 
     program: Program
     formats: Formats
     slots: tuple[Slot, ...]
     stages: tuple[Stage, ...]
     guard: Node | None = None
+    numbers: dict[str, Node] = field(default_factory=dict)
+    wide_sums: dict[Node, int] = field(default_factory=dict)
     executables: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def new_numbers(self) -> HostProgram:
+        """What computes the numbers that persist."""
+        return HostProgram([*self.numbers.values()])
+
+    @property
+    def reducing(self) -> dict[int, int]:
+        """The places of its stages that reduce, by their levels."""
+        return {stage.level: place for place, stage in enumerate(self.stages) if stage.level is not None}
 
     @cached_property
     def random(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from neon.engine.program import graph
+from neon.engine.program.declared import OPTIMIZER
 from neon.engine.program.formats import FORMATS
 from neon.engine.program.formats.blocks import BLOCK_OF_ELEMENTS
 from neon.engine.program.graph import REDUCTION, Node, walk
@@ -35,11 +36,20 @@ def _lower(program: Program, formats: Formats) -> Kernel:
         else:  # a mean of squares moves by a thousandth of itself: to nearest, it would stand still
             stores |= forms[name].encode(name, value, dither_bits(1 + [*states].index(name)))
     guard = None if program.guard is None else _replace([program.guard], decoded)[0]
+    numbers = dict(zip(program.new_numbers, _replace([*program.new_numbers.values()], decoded), strict=True))
     slots = slots_of(program, formats.states, split=formats.split)
     of_blocks = {slot.name for slot in slots if slot.space is BLOCK_OF_ELEMENTS}
-    kernel = Kernel(program, formats, slots, _stages(stores, guard, of_blocks), guard)
+    stages = _stages(stores, [*([] if guard is None else [guard]), *numbers.values()], of_blocks)
+    kernel = Kernel(program, formats, slots, stages, guard, numbers, _wide_sums(program, decoded))
     verify(kernel)
     return kernel
+
+
+def _wide_sums(program: Program, decoded: dict[Node, Node]) -> dict[Node, int]:
+    """The reductions over an optimizer by their order in the rule: in all formats, and under all options, the same."""
+    below = walk([*program.outputs.values(), *program.new_numbers.values()])
+    wide = [node for node in below if node.op == REDUCTION and node.label.over == OPTIMIZER]
+    return {node: order for order, node in enumerate(_replace(wide, decoded))}
 
 
 def _replace(roots: Sequence[Node], mapping: dict[Node, Node]) -> list[Node]:
@@ -52,19 +62,23 @@ def _replace(roots: Sequence[Node], mapping: dict[Node, Node]) -> list[Node]:
     return [new[root] for root in roots]
 
 
-def _stages(stores: dict[str, Node], guard: Node | None, scales: Collection[str]) -> tuple[Stage, ...]:
+def _stages(stores: dict[str, Node], others: Sequence[Node], scales: Collection[str]) -> tuple[Stage, ...]:
     """Reductions of the same depth share a pass; the stores are the last one."""
     depth: dict[Node, int] = {}
-    for node in walk([*([] if guard is None else [guard]), *stores.values()]):
-        depth[node] = max((depth[a] for a in node.args), default=0) + (node.op == REDUCTION)
+    for node in walk([*others, *stores.values()]):
+        depth[node] = max((depth[a] for a in node.args), default=0)
+        if node.op == REDUCTION:
+            # A sum over an optimizer is taken at the same level whether or not gradients are clipped by norms before.
+            depth[node] = max(depth[node], int(node.label.over == OPTIMIZER)) + 1
     levels = sorted({depth[n] for n in depth if n.op == REDUCTION})
-    passes = [tuple(n for n in depth if n.op == REDUCTION and depth[n] == level) for level in levels]
-    reducing = [
-        Stage(reductions, {}, _numbers(arguments), tuple(Sweep(loads_of([a]), (a,)) for a in arguments))
-        for reductions in passes
-        for arguments in [[reduction.args[0] for reduction in reductions]]
-    ]
+    reducing = [_reducing([n for n in depth if n.op == REDUCTION and depth[n] == level], level - 1) for level in levels]
     return (*reducing, Stage((), stores, _numbers(stores.values()), _sweeps(stores, scales)))
+
+
+def _reducing(reductions: Sequence[Node], level: int) -> Stage:
+    """The pass that reduces: one loop for all of its reductions."""
+    operands = tuple(dict.fromkeys(operand for reduction in reductions for operand in reduction.args))
+    return Stage(tuple(reductions), {}, _numbers(operands), (Sweep(loads_of(operands), operands),), level)
 
 
 def _sweeps(stores: dict[str, Node], scales: Collection[str]) -> tuple[Sweep, ...]:

@@ -22,11 +22,11 @@ from neon.arguments import (
     whole_number,
 )
 from neon.engine.program.formats import state_format
-from neon.engine.program.graph import Node, Scope, apply, load, scalar, sum_of_squares
+from neon.engine.program.graph import Node, Scope, apply, load, scalar
+from neon.engine.program.reductions import reduce
 
-# Scopes of reductions: each tensor alone; all whose gradients are looked through; all that are clipped by the
-# norm of the step before.
-ALONE, GUARD, PREVIOUS = Scope("tensor"), Scope("guard"), Scope("previous")
+# Scopes of reductions: all whose gradients are looked through; all that are clipped by the norm of the step before.
+GUARD, PREVIOUS = Scope("guard"), Scope("previous")
 # The option by which weights are averaged, and the state that holds the average.
 AVERAGE = "weight_average"
 # What groups call `lr_scale`: where a group has that word, schedulers of other libraries multiply its `lr` themselves.
@@ -58,14 +58,14 @@ def _clip(x: Node, bound: Node) -> Node:
 
 def _previous_factor(g: Node) -> Node:
     """min(1, k/‖g‖) with ‖g‖ of the step before; in the first step, that of this launch stands in for it."""
-    own, previous = apply("sqrt", sum_of_squares(g, PREVIOUS)), scalar("previous_norm")
+    own, previous = apply("sqrt", reduce("sum_of_squares", PREVIOUS, g)), scalar("previous_norm")
     norm = apply("where", previous > 0.0, previous, own)
     return apply("minimum", 1.0, scalar("gradient_clip_previous_norm") / norm)
 
 
 def _norm_factor(g: Node, factor: Node | None, bound: str, level: int) -> Node:
     """The factor so far, and min(1, k/‖f·g‖); ‖f·g‖ = f·‖g‖: a chain of norms costs one reading of the gradients."""
-    norm = apply("sqrt", sum_of_squares(g, Scope("clip_scope", level)))
+    norm = apply("sqrt", reduce("sum_of_squares", Scope("clip_scope", level), g))
     if factor is None:
         return apply("minimum", 1.0, scalar(bound) / norm)
     return factor * apply("minimum", 1.0, scalar(bound) / (factor * norm))
@@ -129,7 +129,7 @@ OPTIONS = (
     Option("batch_mean", False, flag, Place.ARRIVING, lambda g: g / scalar("batch_size"), None, grouped=False),
     Option("gradient_clip_previous_norm", None, _norm_bound, Place.FACTOR, _previous_factor, None),
     # g² itself may overflow where g is finite.
-    Option("guard", False, flag, Place.SUM, lambda g: sum_of_squares(g * 0.0, GUARD), None, grouped=False),
+    Option("guard", False, flag, Place.SUM, lambda g: reduce("sum_of_squares", GUARD, g * 0.0), None, grouped=False),
 )  # fmt: skip
 # By the words of constructors, and by those of groups.
 DESCRIBED = {option.word: option for option in OPTIONS if option.word is not None}

@@ -46,7 +46,7 @@ def assignments(
 def formula(node: Node, operands: list[str]) -> str:
     """One operation in the notation of a rule."""
     if node.op == REDUCTION:
-        return f"sum_of_squares({inline(node.args[0])}, over={str(node.label)!r})"
+        return f"{node.label.op}({', '.join(map(inline, node.args))}, over={str(node.label.over)!r})"
     if node.op in LEAVES:
         return str(node.label) if node.label is not None else node.op
     template = OPERATIONS[node.op].text

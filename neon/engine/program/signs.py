@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 
 from neon.engine.program.graph import ELEMENT_LEAVES, REDUCTION, Node, walk
 from neon.engine.program.operations import ALWAYS, FLOAT, LIKE_OPERANDS, OPERATIONS
+from neon.engine.program.reductions import kind_of
 from neon.engine.program.trace import Program
 
 _found: WeakKeyDictionary[Program, frozenset[str]] = WeakKeyDictionary()
@@ -20,26 +21,30 @@ def never_negative(program: Program) -> frozenset[str]:
 
 def _never_negative(program: Program) -> frozenset[str]:
     held = {name for name, state in program.states.items() if not state.starts_as_weight and state.number >= 0}
+    signed = {*program.numbers_kept}
     while True:
-        signs = _not_negative(program.outputs.values(), held)
+        signs = _not_negative(program.outputs.values(), held, signed)
         kept = {name for name in held if name not in program.outputs or program.outputs[name] in signs}
         if kept == held:
             return frozenset(held)
         held = kept
 
 
-def _not_negative(roots: Iterable[Node], held: set[str]) -> set[Node]:
-    """The nodes that are never negative where the states `held` are not."""
+def _not_negative(roots: Iterable[Node], held: set[str], signed: set[str]) -> set[Node]:
+    """The nodes that are never negative where the states `held` are not, nor any number but those that are `signed`."""
     found: set[Node] = set()
     # The sign of a product is that of its factors, of which pairs of one and the same have none.
     odd: dict[Node, frozenset[Node]] = {}
-    for node in walk(roots, into_reductions=False):
+    for node in walk(roots):
         odd[node] = odd[node.args[0]] ^ odd[node.args[1]] if node.op == "mul" else frozenset([node])
         match node.op:
             case "const":
                 holds = node.label >= 0
-            case _ if node.op in ("scalar", REDUCTION):
-                holds = True
+            case "scalar":
+                holds = node.label not in signed
+            case _ if node.op == REDUCTION:
+                known = kind_of(node).never_negative
+                holds = known == ALWAYS or (known == LIKE_OPERANDS and found.issuperset(node.args))
             case "load":
                 holds = node.label in held
             case "sub":  # 1 − β: of numbers alone, rules take what is left of one

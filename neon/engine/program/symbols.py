@@ -14,9 +14,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from neon.engine.program.graph import REDUCTION, Arithmetic, Node, apply, const
+from neon.engine.program.graph import REDUCTION, Arithmetic, Node, Scope, apply, const, operand
 from neon.engine.program.operations import BOOL, FLOAT, OPERATIONS
 from neon.engine.program.printer import formula
+from neon.engine.program.reductions import reduce
+from neon.messages import received
 
 _FUNCTIONS = "the functions of neon.optimizers.functions (sqrt, exp, log, maximum, minimum, clip, where, norm, ...)"
 _BRANCH = (
@@ -35,7 +37,10 @@ _INSTEAD = {
     **dict.fromkeys(("max", "amax", "fmax"), "maximum(a, b)"),
     **dict.fromkeys(("min", "amin", "fmin"), "minimum(a, b)"),
     **dict.fromkeys(("eq", "isclose"), "a == b or equal(a, b)"),
-    **dict.fromkeys(("sum", "mean", "var", "std", "dot", "vector_norm"), "norm(x), the one sum over elements"),
+    **dict.fromkeys(("sum", "cumsum", "nansum"), "total(x), over all elements"),
+    **dict.fromkeys(("var", "std", "vector_norm"), "norm(x), total(x) or mean(x), over all elements"),
+    **{name: f"{name}(x), over all elements" for name in ("mean",)},
+    "dot": "dot(x, y), over all elements",
     **dict.fromkeys(("add", "sub", "subtract", "mul", "multiply", "div", "divide", "neg"), "+, -, * and /"),
     **dict.fromkeys(("lerp", "addcmul", "addcdiv"), "+, -, * and /"),
 }
@@ -143,6 +148,14 @@ def operation(op: str, *args: Any) -> Symbol:
     return Symbol(apply(op, *nodes))
 
 
+def reduction(op: str, over: Scope, *args: Any) -> Symbol:
+    """The symbol of a reduction of symbols and numbers."""
+    if not isinstance(over, Scope):
+        raise TypeError(f"over must be TENSOR or OPTIMIZER, of neon.optimizers. {received('over', over)}")
+    nodes = [argument.node if isinstance(argument, Symbol) else const(_number(argument)) for argument in args]
+    return Symbol(reduce(op, over, *map(operand, nodes)))
+
+
 def node_of(value: Any) -> Node | None:
     """The node of what a rule returns, or None where that is no number."""
     if isinstance(value, Symbol):
@@ -164,5 +177,6 @@ def _number(value: Any) -> float:
 def _brief(node: Node, depth: int) -> str:
     """A node in the notation of a rule, so much of it as fits in a message."""
     if node.args and (depth == 0 or node.op == REDUCTION):
-        return "..." if depth == 0 else f"sum_of_squares({_brief(node.args[0], depth - 1)})"
+        operands = ", ".join(_brief(argument, depth - 1) for argument in node.args)
+        return "..." if depth == 0 else f"{node.label.op}({operands})"
     return formula(node, [_brief(argument, depth - 1) for argument in node.args])

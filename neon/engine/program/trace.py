@@ -16,8 +16,9 @@ from torch import Tensor
 
 from neon.arguments import plain
 from neon.engine.program import options
-from neon.engine.program.declared import ELEMENT, WEIGHT, State
-from neon.engine.program.graph import Node, load, scalar, walk
+from neon.engine.program.declared import ELEMENT, GROUP, OPTIMIZER, TENSOR, WEIGHT, State
+from neon.engine.program.graph import LOADS, REDUCTION, Node, load, scalar, walk
+from neon.engine.program.printer import formula, inline
 from neon.engine.program.symbols import Symbol, node_of
 from neon.messages import listed, received, shortened, shown
 
@@ -33,6 +34,16 @@ class Signature:
 
     states: dict[str, State]
     keywords: dict[str, Any]  # name -> default, or inspect.Parameter.empty
+
+    @cached_property
+    def numbers_kept(self) -> dict[str, State]:
+        """Its states that are one number each, kept in parameter groups."""
+        return {name: state for name, state in self.states.items() if state.is_number}
+
+    @cached_property
+    def tensors(self) -> dict[str, State]:
+        """Its states that are tensors, one of each parameter."""
+        return {name: state for name, state in self.states.items() if not state.is_number}
 
 
 # What has been made for each rule, for as long as it is there: nothing of it may hold the rule.
@@ -68,25 +79,26 @@ def _read_signature(rule: Rule) -> Signature:
         raise TypeError(
             f"The rule {name} uses {listed(sorted(reserved))}, which neon keeps for itself; choose another name."
         )
-    return Signature({p.name: _declared(name, p) for p in positional[2:]}, keywords)
+    return Signature({p.name: _declared(name, p, keywords) for p in positional[2:]}, keywords)
 
 
-def _declared(rule: str, state: inspect.Parameter) -> State:
+def _declared(rule: str, state: inspect.Parameter, keywords: Collection[str]) -> State:
     """What is declared of a state: a number says where it starts."""
     declared = state.default if isinstance(state.default, State) else State(plain(state.default))
     start = 0.0 if state.default is state.empty else declared.start
-    as_weight = isinstance(start, str) and start == WEIGHT
-    if not as_weight and (isinstance(start, bool) or not isinstance(start, (int, float)) or math.isnan(start)):
+    named = isinstance(start, str) and (start in keywords if declared.is_number else start == WEIGHT)
+    if not named and (isinstance(start, bool) or not isinstance(start, (int, float)) or math.isnan(start)):
+        other = f"at one of {listed(keywords)}" if declared.is_number and keywords else "as the WEIGHT"
         raise TypeError(
-            f"The state {state.name} of the rule {rule} must start at a number (as no default says, at 0) or as the "
-            f"WEIGHT. {received(state.name, start)} Hyper-parameters stand after a *."
+            f"The state {state.name} of the rule {rule} must start at a number (as no default says, at 0) or {other}. "
+            f"{received(state.name, start)} Hyper-parameters stand after a *."
         )
-    if declared.of is not ELEMENT:
+    if declared.of not in (ELEMENT, GROUP, OPTIMIZER):
         raise TypeError(
-            f"The state {state.name} of the rule {rule} has a number for each {declared.of}; kernels go by elements "
-            "as yet. Leave out `of`."
+            f"The state {state.name} of the rule {rule} has a number for each {declared.of}; a rule keeps one for each "
+            "element, GROUP or OPTIMIZER. Write one of these as `of`."
         )
-    return State(start if isinstance(start, str) else float(start))
+    return State(start if isinstance(start, str) else float(start), declared.of)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +106,7 @@ class Program:
     """A rule with its options, as a graph: what to store, and the numbers that it reads at each step.
 
     `states` are those of the rule and of its options; `outputs` maps `w` and the states to their new values; what the
-    rule leaves alone is not in it.
+    rule leaves alone is not in it. `numbers_kept` are its states that are one number, `new_numbers` their new values.
     `guard` is a sum that is finite for a tensor where its gradient is, or None where nobody asks. `keywords` and
     `documentation` are the rule's own; `kernels` are those that have been made of the program, by their formats.
     """
@@ -106,6 +118,8 @@ class Program:
     outputs: dict[str, Node]
     numbers: tuple[str, ...]
     guard: Node | None = None
+    numbers_kept: dict[str, State] = field(default_factory=dict)
+    new_numbers: dict[str, Node] = field(default_factory=dict)
     kernels: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -113,6 +127,23 @@ class Program:
         """Where a group's numbers are found: a name, and an index where that names several."""
         parts = (name.rstrip("]").split("[") for name in self.numbers if name not in PER_STEP)
         return [(name, int(index[0]) if index else None) for name, *index in parts]
+
+
+def _narrower(value: Node) -> str | None:
+    """What in the new value of a number has more than one value within a group."""
+    for node in walk([value], into_reductions=False):
+        if node.op in LOADS or (node.op == "scalar" and node.label == "step"):
+            return str(node.label)
+        if node.op == REDUCTION and node.label.over == TENSOR:
+            return formula(node, [])
+    return None
+
+
+def wide(program: Program) -> list[str]:
+    """What a program has one number of for many parameters: by their names, or as it computes them."""
+    below = walk([*program.outputs.values(), *program.new_numbers.values()])
+    sums = [inline(node) for node in below if node.op == REDUCTION and node.label.over == OPTIMIZER]
+    return [*program.numbers_kept] or sums[:1]
 
 
 def symbol_of(name: str, value: Any) -> Any:
@@ -160,7 +191,8 @@ def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) ->
     form = signature(rule)
     chosen = tuple(key for key in chosen if key not in form.keywords)  # a decay that is the rule's own
     name = getattr(rule, "__name__", "rule")
-    loads = {tensor: load(tensor) for tensor in ("w", "g", *form.states)}
+    numbers_kept = form.numbers_kept
+    loads = {name: scalar(name) if name in numbers_kept else load(name) for name in ("w", "g", *form.states)}
     gradient = options.before(loads["w"], loads["g"], chosen)
     symbols = {key: symbol_of(key, plain(value)) for key, value in arguments.items()}
     if isinstance(lr := symbols.get("lr"), Symbol):
@@ -183,12 +215,23 @@ def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) ->
                 f"{shortened(type(value).__name__)}. Of a condition write where(condition, 1.0, 0.0)."
             )
         outputs[tensor] = node
+    new_numbers = {number: outputs.pop(number) for number in numbers_kept}
+    for number, value in new_numbers.items():
+        if wrong := _narrower(value):
+            raise TypeError(
+                f"The number {number} of the rule {shortened(name)} is one for each {numbers_kept[number].of}, but its "
+                f"new value depends on {wrong}, of which there are more. Write total(x, over=OPTIMIZER) or another "
+                "reduction over the optimizer, and count steps by a number of its own."
+            )
     outputs["w"] = options.through(options.Place.WEIGHT, chosen, outputs["w"])
-    kept = {**form.states}
+    kept = {**form.tensors}
     for state, act in options.at(options.Place.STATE, chosen):
         kept[state], outputs[state], loads[state] = State(WEIGHT), act(outputs["w"]), load(state)
     outputs = {tensor: value for tensor, value in outputs.items() if value is not loads[tensor]}
     guard = next((act(loads["g"]) for _, act in options.at(options.Place.SUM, chosen)), None)
-    roots = [*outputs.values(), *([] if guard is None else [guard])]
+    new_numbers = {number: value for number, value in new_numbers.items() if value is not loads[number]}
+    roots = [*outputs.values(), *new_numbers.values(), *([] if guard is None else [guard])]
     numbers = {n.label: None for n in walk(roots) if n.op == "scalar"}
-    return Program(name, [*form.keywords], inspect.getdoc(rule), kept, outputs, tuple(numbers), guard)
+    return Program(
+        name, [*form.keywords], inspect.getdoc(rule), kept, outputs, tuple(numbers), guard, numbers_kept, new_numbers
+    )

@@ -23,6 +23,7 @@ from neon.engine.program.graph import (
     walk,
 )
 from neon.engine.program.kernel import Kernel, Stage, Sweep
+from neon.engine.program.reductions import REDUCTIONS
 
 _PLAIN = (torch.float32, torch.float64)
 
@@ -39,6 +40,7 @@ def verify(kernel: Kernel) -> None:
         _check_numbers(stage, summed)
         _check_sweeps(kernel, stage)
         summed |= {*stage.reductions}
+    _check_new_numbers(kernel, summed)
     *reducing, last = kernel.stages
     _hold(all(stage.reductions and not stage.stores for stage in reducing), "a stage before the last sums, and no more")
     _hold(not last.reductions, "the last stage stores, and no more")
@@ -57,7 +59,8 @@ def _check_values(kernel: Kernel, stage: Stage) -> None:
         if node.op in LOADS:
             _check_load(kernel, node)
         elif node.op == REDUCTION:
-            _hold([a.kind for a in node.args] == [FLOAT], "a sum is of one number for each element", node)
+            known = node.label.op in REDUCTIONS and {a.kind for a in node.args} == {FLOAT}
+            _hold(known, "a reduction of the table is of numbers for each element", node)
         elif node.op in LEAVES:
             kinds = {"scalar": (FLOAT,), "const": (FLOAT, UINT)}.get(node.op, (UINT, FLOAT))
             _hold(node.kind in kinds and not node.args, "a leaf is a number or a word", node)
@@ -100,6 +103,13 @@ def _check_numbers(stage: Stage, summed: set[Node]) -> None:
         _hold(computed, "a number that does not vary is computed by the host", node)
 
 
+def _check_new_numbers(kernel: Kernel, summed: set[Node]) -> None:
+    for node in walk(kernel.numbers.values(), into_reductions=False):
+        _hold(
+            not node.varies and (node.op != REDUCTION or node in summed), "numbers are made of numbers and sums", node
+        )
+
+
 # -- the order of reading and writing --------------------------------------------------------------
 
 
@@ -120,7 +130,8 @@ def _check_sweeps(kernel: Kernel, stage: Stage) -> None:
         written |= {*sweep.stores, *sweep.of_block}
     stores = [item for sweep in stage.sweeps for item in (*sweep.stores.items(), *sweep.of_block.items())]
     _hold(len(stores) == len(stage.stores) and dict(stores) == stage.stores, "each store is in one sweep", *written)
-    _hold(all(r.args[0] in known for r in stage.reductions), "what is summed is computed", *stage.reductions)
+    summed = {operand for reduction in stage.reductions for operand in reduction.args}
+    _hold(summed <= known, "what is summed is computed", *stage.reductions)
 
 
 def _read(sweep: Sweep) -> set[Node]:

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from neon.engine.program.options import SCALE
-from neon.messages import received, shortened, shown
+from neon.engine.program.trace import Program, wide
+from neon.messages import listed, received, shortened, shown
 
 _NO_HOST = "the host decides within a step, and a graph that is replayed has no host"
 # Options that cannot be had together, and why.
@@ -42,6 +43,16 @@ def check_leaf(key: str, leaf: Any) -> None:
             f"{shortened(type(leaf).__name__)} ({shortened(key)}) has an optimize() of its own: it works on layer "
             "lists, by optimize(layer_list, epoch). To attach it, write it as a rule: a static method "
             "rule(w, g, *states, *, lr)."
+        )
+
+
+def check_sums(asked: Any, leaf: Any, program: Program) -> None:
+    """Refuse a rule whose numbers are of many parameters where these are updated one by one."""
+    if asked.in_backward and (names := wide(program)):
+        raise ValueError(
+            f"{shortened(type(leaf).__name__)} cannot be had with in_backward=True: {listed(names)} of its rule is one "
+            "number for many parameters, and there each is updated as soon as its own gradient is known. Leave "
+            "in_backward out."
         )
 
 

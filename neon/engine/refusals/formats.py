@@ -71,7 +71,7 @@ def check_weight(storage: Storage, name: str, param: Tensor) -> None:
 
 
 def check_view(view: Program | None, storage: Storage, name: str, param: Tensor) -> None:
-    """Refuse a weight of 16 bits from which the weight at evaluation is computed: it would lose what is rounded away."""
+    """Refuse a weight of 16 bits from which the weight at evaluation is computed: it would lose what they lack."""
     if (
         view is not None
         and param.dtype.itemsize < 4

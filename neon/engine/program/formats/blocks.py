@@ -32,7 +32,7 @@ def scale_shape(shape: Sequence[int]) -> Shape:
     return (-(-rows * row // BLOCK),)
 
 
-BLOCK_OF_ELEMENTS = Space("block", scale_shape)
+BLOCK_OF_ELEMENTS = Space("block", shape=scale_shape)
 
 
 def scale_name(state: str) -> str:
