@@ -29,7 +29,8 @@ REQUIRED: dict[str, dict[str, Any]] = {
         },
         "gradient_clip_norm": 3.0,
     },
-    "ScheduleFree": {"inner": AdamW()},
+    # Its weights of 16 bits need the others beside them, and are rounded at random nowhere.
+    "ScheduleFree": {"inner": AdamW(), "master": "split"},
 }
 
 
@@ -50,7 +51,10 @@ DROP_INS: dict[str, Any] = exported(neon.torch, neon.torch.AttachedOptimizer)
 
 def described(name: str, /, **options: Any) -> Optimizer:
     """The optimizer of that name with what it requires; options go before."""
-    return OPTIMIZERS[name](**{**REQUIRED.get(name, {}), **options})
+    required = REQUIRED.get(name, {})
+    if "master" in required and options.get("stochastic_round") in (True, 10):
+        del options["stochastic_round"]
+    return OPTIMIZERS[name](**{**required, **options})
 
 
 def describing(**required: dict[str, Any]) -> Callable[..., Optimizer]:

@@ -38,7 +38,7 @@ from neon.stepping.sharding import Partition
 from neon.stepping.watched import Watched, unwatched
 
 # Of an instance, what copies do not take along: hooks, which torch leaves out too, and what a GradScaler has put there.
-_NOT_KEPT = {"_stepper", "_storages", "_module", "grad_scale", "found_inf"}
+_NOT_KEPT = {"_stepper", "_storages", "grad_scale", "found_inf"}
 _NOT_KEPT |= {f"_optimizer_{kind}_hooks" for kind in (
     "step_pre", "step_post", "state_dict_pre", "state_dict_post", "load_state_dict_pre", "load_state_dict_post",
 )}  # fmt: skip
@@ -327,7 +327,7 @@ class AttachedOptimizer(Evaluated):
         """Everything but hooks, as torch has it, and what belongs to the memory at hand."""
         self._stepper.write_counts(self)
         own = {name: value for name, value in vars(self).items() if not (name in _NOT_KEPT or isroutine(value))}
-        own["_skipped"] = self.skipped_steps
+        own |= {"_skipped": self.skipped_steps, "_module": None}  # who copies may have copied the module too
         return own | super().__getstate__()
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -292,7 +292,7 @@ class _Loading:
         # What is kept may depend on values: a momentum that is switched off keeps its velocity.
         known = {*program.states, *(signature(rule).tensors if (rule := leaf._widest_rule) else ())}
         found = (known - {AVERAGE}) & state.keys()
-        missing = [key for key, kept in program.states.items() if not kept.starts_as_weight and key not in state]
+        missing = [key for key in program.states if key != AVERAGE and key not in state]
         if "step" not in state and not found <= _UNCOUNTED and "step" in program.keywords:
             missing.append("step")
         others = (OF_RULES - known) & state.keys()  # another rule's

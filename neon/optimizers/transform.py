@@ -96,8 +96,10 @@ class Transform(Optimizer):
         return type(self).view
 
     def hyperparameters(self) -> dict[str, Any]:
-        own = self._declared.values(self)
-        return {**self.inner.hyperparameters(), **{word: own[word] for word in self._words}}
+        own, numbers = self._declared.values(self), self.inner.hyperparameters()
+        if "wdecay" in self._options and "weight_decay" in numbers:
+            numbers["weight_decay"] = self.wdecay
+        return {**numbers, **{word: own[word] for word in self._words}}
 
     @property
     def _widest_rule(self) -> Rule:
@@ -143,8 +145,6 @@ class Transform(Optimizer):
     def _take_options(self, given: set[str]) -> None:
         """Have the options of the inner optimizer, which is only a rule from now on."""
         kind, inner = (shortened(type(each).__name__) for each in (self, self.inner))
-        if "wdecay" in given and "weight_decay" in self.inner.hyperparameters():
-            raise TypeError(f"{inner} has a weight decay of its own: give wdecay to it, not to {kind}.")
         for word, value in _options_of(self.inner).items():
             if word in given and word != "name":
                 raise ValueError(f"{word} was given to {inner} and to {kind} around it. Give it to one of them.")
