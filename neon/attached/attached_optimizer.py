@@ -141,7 +141,7 @@ class AttachedOptimizer(Evaluated):
             param_group[name] = value if name in ("params", "param_names") else plain(value)
         param_group.setdefault("optimizer", self.description.default_key)
         self._rules.check_new(param_group)
-        self._rules.fill(param_group)
+        self._rules.fill(param_group, self.param_groups)
         param_group.setdefault(overrides.KEY, overrides.NONE)
         if self.param_groups:  # a group that is added in mid-run is in the same epoch
             param_group["epoch"] = self.param_groups[0]["epoch"]

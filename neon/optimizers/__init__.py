@@ -17,9 +17,11 @@ from neon.optimizers.adam import Adam as Adam
 from neon.optimizers.adam import AdamW as AdamW
 from neon.optimizers.ademamix import AdEMAMix as AdEMAMix
 from neon.optimizers.gradient_descent import GradientDescentMomentum as GradientDescentMomentum
+from neon.optimizers.lamb import LAMB as LAMB
 from neon.optimizers.lion import Lion as Lion
 from neon.optimizers.multioptimizer import MultiOptimizer as MultiOptimizer
 from neon.optimizers.optimizer import Optimizer as Optimizer
+from neon.optimizers.prodigy import Prodigy as Prodigy
 from neon.optimizers.rmsprop import RMSProp as RMSProp
 from neon.optimizers.rmsprop import RMSprop as RMSprop
 from neon.optimizers.schedule_free import ScheduleFree as ScheduleFree

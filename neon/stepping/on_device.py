@@ -50,18 +50,30 @@ class OnDevice:
             self.resident = resident(device)
 
     def put_numbers(self, groups: Sequence[Any], rules: GroupRules) -> None:
-        """Have the numbers of groups that persist lie on the device, an optimizer's once for all of its groups."""
-        shared: dict[tuple[str, str], Tensor] = {}
+        """Have the numbers of groups that persist lie on the device, an optimizer's once for all of its groups.
+
+        Raises `ValueError` where these do not agree.
+        """
+        shared: dict[tuple[str, str], Any] = {}
         for group in groups:
             for name, state in rules.numbers_kept(group).items():
-                value: Any = group[name]
-                if self._device is None:
-                    value = float(value)
-                elif not (isinstance(value, Tensor) and value.device == self._device and value.dtype == torch.float64):
-                    value = torch.tensor(float(value), dtype=torch.float64, device="cpu").to(self._device)
-                if state.of == OPTIMIZER and isinstance(value, Tensor):
-                    value = shared.setdefault((group["optimizer"], name), value)
+                value = self._number(group[name])
+                if state.of == OPTIMIZER:
+                    first = shared.setdefault((group["optimizer"], name), value)
+                    if first is not value and float(first) != float(value):
+                        raise ValueError(
+                            f"{name} is one number of all groups of an optimizer, and they have {float(first)!r} and "
+                            f"{float(value)!r}: set it in all of them."
+                        )
+                    value = first
                 group.write_quietly(name, value)
+
+    def _number(self, value: Any) -> Any:
+        if self._device is None:
+            return float(value)
+        if isinstance(value, Tensor) and value.device == self._device and value.dtype == torch.float64:
+            return value
+        return torch.tensor(float(value), dtype=torch.float64, device="cpu").to(self._device)
 
     def keep_captured(self, plan: Plan) -> None:
         """Keep what a graph that the last step went into works on."""

@@ -154,17 +154,22 @@ def _update(kernel: Kernel, stage: Stage, given: dict[Node, str]) -> list[str]:
     lines, formulas = _body(kernel, stage, given)
     # Every value is computed before the first is stored: a rule may swap its tensors.
     lines += [f"{name}_out = {text}" for name, text in zip(stage.stores, formulas, strict=True)]
-    for name in stage.stores:
-        (place, mask), memory = _place(kernel, name), memory_of(kernel.tensors[name], "tl")
-        lines.append(f"tl.store({name}_at + {place}, {name}_out.to({memory}), mask={mask})")
+    lines += [_store(kernel, name) for name in stage.stores]
     return lines or ["pass"]
+
+
+def _store(kernel: Kernel, name: str) -> str:
+    (place, mask), memory = _place(kernel, name), memory_of(kernel.tensors[name], "tl")
+    return f"tl.store({name}_at + {place}, {name}_out.to({memory}), mask={mask})"
 
 
 def _reductions(kernel: Kernel, stage: Stage, given: dict[Node, str], form: Mapping[str, Any]) -> str:
     count = len(stage.reductions)
-    operands = [*dict.fromkeys(stage.roots)]
+    operands = [*stage.sweeps[0].values]
     lines, formulas = _body(kernel, stage, given)
     texts = dict(zip(stage.roots, formulas, strict=True))
+    lines += [f"{name}_out = {texts[root]}" for name, root in stage.stores.items()]
+    lines += [_store(kernel, name) for name in stage.stores]
     lines += [f"value{k} = tl.where(inside, {texts[x]}, 0.0).to(tl.float64)" for k, x in enumerate(operands)]
     blocks = CHUNK // (ROWS * LANES)
     stores = []

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 from neon.engine.program import graph
 from neon.engine.program.declared import OPTIMIZER
 from neon.engine.program.formats import FORMATS
 from neon.engine.program.formats.blocks import BLOCK_OF_ELEMENTS
-from neon.engine.program.graph import REDUCTION, Node, walk
+from neon.engine.program.graph import LOADS, REDUCTION, Node, walk
 from neon.engine.program.kernel import Kernel, Stage, Sweep, body_of, loads_of, peaks_of
 from neon.engine.program.random_bits import dither_bits, random_bits
 from neon.engine.program.slots import Formats, slots_of
@@ -39,17 +40,91 @@ def _lower(program: Program, formats: Formats) -> Kernel:
     numbers = dict(zip(program.new_numbers, _replace([*program.new_numbers.values()], decoded), strict=True))
     slots = slots_of(program, formats.states, split=formats.split)
     of_blocks = {slot.name for slot in slots if slot.space is BLOCK_OF_ELEMENTS}
-    stages = _stages(stores, [*([] if guard is None else [guard]), *numbers.values()], of_blocks)
-    kernel = Kernel(program, formats, slots, stages, guard, numbers, _wide_sums(program, decoded))
+    # What is looked through for what is not finite may refuse the step: nothing is stored before.
+    exact = () if guard is not None else [s.name for s in slots if s.dtype == formats.compute]
+    values = _Values(stores, numbers, guard, _replace(_wide_sums(program), decoded))
+    reducing = []
+    while level := values.next_level():
+        reducing.append(_reducing(level, values.store_early(level.reductions, exact)))
+    last = Stage((), values.stores, _numbers(values.stores.values()), _sweeps(values.stores, of_blocks))
+    wide = {node: order for order, node in enumerate(values.wide)}
+    kernel = Kernel(program, formats, slots, (*reducing, last), guard, values.numbers, wide)
     verify(kernel)
     return kernel
 
 
-def _wide_sums(program: Program, decoded: dict[Node, Node]) -> dict[Node, int]:
-    """The reductions over an optimizer by their order in the rule: in all formats, and under all options, the same."""
+def _wide_sums(program: Program) -> list[Node]:
+    """The reductions over an optimizer in the order of the rule: in all formats, and under all options, the same."""
     below = walk([*program.outputs.values(), *program.new_numbers.values()])
-    wide = [node for node in below if node.op == REDUCTION and node.label.over == OPTIMIZER]
-    return {node: order for order, node in enumerate(_replace(wide, decoded))}
+    return [node for node in below if node.op == REDUCTION and node.label.over == OPTIMIZER]
+
+
+def wide_levels(program: Program) -> dict[int, list[int]]:
+    """The sums of a program over an optimizer, by their order in its rule, at the levels at which they are taken."""
+    values = _Values(program.outputs, program.new_numbers, program.guard, [])
+    order = {node: place for place, node in enumerate(_wide_sums(program))}
+    found: dict[int, list[int]] = {}
+    while level := values.next_level():
+        if wide := [order[node] for node in level.reductions if node in order]:
+            found[level.number] = wide
+    return found
+
+
+class _Level(NamedTuple):
+    reductions: list[Node]
+    number: int
+
+
+class _Values:
+    """What is still to be computed of a program, while its reductions are taken away level by level."""
+
+    def __init__(self, stores: dict[str, Node], numbers: dict[str, Node], guard: Node | None, wide: list[Node]) -> None:
+        self.stores, self.numbers, self.guard, self.wide = stores, numbers, guard, wide
+        self._taken: set[Node] = set()
+
+    def _roots(self) -> list[Node]:
+        return [*([] if self.guard is None else [self.guard]), *self.numbers.values(), *self.stores.values()]
+
+    def next_level(self) -> _Level | None:
+        """The reductions that can be taken now: those of one depth share a pass."""
+        depth: dict[Node, int] = {}
+        for node in walk(self._roots()):
+            depth[node] = max((depth[a] for a in node.args), default=0)
+            if node.op == REDUCTION:
+                # A sum over an optimizer is taken at the same level whether or not norms are clipped by before.
+                depth[node] = max(depth[node], int(node.label.over == OPTIMIZER)) + 1
+        pending = [n for n in depth if n.op == REDUCTION and n not in self._taken]
+        if not pending:
+            return None
+        number = min(depth[n] for n in pending)
+        level = [n for n in pending if depth[n] == number]
+        self._taken |= {*level}
+        return _Level(level, number - 1)
+
+    def store_early(self, reductions: Sequence[Node], exact: Collection[str]) -> dict[str, Node]:
+        """What the pass that reduces can store, of states that lose nothing: all later passes read it as it is then."""
+        computed = {*walk([a for r in reductions for a in r.args], into_reductions=False)}
+        early = {name: root for name, root in self.stores.items() if name in exact and name != "w" and root in computed}
+        while early:
+            stored = {root: graph.node("load", label=_NEW + name) for name, root in early.items()}
+            later = {name: root for name, root in self.stores.items() if name not in early}
+            parts = [*later.values()], [*self.numbers.values()], self.wide
+            replaced = _replace([root for part in parts for root in part], stored | {r: r for r in self._taken})
+            read = {n.label for n in walk(replaced, given=self._taken) if n.op in LOADS}
+            if kept := read & {*early}:  # what it was before is read as well
+                early = {name: root for name, root in early.items() if name not in kept}
+                continue
+            known = {new: graph.load(new.label.removeprefix(_NEW)) for new in stored.values()}
+            done = iter(_replace(replaced, known | {r: r for r in self._taken}))
+            self.stores = dict(zip(later, done, strict=False))
+            self.numbers = dict(zip(self.numbers, done, strict=False))
+            self.wide = [*done]
+            break
+        return early
+
+
+# What a state is called once it has been stored, while it is not known whether that can be.
+_NEW = "new "
 
 
 def _replace(roots: Sequence[Node], mapping: dict[Node, Node]) -> list[Node]:
@@ -62,23 +137,12 @@ def _replace(roots: Sequence[Node], mapping: dict[Node, Node]) -> list[Node]:
     return [new[root] for root in roots]
 
 
-def _stages(stores: dict[str, Node], others: Sequence[Node], scales: Collection[str]) -> tuple[Stage, ...]:
-    """Reductions of the same depth share a pass; the stores are the last one."""
-    depth: dict[Node, int] = {}
-    for node in walk([*others, *stores.values()]):
-        depth[node] = max((depth[a] for a in node.args), default=0)
-        if node.op == REDUCTION:
-            # A sum over an optimizer is taken at the same level whether or not gradients are clipped by norms before.
-            depth[node] = max(depth[node], int(node.label.over == OPTIMIZER)) + 1
-    levels = sorted({depth[n] for n in depth if n.op == REDUCTION})
-    reducing = [_reducing([n for n in depth if n.op == REDUCTION and depth[n] == level], level - 1) for level in levels]
-    return (*reducing, Stage((), stores, _numbers(stores.values()), _sweeps(stores, scales)))
-
-
-def _reducing(reductions: Sequence[Node], level: int) -> Stage:
-    """The pass that reduces: one loop for all of its reductions."""
-    operands = tuple(dict.fromkeys(operand for reduction in reductions for operand in reduction.args))
-    return Stage(tuple(reductions), {}, _numbers(operands), (Sweep(loads_of(operands), operands),), level)
+def _reducing(level: _Level, stores: dict[str, Node]) -> Stage:
+    """The pass that reduces: one loop for all of its reductions, and for what can be stored by then."""
+    operands = tuple(dict.fromkeys(operand for reduction in level.reductions for operand in reduction.args))
+    roots = (*stores.values(), *operands)
+    sweep = Sweep(loads_of(roots), operands, stores)
+    return Stage(tuple(level.reductions), stores, _numbers(roots), (sweep,), level.number)
 
 
 def _sweeps(stores: dict[str, Node], scales: Collection[str]) -> tuple[Sweep, ...]:

@@ -42,7 +42,12 @@ def verify(kernel: Kernel) -> None:
         summed |= {*stage.reductions}
     _check_new_numbers(kernel, summed)
     *reducing, last = kernel.stages
-    _hold(all(stage.reductions and not stage.stores for stage in reducing), "a stage before the last sums, and no more")
+    _hold(all(stage.reductions for stage in reducing), "a stage before the last sums")
+    early = [name for stage in reducing for name in stage.stores]
+    whole = kernel.guard is None and "w" not in early and len({*early}) == len(early)
+    _hold(not early or whole, "what can be refused is before all stores, and the weight is stored last", *early)
+    exact = all(kernel.tensors[name] == kernel.formats.compute for name in early)
+    _hold(exact, "what is read again once it is stored loses nothing", *early)
     _hold(not last.reductions, "the last stage stores, and no more")
 
 
