@@ -176,7 +176,7 @@ def _number(value: Any) -> float:
 
 def _brief(node: Node, depth: int) -> str:
     """A node in the notation of a rule, so much of it as fits in a message."""
-    if node.args and (depth == 0 or node.op == REDUCTION):
-        operands = ", ".join(_brief(argument, depth - 1) for argument in node.args)
-        return "..." if depth == 0 else f"{node.label.op}({operands})"
-    return formula(node, [_brief(argument, depth - 1) for argument in node.args])
+    if node.args and depth == 0:
+        return "..."
+    operands = [_brief(argument, depth - 1) for argument in node.args]
+    return f"{node.label.op}({', '.join(operands)})" if node.op == REDUCTION else formula(node, operands)
