@@ -139,7 +139,16 @@ def make(rule: str, option: str, **more: Any) -> Any:
     """neon's optimizer of a case; the batch size belongs to the backend and is left out."""
     name, hyper = (RULES | TUNED)[rule]
     chosen = {k: v for k, v in OPTIONS[option].items() if k != "batch_size"}
-    return getattr(neon.optimizers, name)(**{**hyper, **chosen, **more})
+    return made(name, **{**hyper, **chosen, **more})
+
+
+def made(name: str, **arguments: Any) -> Any:
+    """neon's optimizer of a class of `reference`, by the arguments of that."""
+    if name != "ScheduleFree":
+        return getattr(neon.optimizers, name)(**arguments)
+    words = ("learning_rate", "beta_1", "beta_2", "epsilon", "wdecay")
+    inner = {"learning_rate": 0.0025, "wdecay": 0.0} | {k: arguments.pop(k) for k in words if k in arguments}
+    return neon.optimizers.ScheduleFree(neon.optimizers.AdamW(**inner), **arguments)
 
 
 def make_reference(rule: str, option: str, **more: Any) -> reference.Reference:

@@ -81,18 +81,18 @@ def sgd_schedule_free(  # type: ignore[no-untyped-def]
 
 
 def adam_schedule_free(  # type: ignore[no-untyped-def]
-    w, g, exp_avg_sq, z=_Z, k=_ZERO, lr_max=_ZERO, weight_sum=_ZERO,
+    w, g, z=_Z, k=_ZERO, lr_max=_ZERO, weight_sum=_ZERO, exp_avg_sq=0.0,
     *, lr, betas, eps, warmup_steps, r, weight_lr_power,
 ):  # fmt: skip
     """One step of Schedule-Free Adam: Schedule-Free AdamW without decay."""
     numbers = {"lr": lr, "warmup_steps": warmup_steps, "r": r, "weight_lr_power": weight_lr_power}
     rate, c, kept = averaging(k, lr_max, weight_sum, **numbers)
     u, exp_avg_sq = _direction(g, exp_avg_sq, k, betas, eps)
-    return w + c * (z - w) - rate * (1 - betas[0] * (1 - c)) * u, exp_avg_sq, z - rate * u, *kept
+    return w + c * (z - w) - rate * (1 - betas[0] * (1 - c)) * u, z - rate * u, *kept, exp_avg_sq
 
 
 def adamw_schedule_free(  # type: ignore[no-untyped-def]
-    w, g, exp_avg_sq, z=_Z, k=_ZERO, lr_max=_ZERO, weight_sum=_ZERO,
+    w, g, z=_Z, k=_ZERO, lr_max=_ZERO, weight_sum=_ZERO, exp_avg_sq=0.0,
     *, lr, betas, eps, weight_decay, warmup_steps, r, weight_lr_power,
 ):  # fmt: skip
     """One step of Schedule-Free AdamW (Defazio et al. 2024, algorithm 1), AdamWScheduleFree of schedulefree 1.4.1.
@@ -106,14 +106,14 @@ def adamw_schedule_free(  # type: ignore[no-untyped-def]
 
     >>> numbers = dict(lr=0.1, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.1)
     >>> numbers |= dict(warmup_steps=0, r=0.0, weight_lr_power=2.0)
-    >>> [round(number, 8) for number in adamw_schedule_free(1.0, 0.5, 0.2, 2.0, 1.0, 0.1, 0.01, **numbers)]
-    [1.48572379, 0.2005, 1.97404326, 2.0, 0.1, 0.02]
+    >>> [round(number, 8) for number in adamw_schedule_free(1.0, 0.5, 2.0, 1.0, 0.1, 0.01, 0.2, **numbers)]
+    [1.48583633, 1.97424787, 2.0, 0.1, 0.02, 0.2005]
     """
     numbers = {"lr": lr, "warmup_steps": warmup_steps, "r": r, "weight_lr_power": weight_lr_power}
     rate, c, kept = averaging(k, lr_max, weight_sum, **numbers)
     u, exp_avg_sq = _direction(g, exp_avg_sq, k, betas, eps)
     u = u + weight_decay * w
-    return w + c * (z - w) - rate * (1 - betas[0] * (1 - c)) * u, exp_avg_sq, z - rate * u, *kept
+    return w + c * (z - w) - rate * (1 - betas[0] * (1 - c)) * u, z - rate * u, *kept, exp_avg_sq
 
 
 def _direction(g, exp_avg_sq, k, betas, eps):  # type: ignore[no-untyped-def]

@@ -20,7 +20,7 @@ _composed: WeakValueDictionary[tuple[Around, Rule], Rule] = WeakValueDictionary(
 
 
 def composed(around: Around, rule: Rule) -> Rule:
-    """The rule that `around` makes of another: its states stand behind those of that one, numbers are shared by name.
+    """The rule that `around` makes of another: its states stand before those of that one, numbers are shared by name.
 
     Raises `TypeError` where both have something of one name that is not the same number.
     """
@@ -45,7 +45,7 @@ class Inner:
 
 
 def _compose(around: Around, rule: Rule) -> Rule:
-    kept, taken = signature(rule).states, signature(rule).keywords
+    taken, kept = signature(rule).keywords, len(signature(rule).states)
     _, *own = inspect.signature(around).parameters.values()
     parameters = _joined(_name(around), _name(rule), own, [*inspect.signature(rule).parameters.values()])
     defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}
@@ -53,16 +53,17 @@ def _compose(around: Around, rule: Rule) -> Rule:
 
     def step(w: Any, g: Any, *states: Any, **given: Any) -> Any:
         numbers = defaults | given
-        inner = Inner(rule, states[: len(kept)], {name: value for name, value in numbers.items() if name in taken})
+        place = len(states) - kept
+        inner = Inner(rule, states[place:], {name: value for name, value in numbers.items() if name in taken})
         own = {name: value for name, value in numbers.items() if name in read}
-        result = around(inner, w, g, *states[len(kept) :], **own)
+        result = around(inner, w, g, *states[:place], **own)
         if inner.called != 1:
             raise TypeError(
                 f"{_name(around)} must call the rule that it is around once: inner(w, g) gives the new weight, and its "
                 f"states move on. It was called {inner.called} times."
             )
         w, *others = result if isinstance(result, (tuple, list)) else (result,)
-        return (w, *inner.states, *others)
+        return (w, *others, *inner.states)
 
     step.__name__ = step.__qualname__ = f"{_name(around)}_{_name(rule)}"
     step.__doc__ = "\n\n".join(
@@ -75,13 +76,13 @@ def _compose(around: Around, rule: Rule) -> Rule:
 def _joined(
     around: str, rule: str, own: Sequence[inspect.Parameter], inner: Sequence[inspect.Parameter]
 ) -> list[inspect.Parameter]:
-    """The parameters of both, those of the inner rule first; numbers of one name are one."""
+    """The parameters of both, the states of the inner rule last; numbers of one name are one."""
     if [p.name for p in own[:2]] != ["w", "g"]:
         raise TypeError(
             f"{around} must take the inner rule's step, the weight and the gradient first, then states, then numbers "
             f"as keywords: def around(inner, w, g, state, *, lr). Received: {listed(p.name for p in own)}."
         )
-    states = [p for each in (inner, own) for p in each[2:] if p.kind is not p.KEYWORD_ONLY]
+    states = [p for each in (own, inner) for p in each[2:] if p.kind is not p.KEYWORD_ONLY]
     numbers = {p.name: p for each in (own, inner) for p in each if p.kind is p.KEYWORD_ONLY}
     counts = Counter([*(p.name for p in states), *numbers])
     if twice := [name for name, count in counts.items() if count > 1]:
