@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from rule_cases import RULES, PlainLayer, gradients, make, weights
+from rule_cases import RULES, VIEWED, PlainLayer, gradients, make, weights
 from state_tensors import tensors_of
 from torch import Tensor
 
@@ -19,8 +19,15 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
 def states_of(rule: str) -> list[str]:
+    """The states that may have few bits: those that are weights are float32."""
     optimizer = make(rule, "plain")
-    return [*optimizer.settings(optimizer.group()).program.states]
+    states = optimizer.settings(optimizer.group()).program.states
+    return [name for name, state in states.items() if not state.starts_as_weight]
+
+
+def is_served(rule: str, form: str, dtype: torch.dtype, rounds: bool | int, average: str | None) -> bool:
+    """Whether a rule can be had so."""
+    return rule not in VIEWED or (average is None and (form == "split" or dtype == torch.float32))
 
 
 def of_rules(rule: str, form: str, dtype: torch.dtype, rounds: bool | int, average: str | None) -> tuple[Any, ...]:
@@ -98,3 +105,5 @@ BITS += [
 ]
 # An average of the weights beside states that stay whole, or none at all.
 BITS += [(rule, "float32", torch.bfloat16, False, average) for rule in RULES for average in AVERAGES[1:]]
+BITS = [case for case in BITS if is_served(*case)]
+BITS += [(rule, form, torch.float32, False, None) for rule in RULES if rule in VIEWED for form in FORMATS]

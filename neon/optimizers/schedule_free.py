@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from neon.arguments import non_negative, whole_number, within
+from neon.arguments import between, non_negative, whole_number
 from neon.engine.program.declared import GROUP, WEIGHT, State
 from neon.engine.program.numbers import Number, check_values
 from neon.engine.program.trace import Rule
@@ -17,11 +16,6 @@ from neon.optimizers.gradient_descent import gradient_descent, gradient_descent_
 from neon.optimizers.transform import Transform
 
 _ZERO, _Z = State(0.0, of=GROUP), State(WEIGHT)
-
-
-def between(name: str, value: Any) -> float:
-    """A number in (0, 1): both of what it weighs count."""
-    return within(name, value, math.ulp(0.0), math.nextafter(1, 0), "in the interval (0, 1)")
 
 
 def averaging(k, lr_max, weight_sum, *, lr, warmup_steps, r, weight_lr_power):  # type: ignore[no-untyped-def]

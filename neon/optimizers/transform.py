@@ -11,7 +11,7 @@ from neon.engine.program.numbers import check_values
 from neon.engine.program.options import DESCRIBED, SUPPLIED
 from neon.engine.program.trace import Rule, signature
 from neon.engine.program.views import View
-from neon.messages import kind_of, listed, shortened
+from neon.messages import listed, received, shortened
 from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.schedules import is_constant
 from neon.optimizers.signatures import NamedOptions
@@ -167,7 +167,7 @@ class Transform(Optimizer):
 def _checked_inner(kind: str, inner: Any) -> Optimizer:
     """Refuse what has no rule to be around."""
     if not isinstance(inner, Optimizer):
-        raise TypeError(f"{kind} is around an optimizer, as in {kind}(Adam()). Received: {kind_of(inner)}.")
+        raise TypeError(f"inner must be an optimizer, as in {kind}(Adam()). {received('inner', inner)}")
     if inner._optimizers_by_key is not None:
         raise TypeError(f"{kind} is around one rule, and a mapping has many: put it around each optimizer within.")
     if inner._by_hand:
