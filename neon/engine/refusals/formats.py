@@ -72,13 +72,10 @@ def check_weight(storage: Storage, name: str, param: Tensor) -> None:
 
 def check_view(view: Program | None, storage: Storage, name: str, param: Tensor) -> None:
     """Refuse a weight of 16 bits from which the weight at evaluation is computed: it would lose what they lack."""
-    if (
-        view is not None
-        and param.dtype.itemsize < 4
-        and not storage.splits(param)
-        and load("w") in walk(view.outputs.values())
-    ):
+    if view is None or param.dtype.itemsize >= 4 or storage.splits(param):
+        return
+    if load("w") in walk(view.outputs.values()):
         raise TypeError(
-            f"Parameter {quoted(name)} is {param.dtype}; {shortened(view.name)} computes what it is at evaluation from "
-            "the weight, of which 16 bits are too few. Use master='split' with bfloat16, or float32 weights."
+            f"Parameter {quoted(name)} is {param.dtype}: what it is at evaluation ({shortened(view.name)}) is computed "
+            "from it, and 16 bits are too few. Use master='split' with bfloat16, or float32 weights."
         )
