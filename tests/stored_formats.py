@@ -30,6 +30,13 @@ def is_served(rule: str, form: str, dtype: torch.dtype, rounds: bool | int, aver
     return rule not in VIEWED or (average is None and (form == "split" or dtype == torch.float32))
 
 
+def moments_of(rule: str) -> list[str]:
+    """The states of a rule but those that are weights, which few bits are not enough for."""
+    optimizer = make(rule, "plain")
+    states = optimizer.settings(optimizer.group()).program.states
+    return [name for name, state in states.items() if not state.starts_as_weight]
+
+
 def of_rules(rule: str, form: str, dtype: torch.dtype, rounds: bool | int, average: str | None) -> tuple[Any, ...]:
     """A case of `BITS` by what depends on a rule: a crossing has these two by two."""
     bits = {"float32": 32, "bfloat16": 16, "float16": 16}.get(form, 8)
@@ -48,7 +55,7 @@ def options(rule: str, form: str, average: str | None = None) -> dict[str, Any]:
     if form == "mixed":  # the last state stays float32
         formats = dict(zip(states[:-1], ["int8", "bfloat16"], strict=False))
     if average is not None:
-        named = formats if form == "mixed" else dict.fromkeys(states, formats)
+        named = formats if form == "mixed" else dict.fromkeys(moments_of(rule), formats)
         formats = {**named, "weight_average": average}
     more = {"weight_average": 0.75} if average is not None else {}
     return {"state_dtype": formats, **({"master": "split"} if form == "split" else {}), **more}

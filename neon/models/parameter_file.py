@@ -30,7 +30,7 @@ def save(model: Any, path: str | os.PathLike[str], *, keep_states: bool) -> None
     states = {name: kept for name, (_, kept) in entries.items()}
     updates = {name: updates_of(entry) for name, entry in entries.items()}
     kept = {"params": params, "states": states, "updates": updates, "epoch": model.epoch, "random": random_states()}
-    numbers = {name: numbers_of(entry) for name, entry in entries.items()}
+    numbers = {name: {n: float(v) for n, v in numbers_of(entry).items()} for name, entry in entries.items()}
     if any(numbers.values()):
         kept["numbers"] = numbers
     write_atomically(Path(path).resolve(), lambda file: torch.save(kept, file))  # a link stays a link

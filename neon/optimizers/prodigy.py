@@ -9,7 +9,7 @@ from neon.arguments import beta, flag, non_negative, positive
 from neon.engine.program.declared import OPTIMIZER, WEIGHT, State
 from neon.engine.program.numbers import Number
 from neon.messages import received
-from neon.optimizers.functions import dot, maximum, minimum, sqrt, total, where
+from neon.optimizers.functions import dot, equal, maximum, minimum, sqrt, total, where
 from neon.optimizers.optimizer import Optimizer
 
 _ROOT = "sqrt(beta_2)"
@@ -53,14 +53,14 @@ def prodigy(  # type: ignore[no-untyped-def]
     s = where(acts, beta3 * s + share * (d if safeguard_warmup else rate * lr) * g, s)
     denominator = total(where(acts, abs(s), 0.0), over=OPTIMIZER)
     numerator = beta3 * d_numerator + share * rate * dot(lr * g, p0 - w, over=OPTIMIZER)
-    moves = denominator > 0
-    estimate = d_coef * numerator / where(moves, denominator, 1.0)
+    rests = equal(denominator, 0)  # NaN does not: it has to show
+    estimate = d_coef * numerator / where(rests, 1.0, denominator)
     most = maximum(d_max, estimate)
     new = minimum(most, where(d == d0, maximum(d, estimate), d) * growth_rate)
-    new, most = where(moves, new, d), where(moves, most, d_max)
+    new, most = where(rests, d, new), where(rests, d_max, most)
     update = rate * lr * (weight_decay * w if decouple else 0.0) + rate * lr * exp_avg / (sqrt(exp_avg_sq) + new * eps)
-    w = where(moves, w - update, w)
-    return w, exp_avg, exp_avg_sq, s, p0, new, most, where(moves, numerator, d_numerator), where(moves, k + 1, k)
+    w = where(rests, w, w - update)
+    return w, exp_avg, exp_avg_sq, s, p0, new, most, where(rests, d_numerator, numerator), where(rests, k, k + 1)
 
 
 def _growth(name: str, value: Any) -> float:

@@ -93,9 +93,9 @@ class NamedOptions:
         if "Unpack" in str(rest.annotation):
             named += self._options(owner, rest.name)
         elif rest.name == "hyperparameters" and owner._declared.numbers:
-            numbers = owner._declared.numbers
+            numbers, types = owner._declared.numbers, {p.name: p.annotation for p in named}
             named = [p.replace(kind=_Parameter.KEYWORD_ONLY) for p in named if p.name not in numbers]
-            named[:0] = [_of_number(name, number.default) for name, number in numbers.items()]
+            named[:0] = [_of_number(name, number.default, types) for name, number in numbers.items()]
         elif rest.name == "hyperparameters":
             place = sum(p.kind is not _Parameter.KEYWORD_ONLY for p in named)
             named[place:place] = _hyperparameters(owner)
@@ -113,8 +113,9 @@ class NamedOptions:
         return [known[key].replace(kind=_Parameter.KEYWORD_ONLY) for key in get_type_hints(options)]
 
 
-def _of_number(name: str, default: Any) -> inspect.Parameter:
-    return _Parameter(name, _Parameter.POSITIONAL_OR_KEYWORD, default=_Parameter.empty if default is None else default)
+def _of_number(name: str, default: Any, types: Mapping[str, Any]) -> inspect.Parameter:
+    found = _Parameter(name, _Parameter.POSITIONAL_OR_KEYWORD, annotation=types.get(name, _Parameter.empty))
+    return found if default is None else found.replace(default=default)
 
 
 def _hyperparameters(owner: Any) -> list[inspect.Parameter]:

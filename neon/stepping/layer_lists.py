@@ -28,7 +28,7 @@ from neon.engine.tensors.watch import same_objects
 from neon.messages import quoted
 from neon.stepping.by_hand import is_by_hand, layers_of
 from neon.stepping.in_place import in_place_of, refuse_in_place, refuse_without_views, way_in_place
-from neon.stepping.kept_numbers import keep_numbers, numbers_of
+from neon.stepping.kept_numbers import deciding_device, keep_numbers, numbers_of, placed
 from neon.stepping.layer_plans import LayerPlan, LayerPlans
 from neon.stepping.state_lists import kept_in_list, viewed_in_list
 from neon.stepping.stepper import Stepper
@@ -135,7 +135,9 @@ class LayerStepper:
             values["lr"] = leaf._scheduled_rate(values.get("lr", 0.0), epoch, updates)
             values["epoch"] = epoch
             if starts := leaf.starts(values):
-                values.update(_numbers(ours, match.key, starts))
+                device = deciding_device(site.param.device for _, site, _ in ours if site.param is not None)
+                numbers = _numbers(ours, match.key, starts)
+                values.update((name, placed(value, device)) for name, value in numbers.items())
             values["batch_size"] = self._optimizer._backend_batch_size
             values["outer_clip_norms"] = tuple(norm.gradient_clip_norm for norm in match.norms)
             settings[match.key] = leaf.settings(values, match.norms, batch_mean=True)
@@ -233,10 +235,10 @@ class _Layers:
 
     def updated(self, plan: Plan) -> None:
         assert self._kept is not None
-        for place, numbers in plan.new_numbers.items():
-            key = [*self._settings][place]
-            owners = [site.entry for _, site, match in self._ours if match.key == key and site.entry is not None]
-            keep_numbers(owners, {**_numbers(self._ours, key, {}), **numbers})
+        for (key, settings), place in zip(self._settings.items(), range(len(self._settings)), strict=True):
+            if kept := settings.program.numbers_kept:
+                numbers = {name: settings.values[name] for name in kept} | plan.new_numbers.get(place, {})
+                keep_numbers((site.entry for _, site, match in self._ours if match.key == key and site.entry), numbers)
         self._kept.held = self._held()
         self._plans.keep(self._kept, [site.layer for _, site, _ in self._ours])
 

@@ -14,6 +14,7 @@ from neon.engine.plan import Plan
 from neon.engine.program.declared import OPTIMIZER
 from neon.engine.settings import Item
 from neon.stepping.group_rules import GroupRules
+from neon.stepping.kept_numbers import deciding_device, placed
 
 
 class OnDevice:
@@ -42,8 +43,8 @@ class OnDevice:
         if capturable and len(devices) > 1:
             named = ", ".join(sorted(map(str, devices)))
             raise ValueError(f"capturable=True needs all parameters on one device; they are on {named}.")
-        resident = serving(*devices).resident if len(devices) == 1 else None
-        self._device = device = None if resident is None else devices.pop()
+        self._device = device = deciding_device(devices)
+        resident = None if device is None else serving(device).resident
         if self.resident is not None and self.resident.device != self._device:
             self._skipped_before, self.resident = self.skipped, None
         if self.resident is None and resident and device and (capturable or self.is_here(found)):
@@ -57,7 +58,7 @@ class OnDevice:
         shared: dict[tuple[str, str], Any] = {}
         for group in groups:
             for name, state in rules.numbers_kept(group).items():
-                value = self._number(group[name])
+                value = placed(group[name], self._device)
                 if state.of == OPTIMIZER:
                     first = shared.setdefault((group["optimizer"], name), value)
                     if first is not value and float(first) != float(value):
@@ -67,13 +68,6 @@ class OnDevice:
                         )
                     value = first
                 group.write_quietly(name, value)
-
-    def _number(self, value: Any) -> Any:
-        if self._device is None:
-            return float(value)
-        if isinstance(value, Tensor) and value.device == self._device and value.dtype == torch.float64:
-            return value
-        return torch.tensor(float(value), dtype=torch.float64, device="cpu").to(self._device)
 
     def keep_captured(self, plan: Plan) -> None:
         """Keep what a graph that the last step went into works on."""

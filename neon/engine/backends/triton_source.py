@@ -204,7 +204,7 @@ def _body(kernel: Kernel, stage: Stage, given: dict[Node, str]) -> tuple[list[st
     loads = {node: f"{node.label}_in" for node in stage.loads}
     lines = []
     for node, name in loads.items():
-        place, mask = _place(kernel, node.label)
+        place, mask = _place(kernel, node.label, by_rows=bool(stage.reductions))
         kind = "tl.uint32" if node.kind == "uint" else real
         cast = "" if memory_of(kernel.tensors[node.label], "tl") == kind else f".to({kind})"
         lines.append(f"{name} = tl.load({node.label}_at + {place}, mask={mask}){cast}")
@@ -212,6 +212,11 @@ def _body(kernel: Kernel, stage: Stage, given: dict[Node, str]) -> tuple[list[st
     return [*lines, *(f"{name} = {text}" for name, text in named)], formulas
 
 
-def _place(kernel: Kernel, name: str) -> tuple[str, str]:
-    """Where the elements of a tile are, and which of them there are; scales have one for each block."""
-    return ("block", f"block * {BLOCK} < count") if name in kernel.scales else ("i", "inside")
+def _place(kernel: Kernel, name: str, *, by_rows: bool = False) -> tuple[str, str]:
+    """Where the elements of a tile are, and which of them there are; scales have one for each block.
+
+    `by_rows`: the tile is one of rows of lanes, in which blocks do not begin.
+    """
+    if name not in kernel.scales:
+        return "i", "inside"
+    return (f"i // {BLOCK}", "inside") if by_rows else ("block", f"block * {BLOCK} < count")
