@@ -19,10 +19,8 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
 def states_of(rule: str) -> list[str]:
-    """The states that may have few bits: those that are weights are float32."""
     optimizer = make(rule, "plain")
-    states = optimizer.settings(optimizer.group()).program.states
-    return [name for name, state in states.items() if not state.starts_as_weight]
+    return [*optimizer.settings(optimizer.group()).program.states]
 
 
 def is_served(rule: str, form: str, dtype: torch.dtype, rounds: bool | int, average: str | None) -> bool:
@@ -50,10 +48,9 @@ def of_forms(rule: str, form: str, dtype: torch.dtype, rounds: bool | int, avera
 
 def options(rule: str, form: str, average: str | None = None) -> dict[str, Any]:
     """The arguments by which a rule keeps its states so, and the average of its weights in a format or none."""
-    states = states_of(rule)
     formats: Any = {"split": "int8"}.get(form, form)
     if form == "mixed":  # the last state stays float32
-        formats = dict(zip(states[:-1], ["int8", "bfloat16"], strict=False))
+        formats = dict(zip(moments_of(rule)[:-1], ["int8", "bfloat16"], strict=False))
     if average is not None:
         named = formats if form == "mixed" else dict.fromkeys(moments_of(rule), formats)
         formats = {**named, "weight_average": average}
