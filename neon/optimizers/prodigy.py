@@ -30,10 +30,11 @@ def prodigy(  # type: ignore[no-untyped-def]
         d̂           ← d_coef·d_numerator / Σ|s|
         d_max       ← max(d_max, d̂)
         d           ← min(d_max, growth_rate·d), of the first d, d₀, the larger of it and d̂
-        w           ← w − λ·η·w − η·exp_avg / (√exp_avg_sq + d·ε), with the d of after
+        w           ← w − η·(λ·w + exp_avg / (√exp_avg_sq + d·ε)), with the d of after
 
-    The sums go over all tensors of the optimizer, p0 is where w began, and η is that of before. Nothing but s changes
-    where Σ|s| is 0, and nothing at all in a group whose lr is 0.
+    The sums go over all tensors of the optimizer, p0 is where w began, and η is that of before. No weight and no number
+    changes where Σ|s| is 0, and nothing at all in a group whose lr is 0. (prodigyopt goes on moving such a group; with
+    β₁ = 0 it takes the d of after in exp_avg.)
 
     >>> numbers = dict(betas=(0.9, 0.99), beta3=0.9, eps=1e-8, weight_decay=0.1, decouple=True, d0=0.1, d_coef=1.0)
     >>> flags = dict(growth_rate=float("inf"), use_bias_correction=False, safeguard_warmup=False)
@@ -58,8 +59,10 @@ def prodigy(  # type: ignore[no-untyped-def]
     most = maximum(d_max, estimate)
     new = minimum(most, where(d == d0, maximum(d, estimate), d) * growth_rate)
     new, most = where(rests, d, new), where(rests, d_max, most)
-    update = rate * lr * (weight_decay * w if decouple else 0.0) + rate * lr * exp_avg / (sqrt(exp_avg_sq) + new * eps)
-    w = where(rests, w, w - update)
+    update = exp_avg / (sqrt(exp_avg_sq) + new * eps)
+    if decouple:
+        update = weight_decay * w + update
+    w = where(rests, w, w - rate * lr * update)
     return w, exp_avg, exp_avg_sq, s, p0, new, most, where(rests, d_numerator, numerator), where(rests, k, k + 1)
 
 

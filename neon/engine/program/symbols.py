@@ -101,7 +101,7 @@ class Symbol(Arithmetic):
     )
     __matmul__ = __rmatmul__ = _refusing("multiply matrices by", "it stands for one element. " + _instead("mul"))
     __mod__ = __rmod__ = __floordiv__ = __rfloordiv__ = __divmod__ = __rdivmod__ = _refusing(
-        "take the whole part or the rest of", "compute such a number outside and give it as a hyper-parameter"
+        "take the whole part or the rest of", "write remainder(a, b) for numbers such as step"
     )
     __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = __invert__ = _refusing(
         "combine by &, | or ~", "write where(a, b, c) within where, or give the choice as a bool argument"
