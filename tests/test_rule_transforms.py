@@ -251,7 +251,15 @@ def test_it_prints_shows_and_is_read() -> None:
         == "Slow(Careful(Lion(lr=0.5, betas=(0.9, 0.99), gradient_clip_norm=1.0)), pull=0.5, pace=2.0, seed=2)"
     )
     page = describe(made)
-    for part in ("w ← w + Δ where Δ·g < 0.", "around lion:", "One step of Lion", "slow ←", "exp_avg ←"):
+    for part in (
+        "w ← w + Δ where Δ·g < 0.",
+        "around lion:",
+        "One step of Lion",
+        "slow ←",
+        "exp_avg ←",
+        "─── at evaluation ───",
+        "w ← slow",
+    ):
         assert part in page
     spec = parse_optimizer("ScheduleFree(AdamW(learning_rate=0.5), r=1)")
     assert repr(spec.build()) == repr(ScheduleFree(AdamW(learning_rate=0.5), r=1))

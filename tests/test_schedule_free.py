@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from constructors import RULES, described
 from rule_cases import PlainLayer
 from torch import nn
 
@@ -347,6 +348,27 @@ def test_groups_count_and_weigh_for_themselves() -> None:
     ]
     again = copy.deepcopy(optimizer)
     assert again.param_groups[0]["lr_max"] == 0.5
+
+
+@pytest.mark.parametrize("name", [name for name in RULES if name != "ScheduleFree"])
+def test_around_every_exported_rule(name: str) -> None:
+    """A step from where z and the weight are one is the rule's own; then they part."""
+    inner = described(name)
+    if name == "Prodigy":
+        with pytest.raises(TypeError, match="schedule_free and prodigy, which it is around, both have k"):
+            ScheduleFree(inner)
+        return
+    model, alone = net(), net()
+    optimizer, plain = ScheduleFree(described(name)).attach(model), inner.attach(alone)
+    train(model, optimizer, 1)
+    train(alone, plain, 1)
+    for a, b in zip(model.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=6e-8)
+    train(model, optimizer, 2, 3)
+    before = bits(model, optimizer)
+    with optimizer.evaluating():
+        assert not any(torch.equal(p, optimizer.state[p]["z"]) for p in model.parameters())
+    assert bits(model, optimizer) == before
 
 
 # -- what is refused -------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from neon.attached.observed import on_itself
 from neon.attached.saved_states import TRAINED
+from neon.engine.interrupts import Uninterrupted
 from neon.engine.settings import Settings
 from neon.stepping.aside import Aside, Views
 from neon.stepping.exact_steps import exact_steps
@@ -108,14 +109,16 @@ class Evaluated(Optimizer):
                 "Of distributed parameters the model may hold copies: give it, as in averaged(model) or "
                 "evaluating(model), or attach the optimizer to the model itself."
             )
-        shown = InPlace([*viewed.values()], way)
-        self._aside.put(dict(zip(viewed, map(sharded_like, viewed, shown.weights), strict=True)), shown)
+        with Uninterrupted():  # no weight is lost between the two
+            shown = InPlace([*viewed.values()], way)
+            self._aside.put(dict(zip(viewed, map(sharded_like, viewed, shown.weights), strict=True)), shown)
         _regather(self._gathered(module))
 
     def _hide(self, module: nn.Module | None) -> str:
         """Puts the weights back; says whether something else than views was there."""
         try:
-            return self._aside.put_back()
+            with Uninterrupted():
+                return self._aside.put_back()
         finally:
             _regather(self._gathered(module))
 

@@ -15,7 +15,8 @@ from neon.optimizers.functions import maximum, sqrt, where
 from neon.optimizers.gradient_descent import gradient_descent, gradient_descent_momentum
 from neon.optimizers.transform import Transform
 
-_ZERO, _Z = State(0.0, of=GROUP), State(WEIGHT)
+# As the packages have them in a group; the largest rate is −1 before the first.
+_ZERO, _LEAST, _Z = State(0.0, of=GROUP), State(-1.0, of=GROUP), State(WEIGHT)
 
 
 def averaging(k, lr_max, weight_sum, *, lr, warmup_steps, r, weight_lr_power):  # type: ignore[no-untyped-def]
@@ -37,7 +38,7 @@ def averaging(k, lr_max, weight_sum, *, lr, warmup_steps, r, weight_lr_power):  
 
 
 def schedule_free(  # type: ignore[no-untyped-def]
-    inner, w, g, z=_Z, k=_ZERO, lr_max=_ZERO, weight_sum=_ZERO,
+    inner, w, g, z=_Z, k=_ZERO, lr_max=_LEAST, weight_sum=_ZERO,
     *, lr, momentum, warmup_steps, r, weight_lr_power,
 ):  # fmt: skip
     """One step of Schedule-Free around a rule (Defazio et al. 2024, section 2): gradients are those at y, the weight.
@@ -55,7 +56,7 @@ def schedule_free(  # type: ignore[no-untyped-def]
 
 
 def sgd_schedule_free(  # type: ignore[no-untyped-def]
-    w, g, z=_Z, k=_ZERO, lr_max=_ZERO, weight_sum=_ZERO,
+    w, g, z=_Z, k=_ZERO, lr_max=_LEAST, weight_sum=_ZERO,
     *, lr, momentum, warmup_steps, r, weight_lr_power,
 ):  # fmt: skip
     """One step of Schedule-Free SGD (Defazio et al. 2024, equations 2 to 4), SGDScheduleFree of schedulefree 1.4.1.
@@ -75,7 +76,7 @@ def sgd_schedule_free(  # type: ignore[no-untyped-def]
 
 
 def adam_schedule_free(  # type: ignore[no-untyped-def]
-    w, g, z=_Z, k=_ZERO, lr_max=_ZERO, weight_sum=_ZERO, exp_avg_sq=0.0,
+    w, g, z=_Z, k=_ZERO, lr_max=_LEAST, weight_sum=_ZERO, exp_avg_sq=0.0,
     *, lr, betas, eps, warmup_steps, r, weight_lr_power,
 ):  # fmt: skip
     """One step of Schedule-Free Adam: Schedule-Free AdamW without decay."""
@@ -86,7 +87,7 @@ def adam_schedule_free(  # type: ignore[no-untyped-def]
 
 
 def adamw_schedule_free(  # type: ignore[no-untyped-def]
-    w, g, z=_Z, k=_ZERO, lr_max=_ZERO, weight_sum=_ZERO, exp_avg_sq=0.0,
+    w, g, z=_Z, k=_ZERO, lr_max=_LEAST, weight_sum=_ZERO, exp_avg_sq=0.0,
     *, lr, betas, eps, weight_decay, warmup_steps, r, weight_lr_power,
 ):  # fmt: skip
     """One step of Schedule-Free AdamW (Defazio et al. 2024, algorithm 1), AdamWScheduleFree of schedulefree 1.4.1.
