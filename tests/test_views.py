@@ -17,6 +17,7 @@ from torch.optim import swa_utils
 
 from neon.engine import use_backend
 from neon.optimizers import WEIGHT, Adam, GradientDescentMomentum, MultiOptimizer, Optimizer, State
+from neon.stepping.in_place import Mark
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -317,6 +318,21 @@ def test_what_is_loaded_into_the_model_meanwhile_is_not_undone_without_a_word() 
     assert same(contents(model, optimizer), before)
     optimizer.train()
     train(model, optimizer, 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_mark_tells_whether_a_tensor_was_written_to(dtype: torch.dtype) -> None:
+    line = torch.randn(67).to(dtype)
+    tensors = [line, line[1:], line[3:60].view(19, 3).t(), line[:1], line[:1].expand(1), line[5], line[:0]]
+    for tensor in tensors:
+        mark = Mark(tensor)
+        assert mark.fits(tensor) is mark.fits(tensor.clone()) is mark.fits(tensor.double()) is True
+        assert dtype == torch.bfloat16 or mark.fits(tensor.half()) is None  # it holds less
+        assert mark.fits(tensor[None]) is False
+        if tensor.numel():
+            written = tensor.clone()
+            written[(-1,) * written.dim()] += 1
+            assert mark.fits(written) is False
 
 
 # -- layer lists -----------------------------------------------------------------------------------
