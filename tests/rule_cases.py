@@ -32,6 +32,8 @@ TUNED: dict[str, tuple[str, Hyper]] = {
 
 # Rules whose weights at evaluation are computed from the weights, of which 16 bits are too few.
 VIEWED = {case for case, (name, _) in (RULES | TUNED).items() if name == "ScheduleFree"}
+# Rules that go by how far weights have moved, which of 16 bits have to be rounded at random.
+OF_DISTANCE = {case for case, (name, _) in (RULES | TUNED).items() if name == "Prodigy"}
 
 # the gradients' norm is about 265, 80 and 26 in turn: a bound of 100 bites at one step in three
 OPTIONS: dict[str, Hyper] = {

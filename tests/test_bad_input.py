@@ -19,7 +19,7 @@ from torch import nn
 
 import neon.optimizers
 import neon.torch
-from neon.arguments import beta, between, non_negative, positive, unit_interval, whole_number
+from neon.arguments import beta, between, flag, non_negative, positive, unit_interval, whole_number
 from neon.backends import Backend, gen_backend
 from neon.callbacks import Callbacks
 from neon.optimizers import (
@@ -72,6 +72,9 @@ OF_CHECK: dict[Any, dict[type[Exception], list[Any]]] = {
     non_negative: NOT_NEGATIVE, positive: POSITIVE, beta: BETA, unit_interval: UNIT,
     between: {ValueError: [0, 0.0, 1, 1.5, -0.1, NAN, INF], **NUMBER},
     whole_number: {ValueError: [-1], TypeError: ["1", None, True, 1.5, [1]]},
+    flag: {TypeError: [1, 0, "yes", None]},
+    RULES["Prodigy"]._declared.numbers["beta_3"].check: BETA,
+    RULES["Prodigy"]._declared.numbers["growth_rate"].check: {ValueError: [0, 0.5, -1, NAN], **NUMBER},
 }  # fmt: skip
 OPTIONS = [name for name in inspect.signature(Optimizer.__init__).parameters if name not in ("self", "hyperparameters")]
 

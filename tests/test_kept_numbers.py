@@ -219,6 +219,28 @@ def test_a_start_that_is_no_argument_is_refused() -> None:
         Wrong().attach([torch.nn.Parameter(torch.ones(2))])
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_prodigy_starts_on_weights_of_16_bits(dtype: torch.dtype) -> None:
+    """To nearest it could not: steps of d0 would leave weights where they are, and d with them."""
+    aim = torch.linspace(-1, 1, 500)
+
+    def attach(**options: Any) -> tuple[Any, torch.nn.Parameter]:
+        weight = torch.nn.Parameter(torch.full((500,), 0.7, dtype=dtype))
+        return Prodigy(**options).attach([("w", weight)]), weight
+
+    opt, weight = attach()
+    weight.grad = torch.ones_like(weight)
+    with pytest.raises(TypeError, match=r"Parameter 'w' is .*: d, d_max, d_numerator of prodigy go by how far"):
+        opt.step()
+    for options in ({"stochastic_round": True}, *([{"master": "split"}] if dtype == torch.bfloat16 else [])):
+        opt, weight = attach(**options)
+        for _ in range(60):
+            weight.grad = ((weight.detach().float() - aim) / 32).to(dtype)
+            opt.step()
+        assert opt.param_groups[0]["d"] > 0.01
+        assert (weight.detach().float() - aim).abs().mean() < 0.1
+
+
 # -- layer lists -----------------------------------------------------------------------------------
 
 

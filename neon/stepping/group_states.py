@@ -10,7 +10,7 @@ from torch import Tensor
 
 from neon.engine.counts import mark_movable
 from neon.engine.program.slots import at, auxiliary_paths
-from neon.engine.refusals.formats import check_view, check_weight
+from neon.engine.refusals.formats import check_weight
 from neon.engine.refusals.tensors import check_parameter
 from neon.engine.settings import Item, Reach, Settings
 from neon.engine.tensors.kept import kept_tensors
@@ -38,8 +38,7 @@ def make_item(
     kept, part = states.get(param, {}), local(param)
     if not is_abstract(param):
         check_parameter(name, part)
-    check_weight(settings.storage, name, part)
-    check_view(settings.view, settings.storage, name, part)
+    check_weight(settings, name, part)
     size, blocks = param.numel(), keeps_blocks(param)
     own = kept_tensors(settings.storage, settings.program, part, _local_parts(kept), size=size, blocks=blocks)
     step = kept["step"] if "step" in kept else mark_movable(torch.zeros((), dtype=torch.float32, device="cpu"))
