@@ -18,7 +18,7 @@ TUNED = {
     "LAMB": ("LAMB(learning_rate=0.02)",),
     "ShiftAdaMax": ("ShiftAdaMax(learning_rate=2e-3)",),
 }
-SCHEDULE_FREE = "ScheduleFree(AdamW(learning_rate=6e-3))"
+SCHEDULE_FREE = "ScheduleFree(AdamW(learning_rate=1.5e-2))"
 MULTI = (
     'MultiOptimizer({"default": Adam(learning_rate=2e-3), '
     '"Conv2d": GradientDescentMomentum(0.05, 0.9), "head": Lion(learning_rate=3e-4)})'
