@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import reference
+import reference_shared  # noqa: F401  # which adds its own to REFERENCES
 import torch
 from reference import REFERENCES, Array, Hyper
 
@@ -158,7 +159,7 @@ def made(name: str, **arguments: Any) -> Any:
 
 def make_reference(rule: str, option: str, **more: Any) -> reference.Reference:
     name, hyper = (RULES | TUNED)[rule]
-    return getattr(reference, name)(**{**hyper, **OPTIONS[option], **more})
+    return REFERENCES[name](**{**hyper, **OPTIONS[option], **more})
 
 
 @dataclass

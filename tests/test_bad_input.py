@@ -74,7 +74,6 @@ OF_CHECK: dict[Any, dict[type[Exception], list[Any]]] = {
     flag: {TypeError: [1, 0, "yes", None]},
     between: {ValueError: [0, 0.0, 1, 1.5, -0.1, NAN, INF], **NUMBER},
     whole_number: {ValueError: [-1], TypeError: ["1", None, True, 1.5, [1]]},
-    flag: {TypeError: [1, 0, "yes", None]},
     RULES["Prodigy"]._declared.numbers["beta_3"].check: BETA,
     RULES["Prodigy"]._declared.numbers["growth_rate"].check: {ValueError: [0, 0.5, -1, NAN], **NUMBER},
 }  # fmt: skip
