@@ -16,7 +16,7 @@ from neon.engine import use_backend
 from neon.initializers import Constant
 from neon.layers import Affine
 from neon.models import Model
-from neon.optimizers import GROUP, OPTIMIZER, Adam, MultiOptimizer, Optimizer, Prodigy, State
+from neon.optimizers import GROUP, OPTIMIZER, Adam, AdamW, MultiOptimizer, Optimizer, Prodigy, ScheduleFree, State
 from neon.optimizers.functions import mean, total
 
 BACKENDS = ["eager", "numba", pytest.param("triton", marks=needs_interpreter)]
@@ -207,6 +207,18 @@ def test_a_number_is_made_of_what_there_is_one_of() -> None:
     ):
         with pytest.raises(TypeError, match=f"The number d of the rule rule is one for each optimizer, .* on {named},"):
             rule_with(new).attach([torch.nn.Parameter(torch.ones(2))])
+
+
+def test_what_a_groups_number_is_made_of_is_the_groups() -> None:
+    params = [(name, torch.nn.Parameter(torch.ones(2))) for name in "ab"]
+    opt: Any = ScheduleFree(AdamW()).attach(params)
+    for name in ("lr", "lr_scale"):
+        with pytest.raises(ValueError, match="cannot be set for some layers of a group: lr_max of adamw_schedule_free"):
+            opt.set(name, 0.5, layers="a")
+    opt.set("weight_decay", 0.5, layers="a")
+    opt.freeze("b")
+    prodigy: Any = Prodigy().attach([("a", torch.nn.Parameter(torch.ones(2)))])
+    prodigy.set("lr", 0.5, layers="a")  # each layer adds to the sums with the rate that it has
 
 
 def test_a_start_that_is_no_argument_is_refused() -> None:
