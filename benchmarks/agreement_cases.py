@@ -18,6 +18,7 @@ import neon.optimizers
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import reference
+import reference_shared  # noqa: F401  # which adds its own to REFERENCES
 from reference import Array
 
 Numbers = dict[str, Any]
@@ -51,18 +52,22 @@ class Case:
             return None
         if self.rule != "ScheduleFree":
             return made(**self.numbers)
-        inner = {"learning_rate", "beta_2", "epsilon", "wdecay"}
+        inner = {"learning_rate", "beta_1", "beta_2", "epsilon", "wdecay"}
         numbers = {word: number for word, number in self.numbers.items() if word in inner}
         outer = {word: number for word, number in self.numbers.items() if word not in inner}
-        own = {word: number for word, number in (self.around or {}).items() if word != "rule"}
-        return made(getattr(neon.optimizers, rule)(**numbers, **own), **outer)
+        if rule == "AdamW":
+            return made(neon.optimizers.AdamW(**{"wdecay": 0.0, **numbers}), **outer)
+        own = {word: number for word, number in (self.around or {}).items() if word not in ("rule", "momentum_coef")}
+        if own or self.around != {"rule": rule, "momentum_coef": 0.0}:
+            return None  # neon's momentum is the one that interpolates, its decay is at y
+        return made(neon.optimizers.GradientDescentMomentum(momentum_coef=numbers.pop("beta_1"), **numbers), **outer)
 
     def references_base(self) -> Numbers:
         """The reference of the rule inside, as an argument of ScheduleFree's."""
         if self.around is None:
             return {}
         own = {word: number for word, number in self.around.items() if word != "rule"}
-        made = TorchRMSprop if self.around["rule"] == "torch's RMSprop" else getattr(reference, self.around["rule"])
+        made = TorchRMSprop if self.around["rule"] == "torch's RMSprop" else reference.REFERENCES[self.around["rule"]]
         return {"base": made(**own)}
 
 

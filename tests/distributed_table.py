@@ -59,7 +59,7 @@ SAVED = [
     ("checkpoint", "hybrid", "prodigy", "sharded"),
     ("checkpoint", "data parallel", "mapping", "sharded"),
 ]
-FORMATS = ("int8", "bfloat16", "int8, split", "float32, split", "averaged")
+FORMATS = ("int8", "bfloat16", "int8, split", "float32, split", "averaged", "schedule-free")
 BLOCKS = [
     *(("low_states", way, form) for way in ("data parallel", "sharded", "hybrid") for form in FORMATS),
     ("low_states", "sharded", "int8, lamb"),
@@ -71,7 +71,11 @@ BLOCKS_SAVED = [
     ("low_checkpoint", "sharded", "int8, split", "full"),
     ("low_checkpoint", "sharded", "bfloat16", "sharded"),
     ("low_checkpoint", "sharded", "averaged", "full"),
+<<<<<<< HEAD
     ("low_checkpoint", "sharded", "int8, lamb", "sharded"),
+=======
+    ("low_checkpoint", "sharded", "schedule-free", "sharded"),
+>>>>>>> main
     ("low_checkpoint", "hybrid", "int8", "sharded"),
     ("low_checkpoint", "data parallel", "int8, split", "sharded"),
 ]

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import reference
+import reference_shared  # noqa: F401  # which adds its own to REFERENCES
 import torch
 from reference import REFERENCES, Array, Hyper
 
@@ -29,6 +30,11 @@ RULES: dict[str, tuple[str, Hyper]] = {
 TUNED: dict[str, tuple[str, Hyper]] = {
     case: (name, numbers) for name, made in EXPORTED.items() for case, numbers in vars(made).get("tuned", {}).items()
 }
+
+# Rules whose weights at evaluation are computed from the weights, of which 16 bits are too few.
+VIEWED = {case for case, (name, _) in (RULES | TUNED).items() if name == "ScheduleFree"}
+# Rules that go by how far weights have moved, which of 16 bits have to be rounded at random.
+OF_DISTANCE = {case for case, (name, _) in (RULES | TUNED).items() if name == "Prodigy"}
 
 # the gradients' norm is about 265, 80 and 26 in turn: a bound of 100 bites at one step in three
 OPTIONS: dict[str, Hyper] = {
@@ -139,12 +145,21 @@ def make(rule: str, option: str, **more: Any) -> Any:
     """neon's optimizer of a case; the batch size belongs to the backend and is left out."""
     name, hyper = (RULES | TUNED)[rule]
     chosen = {k: v for k, v in OPTIONS[option].items() if k != "batch_size"}
-    return getattr(neon.optimizers, name)(**{**hyper, **chosen, **more})
+    return made(name, **{**hyper, **chosen, **more})
+
+
+def made(name: str, **arguments: Any) -> Any:
+    """neon's optimizer of a class of `reference`, by the arguments of that."""
+    if name != "ScheduleFree":
+        return getattr(neon.optimizers, name)(**arguments)
+    words = ("learning_rate", "beta_1", "beta_2", "epsilon", "wdecay")
+    inner = {"learning_rate": 0.0025, "wdecay": 0.0} | {k: arguments.pop(k) for k in words if k in arguments}
+    return neon.optimizers.ScheduleFree(neon.optimizers.AdamW(**inner), **arguments)
 
 
 def make_reference(rule: str, option: str, **more: Any) -> reference.Reference:
     name, hyper = (RULES | TUNED)[rule]
-    return getattr(reference, name)(**{**hyper, **OPTIONS[option], **more})
+    return REFERENCES[name](**{**hyper, **OPTIONS[option], **more})
 
 
 @dataclass

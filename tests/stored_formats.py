@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from rule_cases import RULES, PlainLayer, gradients, make, weights
+from rule_cases import OF_DISTANCE, RULES, VIEWED, PlainLayer, gradients, make, weights
 from state_tensors import tensors_of
 from torch import Tensor
 
@@ -21,6 +21,14 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 def states_of(rule: str) -> list[str]:
     optimizer = make(rule, "plain")
     return [*optimizer.settings(optimizer.group()).program.states]
+
+
+def is_served(rule: str, form: str, dtype: torch.dtype, rounds: bool | int, average: str | None) -> bool:
+    """Whether a rule can be had so."""
+    whole = form == "split" or dtype == torch.float32
+    if rule in VIEWED:
+        return average is None and whole
+    return rule not in OF_DISTANCE or rounds is not False or whole
 
 
 def moments_of(rule: str) -> list[str]:
@@ -43,10 +51,9 @@ def of_forms(rule: str, form: str, dtype: torch.dtype, rounds: bool | int, avera
 
 def options(rule: str, form: str, average: str | None = None) -> dict[str, Any]:
     """The arguments by which a rule keeps its states so, and the average of its weights in a format or none."""
-    states = states_of(rule)
     formats: Any = {"split": "int8"}.get(form, form)
     if form == "mixed":  # the last state stays float32
-        formats = dict(zip(states[:-1], ["int8", "bfloat16"], strict=False))
+        formats = dict(zip(moments_of(rule)[:-1], ["int8", "bfloat16"], strict=False))
     if average is not None:
         named = formats if form == "mixed" else dict.fromkeys(moments_of(rule), formats)
         formats = {**named, "weight_average": average}
@@ -105,3 +112,5 @@ BITS += [
 ]
 # An average of the weights beside states that stay whole, or none at all.
 BITS += [(rule, "float32", torch.bfloat16, False, average) for rule in RULES for average in AVERAGES[1:]]
+BITS = [case for case in BITS if is_served(*case)]
+BITS += [(rule, form, torch.float32, False, None) for rule in RULES if rule in VIEWED for form in FORMATS]

@@ -13,6 +13,7 @@ from neon.engine import use_backend
 from neon.engine.program.kernel import CHUNK
 from neon.engine.program.lowering import lower
 from neon.engine.program.slots import Formats
+from neon.engine.program.trace import trace
 from neon.optimizers import LAMB, OPTIMIZER, TENSOR, Adam, MultiOptimizer, Optimizer, Prodigy
 from neon.optimizers import functions as f
 from neon.optimizers.functions import dot, largest, mean, norm, total
@@ -108,6 +109,30 @@ def test_what_is_no_scope_is_refused() -> None:
     p = torch.nn.Parameter(torch.ones(2))
     with pytest.raises(TypeError, match=r"over must be TENSOR or OPTIMIZER, .* Received: over='tensor'"):
         reduced("norm", "tensor").attach([p])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_rule_may_act_every_so_many_steps(backend: str) -> None:
+    class Seldom(Optimizer):
+        @staticmethod
+        def rule(w, g, *, lr=1.0, every=3, step):  # type: ignore[no-untyped-def]
+            return w + f.where(f.remainder(step, every) == 0, lr, 0.0) * g
+
+    p = torch.nn.Parameter(torch.zeros(3))
+    found = []
+    with use_backend(backend):
+        opt = Seldom().attach([p])
+        for _ in range(7):
+            p.grad = torch.ones(3)
+            opt.step()
+            found.append(p[0].item())
+    assert found == [0, 0, 1, 1, 1, 2, 2]
+
+
+def test_a_remainder_is_of_numbers() -> None:
+    assert [f.remainder(7, 3), f.remainder(6.0, 3.0), f.remainder(2.0**53 - 1, 2.0**20)] == [1, 0, 2**20 - 1]
+    with pytest.raises(TypeError, match="remainder is for numbers that a step has one of, such as step; g is one per"):
+        trace(lambda w, g, *, lr: w - lr * f.remainder(g, 2), {"lr": 0.1}, ())
 
 
 # -- levels and stores -----------------------------------------------------------------------------

@@ -50,6 +50,8 @@ def _describe(key: str, optimizer: Optimizer, norms: tuple[Optimizer, ...], dtyp
     source = SOURCES[device](kernel)
     graph = "\n\n".join(listing(stage.outputs()) for stage in kernel.stages)
     title = f"{key}: {optimizer}" if key else str(optimizer)
+    view = settings.view
+    shown = () if view is None else ("─── at evaluation ───", view.documentation or view.name, listing(view.outputs))
     return "\n\n".join(
         (
             f"═══ {title} ═══",
@@ -57,6 +59,7 @@ def _describe(key: str, optimizer: Optimizer, norms: tuple[Optimizer, ...], dtyp
             program.documentation or f"({program.name} has no docstring)",
             f"─── graph, {kernel.name} ───",
             graph,
+            *shown,
             f"─── source, {path_of(kernel.name, source)} ───",
             source.rstrip(),
         )

@@ -19,7 +19,8 @@ class Settings:
     """What the tensors of one group share: program, numbers (read anew at each step), rounding, norms.
 
     `scopes` names, for each norm that the gradients are clipped by, the set of tensors it is taken
-    over: groups that give the same object share one norm.
+    over: groups that give the same object share one norm. `view` is what a weight is at evaluation, where that is not
+    the weight itself.
     """
 
     program: Program
@@ -28,6 +29,7 @@ class Settings:
     width: int | None = None
     seed: int = 0
     storage: Storage = AS_COMPUTED
+    view: Program | None = None
 
     def read(self) -> list[float]:
         """The numbers of the program that belong to the group, in its order."""

@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 from neon.assignment.param_list import param_entry
 from neon.layers.layer import InferringLayer, Shape
 from neon.messages import listed, shortened
-from neon.stepping.in_place import refuse_while_averaged, stand_in_place
+from neon.stepping.in_place import refuse_in_place, way_in_place
 from neon.stepping.kept_numbers import keep_numbers, numbers_of
 from neon.stepping.update_counts import set_updates, updates_of
 from neon.whole_files import write_atomically
@@ -64,8 +64,8 @@ def load(model: Any, path: str | os.PathLike[str], *, load_states: bool, random_
 
 
 def _refuse_averages(model: nn.Module) -> None:
-    if stand_in_place(state for value in model.parameters() for state in param_entry(value)[1]):
-        refuse_while_averaged()
+    if way := way_in_place(state for value in model.parameters() for state in param_entry(value)[1]):
+        refuse_in_place(way)
 
 
 def known_params(model: nn.Module) -> dict[str, Any]:

@@ -30,10 +30,11 @@ def prodigy(  # type: ignore[no-untyped-def]
         d̂           ← d_coef·d_numerator / Σ|s|
         d_max       ← max(d_max, d̂)
         d           ← min(d_max, growth_rate·d), of the first d, d₀, the larger of it and d̂
-        w           ← w − λ·η·w − η·exp_avg / (√exp_avg_sq + d·ε), with the d of after
+        w           ← w − η·(λ·w + exp_avg / (√exp_avg_sq + d·ε)), with the d of after
 
-    The sums go over all tensors of the optimizer, p0 is where w began, and η is that of before. Nothing but s changes
-    where Σ|s| is 0, and nothing at all in a group whose lr is 0.
+    The sums go over all tensors of the optimizer, p0 is where w began, and η is that of before. No weight and no number
+    changes where Σ|s| is 0, and nothing at all in a group whose lr is 0. (prodigyopt goes on moving such a group; with
+    β₁ = 0 it takes the d of after in exp_avg.)
 
     >>> numbers = dict(betas=(0.9, 0.99), beta3=0.9, eps=1e-8, weight_decay=0.1, decouple=True, d0=0.1, d_coef=1.0)
     >>> flags = dict(growth_rate=float("inf"), use_bias_correction=False, safeguard_warmup=False)
@@ -42,24 +43,28 @@ def prodigy(  # type: ignore[no-untyped-def]
     ([0.96865169, 0.095, 0.198025, 0.32, 1.5], [0.640625, 0.640625, 0.205, 5.0])
     """
     beta1, beta2 = betas
-    beta3 = sqrt(beta2) if isinstance(beta3, str) else beta3
+    decay = beta3 = sqrt(beta2) if isinstance(beta3, str) else beta3
     if not decouple:
         g = g + weight_decay * w
     correction = sqrt(1 - beta2 ** (k + 1)) / (1 - beta1 ** (k + 1)) if use_bias_correction else 1.0
     rate, share = d * correction, d / d0  # the rate but for lr, which groups may have of their own
-    acts = lr > 0
-    exp_avg = where(acts, beta1 * exp_avg + d * (1 - beta1) * g, exp_avg)
-    exp_avg_sq = where(acts, beta2 * exp_avg_sq + d * d * (1 - beta2) * g * g, exp_avg_sq)
-    s = where(acts, beta3 * s + share * (d if safeguard_warmup else rate * lr) * g, s)
-    denominator = total(where(acts, abs(s), 0.0), over=OPTIMIZER)
-    numerator = beta3 * d_numerator + share * rate * dot(lr * g, p0 - w, over=OPTIMIZER)
+    # Numbers, for a choice within the loop would be made for each element: where lr is 0 all averages stay.
+    acts = where(lr > 0, 1.0, 0.0)
+    beta1, beta2, beta3 = (where(lr > 0, kept, 1.0) for kept in (beta1, beta2, beta3))
+    exp_avg = beta1 * exp_avg + d * (1 - beta1) * g
+    exp_avg_sq = beta2 * exp_avg_sq + d * d * (1 - beta2) * g * g
+    s = beta3 * s + acts * share * (d if safeguard_warmup else rate * lr) * g
+    denominator = total(acts * abs(s), over=OPTIMIZER)
+    numerator = decay * d_numerator + share * rate * dot(lr * g, p0 - w, over=OPTIMIZER)
     rests = equal(denominator, 0)  # NaN does not: it has to show
     estimate = d_coef * numerator / where(rests, 1.0, denominator)
     most = maximum(d_max, estimate)
     new = minimum(most, where(d == d0, maximum(d, estimate), d) * growth_rate)
     new, most = where(rests, d, new), where(rests, d_max, most)
-    update = rate * lr * (weight_decay * w if decouple else 0.0) + rate * lr * exp_avg / (sqrt(exp_avg_sq) + new * eps)
-    w = where(rests, w, w - update)
+    update = exp_avg / (sqrt(exp_avg_sq) + new * eps)
+    if decouple:
+        update = weight_decay * w + update
+    w = w - where(rests, 0.0, rate * lr) * update
     return w, exp_avg, exp_avg_sq, s, p0, new, most, where(rests, d_numerator, numerator), where(rests, k, k + 1)
 
 

@@ -66,7 +66,7 @@ class GroupRules:
                 f"{shortened(repr(key))}."
             )
         leaf = self.leaf_of(group)
-        check_names(group, leaf.group(), leaf._declared.pairs)
+        check_names(group, leaf.group(), leaf._pairs)
         check_scale(key, leaf, group)
 
     def settings(self, group: Group, *, unscale: bool = False) -> Settings:

@@ -38,7 +38,7 @@ def make_item(
     kept, part = states.get(param, {}), local(param)
     if not is_abstract(param):
         check_parameter(name, part)
-    check_weight(settings.storage, name, part)
+    check_weight(settings, name, part)
     size, blocks = param.numel(), keeps_blocks(param)
     own = kept_tensors(settings.storage, settings.program, part, _local_parts(kept), size=size, blocks=blocks)
     step = kept["step"] if "step" in kept else mark_movable(torch.zeros((), dtype=torch.float32, device="cpu"))

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
+from neon.engine.program.graph import walk
 from neon.engine.program.options import SCALE
 from neon.engine.program.trace import Program, wide
 from neon.engine.versions import called_by
@@ -65,6 +66,18 @@ def check_zero(leaf: Any, names: Sequence[str]) -> None:
             f"{shortened(type(leaf).__name__)} would be that of this part alone. Give partitioned=True: "
             "optimizer_class=lambda params, **defaults: rule.attach(params, partitioned=True)."
         )
+
+
+def check_own(names: Iterable[str], program: Program) -> None:
+    """Refuse values that layers have of their own, and that a number of their whole group is made of."""
+    for number, value in program.new_numbers.items():
+        read = {n.label.split("[")[0] for n in walk([value], into_reductions=False) if n.op == "scalar"}
+        if own := read.intersection(names):
+            raise ValueError(
+                f"{listed(sorted(own))} cannot be set for some layers of a group: {number} of "
+                f"{shortened(program.name)} is one number of the whole group, and made of it. Give these layers a "
+                "group of their own."
+            )
 
 
 def check_scale(key: str, leaf: Any, group: Mapping[str, Any]) -> None:
