@@ -19,11 +19,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-<<<<<<< HEAD
-from neon.optimizers import LAMB, Adam, AdamW
-=======
-from neon.optimizers import Adam, AdamW, ScheduleFree
->>>>>>> main
+from neon.optimizers import LAMB, Adam, AdamW, ScheduleFree
 from neon.torch import AttachedOptimizer
 
 # Whole rows of blocks. On four ranks a part is smaller than what has states in blocks, one part is shorter, one empty.
@@ -80,12 +76,8 @@ def start(way: str, form: str) -> tuple[nn.Module, Wide, AttachedOptimizer]:
         mesh = init_device_mesh("cpu", shape, mesh_dim_names=("replicate", "shard")[-len(shape) :])
         for layer in (*model.layers.values(), model):
             fully_shard(layer, mesh=mesh)
-<<<<<<< HEAD
-    return run, model, (LAMB if "lamb" in form else AdamW)(learning_rate=0.01, **FORMATS[form]).attach(model)
-=======
-    adamw = AdamW(learning_rate=0.01, **FORMATS[form])
-    return run, model, (ScheduleFree(adamw) if form == "schedule-free" else adamw).attach(model)
->>>>>>> main
+    rule = (LAMB if "lamb" in form else AdamW)(learning_rate=0.01, **FORMATS[form])
+    return run, model, (ScheduleFree(rule) if form == "schedule-free" else rule).attach(model)
 
 
 def train(run: nn.Module, opt: AttachedOptimizer, steps: range) -> None:

@@ -248,7 +248,7 @@ def numbers(opt: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {
         f"group {place} {name}": torch.tensor(float(group[name]), dtype=torch.float64)
         for place, group in enumerate(opt.param_groups)
-        for name in ("d", "d_max", "d_numerator", "k")
+        for name in ("d", "d_max", "d_numerator", "k", "lr_max", "weight_sum")
         if name in group
     }
 

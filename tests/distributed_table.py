@@ -71,11 +71,8 @@ BLOCKS_SAVED = [
     ("low_checkpoint", "sharded", "int8, split", "full"),
     ("low_checkpoint", "sharded", "bfloat16", "sharded"),
     ("low_checkpoint", "sharded", "averaged", "full"),
-<<<<<<< HEAD
     ("low_checkpoint", "sharded", "int8, lamb", "sharded"),
-=======
     ("low_checkpoint", "sharded", "schedule-free", "sharded"),
->>>>>>> main
     ("low_checkpoint", "hybrid", "int8", "sharded"),
     ("low_checkpoint", "data parallel", "int8, split", "sharded"),
 ]
