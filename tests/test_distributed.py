@@ -136,8 +136,8 @@ def test_replicas_give_the_bits_of_one_process_that_sums_in_their_order(folder: 
 def test_the_same_gradients_give_the_same_bits(folder: Path, case: Case, world: int) -> None:
     [alone] = results(folder, case, 1)
     found = results(folder, case, world)[0]
-    # Sums over tensors are taken in float64 of what each rank has. Of more elements their last bits, and those of numbers
-    # of groups, may differ between worlds; weights and states see them rounded to float32, where that hardly ever shows.
+    # Sums over tensors are taken in float64 of what each rank has. Of more elements the last bits of sums, and of numbers
+    # of groups, may differ between worlds; weights and states see them in float32, where that hardly ever shows.
     assert_same(found, alone)
 
 
