@@ -30,7 +30,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard, distribute_tensor
 
-from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer
+from neon.optimizers import LAMB, Adam, GradientDescentMomentum, MultiOptimizer, Prodigy
 
 # -- training --------------------------------------------------------------------------------------
 
@@ -70,6 +70,19 @@ def flat(rule: str) -> Any:
     with FullyShardedDataParallel.summon_full_params(run.model):
         found = everything(run.model)
     return {"losses": losses, **{name.replace("_fsdp_wrapped_module.", ""): t for name, t in found.items()}}
+
+
+def flat_refused() -> Any:
+    """Rules with norms of tensors that nobody has, and with sums over all of which this rank has a part."""
+    model = FullyShardedDataParallel(net(), device_id=torch.device("cpu"), use_orig_params=True)
+    found = {}
+    for rule, options in ((LAMB(), {"partitioned": True}), (Prodigy(), {}), (Adam(), {})):
+        try:
+            rule.attach(model, **options)
+            found[type(rule).__name__] = "nothing"
+        except ValueError as error:
+            found[type(rule).__name__] = str(error)
+    return found
 
 
 def by_class() -> Any:

@@ -90,7 +90,7 @@ AGREED = [
     *BLOCKS_SAVED,
     *EQUAL,
 ]  # of which every rank gives the same
-CASES = [*AGREED, ALONE, ("alike",), ("cut_blocks",), ("zero_refused",), ("failing",)]
+CASES = [*AGREED, ALONE, ("alike",), ("cut_blocks",), ("zero_refused",), ("flat_refused",), ("failing",)]
 # On three ranks rows are cut unevenly, and two rows leave an empty shard.
 BY_THREE: set[tuple[Any, ...]] = {
     ("same_gradients", "rows", "lamb", None),
@@ -124,7 +124,7 @@ WAITING |= {(ALONE, world) for world in (2, 4)}  # what the others are compared 
 
 def worlds(case: tuple[Any, ...]) -> tuple[int, ...]:
     """By how many ranks a case can be run."""
-    if case == ("zero_refused",):
+    if case in (("zero_refused",), ("flat_refused",)):
         return (2,)
     return (1, 2, 3, 4) if case in BY_THREE else (1, 2, 4)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -136,8 +137,8 @@ def test_replicas_give_the_bits_of_one_process_that_sums_in_their_order(folder: 
 def test_the_same_gradients_give_the_same_bits(folder: Path, case: Case, world: int) -> None:
     [alone] = results(folder, case, 1)
     found = results(folder, case, world)[0]
-    # Sums over tensors are taken in float64 of what each rank has. Of more elements the last bits of sums, and of numbers
-    # of groups, may differ between worlds; weights and states see them in float32, where that hardly ever shows.
+    # Sums over tensors are taken in float64 of what each rank has. Of more elements the last bits of sums, and of
+    # numbers of groups, may differ between worlds; weights and states see them in float32: there it hardly ever shows.
     assert_same(found, alone)
 
 
@@ -166,6 +167,13 @@ def test_a_gradient_that_is_not_finite_on_one_rank_is_skipped_by_all_and_named(
     for found in results(folder, ("same_gradients", "rows", "mapping", name), world):
         assert found[f"skipped for {name}"] == 1
         assert found["gain step"] == 3
+
+
+def test_flat_parameters_have_no_norms_of_tensors_and_no_sums_unless_it_is_said(folder: Path) -> None:
+    for found in results(folder, ("flat_refused",), 2):
+        assert re.search(r"no process knows .* LAMB would be that of a part.* Use fully_shard", found["LAMB"])
+        assert re.search(r"d_numerator, k of Prodigy would be that .* Give partitioned=True", found["Prodigy"])
+        assert found["Adam"] == "nothing"
 
 
 @worlds_of(POISONED_PARTS, alone=True)

@@ -15,6 +15,7 @@ from neon.engine.program.numbers import check_names, check_values
 from neon.engine.program.options import GUARD, SCALE
 from neon.engine.program.trace import signature, wide
 from neon.engine.refusals.combinations import (
+    check_flat,
     check_group,
     check_leaf,
     check_scale,
@@ -77,6 +78,8 @@ class GroupRules:
         check_group(self, group, norms, shared=shared)
         settings = leaf.settings(group, norms, unscale=unscale, guard=self.skip_nonfinite)
         check_sums(self, leaf, settings.program)
+        if isinstance(params, list):
+            check_flat(leaf, settings.program, params, partitioned=self.partition is not None)
         if self.partition is None:
             clips = bool(norms) or group["gradient_clip_norm"] is not None
             check_zero(leaf, ["gradient_clip_norm"] if clips else wide(settings.program))
