@@ -25,7 +25,7 @@ CURVES: list[tuple[Any, ...]] = [
     ("loss_curve", "sharded", "torch"),
     *(("in_backward", previous) for previous in (None, 0.5)),
     *(("flat", rule) for rule in ("adam", "momentum", "prodigy")),
-    *(("zero", rule) for rule in (*RULES, "sums")),
+    *(("zero", rule) for rule in (*RULES, "sums", "free")),
     *POISONED_PARTS,
     ("loss_curve", "sharded", "prodigy"),
     ("loss_curve", "grid", "sums"),
