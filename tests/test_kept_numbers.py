@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 from other_versions import needs_interpreter
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import Shard, distribute_tensor
 
 from neon.backends import gen_backend
 from neon.engine import use_backend
@@ -125,6 +127,44 @@ def test_a_group_that_is_added_has_the_optimizers_number() -> None:
     assert numbers(opt) == [(4.5, 1.0), (4.5, 1.0), (4.5, 0.0)]
     step(opt, params, 1.0, 1.0, 1.0)
     assert numbers(opt) == [(10.5, 2.0), (10.5, 2.0), (10.5, 1.0)]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_group_that_is_frozen_or_empty_has_the_optimizers_number_too(backend: str) -> None:
+    """It does not count in sums, and is not stepped; what was saved meanwhile loads."""
+    with use_backend(backend):
+        params = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
+        groups = [{"params": [("a", params[0])]}, {"params": [("b", params[1])]}, {"params": [], "param_names": []}]
+        opt = Counted().attach(groups)
+        step(opt, params, 1.0, 1.0)
+        opt.freeze("b")
+        step(opt, params, 1.0, 1.0)
+        assert numbers(opt) == [(6.5, 2.0), (6.5, 1.0), (6.5, 0.0)]
+        opt.load_state_dict(opt.state_dict())
+        opt.unfreeze("b")
+        step(opt, params, 1.0, 1.0)
+        assert numbers(opt) == [(10.5, 3.0), (10.5, 2.0), (10.5, 0.0)]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_partition_and_a_device_mesh_of_one_process_change_none(backend: str, alone: DeviceMesh) -> None:
+    """There the host adds up what processes have; those of a partition it keeps as well."""
+    found = []
+    for kind in ("alone", "partitioned", "distributed"):
+        params = [torch.nn.Parameter(torch.arange(1.0, 4.0)) for _ in range(2)]
+        if kind == "distributed":
+            params = [torch.nn.Parameter(distribute_tensor(p.detach(), alone, [Shard(0)])) for p in params]
+        with use_backend(backend):
+            groups = [{"params": [params[0]], "gradient_clip_norm": 1.0}, {"params": [params[1]]}]
+            opt = Prodigy(d0=0.01).attach(groups, partitioned=kind == "partitioned")
+            for _ in range(4):
+                for place, p in enumerate(params, 1):
+                    p.grad = place * p.detach()
+                opt.step()
+        groups = opt.state_dict()["param_groups"]
+        found.append(([p.detach().sum().item() for p in params], [group["d"] for group in groups]))
+    assert found[0][1][0] > 0.02
+    assert found[1:] == found[:1] * 2
 
 
 # -- checkpoints -----------------------------------------------------------------------------------

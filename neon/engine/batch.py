@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from neon.engine.program import random_bits as random
-from neon.engine.program.declared import GROUP, OPTIMIZER, TENSOR
+from neon.engine.program.declared import OPTIMIZER, TENSOR
 from neon.engine.program.graph import REDUCTION, Node, scalar
 from neon.engine.program.kernel import CHUNK, Kernel, Stage
 from neon.engine.program.reductions import kind_of
@@ -305,12 +305,6 @@ class Batch:
                 before = np.broadcast_to(self._numbers[node], len(self.row_groups)).tolist()
                 groups = zip(self.row_groups, before, strict=True)
                 self._numbers[node] = column([new.get(group, {}).get(name, value) for group, value in groups])
-
-    def kept_for(self, group: int, name: str) -> Hashable:
-        """What a number that persists belongs to: a group, or the optimizer of several."""
-        settings = self._settings[group]
-        of_group = settings.program.numbers_kept[name].of == GROUP
-        return (name, id(settings.values) if of_group else id(settings.scopes[-1]))
 
     @property
     def keeps_numbers(self) -> bool:

@@ -17,7 +17,6 @@ from neon.engine.backends.capture import check_not_captured
 from neon.engine.backends.resident import Resident
 from neon.engine.batch import Batch, column
 from neon.engine.counts import Counts
-from neon.engine.program.declared import OPTIMIZER
 from neon.engine.program.graph import Node, scalar
 from neon.engine.program.kernel import Kernel
 from neon.engine.program.lowering import lower
@@ -262,23 +261,20 @@ class Plan:
 
     def _find_numbers(self, sums: Mapping[Batch, dict[Node, Any]]) -> dict[int, dict[str, float]]:
         """The new numbers of groups, but for those that a device writes; an optimizer's are all its groups'."""
-        found: dict[int, dict[str, float]] = {}
+        new: dict[Hashable, float] = {}
         for batch in self._batches:
             if batch.kernel.numbers and not batch.keeps_numbers:
                 for place, name, value in batch.new_numbers(sums[batch]):
-                    of_all = self.settings[place].program.numbers_kept[name].of == OPTIMIZER
-                    for other in self._beside(place, name) if of_all else (place,):
-                        found.setdefault(other, {}).setdefault(name, value)
-        if found:
-            for batch in self._batches:
-                batch.take_numbers(found)
+                    new.setdefault(self.settings[place].owner_of(name), value)
+        if not new:
+            return {}
+        found: dict[int, dict[str, float]] = {}
+        for place, settings in enumerate(self.settings):
+            owners = {name: settings.owner_of(name) for name in settings.program.numbers_kept}
+            found[place] = {name: new[owner] for name, owner in owners.items() if owner in new}
+        for batch in self._batches:
+            batch.take_numbers(found)
         return found
-
-    def _beside(self, place: int, name: str) -> list[int]:
-        """The places of the settings of the same optimizer."""
-        owner = self.settings[place].scopes[-1]
-        settings = enumerate(self.settings)
-        return [other for other, s in settings if s.scopes[-1] is owner and name in s.program.numbers_kept]
 
     def _sum(
         self, batches: Sequence[Batch], level: int, elsewhere: Mapping[int, float], sums: dict[Batch, dict[Node, Any]]

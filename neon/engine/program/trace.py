@@ -146,6 +146,12 @@ def wide(program: Program) -> list[str]:
     return [*program.numbers_kept] or sums[:1]
 
 
+def of_tensors(program: Program) -> list[str]:
+    """The first of what a program has one number of for each tensor, as it computes it."""
+    below = walk([*program.outputs.values(), *program.new_numbers.values()])
+    return [inline(node) for node in below if node.op == REDUCTION and node.label.over == TENSOR][:1]
+
+
 def symbol_of(name: str, value: Any) -> Any:
     """What a rule sees for an argument: itself where it steers the trace, a symbol where it is a number."""
     check_argument(name, value)
