@@ -149,7 +149,8 @@ class Batch:
         length = np.minimum(CHUNK, sizes[owner] - start)
         self.chunks = np.stack((owner, start, length, self.row_of[owner]), 1)
         self._chunk_ranges = list(map(slice, (ends - counts).tolist(), ends.tolist()))
-        self._first_chunks, self._in_several = ends - counts, np.flatnonzero(counts != 1).tolist()
+        self._first_chunks = ends - counts
+        self._in_one, self._in_several = np.flatnonzero(counts == 1), np.flatnonzero(counts != 1).tolist()
 
     # -- at each step ------------------------------------------------------------------------------
 
@@ -277,7 +278,8 @@ class Batch:
         partials = self.passes[level].partials[:, column]
         if not self._in_several:
             return column_of(partials.copy())
-        sums = partials[np.minimum(self._first_chunks, len(partials) - 1)]
+        sums = np.zeros(len(self._first_chunks))
+        sums[self._in_one] = partials[self._first_chunks[self._in_one]]
         combine = kind_of(self.kernel.stages[level].reductions[column]).combine
         for position in self._in_several:
             sums[position] = combine(partials[self.chunks_of(position)].tolist())
