@@ -15,7 +15,7 @@ from constructors import RULES, number_rows
 
 import neon.torch
 from neon.arguments import beta, flag, non_negative, unit_interval
-from neon.engine.program.declared import Space
+from neon.engine.program.spaces import Space
 from neon.engine.program.numbers import Number, examples
 from neon.engine.program.options import DESCRIBED
 from neon.optimizers import WEIGHT, Adam, AdamW, AdEMAMix, GradientDescentMomentum, Optimizer, State

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from neon.engine.program.declared import TENSOR
+from neon.engine.program.spaces import TENSOR
 from neon.engine.program.graph import load, scalar, walk
 from neon.engine.program.lowering import lower
 from neon.engine.program.meanings import power_of_two

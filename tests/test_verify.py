@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from neon.engine.backends import numba
-from neon.engine.program.declared import TENSOR
+from neon.engine.program.spaces import TENSOR
 from neon.engine.program.graph import apply, load, node, scalar
 from neon.engine.program.kernel import Kernel, Stage, Sweep
 from neon.engine.program.lowering import lower

@@ -16,8 +16,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from neon.engine.beside import Beside
 from neon.engine.program import random_bits as random
-from neon.engine.program.declared import GROUP, OPTIMIZER, TENSOR
+from neon.engine.program.spaces import GROUP, OPTIMIZER, TENSOR
 from neon.engine.program.graph import REDUCTION, Node, scalar
 from neon.engine.program.kernel import CHUNK, Kernel, Stage
 from neon.engine.program.reductions import kind_of
@@ -47,10 +48,11 @@ class Pass:
         self.host = stage.host
         self.steady = not any(node.label in PER_STEP or node.op == REDUCTION for node in self.host.inputs)
         self.scalars = np.empty((len(batch.row_groups), len(stage.scalars)), real)
-        self.partials = np.empty((len(batch.chunks), len(stage.reductions)))
-        tables = (batch.chunks, batch.table, self.scalars, self.partials)
+        self.chunks = batch.whole if stage.narrow else batch.chunks
+        self.partials = np.empty((len(self.chunks), len(stage.reductions)))
+        tables = (self.chunks, batch.table, self.scalars, self.partials)
         # The chunk to take next, the number of chunks, and where the tables are.
-        self.context = np.array([0, len(batch.chunks), *(t.ctypes.data for t in tables)], np.int64)
+        self.context = np.array([0, len(self.chunks), *(t.ctypes.data for t in tables)], np.int64)
         self.address = self.context.ctypes.data
         self._only_row = memoryview(self.scalars[0]) if len(self.scalars) == 1 else None
 
@@ -96,14 +98,16 @@ class Batch:
         self._rows_apart = any(r.label.over == TENSOR for stage in kernel.stages for r in stage.reductions)
         self._temporaries: dict[int, dict[str, Tensor]] = {}
         self._groups = np.array([item.group for item in self._members])
-        self._directly = np.array([_direct(item) for item in self._members])
+        self._directly = np.array([_direct(item, kernel.by_rows) for item in self._members])
+        self._beside = [Beside(kernel, item) if kernel.by_rows else None for item in self._members]
         self._sizes = np.array([item.param.numel() for item in self._members])
-        self._table = np.array([self._line(item) for item in self._members], np.int64)
+        self._table = np.array([*map(self._line, self._members, self._beside)], np.int64)
 
-    def _line(self, item: Item) -> list[int]:
+    def _line(self, item: Item, beside: Beside | None) -> list[int]:
         key = random.tensor_key(self._settings[item.group].seed, item.index, item.shard.number)
         others = map(Tensor.data_ptr, item.kept.values())
-        return [item.param.data_ptr(), 0, *others, key, 0, item.shard.offset]
+        kept = () if beside is None else beside.line()
+        return [item.param.data_ptr(), 0, *others, *kept, key, 0, item.shard.offset]
 
     # -- when the members that take part have changed ----------------------------------------------
 
@@ -113,6 +117,7 @@ class Batch:
         if not len(chosen):
             return False
         self.items = [self._members[member] for member in chosen]
+        self.beside = [self._beside[member] for member in chosen]
         self.table = self._table[chosen]
         sizes = self._sizes[chosen]
         self.elements = int(sizes.sum())
@@ -143,11 +148,17 @@ class Batch:
         self._row_steps = column((steps[first] + 1).tolist())
 
     def _make_chunks(self, sizes: npt.NDArray[np.int64]) -> None:
-        counts = -(-sizes // CHUNK)
+        by_rows = [beside.sides.chunks() for beside in self.beside if beside is not None]
+        counts = np.array([*map(len, by_rows)]) if by_rows else -(-sizes // CHUNK)
         ends = np.cumsum(counts)
         owner = np.repeat(np.arange(len(sizes)), counts)
-        start = (np.arange(len(owner)) - (ends - counts)[owner]) * CHUNK
-        length = np.minimum(CHUNK, sizes[owner] - start)
+        if by_rows:
+            start, length = np.concatenate(by_rows).T
+            tensors = np.arange(len(sizes))
+            self.whole = np.stack((tensors, 0 * tensors, sizes, self.row_of), 1)  # for loops over rows and columns
+        else:
+            start = (np.arange(len(owner)) - (ends - counts)[owner]) * CHUNK
+            length = np.minimum(CHUNK, sizes[owner] - start)
         self.chunks = np.stack((owner, start, length, self.row_of[owner]), 1)
         self._chunk_ranges = list(map(slice, (ends - counts).tolist(), ends.tolist()))
         self._first_chunks, self._in_several = ends - counts, np.flatnonzero(counts != 1).tolist()
@@ -202,7 +213,8 @@ class Batch:
         item = self.items[position]
         tensors = self._tensors_of(item, self._grads[position])
         # Scales follow the order that blocks have in memory: where there are any, the copies do too.
-        blocks = next((s for slot, s in item.kept.items() if slot.block > 1 and is_dense(s)), None)
+        in_blocks = (s for slot, s in item.kept.items() if slot.block > 1 and is_dense(s))
+        blocks = None if self.kernel.by_rows else next(in_blocks, None)
         copies = {
             n: t.detach().clone(memory_format=torch.contiguous_format)
             if blocks is None or t.shape != blocks.shape
@@ -216,12 +228,17 @@ class Batch:
         return dict(zip(self.kernel.tensors, (item.param, grad, *item.kept.values()), strict=True))
 
     def _read_numbers(self) -> None:
-        read = {group: self._settings[group].read() for group in dict.fromkeys(self.row_groups)}
+        read = {group: self._settings[group].read(self.kernel.program) for group in dict.fromkeys(self.row_groups)}
         columns = map(column, zip(*(read[group] for group in self.row_groups), strict=True))
         self._numbers = dict(zip(self._number_nodes, columns, strict=True))
 
     def run(self, level: int, sums: Mapping[Node, Any]) -> None:
-        """Launch one stage; `sums` are the results of earlier reductions."""
+        """Launch one stage, with what belongs before it; `sums` are the results of earlier reductions."""
+        for before in self.kernel.before(level):
+            self._run(before, sums)
+        self._run(level, sums)
+
+    def _run(self, level: int, sums: Mapping[Node, Any]) -> None:
         current = self.passes[level]
         if not (self._evaluated and current.steady):
             current.evaluate({**self._numbers, **sums} if sums else self._numbers)
@@ -362,8 +379,10 @@ def _picker(positions: Sequence[int], count: int) -> Callable[[Sequence[Any]], A
     return itemgetter(*positions)
 
 
-def _direct(item: Item) -> bool:
+def _direct(item: Item, by_rows: bool) -> bool:
     """Whether the kernel can work on the parameter's and the states' own memory."""
+    if by_rows:
+        return all(tensor.is_contiguous() for tensor in (item.param, *item.kept.values()))
     return is_dense(item.param) and all(
         same_layout(kept, item.param) for kept in item.kept.values() if kept.shape == item.param.shape
     )

@@ -17,7 +17,7 @@ from neon.engine.backends.capture import check_not_captured
 from neon.engine.backends.resident import Resident
 from neon.engine.batch import Batch, column
 from neon.engine.counts import Counts
-from neon.engine.program.declared import OPTIMIZER
+from neon.engine.program.spaces import OPTIMIZER
 from neon.engine.program.graph import Node, scalar
 from neon.engine.program.kernel import Kernel
 from neon.engine.program.lowering import lower
@@ -94,7 +94,7 @@ class Plan:
             settings = self.settings[item.group]
             states = tuple(slot.dtype for slot in item.kept if slot.auxiliary_of is None)
             formats = Formats(item.param.dtype, dtype, states, settings.width, settings.storage.splits(item.param))
-            members[settings.program, formats, item.param.device, item.reach].append(position)
+            members[settings.program_of(item.param), formats, item.param.device, item.reach].append(position)
         return [
             self._make_batch(device, lower(program, formats), positions)
             for (program, formats, device, _), positions in members.items()

@@ -17,6 +17,7 @@ from neon.engine.tensors.storage import AS_COMPUTED, Storage
 class Settings:
     """What the tensors of one group share: program, numbers (read anew at each step), rounding, norms.
 
+    Of tensors of fewer than two dimensions `of_vectors` is the program, where a rule has another for these.
     `scopes` names, for each norm that the gradients are clipped by, the set of tensors it is taken
     over: groups that give the same object share one norm.
     """
@@ -27,20 +28,30 @@ class Settings:
     width: int | None = None
     seed: int = 0
     storage: Storage = AS_COMPUTED
+    of_vectors: Program | None = None
 
-    def read(self) -> list[float]:
-        """The numbers of the program that belong to the group, in its order."""
-        return [*map(float, self.given())]
+    @property
+    def programs(self) -> tuple[Program, ...]:
+        """The programs of its tensors."""
+        return (self.program,) if self.of_vectors is None else (self.program, self.of_vectors)
 
-    def given(self) -> list[Any]:
+    def program_of(self, param: Tensor) -> Program:
+        """The program of a tensor."""
+        return self.program if self.of_vectors is None or param.dim() > 1 else self.of_vectors
+
+    def read(self, program: Program) -> list[float]:
+        """The numbers of a program that belong to the group, in its order."""
+        return [*map(float, self.given(program))]
+
+    def given(self, program: Program) -> list[Any]:
         """The same as they were given, some perhaps as tensors."""
         values = self.values
-        return [values[k] if i is None else values[k][i] for k, i in self.program.places]
+        return [values[k] if i is None else values[k][i] for k, i in program.places]
 
     def alike(self, other: Settings) -> bool:
         """Whether they differ in values at most, and not in what these mean."""
-        return (self.program, self.scopes, self.width, self.seed, self.storage) == (
-            other.program, other.scopes, other.width, other.seed, other.storage,
+        return (self.programs, self.scopes, self.width, self.seed, self.storage) == (
+            other.programs, other.scopes, other.width, other.seed, other.storage,
         )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from neon.engine.counts import mark_movable
 from neon.engine.program.slots import at, auxiliary_paths
 from neon.engine.refusals.formats import check_weight
-from neon.engine.refusals.tensors import check_parameter
+from neon.engine.refusals.tensors import check_parameter, check_sides
 from neon.engine.settings import Item, Reach, Settings
 from neon.engine.tensors.kept import kept_tensors
 from neon.stepping.sharding import is_abstract, keeps_blocks, local, shard_of, sharded_like
@@ -40,7 +40,9 @@ def make_item(
         check_parameter(name, part)
     check_weight(settings.storage, name, part)
     size, blocks = param.numel(), keeps_blocks(param)
-    own = kept_tensors(settings.storage, settings.program, part, _local_parts(kept), size=size, blocks=blocks)
+    program = settings.program_of(part)
+    check_sides(name, part, program)
+    own = kept_tensors(settings.storage, program, part, _local_parts(kept), size=size, blocks=blocks)
     step = kept["step"] if "step" in kept else mark_movable(torch.zeros((), dtype=torch.float32, device="cpu"))
     return Item(name, part, own, step, row, order, reach, shard_of(param), count)
 
@@ -66,7 +68,7 @@ def put_states(states: Any, param: Any, item: Item, step: Tensor, settings: Sett
     What belonged to another format is let go.
     """
     state = Watched.of(states.get(param, {}), changes)
-    for path in auxiliary_paths(settings.program) - {slot.path for slot in item.kept}:
+    for path in auxiliary_paths(settings.program_of(param)) - {slot.path for slot in item.kept}:
         if isinstance(folder := at(state, path[:-1]), dict):
             dict.pop(folder, path[-1], None)
     placed: Placed = {("step",): step}

@@ -23,7 +23,7 @@ from neon.assignment.unmatched import explain_unmatched
 from neon.engine.plan import Plan
 from neon.engine.program.options import AVERAGE
 from neon.engine.refusals.formats import check_weight
-from neon.engine.refusals.tensors import check_parameter
+from neon.engine.refusals.tensors import check_parameter, check_sides
 from neon.engine.settings import Item, Settings
 from neon.engine.tensors.watch import same_objects
 from neon.messages import quoted
@@ -206,7 +206,9 @@ class _Layers:
             settings = self._settings[match.key]
             check_parameter(site.label, param)
             check_weight(settings.storage, site.label, param)
-            kept = kept_in_list(states, site, match.optimizer, settings.program, settings.storage)
+            program = settings.program_of(param)
+            check_sides(site.label, param, program)
+            kept = kept_in_list(states, site, match.optimizer, program, settings.storage)
             used = [*kept.values()]
             if used and id(states) in owners:
                 raise ValueError(
@@ -267,7 +269,7 @@ def _check_weights(assigned: Sequence[tuple[Site, Match]]) -> None:
 def _averages(entry: Entry, leaf: Description) -> Iterator[tuple[Tensor, Tensor]]:
     """The parameter of an entry with the average of its weights, if it has one."""
     (param, _), states = entry
-    names = [*leaf.settings(leaf.group()).program.states]
+    names = [*leaf.settings(leaf.group()).program_of(param).states]
     if AVERAGE in names[: len(states)]:
         yield param, states[names.index(AVERAGE)]
 

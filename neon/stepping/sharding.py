@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from neon.engine.program.declared import ELEMENT, Space
+from neon.engine.program.spaces import ELEMENT, Space
 from neon.engine.program.formats.blocks import BLOCK
 from neon.engine.settings import WHOLE, Reach, Shard
 from neon.messages import quoted

@@ -227,7 +227,7 @@ class DeviceBatch(Batch):
     def _read_numbers(self) -> None:
         """The groups' numbers; of a tensor on this device NaN stands in for what is read there at each step."""
         names = [numbers_of(self.kernel).index(node.label) for node in self._number_nodes]
-        given = {group: self._settings[group].given() for group in dict.fromkeys(self.row_groups)}
+        given = {group: self._settings[group].given(self.kernel.program) for group in dict.fromkeys(self.row_groups)}
         tensors = [
             (line * len(self.row_groups) + row, value)
             for row, group in enumerate(self.row_groups)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import torch
 
-from neon.engine.program.graph import LEAVES, REDUCTION, Node, walk
+from neon.engine.program.graph import LEAVES, REDUCTION, SIZE, Node, walk
 from neon.engine.program.operations import OPERATIONS
 
 # Python's parser nests parentheses no deeper than 200; long before that a person stops reading.
@@ -48,7 +48,7 @@ def formula(node: Node, operands: list[str]) -> str:
     if node.op == REDUCTION:
         return f"{node.label.op}({', '.join(map(inline, node.args))}, over={str(node.label.over)!r})"
     if node.op in LEAVES:
-        return str(node.label) if node.label is not None else node.op
+        return node.op if node.label is None else f"size({node.label!r})" if node.op == SIZE else str(node.label)
     template = OPERATIONS[node.op].text
     if "(" not in template:
         operands = [f"({o})" if _open(o) else o for o in operands]
@@ -70,9 +70,14 @@ def _open(operand: str) -> bool:
     return False
 
 
-def listing(outputs: Mapping[str, Node]) -> str:
-    """Assignments in the notation of a rule, one a line: the graph as a person reads it."""
-    named, formulas = assignments(outputs.values(), formula)
+def listing(outputs: Mapping[str, Node], given: Mapping[Node, str] | None = None) -> str:
+    """Assignments in the notation of a rule, one a line: the graph as a person reads it.
+
+    What is `given` goes by its name in all but its own line.
+    """
+    given = given or {}
+    others = {node: name for node, name in given.items() if name not in outputs}
+    named, formulas = assignments(outputs.values(), formula, others)
     lines = [f"{name} = {written}" for name, written in named]
     return "\n".join([*lines, *(f"{n} ← {f}" for n, f in zip(outputs, formulas, strict=True))])
 

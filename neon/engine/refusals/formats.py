@@ -47,11 +47,11 @@ def check_states(storage: Storage, program: Program, known: Collection[str]) -> 
         )
 
 
-def check_signs(storage: Storage, program: Program, given: Callable[[], Sequence[Any]]) -> None:
+def check_signs(storage: Storage, program: Program, given: Callable[[Program], Sequence[Any]]) -> None:
     """Refuse negative numbers of a rule where they may turn a state negative that has no bit for a sign."""
     if not storage.in_blocks or not never_negative(program):
         return
-    for (name, _), value in zip(program.places, given(), strict=True):
+    for (name, _), value in zip(program.places, given(program), strict=True):
         value = value.item() if isinstance(value, Tensor) and value.device.type == "cpu" else plain(value)
         if name in program.keywords and isinstance(value, (int, float)) and value < 0:
             raise ValueError(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from neon.engine.program.formats import FORMATS, weight_dtypes
 from neon.engine.program.slots import Slot
+from neon.engine.program.trace import Program
 from neon.engine.tensors.overlap import address, overlaps_itself
 from neon.messages import kind_of, quoted, shortened, shown
 
@@ -45,6 +46,16 @@ def check_parameter(name: str, param: Tensor) -> None:
     if param.numel() and overlaps_itself(param):
         raise ValueError(
             f"Parameter {quoted(name)} is an expanded tensor, whose elements share memory. Clone it first."
+        )
+
+
+def check_sides(name: str, param: Tensor, program: Program) -> None:
+    """Refuse a parameter without rows and columns where the rule has values for these."""
+    if program.by_rows and param.dim() < 2:
+        raise ValueError(
+            f"The rule {shortened(program.name)} has values for rows and columns, and parameter {quoted(name)} of shape "
+            f"{shown(tuple(param.shape))} has none. Give it an optimizer of its own, or the rule the keyword `matrix`: "
+            "it is True for tensors of two dimensions and more, and False for others."
         )
 
 

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import torch
 
-from neon.engine.program.declared import Shape, Space
+from neon.engine.program.spaces import Shape, Space
 from neon.engine.program.formats.format import Format, Slot
 from neon.engine.program.graph import Node, apply, node
 from neon.engine.program.meanings import BLOCK as BLOCK

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import torch
 
-from neon.engine.program.declared import Space
+from neon.engine.program.spaces import Space
 from neon.engine.program.graph import Node
 
 

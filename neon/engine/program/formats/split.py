@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from neon.engine.program.declared import ELEMENT
+from neon.engine.program.spaces import ELEMENT
 from neon.engine.program.formats.floats import QUIET
 from neon.engine.program.formats.format import Format, Slot
 from neon.engine.program.graph import Node, apply, node
