@@ -11,7 +11,6 @@ from neon.engine.backends import numba, triton_source
 from neon.engine.native.cache import path_of
 from neon.engine.program.formats import weight_dtypes
 from neon.engine.program.lowering import lower
-from neon.engine.program.printer import listing
 from neon.engine.program.slots import Formats
 from neon.optimizers import Optimizer
 
@@ -48,7 +47,6 @@ def _describe(key: str, optimizer: Optimizer, norms: tuple[Optimizer, ...], dtyp
     state_dtype = torch.float64 if dtype == torch.float64 else torch.float32
     kernel = lower(program, Formats(dtype, dtype, (state_dtype,) * len(program.states), settings.width))
     source = SOURCES[device](kernel)
-    graph = "\n\n".join(listing(stage.outputs()) for stage in kernel.stages)
     title = f"{key}: {optimizer}" if key else str(optimizer)
     return "\n\n".join(
         (
@@ -56,7 +54,7 @@ def _describe(key: str, optimizer: Optimizer, norms: tuple[Optimizer, ...], dtyp
             "─── equation ───",
             program.documentation or f"({program.name} has no docstring)",
             f"─── graph, {kernel.name} ───",
-            graph,
+            kernel.graph(),
             f"─── source, {path_of(kernel.name, source)} ───",
             source.rstrip(),
         )

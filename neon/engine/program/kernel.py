@@ -165,6 +165,12 @@ class Kernel:
         """The names of what is kept beside each tensor."""
         return {node: name for name, node in self.beside.items()}
 
+    @cached_property
+    def names(self) -> dict[Node, str]:
+        """What goes by a name in the text of a kernel that works by rows: its sums, and what is kept beside tensors."""
+        sums = [reduction for stage in self.stages for reduction in stage.reductions] if self.beside else []
+        return self.name_of | {reduction: f"sum{number}" for number, reduction in enumerate(sums)}
+
     def before(self, place: int) -> Iterable[int]:
         """The places of the stages of narrow loops that belong before a pass over elements."""
         return (place - 1,) if place and self.stages[place - 1].narrow else ()
@@ -177,12 +183,13 @@ class Kernel:
 
     def graph(self) -> str:
         """All stages as a person reads them."""
-        return "\n\n".join(listing(self._outputs(stage), self.name_of) for stage in self.stages)
+        return "\n\n".join(listing(self._outputs(stage), self.names) for stage in self.stages)
 
     def _outputs(self, stage: Stage) -> dict[str, Node]:
         loops = {self.name_of[node]: node for loop in stage.narrow for node in (*loop.values, *loop.reductions)}
         stored = {name: root for loop in stage.narrow for name, root in loop.stores.items()}
-        return {self.name_of[node]: node for node in stage.along} | loops | stored | stage.outputs()
+        sums = {self.names[r]: r for r in stage.reductions} | stage.stores if self.beside else stage.outputs()
+        return {self.name_of[node]: node for node in stage.along} | loops | stored | sums
 
     @cached_property
     def tensors(self) -> dict[str, torch.dtype]:

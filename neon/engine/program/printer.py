@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import torch
 
@@ -43,10 +44,11 @@ def assignments(
     return named, [texts[root] for root in roots]
 
 
-def formula(node: Node, operands: list[str]) -> str:
+def formula(node: Node, operands: list[str], names: Mapping[Node, str] | None = None) -> str:
     """One operation in the notation of a rule."""
     if node.op == REDUCTION:
-        return f"{node.label.op}({', '.join(map(inline, node.args))}, over={str(node.label.over)!r})"
+        inner = ", ".join(inline(argument, names) for argument in node.args)
+        return f"{node.label.op}({inner}, over={str(node.label.over)!r})"
     if node.op in LEAVES:
         return node.op if node.label is None else f"size({node.label!r})" if node.op == SIZE else str(node.label)
     template = OPERATIONS[node.op].text
@@ -55,9 +57,11 @@ def formula(node: Node, operands: list[str]) -> str:
     return template.format(*operands)
 
 
-def inline(node: Node) -> str:
-    """The whole of a node in one formula."""
-    return formula(node, [] if node.op == REDUCTION else [inline(a) for a in node.args])
+def inline(node: Node, names: Mapping[Node, str] | None = None) -> str:
+    """The whole of a node in one formula, but for what has a name."""
+    if names and node in names:
+        return names[node]
+    return formula(node, [] if node.op == REDUCTION else [inline(a, names) for a in node.args], names)
 
 
 def _open(operand: str) -> bool:
@@ -73,11 +77,11 @@ def _open(operand: str) -> bool:
 def listing(outputs: Mapping[str, Node], given: Mapping[Node, str] | None = None) -> str:
     """Assignments in the notation of a rule, one a line: the graph as a person reads it.
 
-    What is `given` goes by its name in all but its own line.
+    What is `given` goes by its name everywhere but in its own line.
     """
     given = given or {}
     others = {node: name for node, name in given.items() if name not in outputs}
-    named, formulas = assignments(outputs.values(), formula, others)
+    named, formulas = assignments(outputs.values(), partial(formula, names=others), others)
     lines = [f"{name} = {written}" for name, written in named]
     return "\n".join([*lines, *(f"{n} ← {f}" for n, f in zip(outputs, formulas, strict=True))])
 

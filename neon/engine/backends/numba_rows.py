@@ -1,0 +1,292 @@
+"""numba source of passes over the rows of tensors, and of the loops over rows, columns and matrices between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from textwrap import indent
+from typing import NamedTuple
+
+from neon.engine.beside import is_sum
+from neon.engine.program.graph import LOADS, Node, walk
+from neon.engine.program.kernel import LANES, Kernel, Narrow, Stage
+from neon.engine.program.printer import memory_of
+from neon.engine.program.reductions import kind_of
+from neon.engine.program.spaces import COLUMNS, MATRIX, ROWS, TENSOR, Space
+
+# A pass over the elements of a chunk, which is of whole rows.
+UPDATE = """\
+        for row in range(start // columns, (start + count) // columns):
+{row}
+            for i in range(columns):
+{body}"""
+
+# The sums of a row are taken in lanes, by the columns of elements; those of a column one row after another. What a
+# chunk adds to the sum of its tensor is in lanes too, row by row, and all lanes are added pairwise.
+REDUCTION = """\
+{no_totals}        rest = columns % {lanes}
+        for row in range(start // columns, (start + count) // columns):
+{row}
+{no_lanes}            for first in range(0, columns - rest, {lanes}):
+{row_arrays}
+                for i in range({lanes}):
+{row_body}
+            first = columns - rest
+{rest_arrays}
+            for i in range(rest):
+{rest_body}
+{add_lanes}{partial}"""
+
+_FOR_LANES = "for lane in range({lanes}):\n{lines}"
+
+# Sums of columns that several chunks have left, one chunk after another, to where the first has left its own.
+_COMBINE = """\
+for matrix in range(matrices):
+    for part in range(-(-rows // height)):
+        whole = pointer(address[{place}] + matrix * columns * 8, {memory})
+        left = pointer(address[{place}] + (matrix * -(-rows // height) + part) * columns * 8, {memory})
+        for i in range(columns):
+            whole[i] = left[i] if part == 0 else {added}"""
+
+# A loop over what there is one value for; what is a matrix's is read before.
+_LOOPS = {
+    TENSOR: "for i in range(1):",
+    MATRIX: "for i in range(matrices):",
+    ROWS: "for i in range(matrix * rows, (matrix + 1) * rows):",
+    COLUMNS: "for i in range(matrix * columns, (matrix + 1) * columns):",
+}
+
+
+class Words(NamedTuple):
+    """How numba writes values: `formulas` prints roots given texts, `store` what is written to a tensor."""
+
+    formulas: Callable[[Iterable[Node], dict[Node, str]], tuple[list[str], list[str]]]
+    store: Callable[[Kernel, str, str], str]
+
+
+def sides(kernel: Kernel) -> list[str]:
+    """The statements that read the sides of a tensor."""
+    first = len(kernel.tensors) + len(kernel.beside)
+    names = ("matrices", "rows", "columns", "height")
+    return [f"{name} = address[{first + place}]" for place, name in enumerate(names)]
+
+
+def at(kernel: Kernel, node: Node, first: str = "") -> str:
+    """The statement that finds what is kept beside a tensor, from a value on."""
+    name, memory = kernel.name_of[node], _memory(kernel, node)
+    place = len(kernel.tensors) + [*kernel.beside].index(name)
+    offset = f" + {first} * {8 if is_sum(node) else kernel.formats.compute.itemsize}" if first else ""
+    return f"{name}_at = pointer(address[{place}]{offset}, {memory})"
+
+
+def _memory(kernel: Kernel, node: Node) -> str:
+    if not is_sum(node):
+        return "real"
+    return "np.uint64" if kind_of(node).by_size else "np.float64"
+
+
+def _read(kernel: Kernel, node: Node, place: str) -> str:
+    """What is kept beside a tensor, as a value; sums are rounded here, once."""
+    text = f"{kernel.name_of[node]}_at[{place}]"
+    if is_sum(node):
+        return f"real(from_bits64({text}))" if kind_of(node).by_size else f"real({text})"
+    return text
+
+
+# -- passes over elements --------------------------------------------------------------------------
+
+
+def before_a_row(kernel: Kernel, stage: Stage, arrays: Callable[[str], list[str]], *, index: bool) -> list[str]:
+    """What is known of a row before its elements are worked on."""
+    spaces = {node.space for node in stage.given}
+    lines = ["place = row * columns"]
+    lines += ["matrix = row // rows"] if spaces & {COLUMNS, MATRIX} or _of_columns(stage) else []
+    lines += [f"first = place + address[{width(kernel) - 1}]"] if index else []
+    for node in stage.given:
+        name = kernel.name_of[node]
+        lines.append(at(kernel, node, "matrix * columns" if node.space is COLUMNS else ""))
+        if node.space is not COLUMNS:
+            lines.append(f"{name}_in = {name}_at[{_PLACES[node.space]}]")
+    return lines + arrays("place")
+
+
+_PLACES = {TENSOR: "0", MATRIX: "matrix", ROWS: "row"}
+
+
+def width(kernel: Kernel) -> int:
+    """How many numbers a line of the table of addresses has."""
+    return len(kernel.tensors) + (len(kernel.beside) + 4 if kernel.by_rows else 0) + 3
+
+
+def of_columns(kernel: Kernel, stage: Stage, first: str = "") -> list[str]:
+    """The statements that read what is known of the column of an element."""
+    names = [kernel.name_of[node] for node in stage.given if node.space is COLUMNS]
+    return [f"{name}_in = {name}_at[{first}i]" for name in names]
+
+
+def texts(kernel: Kernel, stage: Stage) -> dict[Node, str]:
+    """How a pass over elements writes what is kept for rows and columns."""
+    return {node: f"{kernel.name_of[node]}_in" for node in stage.given}
+
+
+def _of_columns(stage: Stage) -> list[Node]:
+    return [reduction for reduction in stage.along if reduction.space is COLUMNS]
+
+
+def reduction(
+    kernel: Kernel,
+    stage: Stage,
+    terms: dict[Node, str],
+    lines: list[str],
+    arrays: Callable[[str], list[str]],
+    sums: Callable[[Node], tuple[str, str, str]],
+) -> str:
+    """A pass that takes sums: `terms` of each reduction, added as `sums` says, after `lines` for each element."""
+    in_lanes = [*stage.reductions, *(r for r in stage.along if r.space is ROWS)]
+    columns = _of_columns(stage)
+    body = [*of_columns(kernel, stage, "first + "), *lines]
+    for k, r in enumerate(in_lanes):
+        body.append(sums(r)[1].format(f"lanes{k}[i]", terms[r]))
+    for r in columns:
+        body.append(sums(r)[1].format(f"{kernel.name_of[r]}_at[first + i]", terms[r]))
+    before = before_a_row(kernel, stage, lambda _: [], index=False)
+    part = "(matrix * -(-rows // height) + (row - matrix * rows) // height) * columns"
+    before += [at(kernel, r, part) for r in columns]
+    if columns:
+        zeros = [sums(r)[0].format(f"{kernel.name_of[r]}_at[i]") for r in columns]
+        before += ["if row == start // columns or row == matrix * rows:", "    for i in range(columns):"]
+        before += [f"        {line}" for line in zeros]
+    count = len(stage.reductions)
+    after = []
+    for k, r in enumerate(in_lanes[count:], count):
+        name = kernel.name_of[r]
+        whole = f"pairwise_sum(lanes{k}, {LANES})" if not kind_of(r).by_size else f"largest(lanes{k}, {LANES})"
+        after += [at(kernel, r), f"{name}_at[row] = {whole}"]
+    if count:
+        added = [sums(r)[1].format(f"totals{k}[lane]", f"lanes{k}[lane]") for k, r in enumerate(stage.reductions)]
+        after += _for_lanes(added)
+    partial = []
+    if count:
+        partial.append(f"partials = pointer(at[5] + chunk * {8 * count}, np.float64)")
+        partial += [f"partials[{k}] = {sums(r)[2].format(f'totals{k}', LANES)}" for k, r in enumerate(stage.reductions)]
+    zero = [sums(r)[0].format(f"{{}}{k}[lane]") for k, r in enumerate(in_lanes)]
+    no_totals = _for_lanes([line.format("totals") for line in zero[:count]]) if count else []
+    no_lanes = _for_lanes([line.format("lanes") for line in zero]) if zero else []
+    return REDUCTION.format(
+        lanes=LANES,
+        no_totals=_block(no_totals, 8),
+        row=indent("\n".join(before), " " * 12),
+        no_lanes=_block(no_lanes, 12),
+        row_arrays=indent("\n".join(arrays("(place + first)")), " " * 16),
+        row_body=indent("\n".join(body), " " * 20),
+        rest_arrays=indent("\n".join(arrays("(place + first)")), " " * 12),
+        rest_body=indent("\n".join(body), " " * 16),
+        add_lanes=_block(after, 12),
+        partial=indent("\n".join(partial), " " * 8),
+    )
+
+
+def _for_lanes(lines: Sequence[str]) -> list[str]:
+    return [f"for lane in range({LANES}):", *(f"    {line}" for line in lines)]
+
+
+def _block(lines: Sequence[str], by: int) -> str:
+    return indent("\n".join(lines), " " * by) + "\n" if lines else ""
+
+
+def lanes_of(stage: Stage) -> list[tuple[str, Node]]:
+    """The lanes that a stage needs on the stack, by name, with the reduction of each."""
+    if stage.narrow:
+        return [(f"lanes{k}", r) for loop in stage.narrow for k, r in enumerate(loop.reductions)]
+    found = [(f"lanes{k}", r) for k, r in enumerate([*stage.reductions, *(r for r in stage.along if r.space is ROWS)])]
+    return [*found, *((f"totals{k}", r) for k, r in enumerate(stage.reductions))]
+
+
+# -- loops over rows, columns and matrices ---------------------------------------------------------
+
+
+def narrow(
+    kernel: Kernel, number: int, given: dict[Node, str], words: Words, sums: Callable[[Node], tuple[str, str, str]]
+) -> str:
+    """The loops of a stage, over what lies beside a tensor."""
+    lines: list[str] = []
+    stage, kept = kernel.stages[number], {*kernel.kept_before(number)}
+    for node in _of_columns(kernel.stages[number - 1]) if number else []:
+        place = len(kernel.tensors) + [*kernel.beside].index(kernel.name_of[node])
+        added = "select(whole[i] < left[i], left[i], whole[i])" if kind_of(node).by_size else "whole[i] + left[i]"
+        lines += _COMBINE.format(place=place, memory=_memory(kernel, node), added=added).splitlines()
+    for loop in stage.narrow:
+        lines += _loop(kernel, loop, kept, given, words, sums)
+        kept |= {*loop.values, *loop.reductions}
+    return indent("\n".join(lines), " " * 8)
+
+
+def _loop(
+    kernel: Kernel,
+    loop: Narrow,
+    kept: set[Node],
+    numbers: dict[Node, str],
+    words: Words,
+    sums: Callable[[Node], tuple[str, str, str]],
+) -> list[str]:
+    """One loop: what it reads of a matrix first, then a line for each value."""
+    read = [n for n in walk(loop.roots, into_reductions=False, given=kept) if n in kept or n.op in LOADS]
+    found = {node: f"{_name(kernel, node)}_in" for node in read}
+    reads = {
+        node: f"{found[node]} = {_value(kernel, node, _index(node.space, loop.of))}" for node in read
+    }
+    wide = [line for node, line in reads.items() if node.space is not loop.of]
+    body = [line for node, line in reads.items() if node.space is loop.of]
+    named, formulas = words.formulas(loop.roots, numbers | found)
+    body += named
+    texts = dict(zip(loop.roots, formulas, strict=True))
+    body += [f"{kernel.name_of[node]}_at[i] = {texts[node]}" for node in loop.values]
+    before, after = [], []
+    for k, r in enumerate(loop.reductions):
+        empty, add, whole = sums(r)
+        lane = f"lanes{k}[(i - {_first(loop.of)}) % {LANES}]"
+        term = kind_of(r).term.format(*(f"np.float64({texts[operand]})" for operand in r.args))
+        body.append(add.format(lane, f"bits64({term})" if kind_of(r).by_size else term))
+        before += _for_lanes([empty.format(f"lanes{k}[lane]")])
+        after.append(f"{kernel.name_of[r]}_at[matrix] = real({whole.format(f'lanes{k}', LANES)})")
+    body += [f"{name}_out = {texts[root]}" for name, root in loop.stores.items()]
+    body += [words.store(kernel, name, f"{name}_out") for name in loop.stores]
+    inner = [*wide, *before, _LOOPS[loop.of], *(f"    {line}" for line in body), *after]
+    if loop.of in (ROWS, COLUMNS):
+        inner = ["for matrix in range(matrices):", *(f"    {line}" for line in inner)]
+    names = dict.fromkeys([*(n for n in read), *loop.values, *loop.reductions])
+    return [*(_at(kernel, node) for node in names), *_stored_at(kernel, loop, names), *inner]
+
+
+def _first(of: Space) -> str:
+    return "matrix * rows" if of is ROWS else "matrix * columns"
+
+
+def _index(of: Space, within: Space) -> str:
+    """Where a loop finds a value of its own space, or of a wider one."""
+    if of is within:
+        return "i"
+    return "0" if of is TENSOR else "matrix" if within in (ROWS, COLUMNS) else "i"
+
+
+def _name(kernel: Kernel, node: Node) -> str:
+    return kernel.name_of[node] if node in kernel.name_of else node.label
+
+
+def _value(kernel: Kernel, node: Node, place: str) -> str:
+    if node in kernel.name_of:
+        return _read(kernel, node, place)
+    return f"{'word' if node.kind == 'uint' else 'real'}({node.label}_at[{place}])"
+
+
+def _at(kernel: Kernel, node: Node) -> str:
+    return at(kernel, node) if node in kernel.name_of else _tensor_at(kernel, node.label)
+
+
+def _tensor_at(kernel: Kernel, name: str) -> str:
+    place = [*kernel.tensors].index(name)
+    return f"{name}_at = pointer(address[{place}], {memory_of(kernel.tensors[name], 'np')})"
+
+
+def _stored_at(kernel: Kernel, loop: Narrow, read: Iterable[Node]) -> list[str]:
+    known = {_name(kernel, node) for node in read}
+    return [_tensor_at(kernel, name) for name in loop.stores if name not in known]
