@@ -14,6 +14,7 @@ from neon.engine.program.declared import State as State
 from neon.engine.program.numbers import Number as Number
 from neon.old_paths import pickled_as as _pickled_as
 from neon.optimizers.adadelta import Adadelta as Adadelta
+from neon.optimizers.adafactor import Adafactor as Adafactor
 from neon.optimizers.adagrad import Adagrad as Adagrad
 from neon.optimizers.adam import Adam as Adam
 from neon.optimizers.adam import AdamW as AdamW

@@ -8,6 +8,7 @@ parameters they may in the last place (1 unit between processors' libraries, by 
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -15,11 +16,11 @@ import torch
 from neon.engine.program.spaces import COLUMNS, ROWS, TENSOR, Scope
 from neon.engine.program.operations import OPERATIONS
 from neon.engine.program.reductions import REDUCTIONS
-from neon.engine.program.symbols import Symbol, count, operation, reduction
+from neon.engine.program.symbols import Symbol, count, operation, precision, reduction
 
 __all__ = [
-    "clip", "dot", "equal", "exp", "largest", "log", "maximum", "mean", "minimum", "norm", "power_of_two", "sign",
-    "sqrt", "total", "where",
+    "clip", "dot", "equal", "exp", "largest", "log", "machine_epsilon", "maximum", "mean", "mean_square", "minimum",
+    "norm", "power_of_two", "rms", "sign", "sqrt", "total", "where",
 ]  # fmt: skip
 
 # A rule is one function for floats, tensors and symbols; its values are therefore typed as Any.
@@ -137,3 +138,20 @@ def largest(x: Value, over: Scope = TENSOR) -> Value:
 def mean(x: Value, over: Scope = TENSOR) -> Value:
     """The mean of x, over the same as `total`: of `ROWS` one for each row, of `COLUMNS` one for each column."""
     return total(x, over) / _count(x, over)
+
+
+def mean_square(x: Value, over: Scope = TENSOR) -> Value:
+    """The mean of x², over the same as `total`; the squares are exact."""
+    return _reduce("sum_of_squares", over, x) / _count(x, over)
+
+
+def rms(x: Value, over: Scope = TENSOR) -> Value:
+    """√(mean of x²), over the same as `total`."""
+    return sqrt(mean_square(x, over))
+
+
+def machine_epsilon(w: Value) -> Value:
+    """The precision of the weight's format, `torch.finfo(w.dtype).eps`."""
+    if isinstance(w, Symbol):
+        return precision()
+    return torch.finfo(w.dtype).eps if isinstance(w, torch.Tensor) else sys.float_info.epsilon

@@ -8,6 +8,7 @@ from typing import Any, TypedDict, get_args
 
 from typing_extensions import get_type_hints
 
+from neon.engine.program.numbers import Number
 from neon.engine.program.options import DESCRIBED, SUPPLIED
 from neon.optimizers.schedules import Schedule
 
@@ -95,7 +96,7 @@ class NamedOptions:
         elif rest.name == "hyperparameters" and owner._declared.numbers:
             numbers = owner._declared.numbers
             named = [p.replace(kind=_Parameter.KEYWORD_ONLY) for p in named if p.name not in numbers]
-            named[:0] = [_of_number(name, number.default) for name, number in numbers.items()]
+            named[:0] = [_of_number(name, number) for name, number in numbers.items()]
         elif rest.name == "hyperparameters":
             place = sum(p.kind is not _Parameter.KEYWORD_ONLY for p in named)
             named[place:place] = _hyperparameters(owner)
@@ -113,8 +114,9 @@ class NamedOptions:
         return [known[key].replace(kind=_Parameter.KEYWORD_ONLY) for key in get_type_hints(options)]
 
 
-def _of_number(name: str, default: Any) -> inspect.Parameter:
-    return _Parameter(name, _Parameter.POSITIONAL_OR_KEYWORD, default=_Parameter.empty if default is None else default)
+def _of_number(name: str, number: Number[Any]) -> inspect.Parameter:
+    default = _Parameter.empty if number.required else number.default
+    return _Parameter(name, _Parameter.POSITIONAL_OR_KEYWORD, default=default)
 
 
 def _hyperparameters(owner: Any) -> list[inspect.Parameter]:

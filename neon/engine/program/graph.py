@@ -29,7 +29,9 @@ LOADS = ("load", "load_bits", "load_block")
 ELEMENT_LEAVES = (*LOADS, "index", "index_high", "tensor_key", "step_word")
 # How many rows or columns the matrices of a tensor have, all shards together.
 SIZE = "size"
-LEAVES = (*ELEMENT_LEAVES, SIZE, "scalar", "const")
+# The precision of the format of the weight, which lowering knows.
+PRECISION = "precision"
+LEAVES = (*ELEMENT_LEAVES, SIZE, PRECISION, "scalar", "const")
 # What is made of expressions over every element of a scope: its label is a `Reduction`.
 REDUCTION = "reduction"
 

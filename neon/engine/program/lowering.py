@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
+import torch
+
 from neon.engine.program import graph
 from neon.engine.program.formats import FORMATS
 from neon.engine.program.formats.blocks import BLOCK_OF_ELEMENTS
@@ -30,6 +32,7 @@ def _lower(program: Program, formats: Formats) -> Kernel:
     forms = {"w": formats.weight, "g": FORMATS[formats.g], **states}
     spaces = {"w": ELEMENT, "g": ELEMENT, **{name: state.of for name, state in program.states.items()}}
     decoded = {graph.load(name, spaces[name]): narrowed(f.decode(name), spaces[name]) for name, f in forms.items()}
+    decoded[graph.node(graph.PRECISION)] = graph.const(torch.finfo(formats.compute if formats.split else formats.w).eps)
     values = dict(zip(program.outputs, _replace(list(program.outputs.values()), decoded), strict=True))
     stores: dict[str, Node] = {}
     for name, value in values.items():

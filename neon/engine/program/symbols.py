@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from neon.engine.program.graph import REDUCTION, Arithmetic, Node, apply, const, operand, size
+from neon.engine.program.graph import PRECISION, REDUCTION, Arithmetic, Node, apply, const, node, operand, size
 from neon.engine.program.operations import BOOL, FLOAT, OPERATIONS
 from neon.engine.program.printer import formula
 from neon.engine.program.reductions import reduce
@@ -168,6 +168,11 @@ def reduction(op: str, over: Scope, *args: Any) -> Symbol:
 def count(over: Scope) -> Symbol:
     """How many values a reduction over ROWS or COLUMNS makes one of: a row has as many as there are columns."""
     return Symbol(size("columns" if over == ROWS else "rows"))
+
+
+def precision() -> Symbol:
+    """The precision of the format that a weight is kept in."""
+    return Symbol(node(PRECISION))
 
 
 def node_of(value: Any) -> Node | None:

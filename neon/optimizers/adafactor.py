@@ -1,0 +1,133 @@
+"""Adafactor (Shazeer & Stern 2018), as torch has it and as other libraries do."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from typing_extensions import Unpack
+
+from neon.arguments import beta, flag, non_negative, within
+from neon.engine.program.declared import State
+from neon.engine.program.numbers import Number
+from neon.engine.program.spaces import COLUMNS, ROWS
+from neon.optimizers.functions import machine_epsilon, maximum, mean, mean_square, minimum, rms, sqrt
+from neon.optimizers.optimizer import Optimizer
+from neon.optimizers.signatures import ScheduleOptions
+
+
+def adafactor(  # type: ignore[no-untyped-def]
+    w, g, row_var=State(of=ROWS), col_var=State(of=COLUMNS), variance=0.0, exp_avg=0.0,
+    *, lr, beta2_decay, eps, d, weight_decay, beta1=None,
+    relative_step=True, scale_parameter=True, eps_in_squares=False, matrix, step,
+):  # fmt: skip
+    """One step of Adafactor (Shazeer & Stern 2018, algorithms 4 and 5, with torch's places of ε₁).
+
+        row_var  ← row_var + t^τ·(mean of g² over each row − row_var)          of tensors of two dimensions and more
+        col_var  ← col_var + t^τ·(mean of g² over each column − col_var)       of these
+        v        = row_var·col_var / max(mean of row_var, ε₁)                  of these
+        variance ← variance + t^τ·(g² − variance);  v = variance               of others
+        u        = g / √max(v, ε₁²)
+        w        ← w − lr·λ·w − max(ε₂, rms(w))·min(lr, 1/√t) · u / max(1, rms(u)/d)
+
+    `beta2_decay` is τ ≤ 0, `eps` the pair of ε₁ and ε₂, and t = `step` the number of this update of the tensor, from 1.
+    With ε₁ = None it is the precision of the weight's format. Rows and columns are those of the last two dimensions.
+    With `eps_in_squares` ε₁ is added to g² and to nothing else. Without `relative_step` lr stands for min(lr, 1/√t),
+    without `scale_parameter` 1 for max(ε₂, rms(w)). With β₁ the mean exp_avg ← β₁·exp_avg + (1−β₁)·Δ of what would be
+    subtracted, the decay aside, is.
+
+    >>> numbers = dict(lr=0.1, beta2_decay=-0.8, eps=(1e-3, 1e-3), d=2.0, weight_decay=0.5, step=3)
+    >>> w, row_var, col_var, *_ = adafactor(2.0, 0.5, 0.1, 0.2, **numbers, matrix=True)
+    >>> round(w, 8), round(row_var, 8), round(col_var, 8)
+    (1.68716764, 0.16228655, 0.22076218)
+    >>> w, _, _, variance, _ = adafactor(2.0, 0.5, variance=0.9, **numbers, matrix=False)
+    >>> round(w, 8), round(variance, 8)
+    (1.774021, 0.63009163)
+    >>> w, *_, exp_avg = adafactor(2.0, 0.5, variance=0.9, **numbers, matrix=False, beta1=0.9, scale_parameter=False)
+    >>> round(w, 8), round(exp_avg, 8)
+    (1.89370105, 0.00629895)
+    """
+    eps1, eps2 = machine_epsilon(w) if eps[0] is None else eps[0], eps[1]
+    inside, least = (eps1, 0.0) if eps_in_squares else (0.0, eps1)
+    share = step**beta2_decay
+    if matrix:
+        row_var = row_var + share * (mean_square(g, over=ROWS) + inside - row_var)
+        col_var = col_var + share * (mean_square(g, over=COLUMNS) + inside - col_var)
+        v = row_var / maximum(mean(row_var, over=COLUMNS), least) * col_var
+    else:
+        variance = variance + share * (g * g + inside - variance)
+        v = variance
+    u = g / sqrt(maximum(v, least * least))
+    rate = minimum(lr, 1 / sqrt(step)) if relative_step else lr
+    if scale_parameter:
+        rate = maximum(eps2, rms(w)) * rate
+    delta = rate / maximum(1.0, rms(u) / d) * u
+    if beta1 is not None:
+        exp_avg = delta = beta1 * exp_avg + (1 - beta1) * delta
+    return w - (lr * weight_decay * w + delta), row_var, col_var, variance, exp_avg
+
+
+def optional_epsilon(name: str, value: Any) -> float | None:
+    """A number of at least 0, or None."""
+    return None if value is None else non_negative(name, value)
+
+
+def _beta_or_none(name: str, value: Any) -> float | None:
+    return None if value is None else beta(name, value)
+
+
+def non_positive(name: str, value: Any) -> float:
+    """A number of at most 0."""
+    return within(name, value, -math.inf, 0.0, "at most 0")
+
+
+def at_least_one(name: str, value: Any) -> float:
+    """A number of at least 1."""
+    return within(name, value, 1.0, math.inf, "at least 1")
+
+
+class Adafactor(Optimizer):
+    """Adafactor (Shazeer & Stern 2018): of the mean of squares of a matrix, those of its rows and columns are kept.
+
+        v = R'C' / max(mean R', ε₁),  R', C' means of g² over rows and columns;  u = g / √max(v, ε₁²)
+        θ' = θ − αλθ − max(ε₂, rms(θ))·min(α, 1/√t) · u / max(1, rms(u)/d)
+
+    t counts the updates of each tensor, from 1. Tensors of fewer than two dimensions keep v itself. The defaults are
+    torch's. Other libraries' forms: transformers has `epsilon_1=1e-30, eps_in_squares=True` and, with its
+    `relative_step=False`, the same here, `scale_parameter=False`; its weight decay is multiplied by rms(θ) too. With
+    `beta_1` what is subtracted is averaged. The other options are `Optimizer`'s. Raises as that does.
+    """
+
+    rule = staticmethod(adafactor)
+    learning_rate = Number(0.01, non_negative, "lr", "α ≥ 0")
+    beta2_decay = Number(-0.8, non_positive, meaning="τ ≤ 0: means take in the share t^τ of what is new")
+    epsilon_1 = Number(None, optional_epsilon, "eps[0]", "ε₁ ≥ 0, or None: the weight's precision", optional=True)
+    epsilon_2 = Number(1e-3, non_negative, "eps[1]", "ε₂ ≥ 0")
+    d = Number(1.0, at_least_one, meaning="d ≥ 1, the largest rms(u)")
+    wdecay = Number(0.0, non_negative, "weight_decay", "λ ≥ 0")  # type: ignore[assignment]
+    beta_1 = Number(None, _beta_or_none, "beta1", "β₁ in [0, 1), or None: no average", optional=True)
+    relative_step = Number(True, flag, meaning="min(α, 1/√t) in place of α")
+    scale_parameter = Number(True, flag, meaning="times max(ε₂, rms(θ))")
+    eps_in_squares = Number(False, flag, meaning="ε₁ is added to g², and nothing is compared with it")
+
+    def __init__(
+        self,
+        learning_rate: float = 0.01,
+        beta2_decay: float = -0.8,
+        epsilon_1: float | None = None,
+        epsilon_2: float = 1e-3,
+        d: float = 1.0,
+        *,
+        wdecay: float = 0.0,
+        beta_1: float | None = None,
+        relative_step: bool = True,
+        scale_parameter: bool = True,
+        eps_in_squares: bool = False,
+        stochastic_round: bool | int = False,
+        gradient_clip_norm: float | None = None,
+        gradient_clip_value: float | None = None,
+        param_clip_value: float | None = None,
+        name: str | None = None,
+        **options: Unpack[ScheduleOptions],
+    ) -> None:
+        self._take(locals())
