@@ -154,8 +154,8 @@ class Batch:
         owner = np.repeat(np.arange(len(sizes)), counts)
         if by_rows:
             start, length = np.concatenate(by_rows).T
-            tensors = np.arange(len(sizes))
-            self.whole = np.stack((tensors, 0 * tensors, sizes, self.row_of), 1)  # for loops over rows and columns
+            tensors = np.flatnonzero(sizes)  # for loops over rows and columns; of what is empty nothing is computed
+            self.whole = np.stack((tensors, 0 * tensors, 0 * tensors + 1, self.row_of[tensors]), 1)
         else:
             start = (np.arange(len(owner)) - (ends - counts)[owner]) * CHUNK
             length = np.minimum(CHUNK, sizes[owner] - start)

@@ -31,9 +31,9 @@ class Eager:
         stage = self.kernel.stages[level]
         for position, tensors in enumerate(batch.flat_tensors()):
             one = _Tensor(self.kernel, stage, batch, level, position, tensors)
-            if stage.narrow:
+            if stage.narrow and tensors["w"].numel():
                 one.run_narrow()
-            else:
+            elif not stage.narrow:
                 one.run()
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from neon.engine.beside import Beside, is_sum
 from neon.engine.program.graph import Node
-from neon.engine.program.kernel import LANES
+from neon.engine.program.kernel import LANES, ROWS
 from neon.engine.program.meanings import has_float64
 from neon.engine.program.reductions import Kind, kind_of
 from neon.engine.program.spaces import COLUMNS, Space
@@ -38,12 +38,15 @@ def terms_of(kind: Kind, operands: Sequence[Tensor], shape: Sequence[int]) -> Te
 
 
 def of_chunks(kind: Kind, terms: Tensor, sides: Sides) -> Tensor:
-    """One number for each chunk: its rows one after another in lanes, then the lanes pairwise."""
+    """One number for each chunk: of its rows every 32nd, these one after another, then the lanes pairwise."""
     found = []
     lanes = _lanes(kind, terms)
     for start, count in sides.chunks().tolist():
         rows = lanes.reshape(-1, LANES)[start // sides.columns : (start + count) // sides.columns]
-        found.append(rows.amax() if kind.by_size else _pairwise(in_order(rows))[0])
+        filled = rows.new_zeros(-(-len(rows) // ROWS) * ROWS, LANES)
+        filled[: len(rows)] = rows
+        blocks = filled.view(-1, ROWS * LANES)
+        found.append(rows.amax() if kind.by_size else _pairwise(in_order(in_order(blocks).view(ROWS, LANES)))[0])
     return torch.stack(found) if found else terms.new_empty(0)
 
 

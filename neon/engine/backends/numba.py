@@ -113,7 +113,7 @@ def _stage(kernel: Kernel, number: int) -> str:
     given = {node: f"s{column}" for column, node in enumerate(stage.scalars)}
     ops = {node.op for node in (stage.body() if not stage.narrow else walk(stage.roots, into_reductions=False))}
     words = {"tensor_key": "key", "step_word": "step"}
-    width, scalars = numba_rows.width(kernel), len(stage.scalars)
+    width, scalars = kernel.width, len(stage.scalars)
     prologue = [
         f"{name} = word(address[{width - 3 + place}])" for place, (op, name) in enumerate(words.items()) if op in ops
     ]
@@ -191,8 +191,8 @@ def _locals(kernel: Kernel, stage: Stage) -> str:
     """Memory on the stack that a stage needs."""
     if kernel.by_rows:
         return "".join(
-            f"    {name} = local({LANES}, np.{'uint64' if kind_of(reduction).by_size else 'float64'})\n"
-            for name, reduction in dict(numba_rows.lanes_of(stage)).items()
+            f"    {name} = local({count}, np.{'uint64' if kind_of(reduction).by_size else 'float64'})\n"
+            for name, count, reduction in numba_rows.lanes_of(stage)
         )
     if stage.reductions:
         return "".join(

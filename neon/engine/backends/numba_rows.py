@@ -9,6 +9,7 @@ from typing import NamedTuple
 from neon.engine.beside import is_sum
 from neon.engine.program.graph import LOADS, Node, walk
 from neon.engine.program.kernel import LANES, Kernel, Narrow, Stage
+from neon.engine.program.kernel import ROWS as ROWS_OF_TOTALS
 from neon.engine.program.printer import memory_of
 from neon.engine.program.reductions import kind_of
 from neon.engine.program.spaces import COLUMNS, MATRIX, ROWS, TENSOR, Space
@@ -21,7 +22,7 @@ UPDATE = """\
 {body}"""
 
 # The sums of a row are taken in lanes, by the columns of elements; those of a column one row after another. What a
-# chunk adds to the sum of its tensor is in lanes too, row by row, and all lanes are added pairwise.
+# chunk adds to the sum of its tensor are the lanes of every 32nd row, these one after another. Lanes are added pairwise.
 REDUCTION = """\
 {no_totals}        rest = columns % {lanes}
         for row in range(start // columns, (start + count) // columns):
@@ -100,7 +101,7 @@ def before_a_row(kernel: Kernel, stage: Stage, arrays: Callable[[str], list[str]
     spaces = {node.space for node in stage.given}
     lines = ["place = row * columns"]
     lines += ["matrix = row // rows"] if spaces & {COLUMNS, MATRIX} or _of_columns(stage) else []
-    lines += [f"first = place + address[{width(kernel) - 1}]"] if index else []
+    lines += [f"first = place + address[{kernel.width - 1}]"] if index else []
     for node in stage.given:
         name = kernel.name_of[node]
         lines.append(at(kernel, node, "matrix * columns" if node.space is COLUMNS else ""))
@@ -110,11 +111,6 @@ def before_a_row(kernel: Kernel, stage: Stage, arrays: Callable[[str], list[str]
 
 
 _PLACES = {TENSOR: "0", MATRIX: "matrix", ROWS: "row"}
-
-
-def width(kernel: Kernel) -> int:
-    """How many numbers a line of the table of addresses has."""
-    return len(kernel.tensors) + (len(kernel.beside) + 4 if kernel.by_rows else 0) + 3
 
 
 def of_columns(kernel: Kernel, stage: Stage, first: str = "") -> list[str]:
@@ -162,14 +158,18 @@ def reduction(
         whole = f"pairwise_sum(lanes{k}, {LANES})" if not kind_of(r).by_size else f"largest(lanes{k}, {LANES})"
         after += [at(kernel, r), f"{name}_at[row] = {whole}"]
     if count:
-        added = [sums(r)[1].format(f"totals{k}[lane]", f"lanes{k}[lane]") for k, r in enumerate(stage.reductions)]
-        after += _for_lanes(added)
+        added = [sums(r)[1].format(f"totals{k}[turn + lane]", f"lanes{k}[lane]") for k, r in enumerate(stage.reductions)]
+        after += [f"turn = (row - start // columns) % {ROWS_OF_TOTALS} * {LANES}", *_for_lanes(added)]
     partial = []
     if count:
+        added = [sums(r)[1].format(f"totals{k}[lane]", f"totals{k}[turn + lane]") for k, r in enumerate(stage.reductions)]
+        partial.append(f"for turn in range({LANES}, {ROWS_OF_TOTALS * LANES}, {LANES}):")
+        partial += [f"    {line}" for line in _for_lanes(added)]
         partial.append(f"partials = pointer(at[5] + chunk * {8 * count}, np.float64)")
         partial += [f"partials[{k}] = {sums(r)[2].format(f'totals{k}', LANES)}" for k, r in enumerate(stage.reductions)]
     zero = [sums(r)[0].format(f"{{}}{k}[lane]") for k, r in enumerate(in_lanes)]
-    no_totals = _for_lanes([line.format("totals") for line in zero[:count]]) if count else []
+    no_totals = [f"for lane in range({ROWS_OF_TOTALS * LANES}):"] if count else []
+    no_totals += [f"    {line.format('totals')}" for line in zero[:count]]
     no_lanes = _for_lanes([line.format("lanes") for line in zero]) if zero else []
     return REDUCTION.format(
         lanes=LANES,
@@ -193,12 +193,12 @@ def _block(lines: Sequence[str], by: int) -> str:
     return indent("\n".join(lines), " " * by) + "\n" if lines else ""
 
 
-def lanes_of(stage: Stage) -> list[tuple[str, Node]]:
-    """The lanes that a stage needs on the stack, by name, with the reduction of each."""
+def lanes_of(stage: Stage) -> list[tuple[str, int, Node]]:
+    """The lanes that a stage needs on the stack, by name, with how many there are and the reduction of each."""
     if stage.narrow:
-        return [(f"lanes{k}", r) for loop in stage.narrow for k, r in enumerate(loop.reductions)]
-    found = [(f"lanes{k}", r) for k, r in enumerate([*stage.reductions, *(r for r in stage.along if r.space is ROWS)])]
-    return [*found, *((f"totals{k}", r) for k, r in enumerate(stage.reductions))]
+        return [(f"lanes{k}", LANES, r) for loop in stage.narrow for k, r in enumerate(loop.reductions)]
+    found = [(f"lanes{k}", LANES, r) for k, r in enumerate([*stage.reductions, *(r for r in stage.along if r.space is ROWS)])]
+    return [*found, *((f"totals{k}", ROWS_OF_TOTALS * LANES, r) for k, r in enumerate(stage.reductions))]
 
 
 # -- loops over rows, columns and matrices ---------------------------------------------------------

@@ -54,7 +54,7 @@ def numbers_source(kernel: Kernel, number: int) -> str:
             known[node] = f"sum{column}"
             lines += [
                 f"at = tl.load(sums + {column} * rows + row, mask=inside, other=0).to(tl.pointer_type(tl.float64))",
-                f"{known[node]} = tl.load(at, mask=inside)  # {inline(node)}",
+                f"{known[node]} = tl.load(at, mask=inside)  # {inline(node, kernel.names)}",
             ]
     if counts_steps(kernel):  # the number of this update
         lines.append("at = tl.load(counts + row, mask=inside, other=0).to(tl.pointer_type(tl.float64))")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from neon.engine.backends import triton_rows
 from neon.engine.backends.triton_numbers import numbers_source
 from neon.engine.backends.triton_writer import indented, writer
 from neon.engine.program.formats.blocks import BLOCK
-from neon.engine.program.graph import Node
+from neon.engine.program.graph import Node, walk
 from neon.engine.program.kernel import CHUNK, LANES, ROWS, Kernel, Stage
 from neon.engine.program.printer import assignments, inline, memory_of
 from neon.engine.program.reductions import kind_of
@@ -87,6 +88,8 @@ def stage_{number}(
 def source(kernel: Kernel) -> str:
     """The kernel as a Python file."""
     head = _FILE.format(name=kernel.name, graph=kernel.graph())
+    if kernel.by_rows:
+        head += "from neon.engine.backends.triton_intrinsics import pairwise_rows\n"
     return head + "".join(numbers_source(kernel, n) + _stage(kernel, n) for n in range(len(kernel.stages)))
 
 
@@ -95,10 +98,19 @@ def _stage(kernel: Kernel, number: int) -> str:
     given = {node: f"s{column}" for column, node in enumerate(stage.scalars)}
     used = {node.label for node in stage.loads} | {*stage.stores}
     pointers = [f"{name}_at" for name in kernel.tensors if name in used]
-    ops = {node.op for node in stage.body()}
+    ops = {node.op for node in (walk(stage.roots, into_reductions=False) if stage.narrow else stage.body())}
     words = [name for op, name in _WORDS.items() if op in ops]
     passed = ["count", *pointers, *given.values(), *words]
+    if stage.narrow:
+        return triton_rows.narrow(kernel, number, _prologue(kernel, stage, [], given, words), given)
     prologue = _prologue(kernel, stage, pointers, given, words)
+    if kernel.by_rows:
+        prologue += [triton_rows.at(kernel, node) for node in (*stage.given, *stage.along)]
+        passed += ["rows", "columns", "begin_row", "begin_matrix", "begin_line"]
+        passed += [f"{kernel.name_of[node]}_at" for node in stage.given]
+        if stage.reduces:
+            body = _body(kernel, stage, given | triton_rows.texts(kernel, stage))
+            return triton_rows.reduction(kernel, number, prologue, passed, body)
     form = {"number": number, "prologue": indented(prologue, 4), "arguments": ", ".join(passed)}
     if stage.reductions:
         return _reductions(kernel, stage, given, form)
@@ -125,32 +137,37 @@ def _prologue(
         "tensor, begin = tl.load(line), tl.load(line + 1)",
         "count, row = tl.load(line + 2).to(tl.int32), tl.load(line + 3)",
         "count = tl.where(tl.load(stop) == 0.0, count, 0)  # of a step that is left out no element is worked on",
-        f"address = table + tensor * {size + 3}",
+        f"address = table + tensor * {kernel.width}",
     ]
+    if kernel.by_rows:
+        lines += triton_rows.sides(kernel)
     for pointer in pointers:
         name = pointer.removesuffix("_at")
         offset = f"begin // {BLOCK}" if name in kernel.scales else "begin"
         memory = memory_of(kernel.tensors[name], "tl")
         lines.append(f"{pointer} = tl.load(address + {tensors.index(name)}).to(tl.pointer_type({memory})) + {offset}")
-    lines.append("if ALIGNED:")
-    lines += [f"    {pointer} = tl.multiple_of({pointer}, 16)" for pointer in pointers]
+    if pointers:
+        lines.append("if ALIGNED:")
+        lines += [f"    {pointer} = tl.multiple_of({pointer}, 16)" for pointer in pointers]
     prepared = {
-        "key": f"tl.load(address + {size}).to(tl.uint32)",
+        "key": f"tl.load(address + {kernel.width - 3}).to(tl.uint32)",
         "step": "tl.load(steps + row).to(tl.int64).to(tl.uint32)",
-        "word": f"(begin + tl.load(address + {size + 2})).to(tl.uint32)",
-        "high": f"((begin + tl.load(address + {size + 2})) >> 32).to(tl.uint32)",
+        "word": f"(begin + tl.load(address + {kernel.width - 1})).to(tl.uint32)",
+        "high": f"((begin + tl.load(address + {kernel.width - 1})) >> 32).to(tl.uint32)",
     }
     lines += [f"{name} = {prepared[name]}" for name in words]
     columns = len(stage.scalars)
     lines += [
-        f"{name} = tl.load(scalars + row * {columns} + {column})  # {inline(node)}"
+        f"{name} = tl.load(scalars + row * {columns} + {column})  # {inline(node, kernel.names)}"
         for column, (node, name) in enumerate(given.items())
     ]
     return lines
 
 
 def _update(kernel: Kernel, stage: Stage, given: dict[Node, str]) -> list[str]:
-    lines, formulas = _body(kernel, stage, given)
+    lines, formulas = _body(kernel, stage, given | triton_rows.texts(kernel, stage))
+    if kernel.by_rows:
+        lines[:0] = [*triton_rows.PLACE, *triton_rows.reads(kernel, stage)]
     # Every value is computed before the first is stored: a rule may swap its tensors.
     lines += [f"{name}_out = {text}" for name, text in zip(stage.stores, formulas, strict=True)]
     for name in stage.stores:

@@ -160,6 +160,11 @@ class Kernel:
         """Whether it works on tensors row by row, so that what is known of a row or a column is at hand."""
         return bool(self.beside) or self.program.by_rows
 
+    @property
+    def width(self) -> int:
+        """How many numbers the table of addresses has of a tensor: last its key, the step, and where a shard begins."""
+        return len(self.tensors) + (len(self.beside) + 4 if self.by_rows else 0) + 3
+
     @cached_property
     def name_of(self) -> dict[Node, str]:
         """The names of what is kept beside each tensor."""
