@@ -24,6 +24,7 @@ from neon.engine.program.kernel import CHUNK, Kernel, Stage
 from neon.engine.program.reductions import kind_of
 from neon.engine.program.trace import PER_STEP
 from neon.engine.settings import Item, Settings
+from neon.engine.wholes import Whole, Wholes
 from neon.engine.tensors.layout import flat, is_dense, like_layout, same_layout
 
 _STEP = scalar("step")
@@ -50,7 +51,7 @@ class Pass:
         self.scalars = np.empty((len(batch.row_groups), len(stage.scalars)), real)
         self.chunks = batch.whole if stage.narrow else batch.chunks
         self.partials = np.empty((len(self.chunks), len(stage.reductions)))
-        tables = (self.chunks, batch.table, self.scalars, self.partials)
+        tables = (self.chunks, batch.whole_table if stage.narrow else batch.table, self.scalars, self.partials)
         # The chunk to take next, the number of chunks, and where the tables are.
         self.context = np.array([0, len(self.chunks), *(t.ctypes.data for t in tables)], np.int64)
         self.address = self.context.ctypes.data
@@ -100,6 +101,10 @@ class Batch:
         self._groups = np.array([item.group for item in self._members])
         self._directly = np.array([_direct(item, kernel.by_rows) for item in self._members])
         self._beside = [Beside(kernel, item) if kernel.by_rows else None for item in self._members]
+        self._whole = [
+            beside if beside is None or item.part is None else Whole(kernel, item, beside)
+            for item, beside in zip(self._members, self._beside, strict=True)
+        ]
         self._sizes = np.array([item.param.numel() for item in self._members])
         self._table = np.array([*map(self._line, self._members, self._beside)], np.int64)
 
@@ -118,7 +123,11 @@ class Batch:
             return False
         self.items = [self._members[member] for member in chosen]
         self.beside = [self._beside[member] for member in chosen]
+        self.whole_of = [self._whole[member] for member in chosen]
+        wholes = [whole for whole in self.whole_of if isinstance(whole, Whole)]
+        self._shared = Wholes(self.kernel, self.reach, wholes) if wholes else None
         self.table = self._table[chosen]
+        self.whole_table = self._table_of_wholes()
         sizes = self._sizes[chosen]
         self.elements = int(sizes.sum())
         self._staged = np.flatnonzero(~self._directly[chosen]).tolist()
@@ -134,6 +143,18 @@ class Batch:
         self.passes = self._make_passes()
         self.shares = [[self._shares(reduction) for reduction in stage.reductions] for stage in self.kernel.stages]
         return True
+
+    def _table_of_wholes(self) -> npt.NDArray[np.int64]:
+        """The table of addresses for loops over rows and columns; the same one where all tensors are whole."""
+        if self._shared is None:
+            return self.table
+        table = self.table.copy()
+        for line, item, whole in zip(table, self.items, self.whole_of, strict=True):
+            if isinstance(whole, Whole):
+                kept = [whole.states.get(slot.name, tensor).data_ptr() for slot, tensor in item.kept.items()]
+                key = random.tensor_key(self._settings[item.group].seed, item.index)
+                line[2:] = [*kept, *whole.line(), key, line[-2], 0]
+        return table
 
     def _make_passes(self) -> Sequence[Any]:
         return [Pass(self, stage) for stage in self.kernel.stages]
@@ -154,7 +175,7 @@ class Batch:
         owner = np.repeat(np.arange(len(sizes)), counts)
         if by_rows:
             start, length = np.concatenate(by_rows).T
-            tensors = np.flatnonzero(sizes)  # for loops over rows and columns; of what is empty nothing is computed
+            tensors = np.flatnonzero([whole.sides.elements for whole in self.whole_of if whole is not None])  # for loops over rows and columns; of what is empty nothing is computed
             self.whole = np.stack((tensors, 0 * tensors, 0 * tensors + 1, self.row_of[tensors]), 1)
         else:
             start = (np.arange(len(owner)) - (ends - counts)[owner]) * CHUNK
@@ -199,6 +220,7 @@ class Batch:
             self._bound = False
         if self.kernel.random:
             self.table[:, -2] = self._row_steps[self.row_of] if np.ndim(self._row_steps) else self._row_steps
+            self.whole_table[:, -2] = self.table[:, -2]
         if reread or not self._numbers:
             self._read_numbers()
             self._evaluated = False
@@ -235,22 +257,27 @@ class Batch:
     def run(self, level: int, sums: Mapping[Node, Any]) -> None:
         """Launch one stage, with what belongs before it; `sums` are the results of earlier reductions."""
         for before in self.kernel.before(level):
+            if self._shared is not None:
+                self._shared.collect(before)
             self._run(before, sums)
+            if self._shared is not None:
+                self._shared.give_back(before)
         self._run(level, sums)
 
     def _run(self, level: int, sums: Mapping[Node, Any]) -> None:
         current = self.passes[level]
         if not (self._evaluated and current.steady):
             current.evaluate({**self._numbers, **sums} if sums else self._numbers)
-        if self.elements:
+        if self.elements or (self.kernel.stages[level].narrow and len(self.whole)):
             self.executable.run(self, level)
 
     def finish(self) -> None:
         """After the last stage: copies go back where they belong, updates are counted."""
         for position in self._staged:
-            copies = self._temporaries[position]
+            copies, whole = self._temporaries[position], self.whole_of[position]
+            shared = whole.states if isinstance(whole, Whole) else ()
             for name, tensor in self._tensors_of(self.items[position], None).items():
-                if tensor is not None:
+                if tensor is not None and name not in shared:
                     tensor.detach().copy_(copies[name])
         self._row_steps = self._row_steps + 1
         self._evaluated = True
@@ -352,6 +379,11 @@ class Batch:
     def offset_of(self, position: int) -> int:
         """The index of a tensor's first element in the whole that it is a shard of."""
         return int(self.table[position, -1])
+
+    def narrow_tensors(self) -> Iterator[dict[str, Tensor]]:
+        """The same for loops over rows and columns: what is known of whole tensors."""
+        for tensors, whole in zip(self.flat_tensors(), self.whole_of, strict=True):
+            yield tensors | whole.states if isinstance(whole, Whole) else tensors
 
     def flat_tensors(self) -> Iterator[dict[str, Tensor]]:
         """Each tensor's memory, by name, as vectors in the order of addresses."""

@@ -36,5 +36,12 @@ class Beside:
         return [*map(Tensor.data_ptr, self.tensors.values()), *self.sides]
 
 
-# How many numbers of sides the table of addresses has.
-SIDES = len(Sides._fields)
+def combined(kept: Tensor, sides: Sides, *, by_size: bool) -> Tensor:
+    """Sums of columns in chunks, one chunk after another."""
+    parts = kept.view(sides.matrices, sides.parts, sides.columns)
+    if by_size:
+        return parts.amax(1)
+    total = torch.zeros_like(parts[:, 0])
+    for part in parts.unbind(1):
+        total += part
+    return total

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
 from neon.engine.program.slots import Slot
+from neon.engine.program.spaces import Space
 from neon.engine.program.trace import Program
 from neon.engine.tensors.storage import AS_COMPUTED, Storage
 
@@ -65,6 +66,16 @@ class Reach(Protocol):
         ...
 
 
+class Sharing(Reach, Protocol):
+    """The `size` processes that hold the parts of each tensor."""
+
+    size: int
+
+    def gather_tensors(self, values: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+        """The vectors of every process, of which the sizes are known."""
+        ...
+
+
 class Shard(NamedTuple):
     """Which part of a tensor a process holds, for the random bits of its elements.
 
@@ -79,13 +90,36 @@ class Shard(NamedTuple):
 WHOLE = Shard()
 
 
+@dataclass(frozen=True)
+class Part:
+    """Which elements of a whole tensor of a shape each process holds: a first one and a length for each dimension.
+
+    `boxes` are those of all processes, in the order of their reach, of which this one's has the number `own`.
+    """
+
+    shape: tuple[int, ...]
+    boxes: tuple[tuple[tuple[int, int], ...], ...]
+    own: int
+
+    def of(self, process: int) -> Part:
+        """The part of another process."""
+        return replace(self, own=process)
+
+    def within(self, space: Space, shape: Sequence[int]) -> tuple[slice, ...]:
+        """What the part has of a tensor of this shape, with one value for each of a space."""
+        box = self.boxes[self.own]
+        narrow = [dim for dim in space.lost if len(shape) + dim >= 0]
+        box = [(0, 1) if dim - len(shape) in narrow else side for dim, side in enumerate(box)]
+        return tuple(slice(first, first + length) for first, length in box)
+
+
 @dataclass(eq=False, slots=True)
 class Item:
     """One parameter with what its update needs; `step` is a 0-dim tensor that counts its updates.
 
     `count` is their exact number where one is known: it is believed if `step`, perhaps a float32, is its rounding.
     `reach` is given where other processes hold more of the parameter, or of the parameters beside it;
-    `shard` says which part of the parameter this is. `kept` are its states and auxiliary tensors, by slots.
+    `shard` says which part of the parameter this is, `part` where in it. `kept` are its states and auxiliary tensors, by slots.
     """
 
     name: str
@@ -97,3 +131,4 @@ class Item:
     reach: Reach | None = None
     shard: Shard = WHOLE
     count: float | None = None
+    part: Part | None = None

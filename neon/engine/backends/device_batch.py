@@ -49,7 +49,8 @@ class DevicePass:
             self.evaluate = Launch(numbers, grid, (*tables, *kept, rows), ROWS=triton_launch.NUMBER_ROWS)
         lines = batch.lines_of_whole if stage.narrow else batch.lines_of_chunks
         parts = _parts(batch, stage)
-        tables = (lines, batch.addresses, scalars, batch.steps, self.sums, batch.stop)
+        addresses = batch.whole_addresses if stage.narrow else batch.addresses
+        tables = (lines, addresses, scalars, batch.steps, self.sums, batch.stop)
         constants = {"TILE": triton_launch.TILE, "PART": triton_launch.PART}
         self.launches = [
             Launch(executable.stages[number], (chunks, parts), tables, **constants, ALIGNED=aligned)
@@ -64,7 +65,7 @@ class DevicePass:
 
 def _parts(batch: DeviceBatch, stage: Stage) -> int:
     """How many programs share a chunk, or the matrices of a tensor."""
-    sides = [beside.sides for beside in batch.beside if beside is not None]
+    sides = [whole.sides for whole in (batch.whole_of if stage.narrow else batch.beside) if whole is not None]
     if stage.narrow:
         return min(1024, max(1, *(side.matrices for side in sides)))
     if stage.reduces:
@@ -172,6 +173,7 @@ class DeviceBatch(Batch):
         self.lines_of_chunks = self._put(self.chunks)
         self.lines_of_whole = self._put(self.whole) if self.kernel.by_rows else None
         self.addresses = self._put(np.zeros_like(self.table))
+        self.whole_addresses = self.addresses if self._shared is None else self._put(self.whole_table)
         rows = len(self.row_groups)
         steps = np.broadcast_to(np.asarray(self._row_steps, np.float64), (rows,))
         self.steps = self._put(steps - 1)
@@ -226,6 +228,8 @@ class DeviceBatch(Batch):
         super().bind(grads, addresses, step_inputs, moved=moved, reread=reread)
         if not same_addresses or self._copied or self._staged:
             self._send(self.table, self.addresses)
+            if self._shared is not None:
+                self._send(self.whole_table, self.whole_addresses)
             self._aligned = not (self.table[:, : len(self.kernel.tensors)] & 15).any() and not self._is_odd
         if not same_numbers:
             self._send_numbers()

@@ -29,12 +29,13 @@ class Eager:
     def run(self, batch: Batch, level: int) -> None:
         """One stage over every tensor of a batch; reductions go to the pass's partials."""
         stage = self.kernel.stages[level]
-        for position, tensors in enumerate(batch.flat_tensors()):
+        narrow = bool(stage.narrow)
+        for position, tensors in enumerate(batch.narrow_tensors() if narrow else batch.flat_tensors()):
             one = _Tensor(self.kernel, stage, batch, level, position, tensors)
-            if stage.narrow and tensors["w"].numel():
-                one.run_narrow()
-            elif not stage.narrow:
+            if not narrow:
                 one.run()
+            elif one.has_elements:
+                one.run_narrow()
 
 
 class _Tensor:
@@ -47,11 +48,18 @@ class _Tensor:
         self._compute, self._device = kernel.formats.compute, tensors["w"].device
         self._place = level
         self._batch, self._pass, self._beside = batch, batch.passes[level], batch.beside[position]
+        if stage.narrow:
+            self._beside = batch.whole_of[position]
         row = self._pass.scalars[batch.row_of[position]]
         self._numbers = {
             node: torch.as_tensor(row[column].item(), dtype=self._compute, device=self._device)
             for column, node in enumerate(stage.scalars)
         }
+
+    @property
+    def has_elements(self) -> bool:
+        """Whether the whole tensor has any."""
+        return self._beside.sides.elements > 0
 
     def run(self) -> None:
         """A pass over its elements."""

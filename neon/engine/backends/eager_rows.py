@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neon.engine.beside import Beside, is_sum
+from neon.engine.beside import Beside, combined, is_sum
 from neon.engine.program.graph import Node
 from neon.engine.program.kernel import LANES, ROWS
 from neon.engine.program.meanings import has_float64
@@ -21,8 +21,7 @@ def read(beside: Beside, name: str, node: Node, compute: torch.dtype) -> Tensor:
     """What is kept beside a tensor, as (matrices, rows, columns): of sums in chunks, what they come to."""
     sides, kept = beside.sides, beside.tensors[name]
     if is_sum(node) and node.space is COLUMNS:
-        parts = kept.view(sides.matrices, sides.parts, sides.columns)
-        kept = parts.amax(1) if kind_of(node).by_size else in_order(parts)
+        kept = combined(kept, sides, by_size=kind_of(node).by_size)
     return kept.view(sides.shape(node.space)).to(compute)
 
 

@@ -37,6 +37,11 @@ class Space(Scope):
         return self.name
 
     @property
+    def lost(self) -> tuple[int, ...]:
+        """The dimensions, from the last one, along which there is one value."""
+        return tuple(dim for axis, dim in (("row", -2), ("column", -1)) if axis not in self.axes)
+
+    @property
     def plural(self) -> str:
         """What there are several of."""
         return "the elements" if self is ELEMENT else f"the {self.name}"

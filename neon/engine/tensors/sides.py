@@ -32,9 +32,18 @@ class Sides(NamedTuple):
         return cls(math.prod(others), rows, columns, min(height, max(rows, 1)))
 
     @property
+    def elements(self) -> int:
+        """How many elements there are."""
+        return self.matrices * self.rows * self.columns
+
+    def uncut(self) -> Sides:
+        """The same with all rows of a matrix in one chunk."""
+        return self._replace(height=max(self.rows, 1))
+
+    @property
     def parts(self) -> int:
         """How many chunks a matrix is cut into."""
-        return -(-self.rows // self.height)
+        return max(1, -(-self.rows // self.height))
 
     def count(self, space: Space) -> int:
         """How many values there are of a space."""
