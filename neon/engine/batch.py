@@ -54,6 +54,7 @@ class Pass:
         tables = (self.chunks, batch.whole_table if stage.narrow else batch.table, self.scalars, self.partials)
         # The chunk to take next, the number of chunks, and where the tables are.
         self.context = np.array([0, len(self.chunks), *(t.ctypes.data for t in tables)], np.int64)
+        self.elements = batch.narrow_elements if stage.narrow else batch.elements
         self.address = self.context.ctypes.data
         self._only_row = memoryview(self.scalars[0]) if len(self.scalars) == 1 else None
 
@@ -176,6 +177,7 @@ class Batch:
         if by_rows:
             start, length = np.concatenate(by_rows).T
             tensors = np.flatnonzero([whole.sides.elements for whole in self.whole_of if whole is not None])  # for loops over rows and columns; of what is empty nothing is computed
+            self.narrow_elements = sum(whole.sides.length for whole in self.whole_of if whole is not None)
             self.whole = np.stack((tensors, 0 * tensors, 0 * tensors + 1, self.row_of[tensors]), 1)
         else:
             start = (np.arange(len(owner)) - (ends - counts)[owner]) * CHUNK

@@ -327,7 +327,7 @@ class Numba:
         current = batch.passes[level]
         current.context[0] = 0
         function, address = self._stages[level]
-        threads.run(function, address, current.address, batch.elements, len(current.chunks))
+        threads.run(function, address, current.address, current.elements, len(current.chunks))
 
 
 def assembly(kernel: Kernel) -> str:

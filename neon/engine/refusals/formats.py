@@ -39,6 +39,11 @@ def check_states(storage: Storage, program: Program, known: Collection[str]) -> 
                 f"state_dtype[{name!r}] must be 'float32', 'bfloat16' or 'float16': 8 bits are too few of a "
                 f"weight. Received: {form!r}."
             )
+        if kept is not None and kept.of.is_narrow and named(form).block > 1:
+            raise ValueError(
+                f"state_dtype[{name!r}] must be 'float32', 'bfloat16' or 'float16': there is one number for each of the "
+                f"{kept.of}, and no blocks of these. Received: {form!r}."
+            )
     taken = [name for name in program.states if scale_name(name) in program.states]
     if taken and storage.in_blocks:
         raise ValueError(

@@ -83,6 +83,11 @@ def _check_state(item: Item, slot: Slot, state: Tensor) -> None:
             f"{param.device}, and one of the dtypes {_listed()}."
         )
     _check_memory(f"A state of parameter {quoted(item.name)}", state)
+    if slot.block > 1 and any(other.space.is_narrow for other in item.kept):
+        raise ValueError(
+            f"A state of parameter {quoted(item.name)} has dtype {state.dtype}, in blocks that would cut its rows, beside "
+            "states of rows and columns. Take the state out of optimizer.state to start it anew."
+        )
     if slot.block > 1 and param.dtype == torch.float64:
         raise ValueError(
             f"A state of parameter {quoted(item.name)} has dtype {state.dtype}, the parameter is float64, and so "

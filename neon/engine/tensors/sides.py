@@ -36,6 +36,11 @@ class Sides(NamedTuple):
         """How many elements there are."""
         return self.matrices * self.rows * self.columns
 
+    @property
+    def length(self) -> int:
+        """How many sums of rows and columns there are."""
+        return self.matrices * (self.rows + self.columns * self.parts)
+
     def uncut(self) -> Sides:
         """The same with all rows of a matrix in one chunk."""
         return self._replace(height=max(self.rows, 1))
