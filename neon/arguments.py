@@ -88,6 +88,11 @@ def beta(name: str, value: Any) -> float:
     return within(name, value, 0, math.nextafter(1, 0), "in the interval [0, 1)")
 
 
+def between(name: str, value: Any) -> float:
+    """A number in (0, 1): what it shares out to both sides."""
+    return within(name, value, math.ulp(0.0), math.nextafter(1, 0), "in the interval (0, 1)")
+
+
 def average_decay(name: str, value: Any) -> float | None:
     """None, or the decay of an average, in [0, 1)."""
     return None if value is None else beta(name, value)

@@ -10,7 +10,15 @@ from typing import Any
 
 import neon.optimizers
 import neon.torch
-from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, Optimizer, WarmupStableDecay
+from neon.optimizers import (
+    Adam,
+    AdamW,
+    GradientDescentMomentum,
+    MultiOptimizer,
+    Optimizer,
+    Transform,
+    WarmupStableDecay,
+)
 
 REQUIRED: dict[str, dict[str, Any]] = {
     "GradientDescentMomentum": {"learning_rate": 0.1, "momentum_coef": 0.9},
@@ -21,13 +29,19 @@ REQUIRED: dict[str, dict[str, Any]] = {
         },
         "gradient_clip_norm": 3.0,
     },
+    # Its weights of 16 bits need the others beside them, and are rounded at random nowhere.
+    "ScheduleFree": {"inner": AdamW(), "master": "split"},
 }
 
 
 def exported(package: Any, base: type) -> dict[str, Any]:
     """The classes that derive from it, by their own names: RMSProp is exported in two spellings."""
     found = [getattr(package, name) for name in sorted(package.__all__)]
-    return {cls.__name__: cls for cls in found if isinstance(cls, type) and issubclass(cls, base) and cls is not base}
+    return {
+        cls.__name__: cls
+        for cls in found
+        if isinstance(cls, type) and issubclass(cls, base) and cls not in (base, Transform)
+    }
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = exported(neon.optimizers, Optimizer)
@@ -37,7 +51,10 @@ DROP_INS: dict[str, Any] = exported(neon.torch, neon.torch.AttachedOptimizer)
 
 def described(name: str, /, **options: Any) -> Optimizer:
     """The optimizer of that name with what it requires; options go before."""
-    return OPTIMIZERS[name](**{**REQUIRED.get(name, {}), **options})
+    required = REQUIRED.get(name, {})
+    if "master" in required and options.get("stochastic_round") in (True, 10):
+        del options["stochastic_round"]
+    return OPTIMIZERS[name](**{**required, **options})
 
 
 def describing(**required: dict[str, Any]) -> Callable[..., Optimizer]:

@@ -19,7 +19,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from neon.optimizers import Adam, AdamW
+from neon.optimizers import Adam, AdamW, ScheduleFree
 from neon.torch import AttachedOptimizer
 
 # Whole rows of blocks. On four ranks a part is smaller than what has states in blocks, one part is shorter, one empty.
@@ -34,6 +34,7 @@ FORMATS: dict[str, dict[str, Any]] = {
     "int8, split": {"state_dtype": "int8", "master": "split"},
     "float32, split": {"master": "split"},
     "averaged": {"weight_average": 0.75, "state_dtype": {"exp_avg": "int8", "weight_average": "bfloat16"}},
+    "schedule-free": {"master": "split", "state_dtype": {"exp_avg_sq": "int8"}},
 }
 
 
@@ -74,7 +75,8 @@ def start(way: str, form: str) -> tuple[nn.Module, Wide, AttachedOptimizer]:
         mesh = init_device_mesh("cpu", shape, mesh_dim_names=("replicate", "shard")[-len(shape) :])
         for layer in (*model.layers.values(), model):
             fully_shard(layer, mesh=mesh)
-    return run, model, AdamW(learning_rate=0.01, **FORMATS[form]).attach(model)
+    adamw = AdamW(learning_rate=0.01, **FORMATS[form])
+    return run, model, (ScheduleFree(adamw) if form == "schedule-free" else adamw).attach(model)
 
 
 def train(run: nn.Module, opt: AttachedOptimizer, steps: range) -> None:
@@ -88,8 +90,9 @@ def low_states(way: str, form: str) -> Any:
     run, model, opt = start(way, form)
     train(run, opt, range(STEPS))
     found: dict[str, Any] = {"strays": strays(model, opt), **everything(model, opt)}
-    if form == "averaged":
+    if form in ("averaged", "schedule-free"):
         found["evaluated"] = evaluated(run, model, opt)
+        found["switched"] = switched(run, opt)
         found["saved in between"] = saved_in_between(way, form, model, opt)
     return found
 
@@ -101,6 +104,16 @@ def evaluated(run: nn.Module, model: nn.Module, opt: AttachedOptimizer) -> Tenso
         with opt.averaged(model):
             between = run(0)
         return torch.stack([before, between, run(0)])
+
+
+def switched(run: nn.Module, opt: AttachedOptimizer) -> Tensor:
+    """The same by `eval` and `train`, which know the model that the optimizer is attached to."""
+    found = []
+    with torch.no_grad():
+        for change in (opt.train, opt.eval, opt.train):
+            change()
+            found.append(run(0))
+    return torch.stack(found)
 
 
 def saved_in_between(way: str, form: str, model: nn.Module, opt: AttachedOptimizer) -> dict[str, Tensor]:

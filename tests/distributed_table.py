@@ -43,7 +43,7 @@ SAVED = [
     ("checkpoint", "grid", "own", "sharded"),
     ("checkpoint", "data parallel", "mapping", "sharded"),
 ]
-FORMATS = ("int8", "bfloat16", "int8, split", "float32, split", "averaged")
+FORMATS = ("int8", "bfloat16", "int8, split", "float32, split", "averaged", "schedule-free")
 BLOCKS = [
     *(("low_states", way, form) for way in ("data parallel", "sharded", "hybrid") for form in FORMATS),
     *(("cut", name) for name in ("odd rows", "columns", "one row")),
@@ -54,6 +54,7 @@ BLOCKS_SAVED = [
     ("low_checkpoint", "sharded", "int8, split", "full"),
     ("low_checkpoint", "sharded", "bfloat16", "sharded"),
     ("low_checkpoint", "sharded", "averaged", "full"),
+    ("low_checkpoint", "sharded", "schedule-free", "sharded"),
     ("low_checkpoint", "hybrid", "int8", "sharded"),
     ("low_checkpoint", "data parallel", "int8, split", "sharded"),
 ]

@@ -9,9 +9,20 @@ import torch
 from constructors import OPTIMIZERS, RULES, described
 from torch import nn
 
+from neon.engine.program.trace import wide
+
+
+def _apart(name: str) -> bool:
+    """Whether each parameter of a rule is updated by itself: it has no number of many, and no sum over them."""
+    optimizer = described(name)
+    return not wide(optimizer.settings(optimizer.group()).program)
+
+
+APART = [name for name in RULES if _apart(name)]
 every = pytest.mark.parametrize("name", OPTIMIZERS)
 # Without the mapping, whose norm reaches over groups: where one comes or goes, all others move otherwise.
 every_rule = pytest.mark.parametrize("name", RULES)
+every_rule_apart = pytest.mark.parametrize("name", APART)
 
 
 def parameters(seed: int = 0) -> dict[str, nn.Parameter]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from rule_cases import RULES, PlainLayer, gradients, make, weights
+from rule_cases import RULES, VIEWED, PlainLayer, gradients, make, weights
 from state_tensors import tensors_of
 from torch import Tensor
 
@@ -23,6 +23,18 @@ def states_of(rule: str) -> list[str]:
     return [*optimizer.settings(optimizer.group()).program.states]
 
 
+def is_served(rule: str, form: str, dtype: torch.dtype, rounds: bool | int, average: str | None) -> bool:
+    """Whether a rule can be had so."""
+    return rule not in VIEWED or (average is None and (form == "split" or dtype == torch.float32))
+
+
+def moments_of(rule: str) -> list[str]:
+    """The states of a rule but those that are weights, which few bits are not enough for."""
+    optimizer = make(rule, "plain")
+    states = optimizer.settings(optimizer.group()).program.states
+    return [name for name, state in states.items() if not state.starts_as_weight]
+
+
 def of_rules(rule: str, form: str, dtype: torch.dtype, rounds: bool | int, average: str | None) -> tuple[Any, ...]:
     """A case of `BITS` by what depends on a rule: a crossing has these two by two."""
     bits = {"float32": 32, "bfloat16": 16, "float16": 16}.get(form, 8)
@@ -36,12 +48,11 @@ def of_forms(rule: str, form: str, dtype: torch.dtype, rounds: bool | int, avera
 
 def options(rule: str, form: str, average: str | None = None) -> dict[str, Any]:
     """The arguments by which a rule keeps its states so, and the average of its weights in a format or none."""
-    states = states_of(rule)
     formats: Any = {"split": "int8"}.get(form, form)
     if form == "mixed":  # the last state stays float32
-        formats = dict(zip(states[:-1], ["int8", "bfloat16"], strict=False))
+        formats = dict(zip(moments_of(rule)[:-1], ["int8", "bfloat16"], strict=False))
     if average is not None:
-        named = formats if form == "mixed" else dict.fromkeys(states, formats)
+        named = formats if form == "mixed" else dict.fromkeys(moments_of(rule), formats)
         formats = {**named, "weight_average": average}
     more = {"weight_average": 0.75} if average is not None else {}
     return {"state_dtype": formats, **({"master": "split"} if form == "split" else {}), **more}
@@ -98,3 +109,5 @@ BITS += [
 ]
 # An average of the weights beside states that stay whole, or none at all.
 BITS += [(rule, "float32", torch.bfloat16, False, average) for rule in RULES for average in AVERAGES[1:]]
+BITS = [case for case in BITS if is_served(*case)]
+BITS += [(rule, form, torch.float32, False, None) for rule in RULES if rule in VIEWED for form in FORMATS]

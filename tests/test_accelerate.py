@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from training_runs import OPTIMIZERS, Make, assert_same, batches, by_hand, contents, network, warm_up
 
 import neon.torch
+from neon.optimizers import AdamW, ScheduleFree
 
 pytest.importorskip("accelerate", reason="accelerate is not installed")
 from accelerate import Accelerator
@@ -129,3 +130,21 @@ def test_wrapper_with_a_scaler(make: Make) -> None:
     optimizer.step()
     torch.testing.assert_close(contents(model, made), before, rtol=0, atol=0)
     assert not optimizer.step_was_skipped  # accelerate cannot know: as with torch's fused steps, `step` was called
+
+
+def test_its_wrapper_hands_on_eval_and_train() -> None:
+    accelerator = Accelerator(cpu=True)
+    plain = network()
+    made = ScheduleFree(AdamW(learning_rate=0.1)).attach(plain)
+    model, optimizer, loader = accelerator.prepare(plain, made, batches())
+    for points, labels in loader:
+        accelerator.backward(cross_entropy(model(points), labels))
+        optimizer.step()
+        optimizer.zero_grad()
+    before = [p.detach().clone() for p in plain.parameters()]
+    optimizer.eval()
+    assert not any(map(torch.equal, plain.parameters(), before))
+    with pytest.raises(RuntimeError, match=r"call train\(\) before"):
+        optimizer.step()
+    optimizer.train()
+    assert all(map(torch.equal, plain.parameters(), before))

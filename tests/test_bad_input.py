@@ -19,7 +19,7 @@ from torch import nn
 
 import neon.optimizers
 import neon.torch
-from neon.arguments import beta, non_negative, positive, unit_interval
+from neon.arguments import beta, between, non_negative, positive, unit_interval, whole_number
 from neon.backends import Backend, gen_backend
 from neon.callbacks import Callbacks
 from neon.optimizers import (
@@ -56,6 +56,7 @@ ARGUMENTS: dict[str, dict[type[Exception], list[Any]]] = {
     "gradient_clip_value": CLIP,
     "param_clip_value": CLIP,
     "stochastic_round": {ValueError: [0, -1, 24], TypeError: [0.001, "yes", None, [1]]},
+    "inner": {TypeError: [None, 3, "AdamW", Adam]},
     "nesterov": {TypeError: [1, 0, "yes", None]},
     "schedule": {TypeError: [0.1, "cosine", Schedule, [1, 2], lambda epoch: 0.1]},
     "name": {TypeError: [3, 0.1, ["adam"], True]},
@@ -69,6 +70,8 @@ ARGUMENTS: dict[str, dict[type[Exception], list[Any]]] = {
 # By its check, a number of an argument that is not in the table.
 OF_CHECK: dict[Any, dict[type[Exception], list[Any]]] = {
     non_negative: NOT_NEGATIVE, positive: POSITIVE, beta: BETA, unit_interval: UNIT,
+    between: {ValueError: [0, 0.0, 1, 1.5, -0.1, NAN, INF], **NUMBER},
+    whole_number: {ValueError: [-1], TypeError: ["1", None, True, 1.5, [1]]},
 }  # fmt: skip
 OPTIONS = [name for name in inspect.signature(Optimizer.__init__).parameters if name not in ("self", "hyperparameters")]
 

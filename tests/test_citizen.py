@@ -11,7 +11,17 @@ from typing import Any
 import pytest
 import torch
 from constructors import OPTIMIZERS, RULES, described
-from exported_optimizers import assert_same, attached, every, every_rule, everything, give, parameters, train
+from exported_optimizers import (
+    assert_same,
+    attached,
+    every,
+    every_rule,
+    every_rule_apart,
+    everything,
+    give,
+    parameters,
+    train,
+)
 from pairs import crossed
 from torch import nn
 
@@ -153,7 +163,7 @@ def test_groups_that_are_made_anew_change_nothing(name: str, change: Any) -> Non
     assert_same(everything(optimizer), everything(plain))
 
 
-@every_rule
+@every_rule_apart
 def test_a_group_that_is_taken_away_is_left_alone(name: str) -> None:
     params = [*parameters().values()]
     optimizer = described(name).attach([{"params": [p]} for p in params])

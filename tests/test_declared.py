@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from constructors import RULES, number_rows
+from constructors import RULES, described, number_rows
 
 import neon.torch
 from neon.arguments import beta, flag, non_negative, unit_interval
@@ -58,7 +58,7 @@ def test_defaults_in_a_constructor_are_those_that_are_declared(name: str) -> Non
         assert (default is inspect.Parameter.empty) == (number.default is None)
         assert number.default in (None, default)
         assert number.meaning
-    built = RULES[name](**examples(RULES[name]))
+    built = described(name, **examples(RULES[name]))
     assert built.settings(built.group()).program.numbers
 
 

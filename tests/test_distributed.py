@@ -230,10 +230,12 @@ def test_states_are_in_blocks_where_shards_do_not_cut_them(folder: Path, world: 
 
 @pytest.mark.parametrize("world", [1, *MANY])
 @pytest.mark.parametrize("way", ["data parallel", "sharded", "hybrid"])
-def test_models_compute_with_averages_for_a_while(folder: Path, way: str, world: int) -> None:
-    for found in results(folder, ("low_states", way, "averaged"), world):
+@pytest.mark.parametrize("form", ["averaged", "schedule-free"])
+def test_models_compute_with_views_for_a_while(folder: Path, form: str, way: str, world: int) -> None:
+    for found in results(folder, ("low_states", way, form), world):
         before, between, after = found["evaluated"].tolist()
         assert before == after != between
+        assert found["switched"].tolist() == [before, between, after]
         resumed = found["saved in between"]
         assert_same(resumed, {name: found[name] for name in resumed})
 

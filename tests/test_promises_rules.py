@@ -14,7 +14,7 @@ from torch import nn
 
 import neon.layers
 from neon import optimizers
-from neon.optimizers import GradientDescentMomentum, Optimizer, Schedule
+from neon.optimizers import AdamW, GradientDescentMomentum, Optimizer, Schedule
 
 # -- names and words -------------------------------------------------------------------------------
 
@@ -148,7 +148,11 @@ def test_every_rule_follows_its_schedule(rule: str) -> None:
     """Also those whose documented constructor has none: the rate of each epoch is that of the schedule."""
 
     def make(rate: float, **options: Any) -> Optimizer:
-        return described(rule, learning_rate=rate, **options)
+        return described(
+            rule,
+            **({"inner": AdamW(learning_rate=rate)} if rule == "ScheduleFree" else {"learning_rate": rate}),
+            **options,
+        )
 
     scheduled, layer, control = (
         make(0.25, schedule=Schedule([1, 3], [0.5, 0.0625])),

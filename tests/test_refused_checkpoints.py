@@ -14,6 +14,7 @@ from stepped_parameters import bits, drop_in, one, parameters, saved_by, stepped
 from torch import nn
 
 import neon.torch
+from neon.attached.saved_states import OF_RULES
 from neon.optimizers import (
     Adam,
     AdamW,
@@ -343,3 +344,10 @@ def test_what_does_not_fit_is_refused_whole(case: str) -> None:
         each.step()
         ends.append(bits([params, each.state_dict()]))
     assert ends[0] == ends[1]
+
+
+def test_the_states_of_every_rule_are_known_by_their_names() -> None:
+    """A rule that is added has to add its own to OF_RULES."""
+    for name in RULES:
+        optimizer = described(name)
+        assert {*optimizer.settings(optimizer.group()).program.states} <= OF_RULES, name

@@ -58,7 +58,7 @@ def worst_error(result: Result, rule: str, option: str) -> float:
 
 def test_every_exported_rule_has_a_reference() -> None:
     """A class of its name in reference.py, which takes the rule into every table of these tests."""
-    assert {*reference.REFERENCES} == {*constructors.RULES}
+    assert {*constructors.RULES} <= {*reference.REFERENCES}
 
 
 EVERY = [(rule, option, dtype) for rule, option in CASES for dtype in (torch.float64, torch.float32)]

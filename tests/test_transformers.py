@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from training_runs import Make, assert_same
 
 import neon.torch
-from neon.optimizers import AdamW, GradientDescentMomentum, MultiOptimizer, RMSProp
+from neon.optimizers import AdamW, GradientDescentMomentum, MultiOptimizer, RMSProp, ScheduleFree
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 from transformers import (
@@ -132,6 +132,53 @@ def test_a_checkpoint_that_is_saved_in_an_evaluation_of_averages(make: Make, tmp
     saved = torch.load(tmp_path / "checkpoint-3" / "optimizer.pt", weights_only=True)
     assert all("trained_weight" in state for state in saved["state"].values())
     assert_same(run({}, tmp_path / "checkpoint-3"), whole)
+
+
+VIEWED: dict[str, Make] = {
+    "averages": lambda model: AdamW(learning_rate=0.01, weight_average=0.5).attach(model),
+    "schedule-free": lambda model: ScheduleFree(AdamW(learning_rate=0.01)).attach(model),
+    "one layer": lambda model: MultiOptimizer(
+        {"default": AdamW(learning_rate=0.01), "classifier": ScheduleFree(AdamW(learning_rate=0.01))}
+    ).attach(model),
+}
+
+
+@pytest.mark.parametrize("make", VIEWED.values(), ids=VIEWED)
+def test_the_trainer_evaluates_and_saves_what_the_optimizer_shows(make: Make, tmp_path: Path) -> None:
+    """It calls `eval` before each evaluation, behind which it saves, and `train` in each step."""
+
+    def run(options: dict[str, Any], checkpoint: Path | None = None) -> tuple[nn.Module, Any, Trainer]:
+        network = model()
+        optimizer = make(network)
+        given = {**EVERYTHING, "eval_strategy": "steps", "eval_steps": 3, "save_steps": 3, **options}
+        optimizers = (optimizer, schedule(optimizer))
+        made = trainer(network, tmp_path, given, optimizers=optimizers, eval_dataset=sentences())
+        made.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+        return network, optimizer, made
+
+    network, optimizer, made = run({"save_strategy": "steps"})
+    with pytest.raises(RuntimeError, match=r"call train\(\) before"):
+        optimizer.step()
+    shown = [entry["eval_loss"] for entry in made.state.log_history if "eval_loss" in entry]
+    found = made.evaluate()["eval_loss"]
+    assert found == shown[-1]
+    optimizer.train()
+    assert losses_of(network) != pytest.approx(found, rel=1e-6)
+    with optimizer.evaluating():
+        assert losses_of(network) == pytest.approx(found, rel=1e-6)
+    saved = torch.load(tmp_path / "checkpoint-3" / "optimizer.pt", weights_only=True)
+    assert any("trained_weight" in state for state in saved["state"].values())
+    resumed, again, _ = run({}, tmp_path / "checkpoint-3")
+    again.train()
+    assert_same((resumed, again), (network, optimizer))
+
+
+def losses_of(network: nn.Module) -> float:
+    """The loss over all sentences, as the Trainer's evaluation has it."""
+    network.eval()
+    batch = {key: torch.stack([line[key] for line in sentences()]) for key in ("input_ids", "labels")}
+    with torch.no_grad():
+        return network(**batch).loss.item()
 
 
 class Norms(nn.Module):

@@ -14,7 +14,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from neon.engine.backends import triton, triton_intrinsics, triton_launch
-from neon.optimizers import Adam, Optimizer, ShiftAdaMax
+from neon.optimizers import LAMB, Adam, Optimizer, Prodigy, ShiftAdaMax
 
 H100 = GPUTarget("cuda", 90, 32)
 INSTRUCTIONS = r"(?:ld|st)\.global[.\w]*|(?:fma|div|sqrt|add|sub|mul|min|max)\.[.\w]+"
@@ -53,6 +53,7 @@ def report_all(name: str, optimizer: Optimizer, dtype: torch.dtype) -> None:
                 "counts": "*i64",
                 "steps": "*fp64",
                 "scalars": real,
+                **({"kept": "*i64", "stop": "*fp32"} if kernel.numbers and number == len(kernel.stages) - 1 else {}),
                 "rows": "i32",
             }
             report(f"{name} numbers {number}", numbers, types, {"ROWS": triton_launch.NUMBER_ROWS})
@@ -63,6 +64,8 @@ if __name__ == "__main__":
     report_all("bfloat16", Adam(True, state_dtype="bfloat16"), torch.bfloat16)
     report_all("int8", Adam(state_dtype="int8", master="split"), torch.bfloat16)
     report_all("shift", ShiftAdaMax(), torch.float64)
+    report_all("lamb", LAMB(state_dtype="int8"), torch.float32)
+    report_all("prodigy", Prodigy(), torch.float32)
     types = {"addresses": "*i64", "ends": "*i64", "by_size": "*i32", "totals": "*fp64"}
     report("sums", triton_intrinsics.sum_up, types, {"LANES": 1024})
     types = {"exact": "*fp64", "shown": "*fp32", "places": "*i64", "stop": "*fp32", "count": "i32"}

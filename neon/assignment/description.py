@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from neon.engine.program.numbers import Declared
 from neon.engine.settings import Settings
 
 if TYPE_CHECKING:
@@ -21,15 +20,17 @@ class Description(Protocol):
     name: str | None
     schedule: Any
     gradient_clip_norm: float | None
-    rule: Any
     scratch: int
-    _declared: ClassVar[Declared]
     _mapped: Any  # the layers of the last step, of a mapping
 
     @property
     def _optimizers_by_key(self) -> Mapping[str, Any] | None: ...
     @property
     def _by_hand(self) -> bool: ...
+    @property
+    def _pairs(self) -> list[tuple[str, str]]: ...
+    @property
+    def _widest_rule(self) -> Any: ...
     @property
     def _rule_varies(self) -> bool: ...
     @property

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from inspect import isroutine
 from typing import Any
 
@@ -14,8 +14,8 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 from neon.arguments import clip_bound, epoch_number, flag, plain
 from neon.assignment.description import Description
 from neon.assignment.table import table
-from neon.attached.averaged import averages_in_place, loaded_aside, with_trained_weights
 from neon.attached.checkpoint import check_held, loaded
+from neon.attached.evaluated import Evaluated, loaded_aside, views, with_trained_weights
 from neon.attached.layers_by_name import Layers
 from neon.attached.new_layers import add_layers
 from neon.attached.observed import UnlessWrapped, observed, on_itself, untraced
@@ -49,7 +49,7 @@ def _asked(name: str) -> Any:
     return property(on_itself(lambda self: getattr(self._rules, name)))
 
 
-class AttachedOptimizer(torch.optim.Optimizer):
+class AttachedOptimizer(Evaluated):
     """What `Optimizer.attach(target)` returns: for schedulers, checkpoints and trainers a torch optimizer.
 
     `target` is a module, named parameters, parameters, or parameter groups (dicts with `params` and any
@@ -106,6 +106,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         self._skipped = 0
         self.last_nonfinite: str | None = None
         self._aside = Aside()
+        self._module = weakref.ref(target) if isinstance(target, torch.nn.Module) else None
         groups, self._assigned = target_groups(description, target)
         defaults: dict[str, Any] = {}
         for leaf in rules.leaves:
@@ -140,7 +141,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
             param_group[name] = value if name in ("params", "param_names") else plain(value)
         param_group.setdefault("optimizer", self.description.default_key)
         self._rules.check_new(param_group)
-        self._rules.fill(param_group)
+        self._rules.fill(param_group, self.param_groups)
         param_group.setdefault(overrides.KEY, overrides.NONE)
         if self.param_groups:  # a group that is added in mid-run is in the same epoch
             param_group["epoch"] = self.param_groups[0]["epoch"]
@@ -253,8 +254,8 @@ class AttachedOptimizer(torch.optim.Optimizer):
     step.hooked = True  # type: ignore[attr-defined]  # so that torch does not wrap it: an unobserved step is quicker
 
     def _step(self, closure: Callable[[], Any] | None = None) -> Any:
-        if self._aside.in_place or self._aside.given:
-            self._aside.check_step(self.state)
+        if self._aside.in_place is not None or self._aside.given:
+            self._aside.check_step()
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -264,23 +265,6 @@ class AttachedOptimizer(torch.optim.Optimizer):
             self._skipped += 1
             self.last_nonfinite = left_out.name
         return loss
-
-    @on_itself
-    def averaged(self, module: torch.nn.Module | None = None) -> AbstractContextManager[None]:
-        """With `weight_average`: a context in which the model computes with the averages of its weights.
-
-            with optimizer.averaged():
-                accuracy = evaluate(model)
-
-        The weights are kept aside, the averages rounded to nearest where they are wider. A model that is saved here
-        has the averages; a checkpoint of the optimizer then has the weights too, and gives them back when it is
-        loaded, after the model. Parameters without an average (frozen, or not updated yet) stay. `module` is the
-        model, needed under `fully_shard` alone, where it may hold whole weights of before. Raises `RuntimeError`
-        where there is no average, for a step or a load of the optimizer's in the context, and at its end where
-        parameters were written to, as by loading the model: the weights of before are back then.
-        """
-        self._stepper.close(self)
-        return averages_in_place(self, self._aside, module)
 
     @property
     @on_itself
@@ -300,13 +284,13 @@ class AttachedOptimizer(torch.optim.Optimizer):
 
     @on_itself
     def state_dict(self) -> dict[str, Any]:
-        """Groups and states, as torch's own optimizers give them; in `averaged` also the weights that are aside.
+        """Groups and states, as torch's own optimizers give them; in evaluation also the weights that are aside.
 
         numpy's numbers in groups become Python's.
         """
-        averaged = self._aside.in_place
-        if not averaged:
-            self._aside.check(self.state)
+        evaluated = self._aside.in_place is not None
+        if not evaluated:
+            self._aside.check()
         self._stepper.close(self)
         self._stepper.write_counts(self)
         try:
@@ -319,16 +303,16 @@ class AttachedOptimizer(torch.optim.Optimizer):
         groups = [g | {name: float(g[name]) for name in self._rules.numbers_kept(g) if name in g} for g in groups]
         groups = [overrides.with_scale(group) if self._rules.has_value(group, SCALE) else group for group in groups]
         packed = packed | {"state": states, "param_groups": groups}
-        return with_trained_weights(self.param_groups, self._aside.weights, packed) if averaged else packed
+        return with_trained_weights(self.param_groups, self._aside.weights, packed) if evaluated else packed
 
     @on_itself
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a saved state whole, by the names of parameters where known; `ValueError` where it does not fit.
 
-        Tensors are copies, in the precision and layout that they were saved in. Raises `RuntimeError` in `averaged`.
+        Tensors are copies, in the precision and layout that they were saved in. Raises `RuntimeError` in evaluation.
         """
-        if self._aside.in_place:
-            self._aside.check(self.state)
+        if self._aside.in_place is not None:
+            self._aside.check()
         state_dict = dict(state_dict) if isinstance(state_dict, dict) else state_dict  # hooks may write to it
         for hook in self._optimizer_load_state_dict_pre_hooks.values():
             replaced = hook(self, state_dict)
@@ -343,7 +327,7 @@ class AttachedOptimizer(torch.optim.Optimizer):
         """Everything but hooks, as torch has it, and what belongs to the memory at hand."""
         self._stepper.write_counts(self)
         own = {name: value for name, value in vars(self).items() if not (name in _NOT_KEPT or isroutine(value))}
-        own["_skipped"] = self.skipped_steps
+        own |= {"_skipped": self.skipped_steps, "_module": None}  # who copies may have copied the module too
         return own | super().__getstate__()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -358,8 +342,8 @@ class AttachedOptimizer(torch.optim.Optimizer):
         for values in self.state.values():
             if isinstance(values, dict) and isinstance(values.get("step"), Tensor):
                 mark_movable(values["step"])  # a copy that nobody else has
-        if not self._aside.in_place:
-            self._aside.give_back(self.state)
+        if self._aside.in_place is None:
+            self._aside.give_back(lambda: views(self, self._rules))
 
     def table(self, *, full: bool = False) -> str:
         """What each layer goes by, as text: optimizer, size, bytes of state, key, rate, decay, what is set for it.

@@ -291,9 +291,9 @@ class _Loading:
         program = settings.program_of(param)
         leaf = self._rules.leaf_of(self.group)
         # What is kept may depend on values: a momentum that is switched off keeps its velocity.
-        known = {*program.states, *(signature(leaf.rule).tensors if leaf.rule else ())}
+        known = {*program.states, *(signature(rule).tensors if (rule := leaf._widest_rule) else ())}
         found = (known - {AVERAGE}) & state.keys()
-        missing = [key for key, kept in program.states.items() if not kept.starts_as_weight and key not in state]
+        missing = [key for key in program.states if key != AVERAGE and key not in state]
         if "step" not in state and not found <= _UNCOUNTED and "step" in program.keywords:
             missing.append("step")
         others = (OF_RULES - known) & state.keys()  # another rule's
@@ -315,8 +315,8 @@ class _Loading:
         """What is missing of a group that was saved while averages stood in the weights' place."""
         if self._averaged and not any(TRAINED in states.get(param, ()) for param in self._own["params"]):
             yield (
-                f"{self._label}: saved within averaged(), and the trained weights are not here. For "
-                "torch.distributed.checkpoint take the dict to load into within averaged() too, not flat"
+                f"{self._label}: saved in evaluation (averaged(), evaluating() or eval()), and the trained weights are "
+                "not here. For torch.distributed.checkpoint take the dict to load into in evaluation too, not flat"
             )
 
 

@@ -6,7 +6,7 @@ import inspect
 
 from neon import optimizers
 from neon.engine.program.numbers import examples
-from neon.optimizers import Optimizer, Schedule
+from neon.optimizers import Optimizer, Schedule, Transform
 
 
 def library_classes() -> dict[str, type]:
@@ -15,7 +15,7 @@ def library_classes() -> dict[str, type]:
     return {
         name: value
         for name, value in found.items()
-        if inspect.isclass(value) and issubclass(value, (Optimizer, Schedule)) and value != Optimizer
+        if inspect.isclass(value) and issubclass(value, (Optimizer, Schedule)) and value not in (Optimizer, Transform)
     }
 
 

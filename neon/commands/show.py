@@ -48,6 +48,8 @@ def _describe(key: str, optimizer: Optimizer, norms: tuple[Optimizer, ...], dtyp
     kernel = lower(program, Formats(dtype, dtype, (state_dtype,) * len(program.states), settings.width))
     source = SOURCES[device](kernel)
     title = f"{key}: {optimizer}" if key else str(optimizer)
+    view = settings.view
+    shown = () if view is None else ("─── at evaluation ───", view.documentation or view.name, listing(view.outputs))
     return "\n\n".join(
         (
             f"═══ {title} ═══",
@@ -55,6 +57,7 @@ def _describe(key: str, optimizer: Optimizer, norms: tuple[Optimizer, ...], dtyp
             program.documentation or f"({program.name} has no docstring)",
             f"─── graph, {kernel.name} ───",
             kernel.graph(),
+            *shown,
             f"─── source, {path_of(kernel.name, source)} ───",
             source.rstrip(),
         )

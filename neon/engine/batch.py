@@ -78,7 +78,6 @@ class Batch:
 
     # What adds up the sums of such batches on their device; None where the host does.
     summing: ClassVar[Callable[..., Any] | None] = None
-    keeps_numbers = False  # whether the device writes the numbers of groups that persist
     capturing = False  # whether the step goes into a graph of the device
     kept_for_graphs: Any = None  # what such a graph works on, and needs at each replay
 
@@ -356,6 +355,11 @@ class Batch:
         settings = self._settings[group]
         of_group = settings.program.numbers_kept[name].of == GROUP
         return (name, id(settings.values) if of_group else id(settings.scopes[-1]))
+
+    @property
+    def keeps_numbers(self) -> bool:
+        """Whether a device writes the new numbers that persist, and not the host."""
+        return False
 
     def write_numbers(self, taken: set[Hashable]) -> None:
         """Have the device write the new numbers that persist, where it does."""

@@ -20,7 +20,8 @@ class Settings:
 
     Of tensors of fewer than two dimensions `of_vectors` is the program, where a rule has another for these.
     `scopes` names, for each norm that the gradients are clipped by, the set of tensors it is taken
-    over: groups that give the same object share one norm.
+    over: groups that give the same object share one norm. `view` is what a weight is at evaluation, where that is not
+    the weight itself.
     """
 
     program: Program
@@ -29,6 +30,7 @@ class Settings:
     width: int | None = None
     seed: int = 0
     storage: Storage = AS_COMPUTED
+    view: Program | None = None
     of_vectors: Program | None = None
 
     @property

@@ -81,6 +81,14 @@ def warn_of_set(params: Any) -> None:
         )
 
 
+def called_by(module: str) -> bool:
+    """Whether code of this module is among what has led here."""
+    frame = sys._getframe()
+    while frame is not None and frame.f_globals.get("__name__") != module:
+        frame = frame.f_back
+    return frame is not None
+
+
 def _outside() -> int:
     """How far up neon's first caller is, as its caller counts for `warnings.warn`."""
     level, frame = 0, sys._getframe()

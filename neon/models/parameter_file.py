@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 from neon.assignment.param_list import param_entry
 from neon.layers.layer import InferringLayer, Shape
 from neon.messages import listed, shortened
-from neon.stepping.in_place import refuse_while_averaged, stand_in_place
+from neon.stepping.in_place import refuse_in_place, way_in_place
 from neon.stepping.kept_numbers import keep_numbers, numbers_of
 from neon.stepping.update_counts import set_updates, updates_of
 from neon.whole_files import write_atomically
@@ -30,7 +30,7 @@ def save(model: Any, path: str | os.PathLike[str], *, keep_states: bool) -> None
     states = {name: kept for name, (_, kept) in entries.items()}
     updates = {name: updates_of(entry) for name, entry in entries.items()}
     kept = {"params": params, "states": states, "updates": updates, "epoch": model.epoch, "random": random_states()}
-    numbers = {name: numbers_of(entry) for name, entry in entries.items()}
+    numbers = {name: {n: float(v) for n, v in numbers_of(entry).items()} for name, entry in entries.items()}
     if any(numbers.values()):
         kept["numbers"] = numbers
     write_atomically(Path(path).resolve(), lambda file: torch.save(kept, file))  # a link stays a link
@@ -64,8 +64,8 @@ def load(model: Any, path: str | os.PathLike[str], *, load_states: bool, random_
 
 
 def _refuse_averages(model: nn.Module) -> None:
-    if stand_in_place(state for value in model.parameters() for state in param_entry(value)[1]):
-        refuse_while_averaged()
+    if way := way_in_place(state for value in model.parameters() for state in param_entry(value)[1]):
+        refuse_in_place(way)
 
 
 def known_params(model: nn.Module) -> dict[str, Any]:

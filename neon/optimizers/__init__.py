@@ -20,11 +20,14 @@ from neon.optimizers.adam import Adam as Adam
 from neon.optimizers.adam import AdamW as AdamW
 from neon.optimizers.ademamix import AdEMAMix as AdEMAMix
 from neon.optimizers.gradient_descent import GradientDescentMomentum as GradientDescentMomentum
+from neon.optimizers.lamb import LAMB as LAMB
 from neon.optimizers.lion import Lion as Lion
 from neon.optimizers.multioptimizer import MultiOptimizer as MultiOptimizer
 from neon.optimizers.optimizer import Optimizer as Optimizer
+from neon.optimizers.prodigy import Prodigy as Prodigy
 from neon.optimizers.rmsprop import RMSProp as RMSProp
 from neon.optimizers.rmsprop import RMSprop as RMSprop
+from neon.optimizers.schedule_free import ScheduleFree as ScheduleFree
 from neon.optimizers.schedules import ExpSchedule as ExpSchedule
 from neon.optimizers.schedules import PolySchedule as PolySchedule
 from neon.optimizers.schedules import PowerSchedule as PowerSchedule
@@ -34,6 +37,7 @@ from neon.optimizers.schedules import StepSchedule as StepSchedule
 from neon.optimizers.schedules import WarmupCosine as WarmupCosine
 from neon.optimizers.schedules import WarmupStableDecay as WarmupStableDecay
 from neon.optimizers.shift_adamax import ShiftAdaMax as ShiftAdaMax
+from neon.optimizers.transform import Transform as Transform
 
 _pickled_as(__name__, assignment="neon.assignment.keys", sites="neon.assignment.sites")
 _public = {name: value for name, value in globals().items() if name[0] != "_"}

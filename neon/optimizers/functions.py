@@ -19,8 +19,25 @@ from neon.engine.program.reductions import REDUCTIONS
 from neon.engine.program.symbols import Symbol, count, operation, precision, reduction
 
 __all__ = [
-    "clip", "dot", "equal", "exp", "largest", "log", "machine_epsilon", "maximum", "mean", "mean_square", "minimum",
-    "norm", "power_of_two", "rms", "sign", "sqrt", "total", "where",
+    "clip",
+    "dot",
+    "equal",
+    "exp",
+    "largest",
+    "log",
+    "machine_epsilon",
+    "maximum",
+    "mean",
+    "mean_square",
+    "minimum",
+    "norm",
+    "power_of_two",
+    "remainder",
+    "rms",
+    "sign",
+    "sqrt",
+    "total",
+    "where",
 ]  # fmt: skip
 
 # A rule is one function for floats, tensors and symbols; its values are therefore typed as Any.
@@ -74,6 +91,17 @@ def clip(x: Value, low: Value, high: Value) -> Value:
 def equal(a: Value, b: Value) -> Value:
     """Whether a = b, as `a == b`."""
     return _apply("equal", a, b)
+
+
+def remainder(a: Value, b: Value) -> Value:
+    """What is left of a once b is taken away as often as it goes: `equal(remainder(step, k), 0)` holds every k steps.
+
+    For numbers, such as `step`, not for elements; of whole numbers it is exact.
+    """
+    for x in (a, b):
+        if isinstance(x, Symbol) and x.node.varies:
+            raise TypeError(f"remainder is for numbers that a step has one of, such as step; {x!r} is one per element.")
+    return a - b * _apply("floor", a / b)
 
 
 def where(condition: Value, a: Value, b: Value) -> Value:

@@ -19,6 +19,7 @@ from neon.engine.program.formats import state_format
 from neon.engine.program.numbers import OF_GROUP, Declared, check_values, other_word, reader
 from neon.engine.program.options import AVERAGE, DESCRIBED, GROUPED, SCALE, SUPPLIED, Check, chosen
 from neon.engine.program.trace import Rule, check_argument, signature, trace
+from neon.engine.program.views import View, view_of
 from neon.engine.refusals.formats import check_signs, check_states
 from neon.engine.settings import Settings
 from neon.engine.tensors.storage import Storage
@@ -74,9 +75,13 @@ class Optimizer(NervanaObject):
     ...     learning_rate = Number(0.1, non_negative, "lr", "α ≥ 0")
     >>> Descent(0.5, maximize=True).hyperparameters()
     {'lr': 0.5}
+
+    What a weight is at evaluation is the weight itself, its average, or what a static method `view` makes of the weight
+    and of states and numbers of the rule: `def view(w, z, *, momentum)`. `evaluating` puts it in the weight's place.
     """
 
     rule: Callable[..., Any] | None = None
+    view: Callable[..., Any] | None = None
     name: str | None
     schedule: Schedule
     stochastic_round: bool | int
@@ -149,7 +154,7 @@ class Optimizer(NervanaObject):
         return named | arguments
 
     def _check_scale(self) -> None:
-        rule = type(self).rule
+        rule = self._widest_rule
         if rule is None or "lr" not in signature(rule).keywords:
             raise ValueError(
                 f"{shortened(type(self).__name__)} has no rule with an lr for lr_scale to multiply. "
@@ -211,6 +216,10 @@ class Optimizer(NervanaObject):
             )
         return rule
 
+    def select_view(self, values: Mapping[str, Any]) -> View | None:
+        """What a weight is at evaluation with these hyper-parameters; None where it is the weight."""
+        return type(self).view
+
     # -- the documented interface ------------------------------------------------------------------
 
     @uncompiled
@@ -227,13 +236,17 @@ class Optimizer(NervanaObject):
         """How many updates the layers have had that `optimize` updated last: what schedules in steps go by."""
         return self._layer_stepper().updates
 
-    def averaged(self, layer_list: Any) -> AbstractContextManager[None]:
-        """With `weight_average`: a context in which the layers compute with the averages of their weights.
+    def evaluating(self, layer_list: Any) -> AbstractContextManager[None]:
+        """A context in which the layers compute with what their weights are at evaluation: averages, or other views.
 
-        Raises `RuntimeError` where there are none, for a step within the context, and at its end where parameters
-        were written to: the weights of before are back then.
+        Where there are none the weights stay. Raises `RuntimeError` for a step within the context, and at its end where
+        parameters were written to: the weights of before are back then.
         """
-        return self._layer_stepper().averaged(layer_list)
+        return self._layer_stepper().evaluating(layer_list, "evaluating()")
+
+    def averaged(self, layer_list: Any) -> AbstractContextManager[None]:
+        """The same, for those who rely on it: raises `RuntimeError` where no weight has an average or another view."""
+        return self._layer_stepper().evaluating(layer_list, "averaged()")
 
     def _layer_stepper(self) -> LayerStepper:
         return vars(self).setdefault("_stepper", LayerStepper(self))
@@ -292,7 +305,7 @@ class Optimizer(NervanaObject):
 
         The bounds of the wider norms are `values["outer_clip_norms"]`; the flags are options that only steps have.
         """
-        check_values(values, self._declared.checks)
+        self._check_values(values)
         _check_split(values["master"], values["stochastic_round"])
         values = self._with_numbers(values)
         asked = chosen(values, len(outer), batch_mean=batch_mean, unscale=unscale, guard=guard)
@@ -304,8 +317,9 @@ class Optimizer(NervanaObject):
         rounding = plain(values["stochastic_round"])
         width = None if rounding is False else 0 if rounding is True else rounding
         storage = Storage(state_format("state_dtype", values["state_dtype"]), values["master"] is not None)
-        widest = type(self).rule
-        settings = Settings(program, values, (*outer, self), width, self.seed, storage, of_vectors)
+        widest = self._widest_rule
+        view = view_of(program, self.select_view(values), {**values, "step": 1})
+        settings = Settings(program, values, (*outer, self), width, self.seed, storage, view, of_vectors)
         for program in settings.programs:
             check_states(storage, program, {AVERAGE, *(signature(widest).tensors if widest else ())})
             check_signs(storage, program, settings.given)
@@ -344,6 +358,20 @@ class Optimizer(NervanaObject):
     def _by_hand(self) -> bool:
         """Whether it has an `optimize` written by hand in the place of a rule."""
         return type(self).optimize is not Optimizer.optimize
+
+    @property
+    def _widest_rule(self) -> Rule | None:
+        """The rule with every state that it may have, whatever the values of a group are."""
+        return type(self).rule
+
+    @property
+    def _pairs(self) -> list[tuple[str, str]]:
+        """Words of its constructor that are other words in groups."""
+        return self._declared.pairs
+
+    def _check_values(self, values: Mapping[str, Any]) -> None:
+        """Refuse values of a group that the rule cannot run with."""
+        check_values(values, self._declared.checks)
 
     @property
     def _rule_varies(self) -> bool:

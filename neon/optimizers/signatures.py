@@ -94,9 +94,9 @@ class NamedOptions:
         if "Unpack" in str(rest.annotation):
             named += self._options(owner, rest.name)
         elif rest.name == "hyperparameters" and owner._declared.numbers:
-            numbers = owner._declared.numbers
+            numbers, types = owner._declared.numbers, {p.name: p.annotation for p in named}
             named = [p.replace(kind=_Parameter.KEYWORD_ONLY) for p in named if p.name not in numbers]
-            named[:0] = [_of_number(name, number) for name, number in numbers.items()]
+            named[:0] = [_of_number(name, number, types) for name, number in numbers.items()]
         elif rest.name == "hyperparameters":
             place = sum(p.kind is not _Parameter.KEYWORD_ONLY for p in named)
             named[place:place] = _hyperparameters(owner)
@@ -114,9 +114,9 @@ class NamedOptions:
         return [known[key].replace(kind=_Parameter.KEYWORD_ONLY) for key in get_type_hints(options)]
 
 
-def _of_number(name: str, number: Number[Any]) -> inspect.Parameter:
-    default = _Parameter.empty if number.required else number.default
-    return _Parameter(name, _Parameter.POSITIONAL_OR_KEYWORD, default=default)
+def _of_number(name: str, number: Number[Any], types: Mapping[str, Any]) -> inspect.Parameter:
+    found = _Parameter(name, _Parameter.POSITIONAL_OR_KEYWORD, annotation=types.get(name, _Parameter.empty))
+    return found if number.required else found.replace(default=number.default)
 
 
 def _hyperparameters(owner: Any) -> list[inspect.Parameter]:

@@ -9,11 +9,19 @@ from typing import Any
 from torch import Tensor
 
 from neon.assignment.description import Description
-from neon.engine.program.declared import State
+from neon.engine.program.declared import OPTIMIZER, State
+from neon.engine.program.lowering import wide_levels
 from neon.engine.program.numbers import check_names, check_values
 from neon.engine.program.options import GUARD, SCALE
-from neon.engine.program.trace import signature
-from neon.engine.refusals.combinations import check_group, check_leaf, check_scale, check_sums, check_together
+from neon.engine.program.trace import signature, wide
+from neon.engine.refusals.combinations import (
+    check_group,
+    check_leaf,
+    check_scale,
+    check_sums,
+    check_together,
+    check_zero,
+)
 from neon.engine.settings import Reach, Settings
 from neon.messages import listed, shortened
 from neon.stepping.sharding import Partition, is_shared
@@ -58,7 +66,7 @@ class GroupRules:
                 f"{shortened(repr(key))}."
             )
         leaf = self.leaf_of(group)
-        check_names(group, leaf.group(), leaf._declared.pairs)
+        check_names(group, leaf.group(), leaf._pairs)
         check_scale(key, leaf, group)
 
     def settings(self, group: Group, *, unscale: bool = False) -> Settings:
@@ -69,10 +77,13 @@ class GroupRules:
         check_group(self, group, norms, shared=shared)
         settings = leaf.settings(group, norms, unscale=unscale, guard=self.skip_nonfinite)
         check_sums(self, leaf, settings.program)
+        if self.partition is None:
+            clips = bool(norms) or group["gradient_clip_norm"] is not None
+            check_zero(leaf, ["gradient_clip_norm"] if clips else wide(settings.program))
         return settings
 
-    def fill(self, group: dict[str, Any]) -> None:
-        """Give a new group the values that it lacks."""
+    def fill(self, group: dict[str, Any], others: Sequence[Group]) -> None:
+        """Give a new group the values that it lacks; a number of all groups of an optimizer is that of the others."""
         leaf, norms = self._leaves[group["optimizer"]]
         for name, value in leaf.group().items():
             if name != SCALE or value != 1:  # which checkpoints of earlier versions do not have
@@ -85,8 +96,10 @@ class GroupRules:
         if leaf._has_schedule:
             group.setdefault("scheduled_lr", float(group["lr"]))
             group.setdefault("updates", 0)
+        beside = next((other for other in others if other["optimizer"] == group["optimizer"]), {})
         for name, start in leaf.starts(group).items():
-            group.setdefault(name, start)
+            of_all = self.numbers_kept(group)[name].of == OPTIMIZER
+            group.setdefault(name, beside.get(name, start) if of_all else start)
 
     def numbers_kept(self, group: Group) -> Mapping[str, State]:
         """The numbers that persist of a group, as its rule declares them."""
@@ -122,7 +135,14 @@ class GroupRules:
             owners |= dict.fromkeys(norms)
             if any(g["optimizer"] == key and g["gradient_clip_norm"] is not None for g in groups):
                 owners[leaf] = None
-        return {self.partition: {0: [*map(id, owners), *([GUARD] if self.skip_nonfinite else [])]}}
+        shared: dict[int, dict[Hashable, None]] = {0: dict.fromkeys(map(id, owners))}
+        if self.skip_nonfinite:
+            shared[0][GUARD] = None
+        for group in groups:
+            leaf = self.leaf_of(group)
+            for level, sums in wide_levels(self.settings(group).program).items():
+                shared.setdefault(level, {}).update(dict.fromkeys((id(leaf), order) for order in sums))
+        return {self.partition: {level: [*scopes] for level, scopes in shared.items()}}
 
 
 def write_rate(group: dict[str, Any], lr: float) -> None:

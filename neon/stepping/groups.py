@@ -173,6 +173,8 @@ class GroupStepper:
         if changed:
             if not planned.has_groups(plan, changed):
                 return None
+            if any(settings.program.numbers_kept for settings in plan.settings):
+                self._on_device.put_numbers(planned.groups, self._rules)
             self._sort(optimizer)
         return bool(changed) if planned.has_parameters(plan) else None
 

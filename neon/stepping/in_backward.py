@@ -137,9 +137,9 @@ class BackwardStepper(GroupStepper):
 
     def arrived(self, optimizer: Optimizer, param: Tensor, *, rehearsal: bool = False) -> None:
         """Update a parameter, whose gradient is there, and let the gradient go; in a rehearsal only make its states."""
-        if self._aside.in_place or self._aside.given:
+        if self._aside.in_place is not None or self._aside.given:
             grad, param.grad = param.grad, None  # what is refused does not wait for the next backward pass
-            self._aside.check_step(optimizer.state)
+            self._aside.check_step()
             param.grad = grad
         with self._arriving:
             if id(param) in self._done:  # nobody has called step() since the last backward pass

@@ -21,17 +21,16 @@ from neon.assignment.param_list import Entry
 from neon.assignment.sites import Site, layer_sites
 from neon.assignment.unmatched import explain_unmatched
 from neon.engine.plan import Plan
-from neon.engine.program.options import AVERAGE
-from neon.engine.refusals.formats import check_weight
+from neon.engine.refusals.formats import check_view, check_weight
 from neon.engine.refusals.tensors import check_parameter, check_sides
 from neon.engine.settings import Item, Settings
 from neon.engine.tensors.watch import same_objects
 from neon.messages import quoted
 from neon.stepping.by_hand import is_by_hand, layers_of
-from neon.stepping.in_place import in_place_of, refuse_while_averaged, stand_in_place
-from neon.stepping.kept_numbers import keep_numbers, numbers_of
+from neon.stepping.in_place import in_place_of, refuse_in_place, refuse_without_views, way_in_place
+from neon.stepping.kept_numbers import deciding_device, keep_numbers, numbers_of, placed
 from neon.stepping.layer_plans import LayerPlan, LayerPlans
-from neon.stepping.state_lists import kept_in_list
+from neon.stepping.state_lists import kept_in_list, viewed_in_list
 from neon.stepping.stepper import Stepper
 from neon.stepping.update_counts import update_count, updates_of
 
@@ -69,12 +68,17 @@ class LayerStepper:
         return self._plans.updates
 
     @contextmanager
-    def averaged(self, layer_list: Any) -> Iterator[None]:
-        """Have the layers compute with the averages of their weights."""
+    def evaluating(self, layer_list: Any, way: str) -> Iterator[None]:
+        """Have the layers compute with what their weights are at evaluation; `averaged()` wants there to be any."""
         assigned = self._assign(layer_list)
-        _check_weights(assigned)
-        entries = [(site.entry, match.optimizer) for site, match in assigned if not self._is_by_hand(match)]
-        with in_place_of(pair for entry, leaf in entries if entry and leaf for pair in _averages(entry, leaf)):
+        strict = way == "averaged()"
+        if strict:
+            _check_weights(assigned)
+        ours = [(site, match.optimizer) for site, match in assigned if match.optimizer and not self._is_by_hand(match)]
+        viewed = [each for site, leaf in ours if (each := viewed_in_list(site, leaf)) and not way_in_place(each.held)]
+        if strict and not viewed:
+            refuse_without_views()
+        with in_place_of(viewed, way):
             yield
 
     def _is_by_hand(self, match: Match) -> bool:
@@ -131,7 +135,9 @@ class LayerStepper:
             values["lr"] = leaf._scheduled_rate(values.get("lr", 0.0), epoch, updates)
             values["epoch"] = epoch
             if starts := leaf.starts(values):
-                values.update(_numbers(ours, match.key, starts))
+                device = deciding_device(site.param.device for _, site, _ in ours if site.param is not None)
+                numbers = _numbers(ours, match.key, starts)
+                values.update((name, placed(value, device)) for name, value in numbers.items())
             values["batch_size"] = self._optimizer._backend_batch_size
             values["outer_clip_norms"] = tuple(norm.gradient_clip_norm for norm in match.norms)
             settings[match.key] = leaf.settings(values, match.norms, batch_mean=True)
@@ -206,6 +212,7 @@ class _Layers:
             settings = self._settings[match.key]
             check_parameter(site.label, param)
             check_weight(settings.storage, site.label, param)
+            check_view(settings.view, settings.storage, site.label, param)
             program = settings.program_of(param)
             check_sides(site.label, param, program)
             kept = kept_in_list(states, site, match.optimizer, program, settings.storage)
@@ -230,10 +237,10 @@ class _Layers:
 
     def updated(self, plan: Plan) -> None:
         assert self._kept is not None
-        for place, numbers in plan.new_numbers.items():
-            key = [*self._settings][place]
-            owners = [site.entry for _, site, match in self._ours if match.key == key and site.entry is not None]
-            keep_numbers(owners, {**_numbers(self._ours, key, {}), **numbers})
+        for (key, settings), place in zip(self._settings.items(), range(len(self._settings)), strict=True):
+            if kept := settings.program.numbers_kept:
+                numbers = {name: settings.values[name] for name in kept} | plan.new_numbers.get(place, {})
+                keep_numbers((site.entry for _, site, match in self._ours if match.key == key and site.entry), numbers)
         self._kept.held = self._held()
         self._plans.keep(self._kept, [site.layer for _, site, _ in self._ours])
 
@@ -261,17 +268,10 @@ def _counts_steps(match: Match) -> bool:
 
 
 def _check_weights(assigned: Sequence[tuple[Site, Match]]) -> None:
-    """Refuse layers in which averages stand in the place of weights, whichever optimizer has put them there."""
-    if stand_in_place(tensor for site, _ in assigned if site.entry for tensor in (site.entry[0][0], *site.entry[1])):
-        refuse_while_averaged()
-
-
-def _averages(entry: Entry, leaf: Description) -> Iterator[tuple[Tensor, Tensor]]:
-    """The parameter of an entry with the average of its weights, if it has one."""
-    (param, _), states = entry
-    names = [*leaf.settings(leaf.group()).program_of(param).states]
-    if AVERAGE in names[: len(states)]:
-        yield param, states[names.index(AVERAGE)]
+    """Refuse layers in which views stand in the place of weights, whichever optimizer has put them there."""
+    entries = [site.entry for site, _ in assigned if site.entry]
+    if way := way_in_place(tensor for (param, _), states in entries for tensor in (param, *states)):
+        refuse_in_place(way)
 
 
 def _gradient(site: Site) -> Tensor | None:

@@ -14,6 +14,7 @@ from neon.engine.plan import Plan
 from neon.engine.program.spaces import OPTIMIZER
 from neon.engine.settings import Item
 from neon.stepping.group_rules import GroupRules
+from neon.stepping.kept_numbers import deciding_device, placed
 
 
 class OnDevice:
@@ -42,25 +43,30 @@ class OnDevice:
         if capturable and len(devices) > 1:
             named = ", ".join(sorted(map(str, devices)))
             raise ValueError(f"capturable=True needs all parameters on one device; they are on {named}.")
-        resident = serving(*devices).resident if len(devices) == 1 else None
-        self._device = device = None if resident is None else devices.pop()
+        self._device = device = deciding_device(devices)
+        resident = None if device is None else serving(device).resident
         if self.resident is not None and self.resident.device != self._device:
             self._skipped_before, self.resident = self.skipped, None
         if self.resident is None and resident and device and (capturable or self.is_here(found)):
             self.resident = resident(device)
 
     def put_numbers(self, groups: Sequence[Any], rules: GroupRules) -> None:
-        """Have the numbers of groups that persist lie on the device, an optimizer's once for all of its groups."""
-        shared: dict[tuple[str, str], Tensor] = {}
+        """Have the numbers of groups that persist lie on the device, an optimizer's once for all of its groups.
+
+        Raises `ValueError` where these do not agree.
+        """
+        shared: dict[tuple[str, str], Any] = {}
         for group in groups:
             for name, state in rules.numbers_kept(group).items():
-                value: Any = group[name]
-                if self._device is None:
-                    value = float(value)
-                elif not (isinstance(value, Tensor) and value.device == self._device and value.dtype == torch.float64):
-                    value = torch.tensor(float(value), dtype=torch.float64, device="cpu").to(self._device)
-                if state.of == OPTIMIZER and isinstance(value, Tensor):
-                    value = shared.setdefault((group["optimizer"], name), value)
+                value = placed(group[name], self._device)
+                if state.of == OPTIMIZER:
+                    first = shared.setdefault((group["optimizer"], name), value)
+                    if first is not value and float(first) != float(value):
+                        raise ValueError(
+                            f"{name} is one number of all groups of an optimizer, and they have {float(first)!r} and "
+                            f"{float(value)!r}: set it in all of them."
+                        )
+                    value = first
                 group.write_quietly(name, value)
 
     def keep_captured(self, plan: Plan) -> None:

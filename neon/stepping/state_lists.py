@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from neon.assignment.description import Description
 from neon.assignment.sites import Site
 from neon.engine.program.trace import Program, signature
+from neon.engine.settings import Item
 from neon.engine.tensors.kept import Kept, kept_tensors
 from neon.engine.tensors.storage import Storage
 from neon.messages import listed, shortened
-from neon.stepping.update_counts import is_counted
+from neon.stepping.in_place import Viewed
+from neon.stepping.update_counts import is_counted, update_count
 
 _MARK = "_neon_scratch"  # on a tensor that a step has found to be scratch
 
@@ -52,7 +57,30 @@ def kept_in_list(states: list[Tensor], site: Site, leaf: Description, program: P
 
 def _scratch(states: list[Tensor], leaf: Description) -> list[Tensor]:
     """What would be scratch in a list without averages of weights and in formats that need nothing beside states."""
-    rule = leaf.rule
+    rule = leaf._widest_rule
     count = len(signature(rule).tensors) if rule is not None else 0
     more = leaf.scratch
     return states[count:] if more and len(states) == count + more else []
+
+
+def viewed_in_list(site: Site, leaf: Description) -> Viewed | None:
+    """A parameter of a layer list with what it is at evaluation, where that is something else and has its states."""
+    settings = leaf.settings(leaf.group())
+    if settings.view is None or site.entry is None or not site.entry[1]:
+        return None
+    (param, _), states = site.entry
+    program = settings.program_of(param)
+    own = states[: len(program.states)]
+    if len(own) < len(program.states):
+        return None
+    by_path: dict[str, Any] = {}
+    for slot, tensor in zip(settings.storage.slots(program, param, own), states, strict=False):
+        *folders, last = slot.path
+        folder = by_path
+        for name in folders:
+            folder = folder.setdefault(name, {})
+        folder[last] = tensor
+    kept = kept_tensors(settings.storage, settings.view, param, by_path)
+    count = float(update_count(states[0])) - 1
+    item = Item(site.label, param, kept, torch.tensor(count, dtype=torch.float32, device="cpu"), 0, 0, count=count)
+    return Viewed(item, settings, states)

@@ -156,7 +156,12 @@ class DeviceBatch(Batch):
 
     passes: list[Any]
     summing = DeviceSums
-    keeps_numbers = True
+
+    @property
+    def keeps_numbers(self) -> bool:
+        """Whether the device writes the numbers of groups that persist: they lie on it."""
+        values = (self._settings[group].values[name] for group in self.row_groups for name in self.kernel.numbers)
+        return bool(self.kernel.numbers) and all(map(self._is_here, values))
 
     def __init__(self, *arguments: Any, counts: Counts | DeviceCounts, capturable: bool) -> None:
         super().__init__(*arguments)

@@ -194,7 +194,7 @@ def _reduced(kind: Kind, *operands: Tensor) -> Tensor:
     filled = torch.zeros(chunks * blocks * ROWS * LANES, dtype=torch.float64, device=terms.device)
     filled[: terms.numel()] = terms
     if kind.by_size:
-        return filled.view(chunks, -1).amax(1)
+        return filled.view(chunks, blocks * ROWS * LANES).amax(1)
     lanes = rows.in_order(rows.in_order(filled.view(chunks, blocks, ROWS, LANES)))
     while lanes.shape[1] > 1:
         half = lanes.shape[1] // 2

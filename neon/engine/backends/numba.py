@@ -207,7 +207,10 @@ def _locals(kernel: Kernel, stage: Stage) -> str:
 def _reductions(kernel: Kernel, stage: Stage, given: dict[Node, str]) -> str:
     [sweep] = stage.sweeps
     lines, formulas = _body(sweep, given)
-    lines += [f"value{k} = np.float64({formula})" for k, formula in enumerate(formulas)]
+    stored, values = formulas[: len(sweep.stores)], formulas[len(sweep.stores) :]
+    lines += [f"{name}_out = {text}" for name, text in zip(sweep.stores, stored, strict=True)]
+    lines += [f"value{k} = np.float64({value})" for k, value in enumerate(values)]
+    lines += [_store(kernel, name, f"{name}_out") for name in sweep.stores]
     none, lanes, partial = [], [], []
     for k, reduction in enumerate(stage.reductions):
         empty, add, whole = _sums(reduction)
@@ -217,7 +220,7 @@ def _reductions(kernel: Kernel, stage: Stage, given: dict[Node, str]) -> str:
         partial.append(f"partials[{k}] = {whole.format(f'totals{k}', LANES)}")
     arrays = {}
     for first in ("row", "(end - rest)"):  # a row lies within a block of states, and what remains is none
-        arrays[first] = [*_arrays(kernel, sweep.loads, [], first), *_of_blocks(sweep.loads, "0")]
+        arrays[first] = [*_arrays(kernel, sweep.loads, [*sweep.stores], first), *_of_blocks(sweep.loads, "0")]
     return _REDUCTION.format(
         lanes=LANES,
         block=ROWS * LANES,

@@ -170,17 +170,22 @@ def _update(kernel: Kernel, stage: Stage, given: dict[Node, str]) -> list[str]:
         lines[:0] = [*triton_rows.PLACE, *triton_rows.reads(kernel, stage)]
     # Every value is computed before the first is stored: a rule may swap its tensors.
     lines += [f"{name}_out = {text}" for name, text in zip(stage.stores, formulas, strict=True)]
-    for name in stage.stores:
-        (place, mask), memory = _place(kernel, name), memory_of(kernel.tensors[name], "tl")
-        lines.append(f"tl.store({name}_at + {place}, {name}_out.to({memory}), mask={mask})")
+    lines += [_store(kernel, name) for name in stage.stores]
     return lines or ["pass"]
+
+
+def _store(kernel: Kernel, name: str) -> str:
+    (place, mask), memory = _place(kernel, name), memory_of(kernel.tensors[name], "tl")
+    return f"tl.store({name}_at + {place}, {name}_out.to({memory}), mask={mask})"
 
 
 def _reductions(kernel: Kernel, stage: Stage, given: dict[Node, str], form: Mapping[str, Any]) -> str:
     count = len(stage.reductions)
-    operands = [*dict.fromkeys(stage.roots)]
+    operands = [*stage.sweeps[0].values]
     lines, formulas = _body(kernel, stage, given)
     texts = dict(zip(stage.roots, formulas, strict=True))
+    lines += [f"{name}_out = {texts[root]}" for name, root in stage.stores.items()]
+    lines += [_store(kernel, name) for name in stage.stores]
     lines += [f"value{k} = tl.where(inside, {texts[x]}, 0.0).to(tl.float64)" for k, x in enumerate(operands)]
     blocks = CHUNK // (ROWS * LANES)
     stores = []
@@ -215,7 +220,7 @@ def _body(kernel: Kernel, stage: Stage, given: dict[Node, str]) -> tuple[list[st
     loads = {node: f"{node.label}_in" for node in stage.loads}
     lines = []
     for node, name in loads.items():
-        place, mask = _place(kernel, node.label)
+        place, mask = _place(kernel, node.label, by_rows=bool(stage.reductions))
         kind = "tl.uint32" if node.kind == "uint" else real
         cast = "" if memory_of(kernel.tensors[node.label], "tl") == kind else f".to({kind})"
         lines.append(f"{name} = tl.load({node.label}_at + {place}, mask={mask}){cast}")
@@ -223,6 +228,11 @@ def _body(kernel: Kernel, stage: Stage, given: dict[Node, str]) -> tuple[list[st
     return [*lines, *(f"{name} = {text}" for name, text in named)], formulas
 
 
-def _place(kernel: Kernel, name: str) -> tuple[str, str]:
-    """Where the elements of a tile are, and which of them there are; scales have one for each block."""
-    return ("block", f"block * {BLOCK} < count") if name in kernel.scales else ("i", "inside")
+def _place(kernel: Kernel, name: str, *, by_rows: bool = False) -> tuple[str, str]:
+    """Where the elements of a tile are, and which of them there are; scales have one for each block.
+
+    `by_rows`: the tile is one of rows of lanes, in which blocks do not begin.
+    """
+    if name not in kernel.scales:
+        return "i", "inside"
+    return (f"i // {BLOCK}", "inside") if by_rows else ("block", f"block * {BLOCK} < count")

@@ -113,6 +113,10 @@ OPERATIONS: dict[str, Operation] = {
         "power_of_two({})", _ONE, meanings.power_of_two_of_tensor, lambda x: float(meanings.power_of_two(x)),
         meanings.power_of_two, never_negative=ALWAYS,
     ),
+    "floor": Operation(
+        "floor({})", _ONE, torch.floor, lambda x: float(math.floor(x)), np.floor, never_negative=LIKE_OPERANDS,
+        sources={"numba": "np.floor({})", "triton": "tl.floor({})"},
+    ),
     "less": Operation("{} < {}", _TWO, torch.lt, operator.lt, result=BOOL, bare_numbers=True),
     "less_equal": Operation("{} <= {}", _TWO, torch.le, operator.le, result=BOOL, bare_numbers=True),
     "equal": Operation("{} == {}", _TWO, torch.eq, operator.eq, result=BOOL, bare_numbers=True),

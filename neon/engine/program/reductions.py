@@ -26,8 +26,8 @@ def exact_sum(values: Sequence[float]) -> float:
 
 
 def largest(values: Sequence[float]) -> float:
-    """The largest, or NaN where one is."""
-    return math.nan if any(value != value for value in values) else max(values)
+    """The largest of what is not negative, or NaN where one is; of nothing 0."""
+    return math.nan if any(value != value for value in values) else max(values, default=0.0)
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
+
+from numpy import ndarray
 
 from neon.engine.program.graph import Node, walk
 from neon.engine.program.meanings import RAISED
-from neon.engine.program.operations import OPERATIONS
+from neon.engine.program.operations import OPERATIONS, Operation
 from neon.engine.program.printer import assignments, formula
 
 
@@ -21,13 +24,16 @@ class HostProgram:
         self._constants = {n: n.label for n in walk(roots, into_reductions=False) if n.op == "const"}
         leaves = (node for node in walk(roots, into_reductions=False) if node.op not in OPERATIONS)
         self.inputs = [node for node in leaves if node.op != "const"]
-        self._on_floats = self._compiled()
+        self._on_floats = self._compiled({node.op: OPERATIONS[node.op].floats for node in self._nodes})
 
-    def _compiled(self) -> Callable[..., Sequence[Any]]:
+    @cached_property
+    def _on_arrays(self) -> Callable[..., Sequence[Any]]:
+        return self._compiled({node.op: _of_arrays(OPERATIONS[node.op]) for node in self._nodes})
+
+    def _compiled(self, functions: Mapping[str, Any]) -> Callable[..., Sequence[Any]]:
         given = {node: f"n{place}" for place, node in enumerate(self.inputs)}
         named, formulas = assignments(self._roots, _write, given)
         lines = [f"def compute({', '.join(given.values())}):", *(f"    {name} = {text}" for name, text in named)]
-        functions = {node.op: OPERATIONS[node.op].floats for node in self._nodes}
         scope: dict[str, Any] = {**functions, "inf": math.inf, "nan": math.nan}
         exec("\n".join([*lines, f"    return [{', '.join(formulas)}]"]), scope)  # noqa: S102 (the graph alone is its source)
         return scope["compute"]
@@ -37,13 +43,21 @@ class HostProgram:
 
         `known` holds each run-time number and each reduction that the roots use, likewise.
         """
+        inputs = [known[node] for node in self.inputs]
+        compute = self._on_arrays if any(type(value) is ndarray for value in inputs) else self._on_floats
         try:
-            return self._on_floats(*[known[node] for node in self.inputs])
-        except RAISED:  # arrays, infinities and NaN
+            return compute(*inputs)
+        except RAISED:  # infinities and NaN
             values = {**self._constants, **known}
             for node in self._nodes:
                 values[node] = OPERATIONS[node.op].host(*[values[a] for a in node.args])
             return [values[root] for root in self._roots]
+
+
+def _of_arrays(operation: Operation) -> Callable[..., Any]:
+    """An operation on arrays, of which some may be single numbers: numpy's own where it rounds as Python does."""
+    of_arrays = operation.arrays or operation.floats
+    return of_arrays if operation.exact and of_arrays is not None else operation.host
 
 
 def _write(node: Node, operands: list[str]) -> str:

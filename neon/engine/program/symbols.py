@@ -102,7 +102,7 @@ class Symbol(Arithmetic):
     )
     __matmul__ = __rmatmul__ = _refusing("multiply matrices by", "it stands for one element. " + _instead("mul"))
     __mod__ = __rmod__ = __floordiv__ = __rfloordiv__ = __divmod__ = __rdivmod__ = _refusing(
-        "take the whole part or the rest of", "compute such a number outside and give it as a hyper-parameter"
+        "take the whole part or the rest of", "write remainder(a, b) for numbers such as step"
     )
     __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = __invert__ = _refusing(
         "combine by &, | or ~", "write where(a, b, c) within where, or give the choice as a bool argument"
@@ -195,7 +195,7 @@ def _number(value: Any) -> float:
 
 def _brief(node: Node, depth: int) -> str:
     """A node in the notation of a rule, so much of it as fits in a message."""
-    if node.args and (depth == 0 or node.op == REDUCTION):
-        operands = ", ".join(_brief(argument, depth - 1) for argument in node.args)
-        return "..." if depth == 0 else f"{node.label.op}({operands})"
-    return formula(node, [_brief(argument, depth - 1) for argument in node.args])
+    if node.args and depth == 0:
+        return "..."
+    operands = [_brief(argument, depth - 1) for argument in node.args]
+    return f"{node.label.op}({', '.join(operands)})" if node.op == REDUCTION else formula(node, operands)

@@ -163,13 +163,13 @@ def wide(program: Program) -> list[str]:
     return [*program.numbers_kept] or sums[:1]
 
 
-def _symbol(name: str, value: Any) -> Any:
+def symbol_of(name: str, value: Any) -> Any:
     """What a rule sees for an argument: itself where it steers the trace, a symbol where it is a number."""
     check_argument(name, value)
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, (tuple, list)):
-        return tuple(_symbol(f"{name}[{i}]", item) for i, item in enumerate(value))
+        return tuple(symbol_of(f"{name}[{i}]", item) for i, item in enumerate(value))
     return Symbol(scalar(name))
 
 
@@ -222,7 +222,7 @@ def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) ->
     loads = {name: load(name) for name in ("w", "g")}
     loads |= {name: scalar(name) if state.is_number else load(name, state.of) for name, state in form.states.items()}
     gradient = options.before(loads["w"], loads["g"], chosen)
-    symbols = {key: _symbol(key, plain(value)) for key, value in arguments.items()}
+    symbols = {key: symbol_of(key, plain(value)) for key, value in arguments.items()}
     if isinstance(lr := symbols.get("lr"), Symbol):
         symbols["lr"] = Symbol(options.through(options.Place.RATE, chosen, lr.node))
     states = [Symbol(loads[state]) for state in form.states]

@@ -50,10 +50,15 @@ def verify(kernel: Kernel) -> None:
     _check_new_numbers(kernel, summed)
     *before, last = kernel.stages
     passes = [stage for stage in before if not stage.narrow]
-    _hold(all(stage.reduces and not stage.stores for stage in passes), "a stage before the last sums, and no more")
+    _hold(all(stage.reduces for stage in passes), "a stage before the last sums")
+    early = [name for stage in passes for name in stage.stores]
+    whole = kernel.guard is None and "w" not in early and len({*early}) == len(early)
+    _hold(not early or whole, "what can be refused is before all stores, and the weight is stored last", *early)
+    exact = all(kernel.tensors[name] == kernel.formats.compute for name in early)
+    _hold(exact, "what is read again once it is stored loses nothing", *early)
     _hold(not last.reduces and not last.narrow, "the last stage stores, and no more")
-    early = [loop for stage in before[:-1] for loop in stage.narrow if loop.stores]
-    _hold(not early, "states of rows and columns are stored before the last pass, and no earlier")
+    early = [name for stage in before[:-1] for loop in stage.narrow for name in loop.stores]
+    _hold(not early, "states of rows and columns are stored before the last pass, and no earlier", *early)
     _hold({*kernel.beside.values()} == kept, "what is kept beside tensors has names", *kernel.beside)
 
 

@@ -10,6 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from neon.engine.program.options import SCALE
 from neon.engine.program.trace import Program, wide
+from neon.engine.versions import called_by
 from neon.messages import listed, received, shortened, shown
 
 _NO_HOST = "the host decides within a step, and a graph that is replayed has no host"
@@ -53,6 +54,16 @@ def check_sums(asked: Any, leaf: Any, program: Program) -> None:
             f"{shortened(type(leaf).__name__)} cannot be had with in_backward=True: {listed(names)} of its rule is one "
             "number for many parameters, and there each is updated as soon as its own gradient is known. Leave "
             "in_backward out."
+        )
+
+
+def check_zero(leaf: Any, names: Sequence[str]) -> None:
+    """Refuse sums over many parameters, by name, where an optimizer is given its part of them and does not know."""
+    if names and called_by("torch.distributed.optim.zero_redundancy_optimizer"):
+        raise ValueError(
+            f"ZeroRedundancyOptimizer gives each process a part of the parameters: {listed(names)} of "
+            f"{shortened(type(leaf).__name__)} would be that of this part alone. Give partitioned=True: "
+            "optimizer_class=lambda params, **defaults: rule.attach(params, partitioned=True)."
         )
 
 

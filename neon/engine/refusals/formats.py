@@ -11,6 +11,7 @@ from torch import Tensor
 from neon.arguments import plain
 from neon.engine.program.formats import PARAMETER, named
 from neon.engine.program.formats.blocks import scale_name
+from neon.engine.program.graph import load, walk
 from neon.engine.program.options import AVERAGE
 from neon.engine.program.signs import never_negative
 from neon.engine.program.trace import Program
@@ -71,4 +72,15 @@ def check_weight(storage: Storage, name: str, param: Tensor) -> None:
         raise TypeError(
             f"Parameter {quoted(name)} is float16; master='split' keeps the other bits of bfloat16 weights alone. "
             "Keep the model in bfloat16, or use stochastic_round=True."
+        )
+
+
+def check_view(view: Program | None, storage: Storage, name: str, param: Tensor) -> None:
+    """Refuse a weight of 16 bits from which the weight at evaluation is computed: it would lose what they lack."""
+    if view is None or param.dtype.itemsize >= 4 or storage.splits(param):
+        return
+    if load("w") in walk(view.outputs.values()):
+        raise TypeError(
+            f"Parameter {quoted(name)} is {param.dtype}: what it is at evaluation ({shortened(view.name)}) is computed "
+            "from it, and 16 bits are too few. Use master='split' with bfloat16, or float32 weights."
         )
