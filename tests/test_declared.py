@@ -55,7 +55,7 @@ def test_defaults_in_a_constructor_are_those_that_are_declared(name: str) -> Non
     assert numbers
     for argument, number in numbers.items():
         default = parameters[argument].default
-        assert (default is inspect.Parameter.empty) == (number.default is None)
+        assert (default is inspect.Parameter.empty) == number.required
         assert number.default in (None, default)
         assert number.meaning
     built = described(name, **examples(RULES[name]))
