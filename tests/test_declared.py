@@ -15,9 +15,9 @@ from constructors import RULES, described, number_rows
 
 import neon.torch
 from neon.arguments import beta, flag, non_negative, unit_interval
-from neon.engine.program.spaces import Space
 from neon.engine.program.numbers import Number, examples
 from neon.engine.program.options import DESCRIBED
+from neon.engine.program.spaces import Space
 from neon.optimizers import WEIGHT, Adam, AdamW, AdEMAMix, GradientDescentMomentum, Optimizer, State
 from neon.optimizers.signatures import CommonOptions
 

@@ -22,9 +22,9 @@ from neon.attached.saved_states import (
     wrong_count,
     wrong_state,
 )
-from neon.engine.program.spaces import OPTIMIZER
 from neon.engine.program.formats.split import LOW_BITS
 from neon.engine.program.options import AVERAGE, SCALE
+from neon.engine.program.spaces import OPTIMIZER
 from neon.engine.program.trace import signature
 from neon.messages import shortened, shown
 from neon.stepping import exact_steps

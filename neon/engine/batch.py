@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from operator import itemgetter
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +18,14 @@ from torch import Tensor
 
 from neon.engine.beside import Beside
 from neon.engine.program import random_bits as random
-from neon.engine.program.spaces import GROUP, OPTIMIZER, TENSOR
 from neon.engine.program.graph import REDUCTION, Node, scalar
 from neon.engine.program.kernel import CHUNK, Kernel, Stage
 from neon.engine.program.reductions import kind_of
+from neon.engine.program.spaces import GROUP, OPTIMIZER, TENSOR
 from neon.engine.program.trace import PER_STEP
-from neon.engine.settings import Item, Settings
-from neon.engine.wholes import Whole, Wholes
+from neon.engine.settings import Item, Settings, Sharing
 from neon.engine.tensors.layout import flat, is_dense, like_layout, same_layout
+from neon.engine.wholes import Whole, Wholes
 
 _STEP = scalar("step")
 
@@ -125,7 +125,7 @@ class Batch:
         self.beside = [self._beside[member] for member in chosen]
         self.whole_of = [self._whole[member] for member in chosen]
         wholes = [whole for whole in self.whole_of if isinstance(whole, Whole)]
-        self._shared = Wholes(self.kernel, self.reach, wholes) if wholes else None
+        self._shared = Wholes(self.kernel, cast("Sharing", self.reach), wholes) if wholes else None
         self.table = self._table[chosen]
         self.whole_table = self._table_of_wholes()
         sizes = self._sizes[chosen]
@@ -175,7 +175,9 @@ class Batch:
         owner = np.repeat(np.arange(len(sizes)), counts)
         if by_rows:
             start, length = np.concatenate(by_rows).T
-            tensors = np.flatnonzero([whole.sides.elements for whole in self.whole_of if whole is not None])  # for loops over rows and columns; of what is empty nothing is computed
+            tensors = np.flatnonzero(
+                [whole.sides.elements for whole in self.whole_of if whole is not None]
+            )  # for loops over rows and columns; of what is empty nothing is computed
             self.narrow_elements = sum(whole.sides.length for whole in self.whole_of if whole is not None)
             self.whole = np.stack((tensors, 0 * tensors, 0 * tensors + 1, self.row_of[tensors]), 1)
         else:

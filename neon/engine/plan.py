@@ -17,13 +17,13 @@ from neon.engine.backends.capture import check_not_captured
 from neon.engine.backends.resident import Resident
 from neon.engine.batch import Batch, column
 from neon.engine.counts import Counts
-from neon.engine.program.spaces import OPTIMIZER
 from neon.engine.program.graph import Node, scalar
 from neon.engine.program.kernel import Kernel
 from neon.engine.program.lowering import lower
 from neon.engine.program.options import GUARD
 from neon.engine.program.reductions import exact_sum, kind_of
 from neon.engine.program.slots import Formats
+from neon.engine.program.spaces import OPTIMIZER
 from neon.engine.refusals.tensors import check_capturable, check_gradient, check_kept, check_parameter, check_rounding
 from neon.engine.settings import Item, Reach, Settings
 from neon.engine.tensors.overlap import Written
@@ -183,7 +183,7 @@ class Plan:
 
     def _device_sums(self, level: int) -> Any:
         """The sums of a level, where one device has all that is added up and nobody else needs to know."""
-        batches = self._reducing(level)
+        batches = [b for b in self._reducing(level) if b.kernel.stages[b.kernel.reducing[level]].reductions]
         kinds = {(batch.device, batch.reach, batch.summing) for batch in batches}
         if len(kinds) != 1 or self._shared or self._guards:
             return None

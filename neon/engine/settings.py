@@ -121,7 +121,8 @@ class Item:
 
     `count` is their exact number where one is known: it is believed if `step`, perhaps a float32, is its rounding.
     `reach` is given where other processes hold more of the parameter, or of the parameters beside it;
-    `shard` says which part of the parameter this is, `part` where in it. `kept` are its states and auxiliary tensors, by slots.
+    `shard` says which part of the parameter this is, `part` where in it. `kept` are its states and auxiliary
+    tensors, by slots.
     """
 
     name: str

@@ -30,9 +30,7 @@ class Whole(Beside):
         self.tensors = {name: self._new(node, kernel, item.param) for name, node in kernel.beside.items()}
         self.own = {slot.name: kept for slot, kept in item.kept.items() if slot.space.is_narrow}
         self.spaces = {slot.name: slot.space for slot in item.kept}
-        self.states = {
-            name: state.new_zeros(self.sides.count(self.spaces[name])) for name, state in self.own.items()
-        }
+        self.states = {name: state.new_zeros(self.sides.count(self.spaces[name])) for name, state in self.own.items()}
 
     def view(self, tensor: Tensor, space: Space, part: Part | None = None) -> Tensor:
         """A vector of values of a space in the shape that it has beside the whole, or what a part has of it."""
@@ -108,4 +106,6 @@ class Wholes:
 
 def _loaded(stage: Stage) -> list[str]:
     roots = [root for loop in stage.narrow for root in loop.roots]
-    return [*dict.fromkeys(node.label for node in walk(roots, into_reductions=True) if node.op in LOADS and not node.varies)]
+    return [
+        *dict.fromkeys(node.label for node in walk(roots, into_reductions=True) if node.op in LOADS and not node.varies)
+    ]

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from neon.engine.program.spaces import COLUMNS, ROWS, TENSOR, Scope
 from neon.engine.program.operations import OPERATIONS
 from neon.engine.program.reductions import REDUCTIONS
+from neon.engine.program.spaces import COLUMNS, ROWS, TENSOR, Scope
 from neon.engine.program.symbols import Symbol, count, operation, precision, reduction
 
 __all__ = [
@@ -121,7 +121,7 @@ _ALONG: dict[Scope, int] = {ROWS: -1, COLUMNS: -2}
 
 
 def _reduce(op: str, over: Scope, *operands: Value) -> Value:
-    """A reduction: of tensors over all of their elements, or along a dimension that stays as one; of floats over one."""
+    """A reduction: of tensors over all elements, or along a dimension, which is one then; of floats over one."""
     if any(isinstance(x, Symbol) for x in operands):
         return reduction(op, over, *operands)
     tensors = [x for x in operands if isinstance(x, torch.Tensor)]

@@ -14,8 +14,8 @@ from neon.engine.refusals.formats import check_view, check_weight
 from neon.engine.refusals.tensors import check_parameter, check_sides
 from neon.engine.settings import Item, Reach, Settings
 from neon.engine.tensors.kept import kept_tensors
-from neon.stepping.sharding import is_abstract, is_shared, keeps_blocks, local, part_of, shard_of, sharded_like
 from neon.messages import quoted
+from neon.stepping.sharding import is_abstract, is_shared, keeps_blocks, local, part_of, shard_of, sharded_like
 from neon.stepping.watched import Watched
 
 # Tensors by their places in the state of a parameter.
@@ -49,8 +49,8 @@ def make_item(
     whole = part_of(param) if program.by_rows and reach is not None else None
     if whole is None and program.by_rows and is_shared(param):
         raise ValueError(
-            f"Parameter {quoted(name)} has placements {param.placements}; rows and columns are known of parameters that "
-            "are cut by Shard alone. Redistribute it."
+            f"Parameter {quoted(name)} has placements {param.placements}; rows and columns are known of parameters "
+            "that are cut by Shard alone. Redistribute it."
         )
     return Item(name, part, own, step, row, order, reach, shard_of(param), count, whole)
 

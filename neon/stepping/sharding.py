@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from neon.engine.program.spaces import ELEMENT, Space
 from neon.engine.program.formats.blocks import BLOCK
+from neon.engine.program.spaces import ELEMENT, Space
 from neon.engine.settings import WHOLE, Part, Reach, Shard
 from neon.messages import quoted
 
@@ -42,7 +42,6 @@ class Mesh:
         for group in self._groups:
             rows = _gather(rows, group)
         return rows
-
 
     def gather_tensors(self, values: Tensor, sizes: Sequence[int]) -> list[Tensor]:
         """The vectors of every process that holds a shard, of which the sizes are known."""

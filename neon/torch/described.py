@@ -132,7 +132,8 @@ class AdafactorRule(TorchRule):
     """Adafactor in the form of torch's class."""
 
     rule = staticmethod(adafactor)
-    _bounds: ClassVar[Mapping[str, Check]] = TorchRule._bounds | {
+    _bounds: ClassVar[Mapping[str, Check]] = {
+        **TorchRule._bounds,
         "beta2_decay": non_positive,
         "eps": several([optional_epsilon, non_negative], [None, 1e-3]),
         "d": at_least_one,

@@ -14,8 +14,8 @@ from neon.stepping.group_names import named_parameters
 from neon.stepping.group_states import make_item, put_states
 from neon.stepping.overrides import Rows
 from neon.torch.described import (
-    AdafactorRule,
     AdadeltaRule,
+    AdafactorRule,
     AdagradRule,
     AdamRule,
     DecoupledOptions,

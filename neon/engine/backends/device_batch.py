@@ -36,7 +36,8 @@ class DevicePass:
         stage, last = kernel.stages[number], number == len(kernel.stages) - 1
         inputs = [*walk(stage.scalars, into_reductions=False)]
         self.steady = not any(n.op == REDUCTION or n.label in PER_STEP for n in inputs)
-        self.steady = self.steady and not (last and counts_steps(kernel))
+        self.steady = self.steady and not (last and counts_steps(kernel)) and not stage.random
+        steps = batch.steps if last else batch.steps_before_last
         rows, chunks = len(batch.row_groups), len(batch.whole if stage.narrow else batch.chunks)
         scalars = torch.empty(rows, len(stage.scalars), dtype=kernel.formats.compute, device=batch.device)
         self.sums = torch.empty(chunks, len(stage.reductions), dtype=torch.float64, device=batch.device)
@@ -44,13 +45,13 @@ class DevicePass:
         self.evaluate = None
         if numbers is not None:
             grid = (-(-rows // triton_launch.NUMBER_ROWS),)
-            tables = (batch.numbers, batch.addresses_of_sums, batch.counts, batch.steps, scalars)
+            tables = (batch.numbers, batch.addresses_of_sums, batch.counts, steps, scalars)
             kept = (batch.kept, batch.stop) if last and kernel.numbers else ()
             self.evaluate = Launch(numbers, grid, (*tables, *kept, rows), ROWS=triton_launch.NUMBER_ROWS)
         lines = batch.lines_of_whole if stage.narrow else batch.lines_of_chunks
         parts = _parts(batch, stage)
         addresses = batch.whole_addresses if stage.narrow else batch.addresses
-        tables = (lines, addresses, scalars, batch.steps, self.sums, batch.stop)
+        tables = (lines, addresses, scalars, steps, self.sums, batch.stop)
         constants = {"TILE": triton_launch.TILE, "PART": triton_launch.PART}
         self.launches = [
             Launch(executable.stages[number], (chunks, parts), tables, **constants, ALIGNED=aligned)
@@ -115,6 +116,7 @@ class DeviceSums:
 
         partials: dict[Hashable, list[npt.NDArray[np.int64]]] = {}
         by_size: dict[Hashable, bool] = {}
+        batches = [batch for batch in batches if batch.kernel.stages[batch.kernel.reducing[level]].reductions]
         stages = [batch.kernel.reducing[level] for batch in batches]
         for batch, stage in zip(batches, stages, strict=True):
             first = batch.passes[stage].sums.data_ptr()
@@ -182,6 +184,7 @@ class DeviceBatch(Batch):
         rows = len(self.row_groups)
         steps = np.broadcast_to(np.asarray(self._row_steps, np.float64), (rows,))
         self.steps = self._put(steps - 1)
+        self.steps_before_last = torch.zeros_like(self.steps)  # what earlier stages draw random bits by
         # Each row's count is its own, which the last stage counts on, or lies among those of the optimizer.
         own_counts = self.steps.data_ptr() + 8 * np.arange(rows, dtype=np.int64)
         self.counts = self._put(

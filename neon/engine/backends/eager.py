@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -47,9 +49,8 @@ class _Tensor:
         self._kernel, self._stage, self._tensors, self._position = kernel, stage, tensors, position
         self._compute, self._device = kernel.formats.compute, tensors["w"].device
         self._place = level
-        self._batch, self._pass, self._beside = batch, batch.passes[level], batch.beside[position]
-        if stage.narrow:
-            self._beside = batch.whole_of[position]
+        self._batch, self._pass = batch, batch.passes[level]
+        self._beside: Any = (batch.whole_of if stage.narrow else batch.beside)[position]  # None if nothing is by rows
         row = self._pass.scalars[batch.row_of[position]]
         self._numbers = {
             node: torch.as_tensor(row[column].item(), dtype=self._compute, device=self._device)
@@ -113,9 +114,7 @@ class _Tensor:
         shape = (sides.matrices, sides.rows, sides.columns)
         return rows.of_chunks(kind, rows.terms_of(kind, [x.reshape(shape) for x in operands], shape), sides)
 
-    def _values(
-        self, roots: Sequence[Node], given: Mapping[Node, Tensor], shape: Sequence[int]
-    ) -> dict[Node, Tensor]:
+    def _values(self, roots: Sequence[Node], given: Mapping[Node, Tensor], shape: Sequence[int]) -> dict[Node, Tensor]:
         """The values of nodes, where there are so many of each, or fewer that are alike."""
         values = {**self._numbers, **given}
         for node in walk(roots, into_reductions=False, given=dict(values)):

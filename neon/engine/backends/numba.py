@@ -124,7 +124,9 @@ def _stage(kernel: Kernel, number: int) -> str:
     if scalars:
         size = kernel.formats.compute.itemsize
         prologue.append(f"number = pointer(at[4] + row * {scalars * size}, real)")
-    prologue += [f"{name} = number[{i}]  # {inline(node, kernel.names)}" for i, (node, name) in enumerate(given.items())]
+    prologue += [
+        f"{name} = number[{i}]  # {inline(node, kernel.names)}" for i, (node, name) in enumerate(given.items())
+    ]
     if kernel.by_rows:
         loops = _by_rows(kernel, number, given)
     elif stage.reductions:

@@ -22,7 +22,7 @@ UPDATE = """\
 {body}"""
 
 # The sums of a row are taken in lanes, by the columns of elements; those of a column one row after another. What a
-# chunk adds to the sum of its tensor are the lanes of every 32nd row, these one after another. Lanes are added pairwise.
+# chunk adds to that of its tensor are the lanes of every 32nd row, these one after another. Lanes are added pairwise.
 REDUCTION = """\
 {no_totals}        rest = columns % {lanes}
         for row in range(start // columns, (start + count) // columns):
@@ -73,13 +73,13 @@ def sides(kernel: Kernel) -> list[str]:
 
 def at(kernel: Kernel, node: Node, first: str = "") -> str:
     """The statement that finds what is kept beside a tensor, from a value on."""
-    name, memory = kernel.name_of[node], _memory(kernel, node)
+    name, memory = kernel.name_of[node], _memory(node)
     place = len(kernel.tensors) + [*kernel.beside].index(name)
     offset = f" + {first} * {8 if is_sum(node) else kernel.formats.compute.itemsize}" if first else ""
     return f"{name}_at = pointer(address[{place}]{offset}, {memory})"
 
 
-def _memory(kernel: Kernel, node: Node) -> str:
+def _memory(node: Node) -> str:
     if not is_sum(node):
         return "real"
     return "np.uint64" if kind_of(node).by_size else "np.float64"
@@ -140,10 +140,8 @@ def reduction(
     in_lanes = [*stage.reductions, *(r for r in stage.along if r.space is ROWS)]
     columns = _of_columns(stage)
     body = [*of_columns(kernel, stage, "first + "), *lines]
-    for k, r in enumerate(in_lanes):
-        body.append(sums(r)[1].format(f"lanes{k}[i]", terms[r]))
-    for r in columns:
-        body.append(sums(r)[1].format(f"{kernel.name_of[r]}_at[first + i]", terms[r]))
+    body += [sums(r)[1].format(f"lanes{k}[i]", terms[r]) for k, r in enumerate(in_lanes)]
+    body += [sums(r)[1].format(f"{kernel.name_of[r]}_at[first + i]", terms[r]) for r in columns]
     before = before_a_row(kernel, stage, lambda _: [], index=False)
     part = "(matrix * -(-rows // height) + (row - matrix * rows) // height) * columns"
     before += [at(kernel, r, part) for r in columns]
@@ -158,11 +156,15 @@ def reduction(
         whole = f"pairwise_sum(lanes{k}, {LANES})" if not kind_of(r).by_size else f"largest(lanes{k}, {LANES})"
         after += [at(kernel, r), f"{name}_at[row] = {whole}"]
     if count:
-        added = [sums(r)[1].format(f"totals{k}[turn + lane]", f"lanes{k}[lane]") for k, r in enumerate(stage.reductions)]
+        added = [
+            sums(r)[1].format(f"totals{k}[turn + lane]", f"lanes{k}[lane]") for k, r in enumerate(stage.reductions)
+        ]
         after += [f"turn = (row - start // columns) % {ROWS_OF_TOTALS} * {LANES}", *_for_lanes(added)]
     partial = []
     if count:
-        added = [sums(r)[1].format(f"totals{k}[lane]", f"totals{k}[turn + lane]") for k, r in enumerate(stage.reductions)]
+        added = [
+            sums(r)[1].format(f"totals{k}[lane]", f"totals{k}[turn + lane]") for k, r in enumerate(stage.reductions)
+        ]
         partial.append(f"for turn in range({LANES}, {ROWS_OF_TOTALS * LANES}, {LANES}):")
         partial += [f"    {line}" for line in _for_lanes(added)]
         partial.append(f"partials = pointer(at[5] + chunk * {8 * count}, np.float64)")
@@ -196,8 +198,10 @@ def _block(lines: Sequence[str], by: int) -> str:
 def lanes_of(stage: Stage) -> list[tuple[str, int, Node]]:
     """The lanes that a stage needs on the stack, by name, with how many there are and the reduction of each."""
     if stage.narrow:
-        return [(f"lanes{k}", LANES, r) for loop in stage.narrow for k, r in enumerate(loop.reductions)]
-    found = [(f"lanes{k}", LANES, r) for k, r in enumerate([*stage.reductions, *(r for r in stage.along if r.space is ROWS)])]
+        return [(f"lanes{k}", LANES, r) for k, r in enumerate(r for loop in stage.narrow for r in loop.reductions)]
+    found = [
+        (f"lanes{k}", LANES, r) for k, r in enumerate([*stage.reductions, *(r for r in stage.along if r.space is ROWS)])
+    ]
     return [*found, *((f"totals{k}", ROWS_OF_TOTALS * LANES, r) for k, r in enumerate(stage.reductions))]
 
 
@@ -210,12 +214,13 @@ def narrow(
     """The loops of a stage, over what lies beside a tensor."""
     lines: list[str] = []
     stage, kept = kernel.stages[number], {*kernel.kept_before(number)}
+    lanes = {r: name for name, _, r in lanes_of(stage)}
     for node in _of_columns(kernel.stages[number - 1]) if number else []:
         place = len(kernel.tensors) + [*kernel.beside].index(kernel.name_of[node])
         added = "select(whole[i] < left[i], left[i], whole[i])" if kind_of(node).by_size else "whole[i] + left[i]"
-        lines += _COMBINE.format(place=place, memory=_memory(kernel, node), added=added).splitlines()
+        lines += _COMBINE.format(place=place, memory=_memory(node), added=added).splitlines()
     for loop in stage.narrow:
-        lines += _loop(kernel, loop, kept, given, words, sums)
+        lines += _loop(kernel, loop, lanes, kept, given, words, sums)
         kept |= {*loop.values, *loop.reductions}
     return indent("\n".join(lines), " " * 8)
 
@@ -223,6 +228,7 @@ def narrow(
 def _loop(
     kernel: Kernel,
     loop: Narrow,
+    lanes: dict[Node, str],
     kept: set[Node],
     numbers: dict[Node, str],
     words: Words,
@@ -231,9 +237,7 @@ def _loop(
     """One loop: what it reads of a matrix first, then a line for each value."""
     read = [n for n in walk(loop.roots, into_reductions=False, given=kept) if n in kept or n.op in LOADS]
     found = {node: f"{_name(kernel, node)}_in" for node in read}
-    reads = {
-        node: f"{found[node]} = {_value(kernel, node, _index(node.space, loop.of))}" for node in read
-    }
+    reads = {node: f"{found[node]} = {_value(kernel, node, _index(node.space, loop.of))}" for node in read}
     wide = [line for node, line in reads.items() if node.space is not loop.of]
     body = [line for node, line in reads.items() if node.space is loop.of]
     named, formulas = words.formulas(loop.roots, numbers | found)
@@ -241,13 +245,13 @@ def _loop(
     texts = dict(zip(loop.roots, formulas, strict=True))
     body += [f"{kernel.name_of[node]}_at[i] = {texts[node]}" for node in loop.values]
     before, after = [], []
-    for k, r in enumerate(loop.reductions):
+    for r in loop.reductions:
         empty, add, whole = sums(r)
-        lane = f"lanes{k}[(i - {_first(loop.of)}) % {LANES}]"
+        lane = f"{lanes[r]}[(i - {_first(loop.of)}) % {LANES}]"
         term = kind_of(r).term.format(*(f"np.float64({texts[operand]})" for operand in r.args))
         body.append(add.format(lane, f"bits64({term})" if kind_of(r).by_size else term))
-        before += _for_lanes([empty.format(f"lanes{k}[lane]")])
-        after.append(f"{kernel.name_of[r]}_at[matrix] = real({whole.format(f'lanes{k}', LANES)})")
+        before += _for_lanes([empty.format(f"{lanes[r]}[lane]")])
+        after.append(f"{kernel.name_of[r]}_at[matrix] = real({whole.format(lanes[r], LANES)})")
     body += [f"{name}_out = {texts[root]}" for name, root in loop.stores.items()]
     body += [words.store(kernel, name, f"{name}_out") for name in loop.stores]
     inner = [*wide, *before, _LOOPS[loop.of], *(f"    {line}" for line in body), *after]
@@ -269,7 +273,7 @@ def _index(of: Space, within: Space) -> str:
 
 
 def _name(kernel: Kernel, node: Node) -> str:
-    return kernel.name_of[node] if node in kernel.name_of else node.label
+    return kernel.name_of.get(node) or str(node.label)
 
 
 def _value(kernel: Kernel, node: Node, place: str) -> str:

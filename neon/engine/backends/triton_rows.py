@@ -256,7 +256,7 @@ def _loop(kernel: Kernel, loop: Narrow, kept: set[Node], numbers: dict[Node, str
     texts = dict(zip(loop.roots, formulas, strict=True))
     zeros, after = [], []
     for node in loop.values:
-        body.append(f"tl.store({kernel.name_of[node]}_at + place, {_wide(texts[node], real)}, mask=inside)")
+        body.append(f"tl.store({kernel.name_of[node]}_at + place, {texts[node]}, mask=inside)")
     for k, r in enumerate(loop.reductions):
         kind = kind_of(r)
         for j, operand in enumerate(r.args):
@@ -265,7 +265,7 @@ def _loop(kernel: Kernel, loop: Narrow, kept: set[Node], numbers: dict[Node, str
         body.append(f"lanes{k} = larger(lanes{k}, tl.{term})" if kind.by_size else f"lanes{k} += {term}")
         zeros.append(f"lanes{k} = tl.zeros([{LANES}], tl.float64)")
         after.append(f"tl.store({kernel.name_of[r]}_at + matrix, {_whole(r, f'lanes{k}')}.to({real}))")
-    body += [f"{name}_out = {_wide(texts[root], real)}" for name, root in loop.stores.items()]
+    body += [f"{name}_out = {texts[root]}" for name, root in loop.stores.items()]
     for name in loop.stores:
         memory = memory_of(kernel.tensors[name], "tl")
         body.append(f"tl.store({name}_at + place, {name}_out.to({memory}), mask=inside)")
@@ -278,13 +278,8 @@ def _loop(kernel: Kernel, loop: Narrow, kept: set[Node], numbers: dict[Node, str
     return [*zeros, *head, *(f"    {line}" for line in body), *after]
 
 
-def _wide(text: str, real: str) -> str:
-    """A value for each of a tile, also where all are one number."""
-    return f"({text} + 0 * i)" if text.startswith("tl.full") else text
-
-
 def _name(kernel: Kernel, node: Node) -> str:
-    return kernel.name_of[node] if node in kernel.name_of else node.label
+    return kernel.name_of.get(node) or str(node.label)
 
 
 def _value(kernel: Kernel, node: Node, within: Space, real: str) -> str:

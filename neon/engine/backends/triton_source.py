@@ -131,7 +131,7 @@ def _prologue(
     kernel: Kernel, stage: Stage, pointers: list[str], given: Mapping[Node, str], words: list[str]
 ) -> list[str]:
     """What a program reads before its tiles: its chunk, where the tensors are, its row of numbers."""
-    tensors, size = [*kernel.tensors], len(kernel.tensors)
+    tensors = [*kernel.tensors]
     lines = [
         "line = chunks + 4 * tl.program_id(0).to(tl.int64)",
         "tensor, begin = tl.load(line), tl.load(line + 1)",

@@ -110,6 +110,11 @@ class Stage:
         """What is computed for each element, in order: nodes that vary, and conditions on numbers."""
         return body_of(self.roots)
 
+    @cached_property
+    def random(self) -> bool:
+        """Whether it draws random bits."""
+        return any(node.op == "step_word" for node in walk(self.roots))
+
     @property
     def reduces(self) -> bool:
         """Whether a later stage needs sums of its elements."""
@@ -153,7 +158,7 @@ class Kernel:
     @cached_property
     def random(self) -> bool:
         """Whether it draws random bits, for which it has to know the step."""
-        return any(node.op == "step_word" for stage in self.stages for node in walk(stage.roots))
+        return any(stage.random for stage in self.stages)
 
     @property
     def by_rows(self) -> bool:

@@ -157,9 +157,7 @@ def _reducing(level: _Level, stores: dict[str, Node]) -> Stage:
     return Stage(of_tensors, stores, numbers_of(roots), (sweep,), level.number, along)
 
 
-def _with_narrow(
-    passes: Sequence[Stage], stores: Mapping[str, Node], spaces: Mapping[str, Space]
-) -> tuple[Stage, ...]:
+def _with_narrow(passes: Sequence[Stage], stores: Mapping[str, Node], spaces: Mapping[str, Space]) -> tuple[Stage, ...]:
     """The passes, each behind what it needs of rows and columns, the last one behind the stores of their states."""
     stages: list[Stage] = []
     kept: set[Node] = set()

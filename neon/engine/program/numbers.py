@@ -38,8 +38,8 @@ class Number(Generic[T]):
 
         beta_1 = Number(0.9, beta, "betas[0]", "β₁ in [0, 1)")
 
-    With the default None it has to be given, unless it is `optional`; `example` then stands for it where somebody needs one. The word is the
-    group's, by default the attribute's own name.
+    With the default None it has to be given, unless it is `optional`; `example` stands for it where somebody needs one.
+    The word is the group's, by default the attribute's own name.
     """
 
     def __init__(

@@ -209,8 +209,8 @@ def _check_space(rule: str, name: str, value: Node, state: State | None) -> None
     of = None if state is None or state.is_number else state.of
     if of in (ROWS, COLUMNS) and joined([value.space, of]) is not of:
         raise TypeError(
-            f"The state {name} of the rule {rule} is one number for each of the {of}, but its new value is one for each "
-            f"of {value.space.plural}. Write mean(x, over={of.name.upper()}) or another reduction over them."
+            f"The state {name} of the rule {rule} is one number for each of the {of}, but its new value is one for "
+            f"each of {value.space.plural}. Write mean(x, over={of.name.upper()}) or another reduction over them."
         )
 
 

@@ -111,7 +111,7 @@ def _check_load(kernel: Kernel, node: Node) -> None:
 
 
 def _check_numbers(stage: Stage, summed: set[Node], kept: set[Node]) -> None:
-    given = {*stage.scalars, *stage.given}
+    given = {*stage.scalars, *(kept if stage.narrow else stage.given)}
     for number in stage.scalars:
         steady = number.kind == FLOAT and number.space is STEP
         _hold(steady, "the host computes numbers that do not vary", number)
@@ -125,7 +125,9 @@ def _check_numbers(stage: Stage, summed: set[Node], kept: set[Node]) -> None:
 def _check_new_numbers(kernel: Kernel, summed: set[Node]) -> None:
     for node in walk(kernel.numbers.values(), into_reductions=False):
         _hold(
-            node.space is STEP and (node.op != REDUCTION or node in summed), "numbers are made of numbers and sums", node
+            node.space is STEP and (node.op != REDUCTION or node in summed),
+            "numbers are made of numbers and sums",
+            node,
         )
 
 
@@ -141,7 +143,9 @@ def _check_narrow(kernel: Kernel, stage: Stage, before: set[Node]) -> set[Node]:
         known = before | kept
         for node in walk(loop.roots, into_reductions=False, given=known):
             _hold(joined([node.space, loop.of]) is loop.of, f"a loop over {loop.of} computes no more than that", node)
-            _hold(node.op != REDUCTION or node in known or node.space is STEP, "a reduction is taken before its use", node)
+            _hold(
+                node.op != REDUCTION or node in known or node.space is STEP, "a reduction is taken before its use", node
+            )
             _hold(node in known or node.op not in LOADS or node.label not in written,
                   "every value exists before a store that would change it", node)  # fmt: skip
         for reduction in loop.reductions:
@@ -149,7 +153,9 @@ def _check_narrow(kernel: Kernel, stage: Stage, before: set[Node]) -> set[Node]:
             _hold(of is loop.of and of.is_narrow, "a reduction is taken in the loop over its operands", reduction)
         kept |= {*loop.values, *loop.reductions}
         written |= {*loop.stores}
-        _hold(all(spaces[name] is loop.of for name in loop.stores), "a state is stored in the loop over it", *loop.stores)
+        _hold(
+            all(spaces[name] is loop.of for name in loop.stores), "a state is stored in the loop over it", *loop.stores
+        )
     return kept
 
 

@@ -53,9 +53,9 @@ def check_sides(name: str, param: Tensor, program: Program) -> None:
     """Refuse a parameter without rows and columns where the rule has values for these."""
     if program.by_rows and param.dim() < 2:
         raise ValueError(
-            f"The rule {shortened(program.name)} has values for rows and columns, and parameter {quoted(name)} of shape "
-            f"{shown(tuple(param.shape))} has none. Give it an optimizer of its own, or the rule the keyword `matrix`: "
-            "it is True for tensors of two dimensions and more, and False for others."
+            f"The rule {shortened(program.name)} has values for rows and columns; parameter {quoted(name)} has none: "
+            f"its shape is {shown(tuple(param.shape))}. Give it an optimizer of its own, or the rule the keyword "
+            "`matrix`, which is True for tensors of two dimensions and more, and False for others."
         )
 
 
@@ -85,8 +85,8 @@ def _check_state(item: Item, slot: Slot, state: Tensor) -> None:
     _check_memory(f"A state of parameter {quoted(item.name)}", state)
     if slot.block > 1 and any(other.space.is_narrow for other in item.kept):
         raise ValueError(
-            f"A state of parameter {quoted(item.name)} has dtype {state.dtype}, in blocks that would cut its rows, beside "
-            "states of rows and columns. Take the state out of optimizer.state to start it anew."
+            f"A state of parameter {quoted(item.name)} has dtype {state.dtype}, in blocks that would cut its rows, "
+            "beside states of rows and columns. Take the state out of optimizer.state to start it anew."
         )
     if slot.block > 1 and param.dtype == torch.float64:
         raise ValueError(
