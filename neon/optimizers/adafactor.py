@@ -29,11 +29,12 @@ def _delta(  # type: ignore[no-untyped-def]
     if matrix:
         row_var = (1 - share) * row_var + share * (mean_square(g, over=ROWS) + inside)
         col_var = (1 - share) * col_var + share * (mean_square(g, over=COLUMNS) + inside)
-        v = row_var / maximum(mean(row_var, over=COLUMNS), least) * col_var
+        # A root and a division for each row and column: elements are left with products.
+        scale = 1 / sqrt(row_var / maximum(mean(row_var, over=COLUMNS), least)) * (1 / sqrt(col_var))
     else:
         variance = (1 - share) * variance + share * (g * g + inside)
-        v = variance
-    u = g / sqrt(maximum(v, least * least))
+        scale = 1 / sqrt(variance)
+    u = (scale if eps_in_squares else minimum(scale, 1 / least)) * g
     rate = minimum(lr, 1 / sqrt(step)) if relative_step else lr
     if scale_parameter:
         rate = maximum(eps2, rms(w)) * rate

@@ -154,7 +154,9 @@ def _by_rows(kernel: Kernel, number: int, given: dict[Node, str]) -> str:
     [sweep] = stage.sweeps
     lines, formulas = _body(sweep, given | numba_rows.texts(kernel, stage))
     if stage.reduces:
-        lines += [f"value{k} = np.float64({formula})" for k, formula in enumerate(formulas)]
+        lines += [
+            f"value{k} = np.float64({formula})" for k, formula in enumerate(formulas) if sweep.values[k].op != "const"
+        ]
         terms = {r: _term(r, sweep) for r in (*stage.reductions, *stage.along)}
         arrays = partial(_arrays, kernel, sweep.loads, [])
         return numba_rows.reduction(kernel, stage, terms, lines, arrays, _sums)

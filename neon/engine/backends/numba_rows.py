@@ -128,63 +128,101 @@ def _of_columns(stage: Stage) -> list[Node]:
     return [reduction for reduction in stage.along if reduction.space is COLUMNS]
 
 
+# What numba writes of a sum: no terms, one term more, all lanes of it.
+Sums = Callable[[Node], tuple[str, str, str]]
+
+
 def reduction(
     kernel: Kernel,
     stage: Stage,
     terms: dict[Node, str],
     lines: list[str],
     arrays: Callable[[str], list[str]],
-    sums: Callable[[Node], tuple[str, str, str]],
+    sums: Sums,
 ) -> str:
     """A pass that takes sums: `terms` of each reduction, added as `sums` says, after `lines` for each element."""
-    in_lanes = [*stage.reductions, *(r for r in stage.along if r.space is ROWS)]
-    columns = _of_columns(stage)
+    lanes, totals = _lanes(stage), _totals(stage)
     body = [*of_columns(kernel, stage, "first + "), *lines]
-    body += [sums(r)[1].format(f"lanes{k}[i]", terms[r]) for k, r in enumerate(in_lanes)]
-    body += [sums(r)[1].format(f"{kernel.name_of[r]}_at[first + i]", terms[r]) for r in columns]
-    before = before_a_row(kernel, stage, lambda _: [], index=False)
-    part = "(matrix * -(-rows // height) + (row - matrix * rows) // height) * columns"
-    before += [at(kernel, r, part) for r in columns]
-    if columns:
-        zeros = [sums(r)[0].format(f"{kernel.name_of[r]}_at[i]") for r in columns]
-        before += ["if row == start // columns or row == matrix * rows:", "    for i in range(columns):"]
-        before += [f"        {line}" for line in zeros]
-    count = len(stage.reductions)
-    after = []
-    for k, r in enumerate(in_lanes[count:], count):
-        name = kernel.name_of[r]
-        whole = f"pairwise_sum(lanes{k}, {LANES})" if not kind_of(r).by_size else f"largest(lanes{k}, {LANES})"
-        after += [at(kernel, r), f"{name}_at[row] = {whole}"]
-    if count:
-        added = [
-            sums(r)[1].format(f"totals{k}[turn + lane]", f"lanes{k}[lane]") for k, r in enumerate(stage.reductions)
-        ]
-        after += [f"turn = (row - start // columns) % {ROWS_OF_TOTALS} * {LANES}", *_for_lanes(added)]
-    partial = []
-    if count:
-        added = [
-            sums(r)[1].format(f"totals{k}[lane]", f"totals{k}[turn + lane]") for k, r in enumerate(stage.reductions)
-        ]
-        partial.append(f"for turn in range({LANES}, {ROWS_OF_TOTALS * LANES}, {LANES}):")
-        partial += [f"    {line}" for line in _for_lanes(added)]
-        partial.append(f"partials = pointer(at[5] + chunk * {8 * count}, np.float64)")
-        partial += [f"partials[{k}] = {sums(r)[2].format(f'totals{k}', LANES)}" for k, r in enumerate(stage.reductions)]
-    zero = [sums(r)[0].format(f"{{}}{k}[lane]") for k, r in enumerate(in_lanes)]
-    no_totals = [f"for lane in range({ROWS_OF_TOTALS * LANES}):"] if count else []
-    no_totals += [f"    {line.format('totals')}" for line in zero[:count]]
-    no_lanes = _for_lanes([line.format("lanes") for line in zero]) if zero else []
+    body += [sums(r)[1].format(f"{name}[i]", terms[r]) for r, name in lanes.items()]
+    body += [sums(r)[1].format(f"{kernel.name_of[r]}_at[first + i]", terms[r]) for r in _of_columns(stage)]
+    zeros = {name: sums(r)[0].format(f"{name}[lane]") for r, name in (*lanes.items(), *totals.items())}
+    no_totals = [f"for lane in range({ROWS_OF_TOTALS * LANES}):", *(f"    {zeros[name]}" for name in totals.values())]
     return REDUCTION.format(
         lanes=LANES,
-        no_totals=_block(no_totals, 8),
-        row=indent("\n".join(before), " " * 12),
-        no_lanes=_block(no_lanes, 12),
+        no_totals=_block(no_totals, 8) if totals else "",
+        row=indent(
+            "\n".join([*before_a_row(kernel, stage, lambda _: [], index=False), *_begun(kernel, stage, sums)]), " " * 12
+        ),
+        no_lanes=_block(_for_lanes([zeros[name] for name in lanes.values()]), 12) if lanes else "",
         row_arrays=indent("\n".join(arrays("(place + first)")), " " * 16),
         row_body=indent("\n".join(body), " " * 20),
         rest_arrays=indent("\n".join(arrays("(place + first)")), " " * 12),
         rest_body=indent("\n".join(body), " " * 16),
-        add_lanes=_block(after, 12),
-        partial=indent("\n".join(partial), " " * 8),
+        add_lanes=_block(_of_row(kernel, stage, lanes, totals, sums), 12),
+        partial=indent("\n".join(_of_chunk(stage, totals, sums)), " " * 8),
     )
+
+
+def _begun(kernel: Kernel, stage: Stage, sums: Sums) -> list[str]:
+    """Where the sums of columns are, which begin with the first row of a matrix in a chunk."""
+    columns = _of_columns(stage)
+    if not columns:
+        return []
+    part = "(matrix * -(-rows // height) + (row - matrix * rows) // height) * columns"
+    zeros = [sums(r)[0].format(f"{kernel.name_of[r]}_at[i]") for r in columns]
+    return [
+        *(at(kernel, r, part) for r in columns),
+        "if row == start // columns or row == matrix * rows:",
+        "    for i in range(columns):",
+        *(f"        {line}" for line in zeros),
+    ]
+
+
+def _of_row(kernel: Kernel, stage: Stage, lanes: dict[Node, str], totals: dict[Node, str], sums: Sums) -> list[str]:
+    """What is kept of a row, and what it adds to the sums of its chunk."""
+    lines = []
+    for r in stage.along:
+        if r in lanes:
+            lines += [at(kernel, r), f"{kernel.name_of[r]}_at[row] = {_over_lanes(r, lanes[r])}"]
+    if totals:
+        lines.append(f"turn = (row - start // columns) % {ROWS_OF_TOTALS} * {LANES}")
+        lines += _for_lanes([sums(r)[1].format(f"{t}[turn + lane]", f"{lanes[r]}[lane]") for r, t in totals.items()])
+    return lines
+
+
+def _of_chunk(stage: Stage, totals: dict[Node, str], sums: Sums) -> list[str]:
+    """What a chunk adds to the sums of its tensor; of ones it is a count."""
+    if not stage.reductions:
+        return []
+    lines = [f"for turn in range({LANES}, {ROWS_OF_TOTALS * LANES}, {LANES}):"] if totals else []
+    added = [sums(r)[1].format(f"{name}[lane]", f"{name}[turn + lane]") for r, name in totals.items()]
+    lines += [f"    {line}" for line in _for_lanes(added)] if totals else []
+    lines.append(f"partials = pointer(at[5] + chunk * {8 * len(stage.reductions)}, np.float64)")
+    for k, r in enumerate(stage.reductions):
+        lines.append(f"partials[{k}] = {sums(r)[2].format(totals[r], LANES) if r in totals else 'np.float64(count)'}")
+    return lines
+
+
+def _over_lanes(r: Node, lanes: str) -> str:
+    return f"largest({lanes}, {LANES})" if kind_of(r).by_size else f"pairwise_sum({lanes}, {LANES})"
+
+
+def is_count(r: Node) -> bool:
+    """Whether a reduction is the number of elements, for which none has to be read."""
+    return r.label.op == "total" and r.args[0].op == "const" and r.args[0].label == 1.0
+
+
+def _totals(stage: Stage) -> dict[Node, str]:
+    return {r: f"totals{k}" for k, r in enumerate(r for r in stage.reductions if not is_count(r))}
+
+
+def _lanes(stage: Stage) -> dict[Node, str]:
+    """The lanes of each sum that is taken in lanes, by name."""
+    if stage.narrow:
+        found = [r for loop in stage.narrow for r in loop.reductions]
+    else:
+        found = [*_totals(stage), *(r for r in stage.along if r.space is ROWS)]
+    return {r: f"lanes{k}" for k, r in enumerate(found)}
 
 
 def _for_lanes(lines: Sequence[str]) -> list[str]:
@@ -197,24 +235,21 @@ def _block(lines: Sequence[str], by: int) -> str:
 
 def lanes_of(stage: Stage) -> list[tuple[str, int, Node]]:
     """The lanes that a stage needs on the stack, by name, with how many there are and the reduction of each."""
-    if stage.narrow:
-        return [(f"lanes{k}", LANES, r) for k, r in enumerate(r for loop in stage.narrow for r in loop.reductions)]
-    found = [
-        (f"lanes{k}", LANES, r) for k, r in enumerate([*stage.reductions, *(r for r in stage.along if r.space is ROWS)])
+    totals = {} if stage.narrow else _totals(stage)
+    return [
+        *((name, LANES, r) for r, name in _lanes(stage).items()),
+        *((name, ROWS_OF_TOTALS * LANES, r) for r, name in totals.items()),
     ]
-    return [*found, *((f"totals{k}", ROWS_OF_TOTALS * LANES, r) for k, r in enumerate(stage.reductions))]
 
 
 # -- loops over rows, columns and matrices ---------------------------------------------------------
 
 
-def narrow(
-    kernel: Kernel, number: int, given: dict[Node, str], words: Words, sums: Callable[[Node], tuple[str, str, str]]
-) -> str:
+def narrow(kernel: Kernel, number: int, given: dict[Node, str], words: Words, sums: Sums) -> str:
     """The loops of a stage, over what lies beside a tensor."""
     lines: list[str] = []
     stage, kept = kernel.stages[number], {*kernel.kept_before(number)}
-    lanes = {r: name for name, _, r in lanes_of(stage)}
+    lanes = _lanes(stage)
     for node in _of_columns(kernel.stages[number - 1]) if number else []:
         place = len(kernel.tensors) + [*kernel.beside].index(kernel.name_of[node])
         added = "select(whole[i] < left[i], left[i], whole[i])" if kind_of(node).by_size else "whole[i] + left[i]"
@@ -232,7 +267,7 @@ def _loop(
     kept: set[Node],
     numbers: dict[Node, str],
     words: Words,
-    sums: Callable[[Node], tuple[str, str, str]],
+    sums: Sums,
 ) -> list[str]:
     """One loop: what it reads of a matrix first, then a line for each value."""
     read = [n for n in walk(loop.roots, into_reductions=False, given=kept) if n in kept or n.op in LOADS]
