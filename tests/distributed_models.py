@@ -16,7 +16,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from torch.nn.parallel import DistributedDataParallel
 
 import neon.torch
-from neon.optimizers import Adam, AdamW, GradientDescentMomentum, MultiOptimizer, Optimizer, WarmupCosine
+from neon.optimizers import Adafactor, Adam, AdamW, GradientDescentMomentum, MultiOptimizer, Optimizer, WarmupCosine
 from neon.optimizers.functions import norm
 
 STEPS, SAMPLES = 4, 8
@@ -73,6 +73,7 @@ RULES: dict[str, Callable[[], Optimizer]] = {
     "adam": lambda: Adam(learning_rate=0.05, stochastic_round=True),
     "momentum": lambda: GradientDescentMomentum(0.1, 0.9, True, 0.01, gradient_clip_norm=0.5),
     "mapping": mapping,
+    "adafactor": lambda: Adafactor(0.05, wdecay=0.1, gradient_clip_norm=0.5, stochastic_round=True),
     "own": lambda: Lars(gradient_clip_norm=2.0, stochastic_round=True),
 }
 

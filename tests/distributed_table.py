@@ -27,19 +27,22 @@ CURVES: list[tuple[Any, ...]] = [
     ("by_class",),
     ("from_rank_zero",),
     ("documented",),
+    ("loss_curve", "sharded", "adafactor"),
 ]
 SCALED = [("scaled", way, rule) for way in ("data parallel", "sharded") for rule in ("momentum", "torch")]
 LOW = [("low_precision", rule, dtype) for rule in ("mapping", "own", "torch") for dtype in ("float32", "bfloat16")]
 GIVEN = [
     *(("same_gradients", layout, rule, None) for layout in ROWS for rule in ("mapping", "own")),
     *(("same_gradients", "rows", "mapping", name) for name in POISONED),
+    *(("same_gradients", layout, "adafactor", None) for layout in ("copies", "rows", "copies of rows", "rows of rows")),
 ]
-ACROSS = [("same_gradients", layout, rule, None) for layout in ACROSS_ROWS for rule in ("mapping", "own")]
+ACROSS = [("same_gradients", layout, rule, None) for layout in ACROSS_ROWS for rule in ("mapping", "own", "adafactor")]
 SAVED = [
     ("checkpoint", "sharded", "mapping", "sharded"),
     ("checkpoint", "sharded", "mapping", "flat"),
     ("checkpoint", "sharded", "mapping", "full"),
     ("checkpoint", "sharded", "drop-in", "sharded"),
+    *(("checkpoint", "sharded", "adafactor", form) for form in ("sharded", "flat", "full")),
     ("checkpoint", "grid", "own", "sharded"),
     ("checkpoint", "data parallel", "mapping", "sharded"),
 ]

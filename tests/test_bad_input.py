@@ -19,7 +19,7 @@ from torch import nn
 
 import neon.optimizers
 import neon.torch
-from neon.arguments import beta, between, non_negative, positive, unit_interval, whole_number
+from neon.arguments import beta, between, flag, non_negative, positive, unit_interval, whole_number
 from neon.backends import Backend, gen_backend
 from neon.callbacks import Callbacks
 from neon.optimizers import (
@@ -72,6 +72,7 @@ ARGUMENTS: dict[str, dict[type[Exception], list[Any]]] = {
 OF_CHECK: dict[Any, dict[type[Exception], list[Any]]] = {
     non_negative: NOT_NEGATIVE, positive: POSITIVE, beta: BETA, unit_interval: UNIT,
     between: {ValueError: [0, 0.0, 1, 1.5, -0.1, NAN, INF], **NUMBER},
+    flag: {TypeError: [1, 0, "yes", None]},
     non_positive: {ValueError: [0.1, NAN, INF, -INF], **NUMBER},
     at_least_one: {ValueError: [0.9, NAN, INF], **NUMBER},
     optional_epsilon: {ValueError: [-0.1, NAN, INF], TypeError: ["0.1", True, [0.1]]},

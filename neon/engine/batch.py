@@ -323,6 +323,8 @@ class Batch:
     def own_sums(self, level: int, column: int) -> Any:
         """The sums of a stage's reduction over each tensor, a value per row."""
         partials = self.passes[level].partials[:, column]
+        if not len(partials):  # all are empty
+            return column_of(np.zeros(len(self.row_groups)))
         if not self._in_several:
             return column_of(partials.copy())
         sums = partials[np.minimum(self._first_chunks, len(partials) - 1)]

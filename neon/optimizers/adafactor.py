@@ -52,7 +52,7 @@ def adafactor(  # type: ignore[no-untyped-def]
         col_var  ← (1 − t^τ)·col_var + t^τ·(mean of g² over each column)       of these
         v        = row_var·col_var / max(mean of row_var, ε₁)                  of these
         variance ← (1 − t^τ)·variance + t^τ·g²;  v = variance                  of others
-        u        = g / √max(v, ε₁²)
+        u        = g / max(√v, ε₁)
         w        ← w − (lr·λ·w + max(ε₂, rms(w))·min(lr, 1/√t) · u / max(1, rms(u)/d))
 
     `beta2_decay` is τ ≤ 0, `eps` the pair of ε₁ and ε₂, and t = `step` the number of this update of the tensor, from 1.
@@ -75,13 +75,14 @@ def adafactor(  # type: ignore[no-untyped-def]
 
 def adafactor_momentum(  # type: ignore[no-untyped-def]
     w, g, row_var=State(of=ROWS), col_var=State(of=COLUMNS), variance=0.0, exp_avg=0.0,
-    *, lr, beta2_decay, eps, d, weight_decay, relative_step, scale_parameter, eps_in_squares, momentum, matrix, step,
+    *, lr, beta2_decay, eps, d, weight_decay,
+    relative_step, scale_parameter, eps_in_squares, update_momentum, matrix, step,
 ):  # fmt: skip
     """One step of Adafactor with an average of what is subtracted, the decay aside.
 
         exp_avg ← μ·exp_avg + (1 − μ)·Δ,  Δ what Adafactor subtracts;  w ← w − (lr·λ·w + exp_avg)
 
-    >>> numbers = dict(lr=0.1, beta2_decay=-0.8, eps=(1e-3, 1e-3), d=2.0, weight_decay=0.5, step=3, momentum=0.9)
+    >>> numbers = dict(lr=0.1, beta2_decay=-0.8, eps=(1e-3, 1e-3), d=2.0, weight_decay=0.5, step=3, update_momentum=0.9)
     >>> forms = dict(relative_step=False, scale_parameter=False, eps_in_squares=True, matrix=False)
     >>> w, *_, exp_avg = adafactor_momentum(2.0, 0.5, 0.0, 0.0, 0.9, 0.1, **numbers, **forms)
     >>> round(w, 8), round(exp_avg, 8)
@@ -89,7 +90,7 @@ def adafactor_momentum(  # type: ignore[no-untyped-def]
     """
     numbers = (lr, beta2_decay, eps, d, relative_step, scale_parameter, eps_in_squares, matrix, step)
     delta, *states = _delta(w, g, row_var, col_var, variance, *numbers)
-    exp_avg = momentum * exp_avg + (1 - momentum) * delta
+    exp_avg = update_momentum * exp_avg + (1 - update_momentum) * delta
     return w - (lr * weight_decay * w + exp_avg), *states, exp_avg
 
 
@@ -111,7 +112,7 @@ def at_least_one(name: str, value: Any) -> float:
 class Adafactor(Optimizer):
     """Adafactor (Shazeer & Stern 2018): of the mean of squares of a matrix, those of its rows and columns are kept.
 
-        v = R'C' / max(mean R', ε₁),  R', C' means of g² over rows and columns;  u = g / √max(v, ε₁²)
+        v = R'C' / max(mean R', ε₁),  R', C' means of g² over rows and columns;  u = g / max(√v, ε₁)
         θ' = θ − αλθ − max(ε₂, rms(θ))·min(α, 1/√t) · u / max(1, rms(u)/d)
 
     t counts the updates of each tensor, from 1. Tensors of fewer than two dimensions keep v itself. The defaults are
@@ -128,7 +129,7 @@ class Adafactor(Optimizer):
     epsilon_2 = Number(1e-3, non_negative, "eps[1]", "ε₂ ≥ 0")
     d = Number(1.0, at_least_one, meaning="d ≥ 1, the largest rms(u)")
     wdecay = Number(0.0, non_negative, "weight_decay", "λ ≥ 0")  # type: ignore[assignment]
-    momentum_coef = Number(0.0, beta, "momentum", "μ in [0, 1): with 0 no average is kept")
+    momentum_coef = Number(0.0, beta, "update_momentum", "μ in [0, 1): with 0 no average is kept")
     relative_step = Number(True, flag, meaning="min(α, 1/√t) in place of α")
     scale_parameter = Number(True, flag, meaning="times max(ε₂, rms(θ))")
     eps_in_squares = Number(False, flag, meaning="ε₁ is added to g², and nothing is compared with it")
@@ -156,4 +157,4 @@ class Adafactor(Optimizer):
         self._take(locals())
 
     def select_rule(self, values: Mapping[str, Any]) -> Rule:
-        return adafactor if values["momentum"] == 0 else adafactor_momentum
+        return adafactor if values["update_momentum"] == 0 else adafactor_momentum

@@ -257,7 +257,7 @@ class Adafactor(DropIn):
     """torch.optim.Adafactor (Shazeer & Stern 2018, with torch's places of ε₁).
 
         R, C ← means of g² over rows and columns, as R ← R + t^τ·(mean − R);  v = R·C / max(mean of R, ε₁)
-        u = g / √max(v, ε₁²);  w ← w − lr·λ·w − max(ε₂, rms(w))·min(lr, 1/√t) · u / max(1, rms(u)/d)
+        u = g / max(√v, ε₁);  w ← w − lr·λ·w − max(ε₂, rms(w))·min(lr, 1/√t) · u / max(1, rms(u)/d)
 
     Rows and columns are those of the last two dimensions; tensors of fewer keep v ← v + t^τ·(g² − v). `beta2_decay`
     is τ, `eps` are ε₁ and ε₂, `weight_decay` λ, and t counts the updates of each tensor. With ε₁ = None it is the
