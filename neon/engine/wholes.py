@@ -21,7 +21,7 @@ from neon.engine.tensors.sides import Sides
 
 
 class Whole(Beside):
-    """What lies beside a whole tensor on each of its processes, and its states of rows and columns, as vectors."""
+    """What is beside a whole tensor on each of its processes, and its states of rows and columns, as vectors."""
 
     def __init__(self, kernel: Kernel, item: Item, local: Beside) -> None:
         assert item.part is not None

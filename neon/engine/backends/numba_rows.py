@@ -246,7 +246,7 @@ def lanes_of(stage: Stage) -> list[tuple[str, int, Node]]:
 
 
 def narrow(kernel: Kernel, number: int, given: dict[Node, str], words: Words, sums: Sums) -> str:
-    """The loops of a stage, over what lies beside a tensor."""
+    """The loops of a stage, over what is kept beside a tensor."""
     lines: list[str] = []
     stage, kept = kernel.stages[number], {*kernel.kept_before(number)}
     lanes = _lanes(stage)

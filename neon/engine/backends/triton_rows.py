@@ -219,7 +219,7 @@ def _whole(r: Node, totals: str) -> str:
 
 
 def narrow(kernel: Kernel, number: int, prologue: Sequence[str], given: dict[Node, str]) -> str:
-    """The loops of a stage, over what lies beside a tensor."""
+    """The loops of a stage, over what is kept beside a tensor."""
     stage, kept = kernel.stages[number], {*kernel.kept_before(number)}
     used = {n for loop in stage.narrow for n in walk(loop.roots, into_reductions=False, given=kept)}
     sums = [r for r in kernel.stages[number - 1].along if r.space is COLUMNS] if number else []

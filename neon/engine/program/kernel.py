@@ -66,7 +66,7 @@ class Stage:
     """One pass over memory: reductions whose results a later stage needs, or the final stores.
 
     Those of one level are taken together, in all kernels of a step: their sums reach over these. Sums `along` rows and
-    columns stay beside their tensor. A stage that has `narrow` loops, and no level, works on what lies there, before
+    columns stay beside their tensor. A stage that has `narrow` loops, and no level, works on what is there, before
     the pass over elements that follows it.
 
     `scalars` are the host's numbers that the pass reads, in the order of their columns. `sweeps` are its loops where
@@ -186,7 +186,7 @@ class Kernel:
         return (place - 1,) if place and self.stages[place - 1].narrow else ()
 
     def kept_before(self, place: int) -> list[Node]:
-        """What lies beside each tensor before a stage."""
+        """What is beside each tensor before a stage."""
         before = self.stages[:place]
         loops = [node for stage in before for loop in stage.narrow for node in (*loop.values, *loop.reductions)]
         return [*loops, *(node for stage in before for node in stage.along)]
