@@ -30,6 +30,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import reference
+import reference_shared  # noqa: F401  # which adds its own to REFERENCES
 
 STEPS = 20
 SHAPES: list[tuple[int, ...]] = [(1,), (7,), (3, 5), (2, 3, 4, 5), (33, 17), ()]
@@ -130,7 +131,7 @@ class ByHand:
     def __init__(self, case: Case) -> None:
         self.case, self.params = case, weights(case)
         self.shared = case.rule == "Prodigy"
-        made = getattr(reference, case.rule)
+        made = reference.REFERENCES[case.rule]
         numbers = numbers_of_groups(case, 0)[: 1 if self.shared else None]
         self.rules = [made(**n, **case.references_base()) for n in numbers]
 

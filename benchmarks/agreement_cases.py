@@ -18,6 +18,7 @@ import neon.optimizers
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import reference
+import reference_shared  # noqa: F401  # which adds its own to REFERENCES
 from reference import Array
 
 Numbers = dict[str, Any]
@@ -66,7 +67,7 @@ class Case:
         if self.around is None:
             return {}
         own = {word: number for word, number in self.around.items() if word != "rule"}
-        made = TorchRMSprop if self.around["rule"] == "torch's RMSprop" else getattr(reference, self.around["rule"])
+        made = TorchRMSprop if self.around["rule"] == "torch's RMSprop" else reference.REFERENCES[self.around["rule"]]
         return {"base": made(**own)}
 
 

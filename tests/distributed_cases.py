@@ -30,7 +30,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard, distribute_tensor
 
-from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer
+from neon.optimizers import LAMB, Adam, GradientDescentMomentum, MultiOptimizer, Prodigy
 
 # -- training --------------------------------------------------------------------------------------
 
@@ -70,6 +70,19 @@ def flat(rule: str) -> Any:
     with FullyShardedDataParallel.summon_full_params(run.model):
         found = everything(run.model)
     return {"losses": losses, **{name.replace("_fsdp_wrapped_module.", ""): t for name, t in found.items()}}
+
+
+def flat_refused() -> Any:
+    """Rules with norms of tensors that nobody has, and with sums over all of which this rank has a part."""
+    model = FullyShardedDataParallel(net(), device_id=torch.device("cpu"), use_orig_params=True)
+    found = {}
+    for rule, options in ((LAMB(), {"partitioned": True}), (Prodigy(), {}), (Adam(), {})):
+        try:
+            rule.attach(model, **options)
+            found[type(rule).__name__] = "nothing"
+        except ValueError as error:
+            found[type(rule).__name__] = str(error)
+    return found
 
 
 def by_class() -> Any:
@@ -150,12 +163,29 @@ def place(tensor: Tensor, mesh: Any, placements: list[Placement] | None) -> Tens
     return distribute_tensor(tensor, mesh, cut, src_data_rank=None)
 
 
+def placements(layout: str) -> dict[str, Any]:
+    """The mesh that each parameter is on, how it lies there, and how its gradients lie; one is on none."""
+    world = dist.get_world_size()
+    found: dict[str, Any] = dict.fromkeys(SHAPES, (None, None, None))
+    if world == 1:
+        return found
+    grid = init_device_mesh("cpu", (2, world // 2) if world % 2 == 0 else (1, world), mesh_dim_names=("a", "b"))
+    line = init_device_mesh("cpu", (world,))
+    if layout == "several meshes":
+        rows, copies = [Shard(0)], [Replicate()]
+        found["first.weight"] = (grid, rows * 2, rows * 2)
+        found["first.bias"] = (line, rows, rows)
+        found["last.weight"] = (grid["b"], rows, rows)
+        found["last.bias"] = (line, copies, copies)
+        return found
+    at, grad_at = LAYOUTS[layout]
+    return {**dict.fromkeys(SHAPES, (grid if len(at) == 2 else line, at, grad_at)), "gain": found["gain"]}
+
+
 def same_gradients(layout: str, rule: str, poison: str | None) -> Any:
     """Steps with gradients that are given; with `poison` one element of that gradient is NaN in the second step."""
-    at, grad_at = LAYOUTS[layout] if dist.get_world_size() > 1 else (None, None)
-    mesh = init_device_mesh("cpu", (2, dist.get_world_size() // 2) if at and len(at) == 2 else (dist.get_world_size(),))
-    kinds = {name: (None, None) if name == "gain" else (at, grad_at) for name in SHAPES}
-    params = {name: nn.Parameter(place(values(name, -1), mesh, kinds[name][0])) for name in SHAPES}
+    kinds = placements(layout)
+    params = {name: nn.Parameter(place(values(name, -1), *kinds[name][:2])) for name in SHAPES}
     options = {"skip_nonfinite": True} if poison else {}
     opt = RULES[rule]().attach(params.items(), **options)
     for step in range(STEPS):
@@ -163,7 +193,8 @@ def same_gradients(layout: str, rule: str, poison: str | None) -> Any:
             grad = values(name, step)
             if name == poison and step == 1:
                 grad.view(-1)[-1] = torch.nan
-            p.grad = place(grad, mesh, kinds[name][1])
+            mesh, _, grad_at = kinds[name]
+            p.grad = place(grad, mesh, grad_at)
         opt.step()
     model = nn.ParameterDict({name.replace(".", "_"): p for name, p in params.items()})
     skips = {f"skipped for {opt.last_nonfinite}": opt.skipped_steps} if poison else {}

@@ -19,7 +19,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from neon.optimizers import Adam, AdamW, ScheduleFree
+from neon.optimizers import LAMB, Adam, AdamW, ScheduleFree
 from neon.torch import AttachedOptimizer
 
 # Whole rows of blocks. On four ranks a part is smaller than what has states in blocks, one part is shorter, one empty.
@@ -33,6 +33,7 @@ FORMATS: dict[str, dict[str, Any]] = {
     "bfloat16": {"state_dtype": "bfloat16", "stochastic_round": True},
     "int8, split": {"state_dtype": "int8", "master": "split"},
     "float32, split": {"master": "split"},
+    "int8, lamb": {"state_dtype": "int8", "stochastic_round": True, "wdecay": 0.1},
     "averaged": {"weight_average": 0.75, "state_dtype": {"exp_avg": "int8", "weight_average": "bfloat16"}},
     "schedule-free": {"master": "split", "state_dtype": {"exp_avg_sq": "int8"}},
 }
@@ -75,8 +76,8 @@ def start(way: str, form: str) -> tuple[nn.Module, Wide, AttachedOptimizer]:
         mesh = init_device_mesh("cpu", shape, mesh_dim_names=("replicate", "shard")[-len(shape) :])
         for layer in (*model.layers.values(), model):
             fully_shard(layer, mesh=mesh)
-    adamw = AdamW(learning_rate=0.01, **FORMATS[form])
-    return run, model, (ScheduleFree(adamw) if form == "schedule-free" else adamw).attach(model)
+    rule = (LAMB if "lamb" in form else AdamW)(learning_rate=0.01, **FORMATS[form])
+    return run, model, (ScheduleFree(rule) if form == "schedule-free" else rule).attach(model)
 
 
 def train(run: nn.Module, opt: AttachedOptimizer, steps: range) -> None:

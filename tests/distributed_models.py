@@ -16,10 +16,23 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from torch.nn.parallel import DistributedDataParallel
 
 import neon.torch
-from neon.optimizers import Adafactor, Adam, AdamW, GradientDescentMomentum, MultiOptimizer, Optimizer, WarmupCosine
-from neon.optimizers.functions import norm
+from neon.optimizers import (
+    GROUP,
+    LAMB,
+    OPTIMIZER,
+    Adafactor,
+    Adam,
+    AdamW,
+    GradientDescentMomentum,
+    MultiOptimizer,
+    Optimizer,
+    Prodigy,
+    State,
+    WarmupCosine,
+)
+from neon.optimizers.functions import norm, total
 
-STEPS, SAMPLES = 4, 8
+STEPS, SAMPLES = 4, 12  # which divide by 2, 3 and 4
 
 
 class Net(nn.Module):
@@ -58,6 +71,17 @@ class Lars(Optimizer):
         return w + velocity, velocity
 
 
+class Counted(Optimizer):
+    """One number of all tensors, and one of each group, which counts the steps in which that takes part."""
+
+    @staticmethod
+    def rule(  # type: ignore[no-untyped-def]
+        w, g, d: Any = State("d0", of=OPTIMIZER), k: Any = State(of=GROUP), *, lr=1e-3, d0=0.5
+    ):
+        d = d + total(g, over=OPTIMIZER)
+        return w - lr * d * (k + 1) * g, d, k + 1
+
+
 def mapping() -> MultiOptimizer:
     kinds = {
         "default": AdamW(
@@ -68,6 +92,16 @@ def mapping() -> MultiOptimizer:
     return MultiOptimizer(kinds, gradient_clip_norm=0.5)
 
 
+def sums() -> MultiOptimizer:
+    """Two that have a size of steps each, which they sum over all of their tensors, beside norms of tensors."""
+    kinds = {
+        "first": Prodigy(d0=0.01, wdecay=0.1, master="split"),
+        "last": LAMB(learning_rate=0.05, gradient_clip_norm=0.5, stochastic_round=True),
+        "default": Prodigy(d0=0.02, growth_rate=1.5, gradient_clip_norm=0.5),
+    }
+    return MultiOptimizer(kinds)
+
+
 # On float32 and float64 parameters `stochastic_round=True` changes nothing.
 RULES: dict[str, Callable[[], Optimizer]] = {
     "adam": lambda: Adam(learning_rate=0.05, stochastic_round=True),
@@ -75,6 +109,10 @@ RULES: dict[str, Callable[[], Optimizer]] = {
     "mapping": mapping,
     "adafactor": lambda: Adafactor(0.05, wdecay=0.1, gradient_clip_norm=0.5, stochastic_round=True),
     "own": lambda: Lars(gradient_clip_norm=2.0, stochastic_round=True),
+    "prodigy": lambda: Prodigy(d0=0.01, use_bias_correction=True, master="split"),
+    "lamb": lambda: LAMB(learning_rate=0.05, stochastic_round=True),
+    "sums": sums,
+    "counted": Counted,
 }
 
 
@@ -207,9 +245,19 @@ def whole(tensor: Tensor) -> Tensor:
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().clone()
 
 
+def numbers(opt: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The numbers of groups that persist."""
+    return {
+        f"group {place} {name}": torch.tensor(float(group[name]), dtype=torch.float64)
+        for place, group in enumerate(opt.param_groups)
+        for name in ("d", "d_max", "d_numerator", "k", "lr_max", "weight_sum")
+        if name in group
+    }
+
+
 def everything(model: nn.Module, opt: torch.optim.Optimizer | None = None) -> dict[str, Tensor]:
-    """All parameters and states, whole, by name; low bits of weights as words, for as numbers some are NaN."""
-    found: dict[str, Tensor] = {}
+    """Parameters, states and numbers of groups, whole, by name; low bits as words: as numbers some are NaN."""
+    found = numbers(opt) if opt else {}
     for name, p in model.named_parameters():
         found[name] = whole(p)
         state = opt.state[p] if opt else {}

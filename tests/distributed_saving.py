@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from distributed_models import RULES, STEPS, Run, everything, make, net, spread, strays, train, whole
+from distributed_models import RULES, STEPS, Run, everything, make, net, numbers, spread, strays, train
 from torch.distributed.checkpoint import load, save
 from torch.distributed.checkpoint import state_dict as checkpoints
 from torch.distributed.checkpoint.state_dict import StateDictOptions
 from torch.distributed.optim import ZeroRedundancyOptimizer
 
 import neon.torch
+from neon.optimizers import LAMB, Prodigy
 
 # -- ZeroRedundancyOptimizer -----------------------------------------------------------------------
 
@@ -21,6 +22,11 @@ import neon.torch
 def zero_groups(model: Any, rule: str) -> list[Any]:
     """The three weights: on four ranks, one has none."""
     weights = [model.first.weight, model.second.weight, model.last.weight]
+    if rule == "counted":
+        return [{"params": [weight]} for weight in weights]
+    if rule == "sums":
+        keys = ("first", "default", "last")
+        return [{"params": [weight], "optimizer": key} for weight, key in zip(weights, keys, strict=True)]
     if rule != "mapping":
         return weights
     return [{"params": weights[:1], "optimizer": "first"}, {"params": weights[1:], "optimizer": "default"}]
@@ -42,46 +48,77 @@ def zero_optimizer(model: Any, rule: str) -> Any:
     return ZeroRedundancyOptimizer(zero_groups(model, rule), optimizer_class=attach, lr=0.05)  # type: ignore[arg-type]
 
 
+RATES = (1.0, 0.5, 0.0, 0.25, 0.0)
+
+
 def zero(rule: str) -> Any:
-    """Steps under a scheduler, saved and loaded again in the middle."""
+    """Steps under a scheduler, saved and loaded again in the middle, where all rates are 0."""
     model = net()
     run = spread("data parallel", model)
     opt = zero_optimizer(model, rule)
-    scheduler = torch.optim.lr_scheduler.StepLR(opt, 1, 0.5)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(opt, lambda t: RATES[t])
     losses = []
     for step in range(STEPS):
         if step == 2:
             saved, schedule = consolidated(opt), scheduler.state_dict()
             opt = zero_optimizer(model, rule)
+            scheduler = torch.optim.lr_scheduler.LambdaLR(opt, lambda t: RATES[t])
             opt.load_state_dict(saved)
-            scheduler = torch.optim.lr_scheduler.StepLR(opt, 1, 0.5)
             scheduler.load_state_dict(schedule)
         losses += train(run, opt, [step])
         scheduler.step()
     state = consolidated(opt)["state"]
     states = {f"{number} {key}": value for number, kept in state.items() for key, value in kept.items()}
-    return {"losses": losses, **states, **everything(model)}
+    own = opt if dist.get_world_size() == 1 else opt.optim
+    return {"losses": losses, **states, **everything(model), **numbers(own)}
 
 
-def zero_poisoned() -> Any:
-    """A gradient that is not finite, of a parameter that one rank updates."""
+def zero_poisoned(rule: str) -> Any:
+    """A gradient that is not finite, and later one that is not there, of parameters that one rank updates each."""
     model = net()
 
     def attach(params: Any, **defaults: Any) -> Any:
-        return RULES["adam"]().attach(params, partitioned=dist.get_world_size() > 1, skip_nonfinite=True)
+        return RULES[rule]().attach(params, partitioned=dist.get_world_size() > 1, skip_nonfinite=True)
 
-    weights = zero_groups(model, "adam")
+    weights, groups = zero_groups(model, "adam"), zero_groups(model, rule)
     alone = dist.get_world_size() == 1
-    opt: Any = attach(weights) if alone else ZeroRedundancyOptimizer(weights, optimizer_class=attach)  # type: ignore[arg-type]
+    opt: Any = attach(groups) if alone else ZeroRedundancyOptimizer(groups, optimizer_class=attach)  # type: ignore[arg-type]
     for step in range(STEPS):
         for p in weights:
             p.grad = torch.full_like(p, torch.inf if step == 1 and p is weights[1] else 1.0)
+        if step == 2:
+            weights[2].grad = None
         opt.step()
     own = opt if alone else opt.optim
     names: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(names, own.last_nonfinite)
     named = sum(name is not None for name in names)  # by the rank that holds it alone
-    return {"skipped": own.skipped_steps, "named": named, **everything(model)}
+    return {"skipped": own.skipped_steps, "named": named, **everything(model), **numbers(own)}
+
+
+def zero_refused() -> Any:
+    """Sums over parameters of which each rank is given a part, and does not know that; two ranks have one each."""
+    weights = zero_groups(net(), "adam")
+    for weight in weights:
+        weight.grad = torch.ones_like(weight)
+
+    def refused(attach: Any, *, clip: bool = False) -> str:
+        try:
+            opt = ZeroRedundancyOptimizer(weights, optimizer_class=attach)  # type: ignore[arg-type]
+            if clip:
+                opt.param_groups[0]["gradient_clip_norm"] = 0.5
+            opt.step()
+        except ValueError as error:
+            return str(error)
+        return "nothing"
+
+    return {
+        "Prodigy": refused(lambda params, **_: Prodigy().attach(params)),
+        "clipped": refused(lambda params, **_: LAMB(gradient_clip_norm=0.5).attach(params)),
+        "drop-in": refused(lambda params, **_: neon.torch.AdamW(params, gradient_clip_norm=0.5)),
+        "LAMB": refused(lambda params, **_: LAMB().attach(params)),
+        "clipped later": refused(lambda params, **_: LAMB().attach(params), clip=True),
+    }
 
 
 def consolidated(opt: Any) -> dict[str, Any]:
@@ -120,7 +157,7 @@ def checkpoint(way: str, rule: str, kind: str) -> Any:
     store(model, opt, kind, path(world))
     gone_on = {"losses": train(run, opt, range(2, STEPS)), **everything(model, opt)}
     found: dict[str, Any] = {"uninterrupted": gone_on}
-    for saved_by in (4, 2, 1):
+    for saved_by in (4, 3, 2, 1):
         if saved_by >= world and path(saved_by).exists():
             run, model, opt = start()
             unchanged = restore(model, opt, kind, path(saved_by))
@@ -149,10 +186,11 @@ def store(model: Any, opt: Any, kind: str, path: Path) -> None:
 
 
 def restore(model: Any, opt: Any, kind: str, path: Path) -> bool:
-    """Load; whether the step that torch takes to make the states left the parameters as they were."""
-    before = {name: whole(p) for name, p in model.named_parameters()}
+    """Load; whether the step that torch takes to make the states left parameters and numbers as they were."""
+    before = {**everything(model), **numbers(opt)}
     states = states_of(model, opt, kind)
-    unchanged = all(torch.equal(before[name], whole(p)) for name, p in model.named_parameters())
+    after = {**everything(model), **numbers(opt)}
+    unchanged = all(torch.equal(value, after[name]) for name, value in before.items())
     options = StateDictOptions(**OPTIONS[kind], broadcast_from_rank0=kind == "full")
     if kind != "full":
         load(states, checkpoint_id=path)

@@ -14,29 +14,42 @@ RULES = ("adam", "momentum", "mapping", "own", "drop-in")
 # Row by row a part is one range of the whole; across rows it is not.
 ROWS = ("copies", "rows", "copies of rows", "rows of rows", "unreduced gradients", "gathered gradients")
 ACROSS_ROWS = ("columns", "rows and columns")
+# Rules with norms of tensors, with sums over all tensors, and both in one optimizer.
+SUMS = ("lamb", "prodigy", "sums")
 POISONED = ("first.bias", "gain")
 
+POISONED_PARTS = [("zero_poisoned", rule) for rule in ("adam", "sums", "counted")]
 CURVES: list[tuple[Any, ...]] = [
     *(("loss_curve", way, rule) for way in WAYS for rule in RULES),
     ("loss_curve", "data parallel", "torch"),  # the yardstick
     ("loss_curve", "sharded", "torch"),
     *(("in_backward", previous) for previous in (None, 0.5)),
-    *(("flat", rule) for rule in ("adam", "momentum")),
-    *(("zero", rule) for rule in RULES),
-    ("zero_poisoned",),
+    *(("flat", rule) for rule in ("adam", "momentum", "prodigy")),
+    *(("zero", rule) for rule in (*RULES, "sums")),
+    *POISONED_PARTS,
+    ("loss_curve", "sharded", "prodigy"),
+    ("loss_curve", "grid", "sums"),
     ("by_class",),
     ("from_rank_zero",),
     ("documented",),
     ("loss_curve", "sharded", "adafactor"),
 ]
 SCALED = [("scaled", way, rule) for way in ("data parallel", "sharded") for rule in ("momentum", "torch")]
+SCALED.append(("scaled", "sharded", "sums"))
 LOW = [("low_precision", rule, dtype) for rule in ("mapping", "own", "torch") for dtype in ("float32", "bfloat16")]
+LOW.append(("low_precision", "prodigy", "bfloat16"))
 GIVEN = [
     *(("same_gradients", layout, rule, None) for layout in ROWS for rule in ("mapping", "own")),
     *(("same_gradients", "rows", "mapping", name) for name in POISONED),
+    *(("same_gradients", layout, rule, None) for layout in (*ROWS, "several meshes") for rule in SUMS),
     *(("same_gradients", layout, "adafactor", None) for layout in ("copies", "rows", "copies of rows", "rows of rows")),
+    ("same_gradients", "rows and columns", "prodigy", None),
+    ("same_gradients", "rows", "sums", "first.bias"),
 ]
-ACROSS = [("same_gradients", layout, rule, None) for layout in ACROSS_ROWS for rule in ("mapping", "own", "adafactor")]
+ACROSS = [
+    *(("same_gradients", layout, rule, None) for layout in ACROSS_ROWS for rule in ("mapping", "own", "adafactor")),
+    ("same_gradients", "columns", "sums", None),
+]
 SAVED = [
     ("checkpoint", "sharded", "mapping", "sharded"),
     ("checkpoint", "sharded", "mapping", "flat"),
@@ -44,11 +57,15 @@ SAVED = [
     ("checkpoint", "sharded", "drop-in", "sharded"),
     *(("checkpoint", "sharded", "adafactor", form) for form in ("sharded", "flat", "full")),
     ("checkpoint", "grid", "own", "sharded"),
+    ("checkpoint", "sharded", "sums", "flat"),
+    ("checkpoint", "sharded", "sums", "full"),
+    ("checkpoint", "hybrid", "prodigy", "sharded"),
     ("checkpoint", "data parallel", "mapping", "sharded"),
 ]
 FORMATS = ("int8", "bfloat16", "int8, split", "float32, split", "averaged", "schedule-free")
 BLOCKS = [
     *(("low_states", way, form) for way in ("data parallel", "sharded", "hybrid") for form in FORMATS),
+    ("low_states", "sharded", "int8, lamb"),
     *(("cut", name) for name in ("odd rows", "columns", "one row")),
 ]
 BLOCKS_SAVED = [
@@ -57,6 +74,7 @@ BLOCKS_SAVED = [
     ("low_checkpoint", "sharded", "int8, split", "full"),
     ("low_checkpoint", "sharded", "bfloat16", "sharded"),
     ("low_checkpoint", "sharded", "averaged", "full"),
+    ("low_checkpoint", "sharded", "int8, lamb", "sharded"),
     ("low_checkpoint", "sharded", "schedule-free", "sharded"),
     ("low_checkpoint", "hybrid", "int8", "sharded"),
     ("low_checkpoint", "data parallel", "int8, split", "sharded"),
@@ -75,13 +93,25 @@ AGREED = [
     *BLOCKS_SAVED,
     *EQUAL,
 ]  # of which every rank gives the same
-CASES = [*AGREED, ALONE, ("alike",), ("cut_blocks",), ("failing",)]
+CASES = [*AGREED, ALONE, ("alike",), ("cut_blocks",), ("zero_refused",), ("flat_refused",), ("failing",)]
+# On three ranks rows are cut unevenly, and two rows leave an empty shard.
+BY_THREE: set[tuple[Any, ...]] = {
+    ("same_gradients", "rows", "lamb", None),
+    ("same_gradients", "gathered gradients", "prodigy", None),
+    ("same_gradients", "several meshes", "sums", None),
+    ("loss_curve", "sharded", "prodigy"),
+    ("zero", "sums"),
+    ("zero_poisoned", "sums"),
+    ("zero_poisoned", "counted"),
+    ("checkpoint", "sharded", "sums", "flat"),
+}
 
 
 # Cases that are run by 2 and by 4 ranks in turn: every two of layout, rule or format, and world meet.
 TURNS = [
     [("loss_curve", way, rule) for way in WAYS for rule in RULES],
     [("same_gradients", layout, rule, None) for layout in ROWS for rule in ("mapping", "own")],
+    [("same_gradients", layout, rule, None) for layout in (*ROWS, "several meshes") for rule in SUMS],
     [("low_states", way, form) for way in ("data parallel", "sharded", "hybrid") for form in FORMATS[:2]],
 ]
 WAITING: set[tuple[Any, ...]] = set()
@@ -91,7 +121,15 @@ for turns in TURNS:
     WAITING |= {row for place, row in enumerate(rows) if place not in chosen}
 for place, case in enumerate(EQUAL):
     WAITING |= {(case, world) for world in (1, 2, 4) if case[2] != (place // 3 + world // 2) % 3}
+WAITING |= {(("loss_curve", "sharded", "prodigy"), world) for world in (2, 4)} | {(("scaled", "sharded", "sums"), 4)}
 WAITING |= {(ALONE, world) for world in (2, 4)}  # what the others are compared with
+
+
+def worlds(case: tuple[Any, ...]) -> tuple[int, ...]:
+    """By how many ranks a case can be run."""
+    if case in (("zero_refused",), ("flat_refused",)):
+        return (2,)
+    return (1, 2, 3, 4) if case in BY_THREE else (1, 2, 4)
 
 
 def name_of(case: tuple[Any, ...]) -> str:

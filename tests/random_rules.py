@@ -14,7 +14,7 @@ from torch import Tensor
 from neon.engine import use_backend
 from neon.engine.program.formats.blocks import BLOCK
 from neon.engine.tensors.layout import flat
-from neon.optimizers import Optimizer, functions
+from neon.optimizers import OPTIMIZER, Optimizer, functions
 
 SHAPES: list[tuple[int, ...]] = [
     (), (0,), (1,), (7,), (3, 5), (255,), (256,), (257,), (1000,), (4099,), (16, 300), (2, 3, 4, 5), (3, 0, 2),
@@ -29,6 +29,8 @@ OF_VALUES = [
     "sqrt(abs({x}))", "sqrt({x})", "sign({x})", "maximum({x}, {y})", "minimum({x}, {y})", "clip({x}, -1.0, 2.0)",
     "power_of_two({x})", "where({c}, {x}, {y})", "{x} * ({c})", "where({c}, {x}, {d})", "{x}**2", "{x}**3",
     "abs({x})**0.5", "{x}**-1", "abs({x})**1.5", "{x} / norm({x})", "{x} - norm({y})", "norm({x} * {y})",
+    "{x} - mean({y})", "{x} / (1.0 + largest({y}))", "0.01 * total({x} * {y})", "{x} * sign(dot({x}, {y}))",
+    "{x} - mean({y}, over=OPTIMIZER)", "{x} / (norm({y}, over=OPTIMIZER) + 1.0)",
     "0.9 * {x} + 0.1 * {y}", "{x} * {x}", "beta * {x} + (1 - beta) * {y}", "(1 - betas[1]) * {x} * {x}",
 ]  # fmt: skip
 CONDITIONS = ["{x} < {y}", "{x} <= {y}", "{x} > {y}", "{x} >= {y}", "{x} == {y}", "{x} != {y}", "equal({x}, {y})"]
@@ -37,7 +39,7 @@ OF_NUMBERS = [
     "lr", "beta", "betas[0]", "betas[1]", "1 / (1 - betas[0]**step)", "lr / sqrt(step)", "exp(-lr)", "log(1.0 + step)",
     "lr * step", "where(step < 2, lr, beta)", "where(equal(step, 1), 1.0, 1 - beta)", "maximum(lr, 0.5 / step)",
     "step**0.5", "beta**1.5", "norm(g)", "norm(w) / (norm(g) + 1.0)", "power_of_two(lr)", "sign(lr - step)",
-    "(step > 1) * beta",
+    "(step > 1) * beta", "remainder(step, 2)", "where(largest(w, over=OPTIMIZER) > 1.0, 0.5, lr)",
 ]  # fmt: skip
 POWERS = [
     "exp({x})",
@@ -72,6 +74,7 @@ class Case:
 
     def __post_init__(self) -> None:
         scope: dict[str, Any] = {name: getattr(functions, name) for name in functions.__all__}
+        scope["OPTIMIZER"] = OPTIMIZER
         exec(compile(self.source, f"<random rule {self.seed}>", "exec"), scope)
         self.rule = scope["rule"]
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import reference
+import reference_shared  # noqa: F401  # which adds its own to REFERENCES
 import torch
 from reference import REFERENCES, Array, Hyper
 
@@ -32,6 +33,8 @@ TUNED: dict[str, tuple[str, Hyper]] = {
 
 # Rules whose weights at evaluation are computed from the weights, of which 16 bits are too few.
 VIEWED = {case for case, (name, _) in (RULES | TUNED).items() if name == "ScheduleFree"}
+# Rules that go by how far weights have moved, which of 16 bits have to be rounded at random.
+OF_DISTANCE = {case for case, (name, _) in (RULES | TUNED).items() if name == "Prodigy"}
 
 # the gradients' norm is about 265, 80 and 26 in turn: a bound of 100 bites at one step in three
 OPTIONS: dict[str, Hyper] = {
@@ -156,7 +159,7 @@ def made(name: str, **arguments: Any) -> Any:
 
 def make_reference(rule: str, option: str, **more: Any) -> reference.Reference:
     name, hyper = (RULES | TUNED)[rule]
-    return getattr(reference, name)(**{**hyper, **OPTIONS[option], **more})
+    return REFERENCES[name](**{**hyper, **OPTIONS[option], **more})
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from rule_cases import RULES, VIEWED, PlainLayer, gradients, make, weights
+from rule_cases import OF_DISTANCE, RULES, VIEWED, PlainLayer, gradients, make, weights
 from state_tensors import tensors_of
 from torch import Tensor
 
@@ -25,7 +25,10 @@ def states_of(rule: str) -> list[str]:
 
 def is_served(rule: str, form: str, dtype: torch.dtype, rounds: bool | int, average: str | None) -> bool:
     """Whether a rule can be had so."""
-    return rule not in VIEWED or (average is None and (form == "split" or dtype == torch.float32))
+    whole = form == "split" or dtype == torch.float32
+    if rule in VIEWED:
+        return average is None and whole
+    return rule not in OF_DISTANCE or rounds is not False or whole
 
 
 def moments_of(rule: str) -> list[str]:

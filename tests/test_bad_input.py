@@ -57,6 +57,7 @@ ARGUMENTS: dict[str, dict[type[Exception], list[Any]]] = {
     "gradient_clip_value": CLIP,
     "param_clip_value": CLIP,
     "stochastic_round": {ValueError: [0, -1, 24], TypeError: [0.001, "yes", None, [1]]},
+    "growth_rate": {ValueError: [0.5, 0, -1, NAN], TypeError: ["2", None, True, [2.0]]},
     "inner": {TypeError: [None, 3, "AdamW", Adam]},
     "nesterov": {TypeError: [1, 0, "yes", None]},
     "schedule": {TypeError: [0.1, "cosine", Schedule, [1, 2], lambda epoch: 0.1]},
@@ -71,12 +72,14 @@ ARGUMENTS: dict[str, dict[type[Exception], list[Any]]] = {
 # By its check, a number of an argument that is not in the table.
 OF_CHECK: dict[Any, dict[type[Exception], list[Any]]] = {
     non_negative: NOT_NEGATIVE, positive: POSITIVE, beta: BETA, unit_interval: UNIT,
-    between: {ValueError: [0, 0.0, 1, 1.5, -0.1, NAN, INF], **NUMBER},
     flag: {TypeError: [1, 0, "yes", None]},
+    between: {ValueError: [0, 0.0, 1, 1.5, -0.1, NAN, INF], **NUMBER},
     non_positive: {ValueError: [0.1, NAN, INF, -INF], **NUMBER},
     at_least_one: {ValueError: [0.9, NAN, INF], **NUMBER},
     optional_epsilon: {ValueError: [-0.1, NAN, INF], TypeError: ["0.1", True, [0.1]]},
     whole_number: {ValueError: [-1], TypeError: ["1", None, True, 1.5, [1]]},
+    RULES["Prodigy"]._declared.numbers["beta_3"].check: BETA,
+    RULES["Prodigy"]._declared.numbers["growth_rate"].check: {ValueError: [0, 0.5, -1, NAN], **NUMBER},
 }  # fmt: skip
 OPTIONS = [name for name in inspect.signature(Optimizer.__init__).parameters if name not in ("self", "hyperparameters")]
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-import reference
 import torch
+from rule_cases import REFERENCES
 from torch import Tensor
 
 from neon import optimizers
@@ -109,7 +109,7 @@ def trained(opt: Optimizer, given: Data, dtype: torch.dtype) -> list[np.ndarray]
 def expected(name: str, values: dict[str, Any], rates: list[float], given: Data) -> list[list[np.ndarray]]:
     """The same by the reference, after each step; its learning rate is set at each: `rates` times the first."""
     hyper = {k: v for k, v in values.items() if k not in ("stochastic_round", "name", "schedule")}
-    rule = getattr(reference, name.replace("RMSprop", "RMSProp"))(batch_size=BATCH, **hyper)
+    rule = REFERENCES[name.replace("RMSprop", "RMSProp")](batch_size=BATCH, **hyper)
     first, weights, found = rule.learning_rate, list(given.weights), []
     for epoch, gradients in enumerate(given.gradients):
         rule.learning_rate = first * rates[epoch]

@@ -33,13 +33,16 @@ def unpacked(cls: Any) -> set[str]:
     return {*get_type_hints(get_args(hints["options"])[0])} if "options" in hints else set()
 
 
+OWN_DECAYS = {("AdamW", "wdecay"), ("LAMB", "wdecay")}
+
+
 @pytest.mark.parametrize("name", RULES)
 def test_every_option_is_in_the_signature_of_a_rule(name: str) -> None:
     found = inspect.signature(RULES[name]).parameters
     assert {*OPTIONS} <= {*found}
     assert all(p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in found.values())
     for option, default in OPTIONS.items():
-        assert found[option].default == (0.01 if (name, option) == ("AdamW", "wdecay") else default)
+        assert found[option].default == (0.01 if (name, option) in OWN_DECAYS else default)
     if "__init__" in vars(RULES[name]) and name != "Optimizer":  # else the signature follows from the table
         written = {*inspect.signature(RULES[name].__init__).parameters} - {"self", "options"}
         assert {*found} == written | unpacked(RULES[name])

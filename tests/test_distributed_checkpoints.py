@@ -190,7 +190,12 @@ def test_states_of_dtensors(alone: DeviceMesh) -> None:
 
 
 HARMFUL: dict[str, dict[str, Any]] = {
-    "clipped, decayed, scheduled": {"param_clip_value": 0.5, "wdecay": 0.1, "schedule": IN_STEPS},
+    "clipped, decayed, scheduled, split": {
+        "param_clip_value": 0.5,
+        "wdecay": 0.1,
+        "schedule": IN_STEPS,
+        "master": "split",
+    },
     "rounded": {"stochastic_round": 10, "gradient_clip_norm": 1.0},
 }
 

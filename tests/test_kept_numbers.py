@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 import torch
 from other_versions import needs_interpreter
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import Shard, distribute_tensor
 
 from neon.backends import gen_backend
 from neon.engine import use_backend
 from neon.initializers import Constant
 from neon.layers import Affine
 from neon.models import Model
-from neon.optimizers import GROUP, OPTIMIZER, Adam, MultiOptimizer, Optimizer, Prodigy, State
+from neon.optimizers import GROUP, OPTIMIZER, Adam, AdamW, MultiOptimizer, Optimizer, Prodigy, ScheduleFree, State
 from neon.optimizers.functions import mean, total
 
 BACKENDS = ["eager", "numba", pytest.param("triton", marks=needs_interpreter)]
@@ -127,6 +129,44 @@ def test_a_group_that_is_added_has_the_optimizers_number() -> None:
     assert numbers(opt) == [(10.5, 2.0), (10.5, 2.0), (10.5, 1.0)]
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_group_that_is_frozen_or_empty_has_the_optimizers_number_too(backend: str) -> None:
+    """It does not count in sums, and is not stepped; what was saved meanwhile loads."""
+    with use_backend(backend):
+        params = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
+        groups = [{"params": [("a", params[0])]}, {"params": [("b", params[1])]}, {"params": [], "param_names": []}]
+        opt = Counted().attach(groups)
+        step(opt, params, 1.0, 1.0)
+        opt.freeze("b")
+        step(opt, params, 1.0, 1.0)
+        assert numbers(opt) == [(6.5, 2.0), (6.5, 1.0), (6.5, 0.0)]
+        opt.load_state_dict(opt.state_dict())
+        opt.unfreeze("b")
+        step(opt, params, 1.0, 1.0)
+        assert numbers(opt) == [(10.5, 3.0), (10.5, 2.0), (10.5, 0.0)]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_partition_and_a_device_mesh_of_one_process_change_none(backend: str, alone: DeviceMesh) -> None:
+    """There the host adds up what processes have; those of a partition it keeps as well."""
+    found = []
+    for kind in ("alone", "partitioned", "distributed"):
+        params = [torch.nn.Parameter(torch.arange(1.0, 4.0)) for _ in range(2)]
+        if kind == "distributed":
+            params = [torch.nn.Parameter(distribute_tensor(p.detach(), alone, [Shard(0)])) for p in params]
+        with use_backend(backend):
+            groups = [{"params": [params[0]], "gradient_clip_norm": 1.0}, {"params": [params[1]]}]
+            opt = Prodigy(d0=0.01).attach(groups, partitioned=kind == "partitioned")
+            for _ in range(4):
+                for place, p in enumerate(params, 1):
+                    p.grad = place * p.detach()
+                opt.step()
+        groups = opt.state_dict()["param_groups"]
+        found.append(([p.detach().sum().item() for p in params], [group["d"] for group in groups]))
+    assert found[0][1][0] > 0.02
+    assert found[1:] == found[:1] * 2
+
+
 # -- checkpoints -----------------------------------------------------------------------------------
 
 
@@ -209,6 +249,18 @@ def test_a_number_is_made_of_what_there_is_one_of() -> None:
             rule_with(new).attach([torch.nn.Parameter(torch.ones(2))])
 
 
+def test_what_a_groups_number_is_made_of_is_the_groups() -> None:
+    params = [(name, torch.nn.Parameter(torch.ones(2))) for name in "ab"]
+    opt: Any = ScheduleFree(AdamW()).attach(params)
+    for name in ("lr", "lr_scale"):
+        with pytest.raises(ValueError, match="cannot be set for some layers of a group: lr_max of adamw_schedule_free"):
+            opt.set(name, 0.5, layers="a")
+    opt.set("weight_decay", 0.5, layers="a")
+    opt.freeze("b")
+    prodigy: Any = Prodigy().attach([("a", torch.nn.Parameter(torch.ones(2)))])
+    prodigy.set("lr", 0.5, layers="a")  # each layer adds to the sums with the rate that it has
+
+
 def test_a_start_that_is_no_argument_is_refused() -> None:
     class Wrong(Optimizer):
         @staticmethod
@@ -217,6 +269,28 @@ def test_a_start_that_is_no_argument_is_refused() -> None:
 
     with pytest.raises(TypeError, match=r"must start at a number .* or at one of lr, d0\. Received: d='d1'"):
         Wrong().attach([torch.nn.Parameter(torch.ones(2))])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_prodigy_starts_on_weights_of_16_bits(dtype: torch.dtype) -> None:
+    """To nearest it could not: steps of d0 would leave weights where they are, and d with them."""
+    aim = torch.linspace(-1, 1, 500)
+
+    def attach(**options: Any) -> tuple[Any, torch.nn.Parameter]:
+        weight = torch.nn.Parameter(torch.full((500,), 0.7, dtype=dtype))
+        return Prodigy(**options).attach([("w", weight)]), weight
+
+    opt, weight = attach()
+    weight.grad = torch.ones_like(weight)
+    with pytest.raises(TypeError, match=r"Parameter 'w' is .*: d, d_max, d_numerator of prodigy go by how far"):
+        opt.step()
+    for options in ({"stochastic_round": True}, *([{"master": "split"}] if dtype == torch.bfloat16 else [])):
+        opt, weight = attach(**options)
+        for _ in range(60):
+            weight.grad = ((weight.detach().float() - aim) / 32).to(dtype)
+            opt.step()
+        assert opt.param_groups[0]["d"] > 0.01
+        assert (weight.detach().float() - aim).abs().mean() < 0.1
 
 
 # -- layer lists -----------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import rule_cases
 import torch
 from layer_contents import BATCH, CLIP, CONTENTS, WAYS, ByHand, Run
 from pairs import crossed
-from rule_cases import RULES, VIEWED, make_reference
+from rule_cases import REFERENCES, RULES, VIEWED, make_reference
 from torch import Tensor
 
 from neon.initializers import Gaussian
@@ -44,7 +44,7 @@ def made(rule: str, **options: Any) -> tuple[Any, reference.Reference]:
     known = {key: value for key, value in options.items() if key in ("gradient_clip_norm", "epsilon_1")}
     return (
         rule_cases.made(name, **hyper, **options),
-        getattr(reference, name)(batch_size=BATCH, **hyper, **known),
+        REFERENCES[name](batch_size=BATCH, **hyper, **known),
     )
 
 
@@ -163,7 +163,7 @@ def three(rng: np.random.Generator, like: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize("name", SCRATCH)
 def test_the_third_of_three_states_is_left_alone(name: str, way: str) -> None:
     run, opt = Run("plain tensors"), WAYS[way](SCRATCH[name]())
-    rule = getattr(reference, name)(batch_size=BATCH)
+    rule = REFERENCES[name](batch_size=BATCH)
     lists = [layer.get_params()[1] for layer in run.layers]
     for place, (states, w) in enumerate(zip(lists, run.weights, strict=True)):
         states.extend(three(run.rng, w))

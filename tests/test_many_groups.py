@@ -13,7 +13,7 @@ from torch import nn
 
 import neon
 import neon.torch
-from neon.optimizers import AdamW, Schedule
+from neon.optimizers import AdamW, Prodigy, Schedule
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 OURS = str(Path(neon.__file__).parent)
@@ -55,6 +55,7 @@ def first_step(optimizer: Any) -> None:
 MAKERS: dict[str, Callable[[list[dict[str, Any]]], Any]] = {
     "attached": lambda groups: AdamW().attach(groups),
     "drop-in": neon.torch.AdamW,
+    "one number of all": lambda groups: Prodigy().attach(groups),
     "schedule": lambda groups: AdamW(schedule=Schedule([2], 0.5)).attach(groups),
     "in_backward": lambda groups: AdamW().attach(groups, in_backward=True),
     "norm of before": lambda groups: AdamW().attach(groups, in_backward=True, gradient_clip_previous_norm=1.0),

@@ -178,6 +178,7 @@ def test_options_are_those_of_the_inner_optimizer() -> None:
     assert (made.gradient_clip_norm, made.state_dtype, made.name, made.seed) == (1.0, "bfloat16", "inner", 3)
     assert made.schedule is inner.schedule
     assert Slow(inner, name="outer").name == "outer"
+    assert Slow(Adam()).name is None  # "adam" is nobody's wish
     assert made.group()["gradient_clip_norm"] == 1.0
     assert Slow(AdamW(wdecay=0.5), wdecay=0.25).group()["weight_decay"] == 0.25
     assert Slow(Adam(wdecay=0.5)).group()["weight_decay"] == 0.5

@@ -14,6 +14,7 @@ import pytest
 import torch
 from constructors import RULES, described
 from rule_cases import PlainLayer
+from state_tensors import tensors_of
 from torch import nn
 
 from neon.optimizers import (
@@ -26,6 +27,7 @@ from neon.optimizers import (
     RMSProp,
     ScheduleFree,
 )
+from neon.optimizers.functions import maximum, mean, sqrt, where
 from neon.optimizers.schedule_free import averaging
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -202,14 +204,21 @@ def train(model: nn.Module, optimizer: Any, *steps: int) -> None:
 
 
 def bits(model: nn.Module, optimizer: Any) -> list[Any]:
-    tensors = [t for p in model.parameters() for t in (p, *optimizer.state[p].values()) if isinstance(t, torch.Tensor)]
+    tensors = [t for p in model.parameters() for t in (p, *tensors_of(optimizer.state[p]))]
     numbers = [
         group[name] for group in optimizer.param_groups for name in ("k", "lr_max", "weight_sum") if name in group
     ]
     return [*(t.detach().reshape(-1).view(torch.uint8).tolist() for t in tensors), numbers]
 
 
-KINDS: dict[str, Callable[[], tuple[nn.Module, Any]]] = {}
+class Cautious(Optimizer):
+    """Momentum where its sign is that of the gradient, by the share of such elements (Liang et al. 2024)."""
+
+    @staticmethod
+    def rule(w, g, m, v, *, lr=0.02, beta=0.9):  # type: ignore[no-untyped-def]
+        m, v = beta * m + (1 - beta) * g, beta * v + (1 - beta) * g * g
+        mask = where(m * g > 0, 1.0, 0.0)
+        return w - lr * m * mask / (maximum(mean(mask), 1e-3) * (sqrt(v) + 1e-8)), m, v
 
 
 def kind(
@@ -227,6 +236,7 @@ KINDS = {
     "int8": kind(lambda: ScheduleFree(AdamW(state_dtype="int8"))),
     "split": kind(lambda: ScheduleFree(AdamW(master="split")), torch.bfloat16),
     "own": kind(lambda: ScheduleFree(Bounded(), momentum=0.7)),
+    "cautious": kind(lambda: ScheduleFree(Cautious(state_dtype="int8", gradient_clip_norm=0.5))),
     "mapping": kind(lambda: MultiOptimizer({"default": RMSProp(), "2": ScheduleFree(AdamW(learning_rate=0.01))})),
 }
 

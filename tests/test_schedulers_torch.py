@@ -78,6 +78,10 @@ def parameters() -> list[nn.Parameter]:
     return [nn.Parameter(torch.randn(n, generator=generator, dtype=torch.float64)) for n in (5, 3)]
 
 
+def parameters_in_groups(*rates: float) -> list[dict[str, Any]]:
+    return [{"params": [p], "lr": rate} for p, rate in zip(parameters(), rates, strict=True)]
+
+
 def attached(rule: str, target: str, rate: Make) -> Optimizer:
     """neon's optimizer of two parameters, in one group or with a rate for each."""
     ours, first, second = RULES[rule][0], *parameters()
@@ -154,6 +158,50 @@ def test_the_run_is_the_one_of_torchs_optimizer(name: str, rule: str, target: st
     assert distance(ours, theirs) <= BOUND
     if rate == "tensor":  # and whoever holds the tensor sees the rate
         assert all(group["lr"] is lr for group, lr in zip(ours.param_groups, before, strict=True))
+
+
+class PlainProdigy(torch.optim.Optimizer):
+    """One d of all groups, which have rates and β₁ of their own, in plain torch."""
+
+    def __init__(self, groups: Any, d0: float) -> None:
+        super().__init__(groups, {"lr": 1.0, "betas": (0.9, 0.999)})
+        self.d = self.d_max = self.d0 = d0
+        self.numerator = 0.0
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        d, beta3 = self.d, 0.999**0.5
+        moving = [(p, g) for g in self.param_groups if g["lr"] > 0 for p in g["params"]]
+        self.numerator *= beta3 if moving else 1.0
+        for p, group in moving:
+            state, beta1, eta = self.state[p], group["betas"][0], d * float(group["lr"])
+            if not state:
+                state.update({key: torch.zeros_like(p) for key in "mvs"}, first=p.clone())
+            self.numerator += d / self.d0 * eta * float((p.grad * (state["first"] - p)).sum())
+            state["m"].mul_(beta1).add_(p.grad, alpha=d * (1 - beta1))
+            state["v"].mul_(0.999).add_(p.grad**2, alpha=d**2 * 0.001)
+            state["s"].mul_(beta3).add_(p.grad, alpha=d / self.d0 * eta)
+        if moving:
+            seen = self.numerator / sum(float(self.state[p]["s"].abs().sum()) for p, _ in moving)
+            self.d_max = max(self.d_max, seen)
+            self.d = self.d_max
+        for p, group in moving:
+            eta, state = d * float(group["lr"]), self.state[p]
+            p.sub_(eta * state["m"] / (state["v"].sqrt() + self.d * 1e-8))
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_the_rate_that_schedulers_write_is_a_factor_of_what_prodigy_finds(name: str, rate: str) -> None:
+    first, second = parameters()
+    groups = [{"params": [first], "lr": RATES[rate](0.4)}, {"params": [second], "lr": RATES[rate](0.2)}]
+    ours, theirs = neon_optim.Prodigy(d0=1e-3).attach(groups), PlainProdigy(parameters_in_groups(0.4, 0.2), 1e-3)
+    found = train(ours, SCHEDULERS[name](ours), range(STEPS))
+    assert found == train(theirs, SCHEDULERS[name](theirs), range(STEPS))
+    assert len({str(value) for value in found}) > 1  # the schedule went somewhere
+    assert distance(ours, theirs) <= BOUND
+    assert [float(group["d"]) for group in ours.param_groups] == pytest.approx([theirs.d] * 2, rel=BOUND)
+    assert theirs.d > 1e-3 or name == "OneCycleLR, three phases"  # with its small rates no weight goes far enough
 
 
 # neon's drop-in classes, whose momentum is torch's: it is cycled too

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader, TensorDataset
 
 import neon.torch
-from neon.optimizers import Adam, AdamW, GradientDescentMomentum, MultiOptimizer, RMSProp
+from neon.optimizers import Adam, AdamW, GradientDescentMomentum, MultiOptimizer, Prodigy, RMSProp
 
 Make = Callable[[nn.Module], torch.optim.Optimizer]
 
@@ -29,9 +29,17 @@ def many_rules() -> MultiOptimizer:
     )
 
 
+def sums() -> MultiOptimizer:
+    """Two that find the size of their steps from all of their tensors, beside a plain rule."""
+    return MultiOptimizer(
+        {"default": Prodigy(d0=0.01), "Bias": Adam(learning_rate=0.01), "2": Prodigy(d0=0.02, growth_rate=2.0)}
+    )
+
+
 OPTIMIZERS: dict[str, Make] = {
     "one rule": lambda model: AdamW(learning_rate=0.02, wdecay=0.1).attach(model),
     "many rules": lambda model: many_rules().attach(model),
+    "sums over tensors": lambda model: sums().attach(model),
     "drop-in class": lambda model: neon.torch.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True),
 }
 
@@ -86,11 +94,14 @@ def by_hand(
 
 
 def contents(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Parameters and states by name."""
+    """Parameters and states by name, and the numbers of groups that persist."""
     found = dict(model.named_parameters())
     found |= {
         f"{name}: {key}": value for name, param in [*found.items()] for key, value in optimizer.state[param].items()
     }
+    for place, group in enumerate(optimizer.param_groups):
+        numbers = {name: group[name] for name in ("d", "d_max", "d_numerator", "k") if name in group}
+        found |= {f"group {place}: {name}": torch.tensor(value) for name, value in numbers.items()}
     return {name: value.detach().clone() for name, value in found.items()}
 
 

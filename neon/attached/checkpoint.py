@@ -100,11 +100,11 @@ def loaded(optimizer: Optimizer, rules: GroupRules, state_dict: Any) -> dict[str
 
 def _several(rules: GroupRules, groups: list[dict[str, Any]]) -> Iterator[str]:
     """Numbers of an optimizer that its groups do not agree on."""
-    found: dict[tuple[str, str], dict[float, int]] = defaultdict(dict)
+    found: dict[tuple[int, str], dict[float, int]] = defaultdict(dict)
     for place, group in enumerate(groups):
         for name, state in rules.numbers_kept(group).items():
             if state.of == OPTIMIZER and name in group:
-                found[group["optimizer"], name].setdefault(float(group[name]), place)
+                found[id(rules.leaf_of(group)), name].setdefault(float(group[name]), place)
     for (_, name), places in found.items():
         if len(places) > 1:
             each = ", ".join(f"{value!r} in group {place}" for value, place in places.items())

@@ -15,6 +15,7 @@ from neon.assignment.unmatched import what_there_is
 from neon.attached.targets import Assigned, site_name
 from neon.engine.program.formats import state_format
 from neon.engine.program.options import SCALE
+from neon.engine.refusals.combinations import check_own
 from neon.messages import kind_of, listed, shortened
 from neon.stepping.group_names import has_names, named_parameters
 from neon.stepping.group_rules import GroupRules
@@ -87,7 +88,8 @@ class Layers:
             overrides = overrides_of(group)
             for param in names:
                 overrides[param] = change(overrides.get(param, {}))
-                self._rules.settings(values_over(overrides[param], group))
+                settings = self._rules.settings(values_over(overrides[param], group))
+                check_own(overrides[param], settings.program)
             changed[place] = overrides
         texts = {place: as_text(own, of_group(self._groups[place])) for place, own in changed.items()}
         for place, text in texts.items():

@@ -25,8 +25,8 @@ TRAINED = "trained_weight"
 NOT_OF_RULES = {"step", "scales", LOW_BITS, AVERAGE, TRAINED}
 # The states of neon's and torch's rules, by whose names a checkpoint of another rule is told from what others keep.
 OF_RULES = {
-    "acc_delta", "col_var", "exp_avg", "exp_avg_slow", "exp_avg_sq", "exp_inf", "grad_avg", "max_exp_avg_sq", "momentum_buffer",
-    "p0", "row_var", "s", "square_avg", "sum", "variance", "velocity",
+    "acc_delta", "col_var", "exp_avg", "exp_avg_slow", "exp_avg_sq", "exp_inf", "grad_avg", "max_exp_avg_sq",
+    "momentum_buffer", "p0", "row_var", "s", "square_avg", "sum", "variance", "velocity", "z",
 }  # fmt: skip
 
 

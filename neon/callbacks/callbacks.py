@@ -18,7 +18,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 from torch import nn
@@ -42,7 +42,7 @@ class Callbacks:
         callbacks: a list of them; or the model, as programs of the documented framework give it: `fit` says anyway
             which model it trains.
         eval_set: a dataset. `eval_costs` has after each `eval_freq` epochs (default 1) the mean over it of `metric`, or
-            of the cost that `fit` minimizes.
+            of the cost that `fit` minimizes, with what weights are at evaluation: averages, where there are any.
         progress_bar: whether a ProgressBar is among the callbacks. Default: where the model is given.
         save_path: the file that the model is saved to, as SerializeModelCallback does it, every `serialize` epochs
             (0, the default, counts as 1) with the newest `history` files kept (default 1).
@@ -81,6 +81,7 @@ class Callbacks:
         self.callback_data: dict[str, Any] = {}
         self.eval_costs: list[float] = []
         self.cost: Any = None  # what `fit` minimizes
+        self.evaluating: Callable[[], AbstractContextManager[Any]] = nullcontext  # puts views in the place of weights
         self.model_file = model_file
         self._eval_set, self._metric = eval_set, metric
         self._eval_freq = 1 if eval_freq is None else positive_integer("eval_freq", eval_freq)
@@ -135,12 +136,17 @@ class Callbacks:
         return any(answer is True for answer in answers)
 
     def _evaluate(self, model: Any, epoch: int, eval_set: Iterable[Any]) -> list[Any]:
-        value = model.eval(eval_set, self.cost if self._metric is None else self._metric)
+        value = self._measure(model, eval_set, self.cost if self._metric is None else self._metric)
         self.eval_costs.append(value)
         self.call("on_evaluation", model, epoch, value)
         if not self.methods("on_loss"):
             return []
-        return self.call("on_loss", model, epoch, value if self._metric is None else model.eval(eval_set, self.cost))
+        cost = value if self._metric is None else self._measure(model, eval_set, self.cost)
+        return self.call("on_loss", model, epoch, cost)
+
+    def _measure(self, model: Any, eval_set: Iterable[Any], metric: Any) -> Any:
+        with self.evaluating():
+            return model.eval(eval_set, metric)
 
     def on_fit_end(self, model: Any) -> None:
         with ExitStack() as all_of_them:  # each is called, whatever another raises

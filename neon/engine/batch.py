@@ -21,7 +21,7 @@ from neon.engine.program import random_bits as random
 from neon.engine.program.graph import REDUCTION, Node, scalar
 from neon.engine.program.kernel import CHUNK, Kernel, Stage
 from neon.engine.program.reductions import kind_of
-from neon.engine.program.spaces import GROUP, OPTIMIZER, TENSOR
+from neon.engine.program.spaces import OPTIMIZER, TENSOR
 from neon.engine.program.trace import PER_STEP
 from neon.engine.settings import Item, Settings, Sharing
 from neon.engine.tensors.layout import flat, is_dense, like_layout, same_layout
@@ -185,7 +185,8 @@ class Batch:
             length = np.minimum(CHUNK, sizes[owner] - start)
         self.chunks = np.stack((owner, start, length, self.row_of[owner]), 1)
         self._chunk_ranges = list(map(slice, (ends - counts).tolist(), ends.tolist()))
-        self._first_chunks, self._in_several = ends - counts, np.flatnonzero(counts != 1).tolist()
+        self._first_chunks = ends - counts
+        self._in_one, self._in_several = np.flatnonzero(counts == 1), np.flatnonzero(counts != 1).tolist()
 
     # -- at each step ------------------------------------------------------------------------------
 
@@ -323,11 +324,10 @@ class Batch:
     def own_sums(self, level: int, column: int) -> Any:
         """The sums of a stage's reduction over each tensor, a value per row."""
         partials = self.passes[level].partials[:, column]
-        if not len(partials):  # all are empty
-            return column_of(np.zeros(len(self.row_groups)))
         if not self._in_several:
             return column_of(partials.copy())
-        sums = partials[np.minimum(self._first_chunks, len(partials) - 1)]
+        sums = np.zeros(len(self._first_chunks))
+        sums[self._in_one] = partials[self._first_chunks[self._in_one]]
         combine = kind_of(self.kernel.stages[level].reductions[column]).combine
         for position in self._in_several:
             sums[position] = combine(partials[self.chunks_of(position)].tolist())
@@ -353,12 +353,6 @@ class Batch:
                 before = np.broadcast_to(self._numbers[node], len(self.row_groups)).tolist()
                 groups = zip(self.row_groups, before, strict=True)
                 self._numbers[node] = column([new.get(group, {}).get(name, value) for group, value in groups])
-
-    def kept_for(self, group: int, name: str) -> Hashable:
-        """What a number that persists belongs to: a group, or the optimizer of several."""
-        settings = self._settings[group]
-        of_group = settings.program.numbers_kept[name].of == GROUP
-        return (name, id(settings.values) if of_group else id(settings.scopes[-1]))
 
     @property
     def keeps_numbers(self) -> bool:

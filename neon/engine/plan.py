@@ -23,7 +23,6 @@ from neon.engine.program.lowering import lower
 from neon.engine.program.options import GUARD
 from neon.engine.program.reductions import exact_sum, kind_of
 from neon.engine.program.slots import Formats
-from neon.engine.program.spaces import OPTIMIZER
 from neon.engine.refusals.tensors import check_capturable, check_gradient, check_kept, check_parameter, check_rounding
 from neon.engine.settings import Item, Reach, Settings
 from neon.engine.tensors.overlap import Written
@@ -262,23 +261,20 @@ class Plan:
 
     def _find_numbers(self, sums: Mapping[Batch, dict[Node, Any]]) -> dict[int, dict[str, float]]:
         """The new numbers of groups, but for those that a device writes; an optimizer's are all its groups'."""
-        found: dict[int, dict[str, float]] = {}
+        new: dict[Hashable, float] = {}
         for batch in self._batches:
             if batch.kernel.numbers and not batch.keeps_numbers:
                 for place, name, value in batch.new_numbers(sums[batch]):
-                    of_all = self.settings[place].program.numbers_kept[name].of == OPTIMIZER
-                    for other in self._beside(place, name) if of_all else (place,):
-                        found.setdefault(other, {}).setdefault(name, value)
-        if found:
-            for batch in self._batches:
-                batch.take_numbers(found)
+                    new.setdefault(self.settings[place].owner_of(name), value)
+        if not new:
+            return {}
+        found: dict[int, dict[str, float]] = {}
+        for place, settings in enumerate(self.settings):
+            owners = {name: settings.owner_of(name) for name in settings.program.numbers_kept}
+            found[place] = {name: new[owner] for name, owner in owners.items() if owner in new}
+        for batch in self._batches:
+            batch.take_numbers(found)
         return found
-
-    def _beside(self, place: int, name: str) -> list[int]:
-        """The places of the settings of the same optimizer."""
-        owner = self.settings[place].scopes[-1]
-        settings = enumerate(self.settings)
-        return [other for other, s in settings if s.scopes[-1] is owner and name in s.program.numbers_kept]
 
     def _sum(
         self, batches: Sequence[Batch], level: int, elsewhere: Mapping[int, float], sums: dict[Batch, dict[Node, Any]]

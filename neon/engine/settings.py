@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from torch import Tensor
 
 from neon.engine.program.slots import Slot
-from neon.engine.program.spaces import Space
+from neon.engine.program.spaces import GROUP, Space
 from neon.engine.program.trace import Program
 from neon.engine.tensors.storage import AS_COMPUTED, Storage
 
@@ -50,6 +50,11 @@ class Settings:
         """The same as they were given, some perhaps as tensors."""
         values = self.values
         return [values[k] if i is None else values[k][i] for k, i in program.places]
+
+    def owner_of(self, name: str) -> Hashable:
+        """What a number that persists belongs to: a group, or the optimizer of several."""
+        of_group = self.program.numbers_kept[name].of == GROUP
+        return (name, id(self.values) if of_group else id(self.scopes[-1]))
 
     def alike(self, other: Settings) -> bool:
         """Whether they differ in values at most, and not in what these mean."""

@@ -144,6 +144,9 @@ class Model(Sequential):
         check_optimizer(optimizer)
         watching = callbacks if isinstance(callbacks, Callbacks) else Callbacks(callbacks or [])
         watching.cost = cost
+        if hasattr(optimizer, "evaluating"):
+            attached = isinstance(optimizer, torch.optim.Optimizer)
+            watching.evaluating = lambda: optimizer.evaluating(self if attached else list(self.layers))
         remaining = watching.resume(self, num_epochs, dataset)
         history: list[float] = []
         self.finished = False

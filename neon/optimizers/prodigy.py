@@ -43,17 +43,19 @@ def prodigy(  # type: ignore[no-untyped-def]
     ([0.96865169, 0.095, 0.198025, 0.32, 1.5], [0.640625, 0.640625, 0.205, 5.0])
     """
     beta1, beta2 = betas
-    beta3 = sqrt(beta2) if isinstance(beta3, str) else beta3
+    decay = beta3 = sqrt(beta2) if isinstance(beta3, str) else beta3
     if not decouple:
         g = g + weight_decay * w
     correction = sqrt(1 - beta2 ** (k + 1)) / (1 - beta1 ** (k + 1)) if use_bias_correction else 1.0
     rate, share = d * correction, d / d0  # the rate but for lr, which groups may have of their own
-    acts = lr > 0
-    exp_avg = where(acts, beta1 * exp_avg + d * (1 - beta1) * g, exp_avg)
-    exp_avg_sq = where(acts, beta2 * exp_avg_sq + d * d * (1 - beta2) * g * g, exp_avg_sq)
-    s = where(acts, beta3 * s + share * (d if safeguard_warmup else rate * lr) * g, s)
-    denominator = total(where(acts, abs(s), 0.0), over=OPTIMIZER)
-    numerator = beta3 * d_numerator + share * rate * dot(lr * g, p0 - w, over=OPTIMIZER)
+    # Numbers, for a choice within the loop would be made for each element: where lr is 0 all averages stay.
+    acts = where(lr > 0, 1.0, 0.0)
+    beta1, beta2, beta3 = (where(lr > 0, kept, 1.0) for kept in (beta1, beta2, beta3))
+    exp_avg = beta1 * exp_avg + d * (1 - beta1) * g
+    exp_avg_sq = beta2 * exp_avg_sq + d * d * (1 - beta2) * g * g
+    s = beta3 * s + acts * share * (d if safeguard_warmup else rate * lr) * g
+    denominator = total(acts * abs(s), over=OPTIMIZER)
+    numerator = decay * d_numerator + share * rate * dot(lr * g, p0 - w, over=OPTIMIZER)
     rests = equal(denominator, 0)  # NaN does not: it has to show
     estimate = d_coef * numerator / where(rests, 1.0, denominator)
     most = maximum(d_max, estimate)
@@ -62,7 +64,7 @@ def prodigy(  # type: ignore[no-untyped-def]
     update = exp_avg / (sqrt(exp_avg_sq) + new * eps)
     if decouple:
         update = weight_decay * w + update
-    w = where(rests, w, w - rate * lr * update)
+    w = w - where(rests, 0.0, rate * lr) * update
     return w, exp_avg, exp_avg_sq, s, p0, new, most, where(rests, d_numerator, numerator), where(rests, k, k + 1)
 
 

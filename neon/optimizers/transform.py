@@ -44,8 +44,9 @@ class Transform(Optimizer):
 
     `around` may keep states of its own, and read numbers of the inner rule by their names, such as `lr`; it may give
     others, as in `inner(w, g, lr=lr / 2)`. Options (clipping, formats, schedule, name) that the inner optimizer has are
-    the transform's; the same option given to both is refused, but for the name. A `view` is the transform's
-    or the inner rule's. Raises `TypeError` for what has no rule, and where both have a state or a number of one name.
+    the transform's; the same option given to both is refused, but for the name. A weight decay that is given to the
+    transform counts in the place of one that is a number of the inner rule. A `view` is the transform's or the inner
+    rule's. Raises `TypeError` for what has no rule, and where both have a state or a number of one name.
     """
 
     around: Callable[..., Any] | None = None
@@ -179,11 +180,12 @@ def _checked_inner(kind: str, inner: Any) -> Optimizer:
 
 
 def _options_of(inner: Optimizer) -> dict[str, Any]:
-    """The options that an optimizer has; a weight decay among its numbers is none."""
-    numbers = inner.hyperparameters()
+    """The options that an optimizer was given; a weight decay among its numbers is none."""
+    numbers, signature_of = inner.hyperparameters(), inspect.signature(type(inner)).parameters
     found = {word: getattr(inner, word) for word in DESCRIBED if word != "wdecay" or "weight_decay" not in numbers}
     return {
         word: value
         for word, value in found.items()
         if (not is_constant(value) if word == "schedule" else value != DESCRIBED[word].default)
+        and not (word == "name" and value == signature_of["name"].default)  # some have a name of their own
     }

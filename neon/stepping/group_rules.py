@@ -15,6 +15,7 @@ from neon.engine.program.numbers import check_names, check_values
 from neon.engine.program.options import GUARD, SCALE
 from neon.engine.program.trace import signature, wide
 from neon.engine.refusals.combinations import (
+    check_flat,
     check_group,
     check_leaf,
     check_scale,
@@ -77,6 +78,8 @@ class GroupRules:
         check_group(self, group, norms, shared=shared)
         settings = leaf.settings(group, norms, unscale=unscale, guard=self.skip_nonfinite)
         check_sums(self, leaf, settings.program)
+        if isinstance(params, list):
+            check_flat(leaf, settings.program, params, partitioned=self.partition is not None)
         if self.partition is None:
             clips = bool(norms) or group["gradient_clip_norm"] is not None
             check_zero(leaf, ["gradient_clip_norm"] if clips else wide(settings.program))
@@ -96,7 +99,7 @@ class GroupRules:
         if leaf._has_schedule:
             group.setdefault("scheduled_lr", float(group["lr"]))
             group.setdefault("updates", 0)
-        beside = next((other for other in others if other["optimizer"] == group["optimizer"]), {})
+        beside = next((other for other in others if self.leaf_of(other) is leaf), {})
         for name, start in leaf.starts(group).items():
             of_all = self.numbers_kept(group)[name].of == OPTIMIZER
             group.setdefault(name, beside.get(name, start) if of_all else start)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from neon.engine.counts import mark_movable
 from neon.engine.program.slots import at, auxiliary_paths
-from neon.engine.refusals.formats import check_view, check_weight
+from neon.engine.refusals.formats import check_weight
 from neon.engine.refusals.tensors import check_parameter, check_sides
 from neon.engine.settings import Item, Reach, Settings
 from neon.engine.tensors.kept import kept_tensors
@@ -39,8 +39,7 @@ def make_item(
     kept, part = states.get(param, {}), local(param)
     if not is_abstract(param):
         check_parameter(name, part)
-    check_weight(settings.storage, name, part)
-    check_view(settings.view, settings.storage, name, part)
+    check_weight(settings, name, part)
     size, blocks = param.numel(), keeps_blocks(param)
     program = settings.program_of(part)
     check_sides(name, part, program)

@@ -15,6 +15,7 @@ from neon.engine.plan import NotFiniteError, Plan
 from neon.engine.tensors.watch import same_objects
 from neon.stepping.exact_steps import write_down
 from neon.stepping.group_rules import GroupRules, write_rate
+from neon.stepping.kept_numbers import new_numbers
 from neon.stepping.on_device import OnDevice, tells_all
 from neon.stepping.planned import Planned
 from neon.stepping.scaler import Scaler, scaler_of
@@ -116,12 +117,13 @@ class GroupStepper:
                 self._optimizer = None  # nothing that holds the stepper is held
 
     def _is_rehearsed(self, optimizer: Optimizer) -> bool:
-        """Whether states were to be made, and nothing else."""
+        """Whether states were to be made, and nothing else; a partition's processes, some without states, agree."""
         self.prepare(optimizer)
-        if not may_be_rehearsal(optimizer):
+        had_states = bool(optimizer.state)
+        if not has_no_rate(optimizer) or (had_states and self._rules.partition is None):
             return False
         plan = self.make_plan()
-        if plan is None or plan.anywhere(any(map(is_not_zero, self.gradients()))):
+        if plan is None or plan.anywhere(had_states or any(map(is_not_zero, self.gradients()))):
             return False
         self._stepper.rehearse(self, plan)
         self._plan = plan
@@ -210,18 +212,20 @@ class GroupStepper:
     def updated(self, plan: Plan) -> None:
         for group in self._scheduled:
             group.write_quietly("updates", group["updates"] + 1)
-        for group, numbers in self._planned.groups_with(plan.new_numbers):
-            for name, value in numbers.items():
-                group.write_quietly(name, value)
+        if plan.new_numbers or self._rules.partition is not None:
+            found, groups = self._planned.by_group(plan.new_numbers), self._planned.groups
+            for group, numbers in new_numbers(found, groups, self._rules):
+                for name, value in numbers.items():
+                    group.write_quietly(name, value)
 
 
-def may_be_rehearsal(optimizer: Optimizer) -> bool:
-    """Whether all rates are zero before the first step.
+def has_no_rate(optimizer: Optimizer) -> bool:
+    """Whether all rates are zero.
 
-    With zero gradients too, that is how torch.distributed.checkpoint has states made that it can load into:
-    then states are made, and nothing else happens, where weights could be clipped, rounded or decayed.
+    With zero gradients too, before the first step, that is how torch.distributed.checkpoint has states made that it
+    can load into: then states are made, and nothing else happens, where weights could be clipped, rounded or decayed.
     """
-    return not optimizer.state and all(group.get("lr", 0.0) == 0.0 for group in optimizer.param_groups)
+    return all(group.get("lr", 0.0) == 0.0 for group in optimizer.param_groups)
 
 
 def is_not_zero(grad: Tensor | None) -> bool:

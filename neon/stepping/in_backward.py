@@ -24,7 +24,7 @@ from neon.stepping.exact_steps import exact_steps
 from neon.stepping.group_names import keys_of, named_parameters
 from neon.stepping.group_rules import GroupRules
 from neon.stepping.group_states import Placed, make_item, put_states, still_has
-from neon.stepping.groups import GroupStepper, LeftOut, is_not_zero, may_be_rehearsal
+from neon.stepping.groups import GroupStepper, LeftOut, has_no_rate, is_not_zero
 from neon.stepping.overrides import Rows
 from neon.stepping.sharding import Reaches, is_abstract, local, local_gradients
 
@@ -128,7 +128,8 @@ class BackwardStepper(GroupStepper):
             if not same_objects(_listed(optimizer), self._listed):
                 self.watch(optimizer)
             waiting = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-            rehearsal = not self._done and may_be_rehearsal(optimizer) and not any(is_not_zero(p.grad) for p in waiting)
+            rehearsal = not self._done and not optimizer.state and has_no_rate(optimizer)
+            rehearsal = rehearsal and not any(is_not_zero(p.grad) for p in waiting)
             for param in waiting:
                 self.arrived(optimizer, param, rehearsal=rehearsal)
             if not rehearsal:

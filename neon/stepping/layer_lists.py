@@ -21,7 +21,7 @@ from neon.assignment.param_list import Entry
 from neon.assignment.sites import Site, layer_sites
 from neon.assignment.unmatched import explain_unmatched
 from neon.engine.plan import Plan
-from neon.engine.refusals.formats import check_view, check_weight
+from neon.engine.refusals.formats import check_weight
 from neon.engine.refusals.tensors import check_parameter, check_sides
 from neon.engine.settings import Item, Settings
 from neon.engine.tensors.watch import same_objects
@@ -211,8 +211,7 @@ class _Layers:
             (param, _), states = site.entry
             settings = self._settings[match.key]
             check_parameter(site.label, param)
-            check_weight(settings.storage, site.label, param)
-            check_view(settings.view, settings.storage, site.label, param)
+            check_weight(settings, site.label, param)
             program = settings.program_of(param)
             check_sides(site.label, param, program)
             kept = kept_in_list(states, site, match.optimizer, program, settings.storage)

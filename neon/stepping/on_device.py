@@ -55,12 +55,13 @@ class OnDevice:
 
         Raises `ValueError` where these do not agree.
         """
-        shared: dict[tuple[str, str], Any] = {}
+        device = None if rules.partition else self._device  # of processes that have no parameter, one tells the others
+        shared: dict[tuple[int, str], Any] = {}
         for group in groups:
             for name, state in rules.numbers_kept(group).items():
-                value = placed(group[name], self._device)
+                value = placed(group[name], device)
                 if state.of == OPTIMIZER:
-                    first = shared.setdefault((group["optimizer"], name), value)
+                    first = shared.setdefault((id(rules.leaf_of(group)), name), value)
                     if first is not value and float(first) != float(value):
                         raise ValueError(
                             f"{name} is one number of all groups of an optimizer, and they have {float(first)!r} and "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
@@ -73,9 +73,12 @@ class Planned:
         grads = [param.grad for param in self.params]
         return local_gradients(self.params, grads) if self._sharded else grads
 
-    def groups_with(self, numbers: Mapping[int, Mapping[str, float]]) -> Iterator[tuple[Any, Mapping[str, float]]]:
-        """The groups that have new numbers, with these."""
-        return ((self.groups[self._places[row]], new) for row, new in numbers.items())
+    def by_group(self, numbers: Mapping[int, Mapping[str, float]]) -> dict[int, Mapping[str, float]]:
+        """New numbers by the places of groups, not of rows."""
+        found: dict[int, Mapping[str, float]] = {}
+        for row, new in numbers.items():
+            found.setdefault(self._places[row], new)
+        return found
 
     # -- whether it is still so --------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ TUNED = {
     "LAMB": ("LAMB(learning_rate=0.02)",),
     "ShiftAdaMax": ("ShiftAdaMax(learning_rate=2e-3)",),
 }
+SCHEDULE_FREE = "ScheduleFree(AdamW(learning_rate=1.5e-2))"
 MULTI = (
     'MultiOptimizer({"default": Adam(learning_rate=2e-3), '
     '"Conv2d": GradientDescentMomentum(0.05, 0.9), "head": Lion(learning_rate=3e-4)})'
@@ -25,10 +26,10 @@ MULTI = (
 
 
 def default_optimizers() -> tuple[str, ...]:
-    """Known rules in the order above, others with their own defaults behind them, a MultiOptimizer at the end."""
+    """Known rules in the order above, others with their own defaults, then Schedule-Free and a MultiOptimizer."""
     known = [text for texts in TUNED.values() for text in texts]
     others = [example_text(rule) for name, rule in exported_rules().items() if name not in TUNED]
-    return (*known, *others, MULTI)
+    return (*known, *others, SCHEDULE_FREE, MULTI)
 
 
 DEFAULT_OPTIMIZERS = default_optimizers()

@@ -161,7 +161,8 @@ class Run:
             if not math.isfinite(loss):
                 break
             watch(result, epoch + (index + 1) / len(batches))
-        validation_loss, accuracy = evaluate(self.task, model)
+        with optimizer.evaluating():
+            validation_loss, accuracy = evaluate(self.task, model)
         # Weights that were thrown far out can leave every unit dead and the loss finite.
         exploded = not abs(validation_loss) <= EXPLODED * max(abs(self.loss), 1.0)
         if exploded or not (math.isfinite(total) and all(bool(param.isfinite().all()) for param in model.parameters())):

@@ -231,7 +231,8 @@ class DeviceBatch(Batch):
         self._replayed |= self.capturing
         on_device = {node: value for node, value in step_inputs.items() if self._is_here(value)}
         same_addresses = self._bound and not (moved or self._replayed)
-        same_numbers = self._numbers and not (reread or step_inputs or self._replayed)
+        new_numbers = self.kernel.numbers and not self.keeps_numbers  # of the last step, which the host has found
+        same_numbers = self._numbers and not (reread or step_inputs or self._replayed or new_numbers)
         step_inputs = {**step_inputs, **dict.fromkeys(on_device, math.nan)}
         super().bind(grads, addresses, step_inputs, moved=moved, reread=reread)
         if not same_addresses or self._copied or self._staged:
@@ -302,7 +303,7 @@ class DeviceBatch(Batch):
         places = np.zeros_like(self._kept_at)
         for line, name in enumerate(self.kernel.numbers):
             for row, group in enumerate(self.row_groups):
-                if (key := self.kept_for(group, name)) not in taken:
+                if (key := self._settings[group].owner_of(name)) not in taken:
                     taken.add(key)
                     places[line, row] = self._settings[group].values[name].data_ptr()
         if self._replayed or not np.array_equal(places, self._kept_at):

@@ -19,7 +19,7 @@ from neon.engine.program import options
 from neon.engine.program.declared import WEIGHT, State
 from neon.engine.program.graph import LOADS, REDUCTION, SIZE, Node, load, scalar, walk
 from neon.engine.program.printer import formula, inline
-from neon.engine.program.spaces import COLUMNS, ELEMENT, GROUP, OPTIMIZER, ROWS, Space, joined
+from neon.engine.program.spaces import COLUMNS, ELEMENT, GROUP, OPTIMIZER, ROWS, TENSOR, Space, joined
 from neon.engine.program.symbols import Symbol, node_of
 from neon.messages import listed, received, shortened, shown
 
@@ -161,6 +161,12 @@ def wide(program: Program) -> list[str]:
     below = walk([*program.outputs.values(), *program.new_numbers.values()])
     sums = [inline(node) for node in below if node.op == REDUCTION and node.label.over == OPTIMIZER]
     return [*program.numbers_kept] or sums[:1]
+
+
+def of_tensors(program: Program) -> list[str]:
+    """The first of what a program has one number of for each tensor, as it computes it."""
+    below = walk([*program.outputs.values(), *program.new_numbers.values()])
+    return [inline(node) for node in below if node.op == REDUCTION and node.label.over == TENSOR][:1]
 
 
 def symbol_of(name: str, value: Any) -> Any:

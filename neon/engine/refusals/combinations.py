@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
+from neon.engine.program.graph import walk
 from neon.engine.program.options import SCALE
-from neon.engine.program.trace import Program, wide
+from neon.engine.program.trace import Program, of_tensors, wide
 from neon.engine.versions import called_by
 from neon.messages import listed, received, shortened, shown
 
@@ -65,6 +66,34 @@ def check_zero(leaf: Any, names: Sequence[str]) -> None:
             f"{shortened(type(leaf).__name__)} would be that of this part alone. Give partitioned=True: "
             "optimizer_class=lambda params, **defaults: rule.attach(params, partitioned=True)."
         )
+
+
+def check_own(names: Iterable[str], program: Program) -> None:
+    """Refuse values that layers have of their own, and that a number of their whole group is made of."""
+    for number, value in program.new_numbers.items():
+        read = {n.label.split("[")[0] for n in walk([value], into_reductions=False) if n.op == "scalar"}
+        if own := read.intersection(names):
+            raise ValueError(
+                f"{listed(sorted(own))} cannot be set for some layers of a group: {number} of "
+                f"{shortened(program.name)} is one number of the whole group, and made of it. Give these layers a "
+                "group of their own."
+            )
+
+
+def check_flat(leaf: Any, program: Program, params: Sequence[Any], *, partitioned: bool) -> None:
+    """Refuse sums over parameters that are parts of flat ones, of which this process does not know the others."""
+    norms, sums = of_tensors(program), [] if partitioned else wide(program)
+    if not (norms or sums) or not any(getattr(param, "_fsdp_flattened", False) for param in params):
+        return
+    part = f"{shortened(listed(norms or sums), 60)} of {shortened(type(leaf).__name__)} would be that of a part alone."
+    if norms:
+        raise ValueError(
+            "FullyShardedDataParallel makes parameters parts of flat ones, and no process knows which tensor of the "
+            f"model these are of: {part} Use fully_shard."
+        )
+    raise ValueError(
+        f"FullyShardedDataParallel gives each process a part of the parameters: {part} Give partitioned=True."
+    )
 
 
 def check_scale(key: str, leaf: Any, group: Mapping[str, Any]) -> None:

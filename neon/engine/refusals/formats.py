@@ -15,6 +15,7 @@ from neon.engine.program.graph import load, walk
 from neon.engine.program.options import AVERAGE
 from neon.engine.program.signs import never_negative, signed_by
 from neon.engine.program.trace import Program
+from neon.engine.settings import Settings
 from neon.engine.tensors.storage import Storage
 from neon.messages import listed, quoted, shortened
 
@@ -62,21 +63,31 @@ def check_signs(storage: Storage, program: Program, given: Callable[[Program], S
             )
 
 
-def check_weight(storage: Storage, name: str, param: Tensor) -> None:
-    """Refuse a weight whose other bits cannot be kept beside it, though that was asked for."""
+def check_weight(settings: Settings, name: str, param: Tensor) -> None:
+    """Refuse a weight of 16 bits where the others are needed and not kept."""
+    storage, view = settings.storage, settings.view
     if storage.split and param.dtype == torch.float16:
         raise TypeError(
             f"Parameter {quoted(name)} is float16; master='split' keeps the other bits of bfloat16 weights alone. "
             "Keep the model in bfloat16, or use stochastic_round=True."
         )
-
-
-def check_view(view: Program | None, storage: Storage, name: str, param: Tensor) -> None:
-    """Refuse a weight of 16 bits from which the weight at evaluation is computed: it would lose what they lack."""
-    if view is None or param.dtype.itemsize >= 4 or storage.splits(param):
+    if param.dtype.itemsize >= 4 or storage.splits(param):
         return
-    if load("w") in walk(view.outputs.values()):
+    if view is not None and load("w") in walk(view.outputs.values()):
         raise TypeError(
             f"Parameter {quoted(name)} is {param.dtype}: what it is at evaluation ({shortened(view.name)}) is computed "
             "from it, and 16 bits are too few. Use master='split' with bfloat16, or float32 weights."
         )
+    if settings.width is None and (numbers := _of_distance(settings.program)):
+        raise TypeError(
+            f"Parameter {quoted(name)} is {param.dtype}: {listed(numbers)} of {shortened(settings.program.name)} go by "
+            "how far weights have moved, and to nearest they would not move at first. Use stochastic_round=True, "
+            "or master='split' with bfloat16."
+        )
+
+
+def _of_distance(program: Program) -> list[str]:
+    """The numbers that persist which are made of weights and of weights of before."""
+    before = {load(name) for name, state in program.states.items() if state.starts_as_weight}
+    below = {name: {*walk([value])} for name, value in program.new_numbers.items()}
+    return [name for name, nodes in below.items() if load("w") in nodes and nodes & before]
