@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from textwrap import indent
 
-from neon.engine.backends import numba_rows
+from neon.engine.backends import numba_narrow, numba_rows
 from neon.engine.backends.contract import Backend
 from neon.engine.batch import Batch
 from neon.engine.native import cache, machine_code, threads
@@ -150,7 +150,7 @@ def _passes_before(kernel: Kernel, number: int) -> int:
 def _by_rows(kernel: Kernel, number: int, given: dict[Node, str]) -> str:
     stage = kernel.stages[number]
     if stage.narrow:
-        return numba_rows.narrow(kernel, number, given, numba_rows.Words(_formulas, _store), _sums)
+        return numba_narrow.source(kernel, number, given, numba_narrow.Words(_formulas, _store), _sums)
     [sweep] = stage.sweeps
     lines, formulas = _body(sweep, given | numba_rows.texts(kernel, stage))
     if stage.reduces:
@@ -164,7 +164,7 @@ def _by_rows(kernel: Kernel, number: int, given: dict[Node, str]) -> str:
     lines += [_store(kernel, name, f"{name}_out") for name in stage.stores]
     index = any(node.op == "index" for node in stage.body())
     row = numba_rows.before_a_row(kernel, stage, partial(_arrays, kernel, stage.loads, [*stage.stores]), index=index)
-    body = [*numba_rows.of_columns(kernel, stage), *(lines or ["pass"])]
+    body = [*numba_rows.reads_of_columns(kernel, stage), *(lines or ["pass"])]
     return numba_rows.UPDATE.format(row=_lines(row, 12), body=_lines(body, 16))
 
 
