@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Replicate
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
@@ -20,6 +20,7 @@ from neon.optimizers import (
     GROUP,
     LAMB,
     OPTIMIZER,
+    Adafactor,
     Adam,
     AdamW,
     GradientDescentMomentum,
@@ -107,6 +108,7 @@ RULES: dict[str, Callable[[], Optimizer]] = {
     "adam": lambda: Adam(learning_rate=0.05, stochastic_round=True),
     "momentum": lambda: GradientDescentMomentum(0.1, 0.9, True, 0.01, gradient_clip_norm=0.5),
     "mapping": mapping,
+    "adafactor": lambda: Adafactor(0.05, wdecay=0.1, gradient_clip_norm=0.5, stochastic_round=True),
     "own": lambda: Lars(gradient_clip_norm=2.0, stochastic_round=True),
     "prodigy": lambda: Prodigy(d0=0.01, use_bias_correction=True, master="split"),
     "lamb": lambda: LAMB(learning_rate=0.05, stochastic_round=True),
@@ -273,8 +275,25 @@ def strays(model: nn.Module, opt: torch.optim.Optimizer) -> list[str]:
         f"{name} {key}"
         for name, p in model.named_parameters()
         for key, value in _tensors(opt.state[p])
-        if value.dim() and _place(value, "scales" in key) != _place(p, "scales" in key)
+        if value.dim() and _place(value, "scales" in key) != _place_of(p, key)
     ]
+
+
+# Along which dimension, from the last, a state has one value.
+_LOST = {"row_var": 1, "col_var": 2}
+
+
+def _place_of(param: Tensor, key: str) -> Any:
+    """Where a state belongs: with its parameter, of which each process has what is known of whole rows or columns."""
+    place = _place(param, "scales" in key)
+    if key not in _LOST:
+        return place
+    lost = param.dim() - _LOST[key]
+    if not isinstance(param, DTensor):
+        return torch.Size([1 if dim == lost else side for dim, side in enumerate(place)])
+    shape, local, placements, mesh = place
+    sizes = (torch.Size([1 if dim == lost else side for dim, side in enumerate(sides)]) for sides in (shape, local))
+    return (*sizes, tuple(Replicate() if p.is_shard(lost) else p for p in placements), mesh)
 
 
 def _tensors(state: Any) -> list[tuple[str, Tensor]]:

@@ -32,6 +32,7 @@ CURVES: list[tuple[Any, ...]] = [
     ("by_class",),
     ("from_rank_zero",),
     ("documented",),
+    ("loss_curve", "sharded", "adafactor"),
 ]
 SCALED = [("scaled", way, rule) for way in ("data parallel", "sharded") for rule in ("momentum", "torch")]
 SCALED.append(("scaled", "sharded", "sums"))
@@ -41,12 +42,13 @@ GIVEN = [
     *(("same_gradients", layout, rule, None) for layout in ROWS for rule in ("mapping", "own")),
     *(("same_gradients", "rows", "mapping", name) for name in POISONED),
     *(("same_gradients", layout, rule, None) for layout in (*ROWS, "several meshes") for rule in SUMS),
+    *(("same_gradients", layout, "adafactor", None) for layout in ("copies", "rows", "copies of rows", "rows of rows")),
     ("same_gradients", "rows and columns", "prodigy", None),
     ("same_gradients", "rows", "lamb", None),
     ("same_gradients", "rows", "sums", "first.bias"),
 ]
 ACROSS = [
-    *(("same_gradients", layout, rule, None) for layout in ACROSS_ROWS for rule in ("mapping", "own")),
+    *(("same_gradients", layout, rule, None) for layout in ACROSS_ROWS for rule in ("mapping", "own", "adafactor")),
     ("same_gradients", "columns", "sums", None),
 ]
 SAVED = [
@@ -54,6 +56,7 @@ SAVED = [
     ("checkpoint", "sharded", "mapping", "flat"),
     ("checkpoint", "sharded", "mapping", "full"),
     ("checkpoint", "sharded", "drop-in", "sharded"),
+    *(("checkpoint", "sharded", "adafactor", form) for form in ("sharded", "flat", "full")),
     ("checkpoint", "grid", "own", "sharded"),
     ("checkpoint", "sharded", "sums", "flat"),
     ("checkpoint", "sharded", "sums", "full"),

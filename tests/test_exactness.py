@@ -67,6 +67,7 @@ def test_changing_a_number_never_compiles(rule: str) -> None:
     with use_backend("numba"):
         attached = make(rule, "all").attach(params)
         group = attached.param_groups[0]
+        group.update({"d": 2.0} if "d" in group and rule.startswith("adafactor") else {})  # no less than 1
         counts = []
         for step in range(6):
             for p, g in zip(params, gradients(step, torch.float32), strict=True):

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from neon.engine.program.declared import TENSOR
 from neon.engine.program.graph import load, scalar, walk
 from neon.engine.program.lowering import lower
 from neon.engine.program.meanings import power_of_two
@@ -18,6 +17,7 @@ from neon.engine.program.options import Options
 from neon.engine.program.printer import listing
 from neon.engine.program.reductions import reduce
 from neon.engine.program.slots import Formats
+from neon.engine.program.spaces import TENSOR
 from neon.engine.program.trace import trace
 from neon.optimizers import Optimizer
 from neon.optimizers.functions import maximum, norm, sqrt, where

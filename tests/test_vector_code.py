@@ -62,7 +62,8 @@ def hot_loop(lines: list[str]) -> list[str]:
 def check_update(kernel: Kernel) -> None:
     loop = hot_loop(assembly(kernel)[-1])
     assert not [name for name in loop if SCALAR.match(name)]
-    body = numba_backend.source(kernel).rpartition("for i in range(count):")[2]
+    whole = "columns" if kernel.by_rows else "count"
+    body = numba_backend.source(kernel).rpartition(f"for i in range({whole}):")[2]
     for operation, text in {"add": " + ", "mul": " * ", "div": " / ", "sqrt": "math.sqrt"}.items():
         assert packed(loop, operation) >= (text in body)
 

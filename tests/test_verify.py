@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from neon.engine.backends import numba
-from neon.engine.program.declared import TENSOR
 from neon.engine.program.graph import apply, load, node, scalar
 from neon.engine.program.kernel import Kernel, Stage, Sweep
 from neon.engine.program.lowering import lower
 from neon.engine.program.options import Options
 from neon.engine.program.reductions import reduce
 from neon.engine.program.slots import Formats
+from neon.engine.program.spaces import TENSOR
 from neon.engine.program.trace import trace
 from neon.engine.program.verify import KernelError, verify
 from neon.optimizers.functions import norm

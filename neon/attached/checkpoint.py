@@ -22,9 +22,9 @@ from neon.attached.saved_states import (
     wrong_count,
     wrong_state,
 )
-from neon.engine.program.declared import OPTIMIZER
 from neon.engine.program.formats.split import LOW_BITS
 from neon.engine.program.options import AVERAGE, SCALE
+from neon.engine.program.spaces import OPTIMIZER
 from neon.engine.program.trace import signature
 from neon.messages import shortened, shown
 from neon.stepping import exact_steps
@@ -256,11 +256,12 @@ class _Loading:
 
     def _has_other_formats(self) -> bool:
         """Whether a state would be of another dtype by the group's own values than by those of the checkpoint."""
-        program, theirs = self._settings.program, self._settings.storage
+        program_of, theirs = self._settings.program_of, self._settings.storage
         ours = self._rules.settings(self._own).storage
         return any(
             ours.dtype_of(state, program, param, param.numel()) != theirs.dtype_of(state, program, param, param.numel())
             for param in self._own["params"]
+            for program in [program_of(param)]
             for state in program.states
         )
 
@@ -287,7 +288,7 @@ class _Loading:
         """What keeps a saved state from being loaded; what others keep there is theirs."""
         own = overrides_of(self.group).get(name)
         settings = self._rules.settings(values_over(own, self.group)) if own else self._settings
-        program = settings.program
+        program = settings.program_of(param)
         leaf = self._rules.leaf_of(self.group)
         # What is kept may depend on values: a momentum that is switched off keeps its velocity.
         known = {*program.states, *(signature(rule).tensors if (rule := leaf._widest_rule) else ())}

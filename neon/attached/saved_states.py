@@ -14,6 +14,7 @@ from neon.engine.program.formats.split import LOW_BITS
 from neon.engine.program.options import AVERAGE
 from neon.engine.program.signs import never_negative
 from neon.engine.program.slots import at
+from neon.engine.program.spaces import ELEMENT
 from neon.engine.program.trace import Program
 from neon.engine.settings import Settings
 from neon.stepping.sharding import is_sharded, keeps_blocks, local
@@ -24,8 +25,8 @@ TRAINED = "trained_weight"
 NOT_OF_RULES = {"step", "scales", LOW_BITS, AVERAGE, TRAINED}
 # The states of neon's and torch's rules, by whose names a checkpoint of another rule is told from what others keep.
 OF_RULES = {
-    "acc_delta", "exp_avg", "exp_avg_slow", "exp_avg_sq", "exp_inf", "grad_avg", "max_exp_avg_sq", "momentum_buffer",
-    "p0", "s", "square_avg", "sum", "velocity", "z",
+    "acc_delta", "col_var", "exp_avg", "exp_avg_slow", "exp_avg_sq", "exp_inf", "grad_avg", "max_exp_avg_sq",
+    "momentum_buffer", "p0", "row_var", "s", "square_avg", "sum", "variance", "velocity", "z",
 }  # fmt: skip
 
 
@@ -47,8 +48,9 @@ def wrong_count(value: Any) -> str | None:
 
 def wrong_state(key: str, value: Any, param: Tensor, settings: Settings) -> str | None:
     """What is wrong with a saved state of a parameter that is to go by these settings."""
-    program, form = settings.program, FORMATS.get(value.dtype) if isinstance(value, Tensor) else None
-    if wrong := _wrong_tensor(value, param, param.shape, _served(key, program)):
+    program, form = settings.program_of(param), FORMATS.get(value.dtype) if isinstance(value, Tensor) else None
+    of = program.states[key].of if key in program.states else ELEMENT
+    if wrong := _wrong_tensor(value, param, of.shape(param.shape), _served(key, program)):
         return wrong
     assert form is not None
     if form.block > 1:
@@ -113,7 +115,7 @@ def _wrong_tensor(value: Any, param: Tensor, shape: Sequence[int], dtypes: Itera
     if not isinstance(value, Tensor):
         return f"is {value!r} in the checkpoint; it must be a tensor"
     if tuple(value.shape) != tuple(shape):
-        wanted = "parameter has" if tuple(shape) == tuple(param.shape) else "blocks of the parameter ask for"
+        wanted = "parameter has" if tuple(shape) == tuple(param.shape) else "parameter asks for"
         return f"has shape {tuple(value.shape)} in the checkpoint; the {wanted} shape {tuple(shape)}"
     if value.dtype not in dtypes:
         return f"has dtype {value.dtype} in the checkpoint; served are {', '.join(map(str, dtypes))}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from neon.commands.errors import UsageError
@@ -10,6 +12,7 @@ from neon.commands.optimizer_text import parse_optimizer
 from neon.engine.backends import numba, triton_source
 from neon.engine.native.cache import path_of
 from neon.engine.program.formats import weight_dtypes
+from neon.engine.program.kernel import Kernel
 from neon.engine.program.lowering import lower
 from neon.engine.program.printer import listing
 from neon.engine.program.slots import Formats
@@ -44,23 +47,30 @@ def describe(optimizer: Optimizer, dtype: torch.dtype = torch.float32, device: s
 def _describe(key: str, optimizer: Optimizer, norms: tuple[Optimizer, ...], dtype: torch.dtype, device: str) -> str:
     values = optimizer.group() | {"outer_clip_norms": tuple(norm.gradient_clip_norm for norm in norms)}
     settings = optimizer.settings(values, norms)
-    program = settings.program
     state_dtype = torch.float64 if dtype == torch.float64 else torch.float32
-    kernel = lower(program, Formats(dtype, dtype, (state_dtype,) * len(program.states), settings.width))
-    source = SOURCES[device](kernel)
-    graph = "\n\n".join(listing(stage.outputs()) for stage in kernel.stages)
+    kernels = [
+        lower(program, Formats(dtype, dtype, (state_dtype,) * len(program.states), settings.width))
+        for program in settings.programs
+    ]
     title = f"{key}: {optimizer}" if key else str(optimizer)
     view = settings.view
     shown = () if view is None else ("─── at evaluation ───", view.documentation or view.name, listing(view.outputs))
-    return "\n\n".join(
-        (
-            f"═══ {title} ═══",
-            "─── equation ───",
-            program.documentation or f"({program.name} has no docstring)",
-            f"─── graph, {kernel.name} ───",
-            graph,
-            *shown,
-            f"─── source, {path_of(kernel.name, source)} ───",
-            source.rstrip(),
-        )
+    program = settings.program
+    head = (
+        f"═══ {title} ═══",
+        "─── equation ───",
+        program.documentation or f"({program.name} has no docstring)",
+    )
+    return "\n\n".join((*head, *(text for kernel in kernels for text in _shown(kernel, device, shown))))
+
+
+def _shown(kernel: Kernel, device: str, view: Sequence[str]) -> tuple[str, ...]:
+    """The graph and the source of a kernel; a second one is that of tensors of fewer than two dimensions."""
+    source = SOURCES[device](kernel)
+    return (
+        f"─── graph, {kernel.name} ───",
+        kernel.graph(),
+        *view,
+        f"─── source, {path_of(kernel.name, source)} ───",
+        source.rstrip(),
     )

@@ -9,21 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from operator import itemgetter
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from neon.engine.beside import Beside
 from neon.engine.program import random_bits as random
-from neon.engine.program.declared import OPTIMIZER, TENSOR
 from neon.engine.program.graph import REDUCTION, Node, scalar
 from neon.engine.program.kernel import CHUNK, Kernel, Stage
 from neon.engine.program.reductions import kind_of
+from neon.engine.program.spaces import OPTIMIZER, TENSOR
 from neon.engine.program.trace import PER_STEP
-from neon.engine.settings import Item, Settings
+from neon.engine.settings import Item, Settings, Sharing
 from neon.engine.tensors.layout import flat, is_dense, like_layout, same_layout
+from neon.engine.wholes import Whole, Wholes
 
 _STEP = scalar("step")
 
@@ -47,10 +49,12 @@ class Pass:
         self.host = stage.host
         self.steady = not any(node.label in PER_STEP or node.op == REDUCTION for node in self.host.inputs)
         self.scalars = np.empty((len(batch.row_groups), len(stage.scalars)), real)
-        self.partials = np.empty((len(batch.chunks), len(stage.reductions)))
-        tables = (batch.chunks, batch.table, self.scalars, self.partials)
+        self.chunks = batch.whole if stage.narrow else batch.chunks
+        self.partials = np.empty((len(self.chunks), len(stage.reductions)))
+        tables = (self.chunks, batch.whole_table if stage.narrow else batch.table, self.scalars, self.partials)
         # The chunk to take next, the number of chunks, and where the tables are.
-        self.context = np.array([0, len(batch.chunks), *(t.ctypes.data for t in tables)], np.int64)
+        self.context = np.array([0, len(self.chunks), *(t.ctypes.data for t in tables)], np.int64)
+        self.elements = batch.narrow_elements if stage.narrow else batch.elements
         self.address = self.context.ctypes.data
         self._only_row = memoryview(self.scalars[0]) if len(self.scalars) == 1 else None
 
@@ -95,14 +99,20 @@ class Batch:
         self._rows_apart = any(r.label.over == TENSOR for stage in kernel.stages for r in stage.reductions)
         self._temporaries: dict[int, dict[str, Tensor]] = {}
         self._groups = np.array([item.group for item in self._members])
-        self._directly = np.array([_direct(item) for item in self._members])
+        self._directly = np.array([_direct(item, kernel.by_rows) for item in self._members])
+        self._beside = [Beside(kernel, item) if kernel.by_rows else None for item in self._members]
+        self._whole = [
+            beside if beside is None or item.part is None else Whole(kernel, item, beside)
+            for item, beside in zip(self._members, self._beside, strict=True)
+        ]
         self._sizes = np.array([item.param.numel() for item in self._members])
-        self._table = np.array([self._line(item) for item in self._members], np.int64)
+        self._table = np.array([*map(self._line, self._members, self._beside)], np.int64)
 
-    def _line(self, item: Item) -> list[int]:
+    def _line(self, item: Item, beside: Beside | None) -> list[int]:
         key = random.tensor_key(self._settings[item.group].seed, item.index, item.shard.number)
         others = map(Tensor.data_ptr, item.kept.values())
-        return [item.param.data_ptr(), 0, *others, key, 0, item.shard.offset]
+        kept = () if beside is None else beside.line()
+        return [item.param.data_ptr(), 0, *others, *kept, key, 0, item.shard.offset]
 
     # -- when the members that take part have changed ----------------------------------------------
 
@@ -112,7 +122,12 @@ class Batch:
         if not len(chosen):
             return False
         self.items = [self._members[member] for member in chosen]
+        self.beside = [self._beside[member] for member in chosen]
+        self.whole_of = [self._whole[member] for member in chosen]
+        wholes = [whole for whole in self.whole_of if isinstance(whole, Whole)]
+        self._shared = Wholes(self.kernel, cast("Sharing", self.reach), wholes) if wholes else None
         self.table = self._table[chosen]
+        self.whole_table = self._table_of_wholes()
         sizes = self._sizes[chosen]
         self.elements = int(sizes.sum())
         self._staged = np.flatnonzero(~self._directly[chosen]).tolist()
@@ -129,6 +144,18 @@ class Batch:
         self.shares = [[self._shares(reduction) for reduction in stage.reductions] for stage in self.kernel.stages]
         return True
 
+    def _table_of_wholes(self) -> npt.NDArray[np.int64]:
+        """The table of addresses for loops over rows and columns; the same one where all tensors are whole."""
+        if self._shared is None:
+            return self.table
+        table = self.table.copy()
+        for line, item, whole in zip(table, self.items, self.whole_of, strict=True):
+            if isinstance(whole, Whole):
+                kept = [whole.states.get(slot.name, tensor).data_ptr() for slot, tensor in item.kept.items()]
+                key = random.tensor_key(self._settings[item.group].seed, item.index)
+                line[2:] = [*kept, *whole.line(), key, line[-2], 0]
+        return table
+
     def _make_passes(self) -> Sequence[Any]:
         return [Pass(self, stage) for stage in self.kernel.stages]
 
@@ -142,11 +169,20 @@ class Batch:
         self._row_steps = column((steps[first] + 1).tolist())
 
     def _make_chunks(self, sizes: npt.NDArray[np.int64]) -> None:
-        counts = -(-sizes // CHUNK)
+        by_rows = [beside.sides.chunks() for beside in self.beside if beside is not None]
+        counts = np.array([*map(len, by_rows)]) if by_rows else -(-sizes // CHUNK)
         ends = np.cumsum(counts)
         owner = np.repeat(np.arange(len(sizes)), counts)
-        start = (np.arange(len(owner)) - (ends - counts)[owner]) * CHUNK
-        length = np.minimum(CHUNK, sizes[owner] - start)
+        if by_rows:
+            start, length = np.concatenate(by_rows).T
+            tensors = np.flatnonzero(
+                [whole.sides.elements for whole in self.whole_of if whole is not None]
+            )  # for loops over rows and columns; of what is empty nothing is computed
+            self.narrow_elements = sum(whole.sides.length for whole in self.whole_of if whole is not None)
+            self.whole = np.stack((tensors, 0 * tensors, 0 * tensors + 1, self.row_of[tensors]), 1)
+        else:
+            start = (np.arange(len(owner)) - (ends - counts)[owner]) * CHUNK
+            length = np.minimum(CHUNK, sizes[owner] - start)
         self.chunks = np.stack((owner, start, length, self.row_of[owner]), 1)
         self._chunk_ranges = list(map(slice, (ends - counts).tolist(), ends.tolist()))
         self._first_chunks = ends - counts
@@ -188,6 +224,7 @@ class Batch:
             self._bound = False
         if self.kernel.random:
             self.table[:, -2] = self._row_steps[self.row_of] if np.ndim(self._row_steps) else self._row_steps
+            self.whole_table[:, -2] = self.table[:, -2]
         if reread or not self._numbers:
             self._read_numbers()
             self._evaluated = False
@@ -202,7 +239,8 @@ class Batch:
         item = self.items[position]
         tensors = self._tensors_of(item, self._grads[position])
         # Scales follow the order that blocks have in memory: where there are any, the copies do too.
-        blocks = next((s for slot, s in item.kept.items() if slot.block > 1 and is_dense(s)), None)
+        in_blocks = (s for slot, s in item.kept.items() if slot.block > 1 and is_dense(s))
+        blocks = None if self.kernel.by_rows else next(in_blocks, None)
         copies = {
             n: t.detach().clone(memory_format=torch.contiguous_format)
             if blocks is None or t.shape != blocks.shape
@@ -216,24 +254,34 @@ class Batch:
         return dict(zip(self.kernel.tensors, (item.param, grad, *item.kept.values()), strict=True))
 
     def _read_numbers(self) -> None:
-        read = {group: self._settings[group].read() for group in dict.fromkeys(self.row_groups)}
+        read = {group: self._settings[group].read(self.kernel.program) for group in dict.fromkeys(self.row_groups)}
         columns = map(column, zip(*(read[group] for group in self.row_groups), strict=True))
         self._numbers = dict(zip(self._number_nodes, columns, strict=True))
 
     def run(self, level: int, sums: Mapping[Node, Any]) -> None:
-        """Launch one stage; `sums` are the results of earlier reductions."""
+        """Launch one stage, with what belongs before it; `sums` are the results of earlier reductions."""
+        for before in self.kernel.before(level):
+            if self._shared is not None:
+                self._shared.collect(before)
+            self._run(before, sums)
+            if self._shared is not None:
+                self._shared.give_back(before)
+        self._run(level, sums)
+
+    def _run(self, level: int, sums: Mapping[Node, Any]) -> None:
         current = self.passes[level]
         if not (self._evaluated and current.steady):
             current.evaluate({**self._numbers, **sums} if sums else self._numbers)
-        if self.elements:
+        if self.elements or (self.kernel.stages[level].narrow and len(self.whole)):
             self.executable.run(self, level)
 
     def finish(self) -> None:
         """After the last stage: copies go back where they belong, updates are counted."""
         for position in self._staged:
-            copies = self._temporaries[position]
+            copies, whole = self._temporaries[position], self.whole_of[position]
+            shared = whole.states if isinstance(whole, Whole) else ()
             for name, tensor in self._tensors_of(self.items[position], None).items():
-                if tensor is not None:
+                if tensor is not None and name not in shared:
                     tensor.detach().copy_(copies[name])
         self._row_steps = self._row_steps + 1
         self._evaluated = True
@@ -336,6 +384,11 @@ class Batch:
         """The index of a tensor's first element in the whole that it is a shard of."""
         return int(self.table[position, -1])
 
+    def narrow_tensors(self) -> Iterator[dict[str, Tensor]]:
+        """The same for loops over rows and columns: what is known of whole tensors."""
+        for tensors, whole in zip(self.flat_tensors(), self.whole_of, strict=True):
+            yield tensors | whole.states if isinstance(whole, Whole) else tensors
+
     def flat_tensors(self) -> Iterator[dict[str, Tensor]]:
         """Each tensor's memory, by name, as vectors in the order of addresses."""
         for position, (item, grad) in enumerate(zip(self.items, self._grads, strict=True)):
@@ -362,8 +415,10 @@ def _picker(positions: Sequence[int], count: int) -> Callable[[Sequence[Any]], A
     return itemgetter(*positions)
 
 
-def _direct(item: Item) -> bool:
+def _direct(item: Item, by_rows: bool) -> bool:
     """Whether the kernel can work on the parameter's and the states' own memory."""
+    if by_rows:
+        return all(tensor.is_contiguous() for tensor in (item.param, *item.kept.values()))
     return is_dense(item.param) and all(
         same_layout(kept, item.param) for kept in item.kept.values() if kept.shape == item.param.shape
     )

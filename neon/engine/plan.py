@@ -93,7 +93,7 @@ class Plan:
             settings = self.settings[item.group]
             states = tuple(slot.dtype for slot in item.kept if slot.auxiliary_of is None)
             formats = Formats(item.param.dtype, dtype, states, settings.width, settings.storage.splits(item.param))
-            members[settings.program, formats, item.param.device, item.reach].append(position)
+            members[settings.program_of(item.param), formats, item.param.device, item.reach].append(position)
         return [
             self._make_batch(device, lower(program, formats), positions)
             for (program, formats, device, _), positions in members.items()
@@ -182,7 +182,7 @@ class Plan:
 
     def _device_sums(self, level: int) -> Any:
         """The sums of a level, where one device has all that is added up and nobody else needs to know."""
-        batches = self._reducing(level)
+        batches = [b for b in self._reducing(level) if b.kernel.stages[b.kernel.reducing[level]].reductions]
         kinds = {(batch.device, batch.reach, batch.summing) for batch in batches}
         if len(kinds) != 1 or self._shared or self._guards:
             return None

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
-from neon.engine.program.declared import GROUP
 from neon.engine.program.slots import Slot
+from neon.engine.program.spaces import GROUP, Space
 from neon.engine.program.trace import Program
 from neon.engine.tensors.storage import AS_COMPUTED, Storage
 
@@ -18,6 +18,7 @@ from neon.engine.tensors.storage import AS_COMPUTED, Storage
 class Settings:
     """What the tensors of one group share: program, numbers (read anew at each step), rounding, norms.
 
+    Of tensors of fewer than two dimensions `of_vectors` is the program, where a rule has another for these.
     `scopes` names, for each norm that the gradients are clipped by, the set of tensors it is taken
     over: groups that give the same object share one norm. `view` is what a weight is at evaluation, where that is not
     the weight itself.
@@ -30,15 +31,25 @@ class Settings:
     seed: int = 0
     storage: Storage = AS_COMPUTED
     view: Program | None = None
+    of_vectors: Program | None = None
 
-    def read(self) -> list[float]:
-        """The numbers of the program that belong to the group, in its order."""
-        return [*map(float, self.given())]
+    @property
+    def programs(self) -> tuple[Program, ...]:
+        """The programs of its tensors."""
+        return (self.program,) if self.of_vectors is None else (self.program, self.of_vectors)
 
-    def given(self) -> list[Any]:
+    def program_of(self, param: Tensor) -> Program:
+        """The program of a tensor."""
+        return self.program if self.of_vectors is None or param.dim() > 1 else self.of_vectors
+
+    def read(self, program: Program) -> list[float]:
+        """The numbers of a program that belong to the group, in its order."""
+        return [*map(float, self.given(program))]
+
+    def given(self, program: Program) -> list[Any]:
         """The same as they were given, some perhaps as tensors."""
         values = self.values
-        return [values[k] if i is None else values[k][i] for k, i in self.program.places]
+        return [values[k] if i is None else values[k][i] for k, i in program.places]
 
     def owner_of(self, name: str) -> Hashable:
         """What a number that persists belongs to: a group, or the optimizer of several."""
@@ -47,8 +58,8 @@ class Settings:
 
     def alike(self, other: Settings) -> bool:
         """Whether they differ in values at most, and not in what these mean."""
-        return (self.program, self.scopes, self.width, self.seed, self.storage) == (
-            other.program, other.scopes, other.width, other.seed, other.storage,
+        return (self.programs, self.scopes, self.width, self.seed, self.storage) == (
+            other.programs, other.scopes, other.width, other.seed, other.storage,
         )  # fmt: skip
 
 
@@ -59,6 +70,16 @@ class Reach(Protocol):
 
     def gather(self, values: list[float]) -> list[list[float]]:
         """The values of every process, this one's among them, in an order that is the same for all."""
+        ...
+
+
+class Sharing(Reach, Protocol):
+    """The `size` processes that hold the parts of each tensor."""
+
+    size: int
+
+    def gather_tensors(self, values: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+        """The vectors of every process, of which the sizes are known."""
         ...
 
 
@@ -76,13 +97,37 @@ class Shard(NamedTuple):
 WHOLE = Shard()
 
 
+@dataclass(frozen=True)
+class Part:
+    """Which elements of a whole tensor of a shape each process holds: a first one and a length for each dimension.
+
+    `boxes` are those of all processes, in the order of their reach, of which this one's has the number `own`.
+    """
+
+    shape: tuple[int, ...]
+    boxes: tuple[tuple[tuple[int, int], ...], ...]
+    own: int
+
+    def of(self, process: int) -> Part:
+        """The part of another process."""
+        return replace(self, own=process)
+
+    def within(self, space: Space, shape: Sequence[int]) -> tuple[slice, ...]:
+        """What the part has of a tensor of this shape, with one value for each of a space."""
+        box = self.boxes[self.own]
+        narrow = [dim for dim in space.lost if len(shape) + dim >= 0]
+        box = [(0, 1) if dim - len(shape) in narrow else side for dim, side in enumerate(box)]
+        return tuple(slice(first, first + length) for first, length in box)
+
+
 @dataclass(eq=False, slots=True)
 class Item:
     """One parameter with what its update needs; `step` is a 0-dim tensor that counts its updates.
 
     `count` is their exact number where one is known: it is believed if `step`, perhaps a float32, is its rounding.
     `reach` is given where other processes hold more of the parameter, or of the parameters beside it;
-    `shard` says which part of the parameter this is. `kept` are its states and auxiliary tensors, by slots.
+    `shard` says which part of the parameter this is, `part` where in it. `kept` are its states and auxiliary
+    tensors, by slots.
     """
 
     name: str
@@ -94,3 +139,4 @@ class Item:
     reach: Reach | None = None
     shard: Shard = WHOLE
     count: float | None = None
+    part: Part | None = None

@@ -4,14 +4,17 @@ What is imported under its own name is public, and is what every table of the li
 """
 
 from neon.assignment.sites import get_param_list as get_param_list
-from neon.engine.program.declared import GROUP as GROUP
-from neon.engine.program.declared import OPTIMIZER as OPTIMIZER
-from neon.engine.program.declared import TENSOR as TENSOR
 from neon.engine.program.declared import WEIGHT as WEIGHT
 from neon.engine.program.declared import State as State
 from neon.engine.program.numbers import Number as Number
+from neon.engine.program.spaces import COLUMNS as COLUMNS
+from neon.engine.program.spaces import GROUP as GROUP
+from neon.engine.program.spaces import OPTIMIZER as OPTIMIZER
+from neon.engine.program.spaces import ROWS as ROWS
+from neon.engine.program.spaces import TENSOR as TENSOR
 from neon.old_paths import pickled_as as _pickled_as
 from neon.optimizers.adadelta import Adadelta as Adadelta
+from neon.optimizers.adafactor import Adafactor as Adafactor
 from neon.optimizers.adagrad import Adagrad as Adagrad
 from neon.optimizers.adam import Adam as Adam
 from neon.optimizers.adam import AdamW as AdamW

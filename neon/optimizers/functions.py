@@ -8,15 +8,15 @@ parameters they may in the last place (1 unit between processors' libraries, by 
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
 
-from neon.engine.program.declared import TENSOR
-from neon.engine.program.graph import Scope
 from neon.engine.program.operations import OPERATIONS
 from neon.engine.program.reductions import REDUCTIONS
-from neon.engine.program.symbols import Symbol, operation, reduction
+from neon.engine.program.spaces import COLUMNS, ROWS, TENSOR, Scope
+from neon.engine.program.symbols import Symbol, count, operation, precision, reduction
 
 __all__ = [
     "clip",
@@ -25,12 +25,15 @@ __all__ = [
     "exp",
     "largest",
     "log",
+    "machine_epsilon",
     "maximum",
     "mean",
+    "mean_square",
     "minimum",
     "norm",
     "power_of_two",
     "remainder",
+    "rms",
     "sign",
     "sqrt",
     "total",
@@ -113,44 +116,70 @@ def power_of_two(x: Value) -> Value:
     return _apply("power_of_two", x)
 
 
+# The dimension along which a reduction that keeps rows or columns goes.
+_ALONG: dict[Scope, int] = {ROWS: -1, COLUMNS: -2}
+
+
 def _reduce(op: str, over: Scope, *operands: Value) -> Value:
-    """A reduction: of tensors over all of their elements, of floats over one."""
+    """A reduction: of tensors over all elements, or along a dimension, which is one then; of floats over one."""
     if any(isinstance(x, Symbol) for x in operands):
         return reduction(op, over, *operands)
     tensors = [x for x in operands if isinstance(x, torch.Tensor)]
     kind, like = REDUCTIONS[op], tensors[0] if tensors else torch.zeros((), dtype=torch.float64)
     terms = kind.torch(*(torch.as_tensor(x, dtype=torch.float64, device=like.device).expand_as(like) for x in operands))
-    found = terms.max() if kind.by_size else terms.sum()
+    if over in _ALONG and tensors:
+        found = (terms.amax if kind.by_size else terms.sum)(_ALONG[over], keepdim=True)
+    else:
+        found = terms.max() if kind.by_size else terms.sum()
     return found.to(like.dtype) if tensors else found.item()
 
 
 def _count(x: Value, over: Scope) -> Value:
     """How many elements x has: of all shards of a tensor too, for it is a sum as others are."""
     if isinstance(x, Symbol):
-        return reduction("total", over, 1.0)
-    return float(x.numel()) if isinstance(x, torch.Tensor) else 1.0
+        return count(over) if over in _ALONG else reduction("total", over, 1.0)
+    if not isinstance(x, torch.Tensor):
+        return 1.0
+    return float(x.shape[_ALONG[over]] if over in _ALONG else x.numel())
 
 
 def norm(x: Value, over: Scope = TENSOR) -> Value:
-    """‖x‖₂ over the whole tensor, or over all tensors of the optimizer."""
+    """‖x‖₂ over the whole tensor, over each of its ROWS or COLUMNS, or over all tensors of the optimizer."""
     return sqrt(_reduce("sum_of_squares", over, x))
 
 
 def total(x: Value, over: Scope = TENSOR) -> Value:
-    """Σx over the whole tensor, or over all tensors of the optimizer."""
+    """Σx over the whole tensor, over each of its ROWS or COLUMNS, or over all tensors of the optimizer."""
     return _reduce("total", over, x)
 
 
 def dot(x: Value, y: Value, over: Scope = TENSOR) -> Value:
-    """Σxy over the whole tensor, or over all tensors of the optimizer; the products are exact."""
+    """Σxy, over the same as `total`; the products are exact."""
     return _reduce("dot", over, x, y)
 
 
 def largest(x: Value, over: Scope = TENSOR) -> Value:
-    """max|x| over the whole tensor, or over all tensors of the optimizer; NaN if any is."""
+    """max|x|, over the same as `total`; NaN if any is."""
     return _reduce("largest", over, x)
 
 
 def mean(x: Value, over: Scope = TENSOR) -> Value:
-    """The mean of x over the whole tensor, or over all tensors of the optimizer."""
+    """The mean of x, over the same as `total`: of `ROWS` one for each row, of `COLUMNS` one for each column."""
     return total(x, over) / _count(x, over)
+
+
+def mean_square(x: Value, over: Scope = TENSOR) -> Value:
+    """The mean of x², over the same as `total`; the squares are exact."""
+    return _reduce("sum_of_squares", over, x) / _count(x, over)
+
+
+def rms(x: Value, over: Scope = TENSOR) -> Value:
+    """√(mean of x²), over the same as `total`."""
+    return sqrt(mean_square(x, over))
+
+
+def machine_epsilon(w: Value) -> Value:
+    """The precision of the weight's format, `torch.finfo(w.dtype).eps`."""
+    if isinstance(w, Symbol):
+        return precision()
+    return torch.finfo(w.dtype).eps if isinstance(w, torch.Tensor) else sys.float_info.epsilon

@@ -309,15 +309,20 @@ class Optimizer(NervanaObject):
         _check_split(values["master"], values["stochastic_round"])
         values = self._with_numbers(values)
         asked = chosen(values, len(outer), batch_mean=batch_mean, unscale=unscale, guard=guard)
-        program = trace(self.select_rule(values), {**values, "step": 1}, asked)
+        rule = self.select_rule(values)
+        program = trace(rule, {**values, "step": 1, "matrix": True}, asked)
+        of_vectors = None
+        if "matrix" in program.keywords:
+            of_vectors = trace(rule, {**values, "step": 1, "matrix": False}, asked)
         rounding = plain(values["stochastic_round"])
         width = None if rounding is False else 0 if rounding is True else rounding
         storage = Storage(state_format("state_dtype", values["state_dtype"]), values["master"] is not None)
         widest = self._widest_rule
-        check_states(storage, program, {AVERAGE, *(signature(widest).tensors if widest else ())})
         view = view_of(program, self.select_view(values), {**values, "step": 1})
-        settings = Settings(program, values, (*outer, self), width, self.seed, storage, view)
-        check_signs(storage, program, settings.given)
+        settings = Settings(program, values, (*outer, self), width, self.seed, storage, view, of_vectors)
+        for program in settings.programs:
+            check_states(storage, program, {AVERAGE, *(signature(widest).tensors if widest else ())})
+            check_signs(storage, program, settings.given)
         return settings
 
     def starts(self, values: Mapping[str, Any]) -> dict[str, float]:

@@ -8,6 +8,7 @@ from typing import Any, TypedDict, get_args
 
 from typing_extensions import get_type_hints
 
+from neon.engine.program.numbers import Number
 from neon.engine.program.options import DESCRIBED, SUPPLIED
 from neon.optimizers.schedules import Schedule
 
@@ -95,7 +96,7 @@ class NamedOptions:
         elif rest.name == "hyperparameters" and owner._declared.numbers:
             numbers, types = owner._declared.numbers, {p.name: p.annotation for p in named}
             named = [p.replace(kind=_Parameter.KEYWORD_ONLY) for p in named if p.name not in numbers]
-            named[:0] = [_of_number(name, number.default, types) for name, number in numbers.items()]
+            named[:0] = [_of_number(name, number, types) for name, number in numbers.items()]
         elif rest.name == "hyperparameters":
             place = sum(p.kind is not _Parameter.KEYWORD_ONLY for p in named)
             named[place:place] = _hyperparameters(owner)
@@ -113,9 +114,9 @@ class NamedOptions:
         return [known[key].replace(kind=_Parameter.KEYWORD_ONLY) for key in get_type_hints(options)]
 
 
-def _of_number(name: str, default: Any, types: Mapping[str, Any]) -> inspect.Parameter:
+def _of_number(name: str, number: Number[Any], types: Mapping[str, Any]) -> inspect.Parameter:
     found = _Parameter(name, _Parameter.POSITIONAL_OR_KEYWORD, annotation=types.get(name, _Parameter.empty))
-    return found if default is None else found.replace(default=default)
+    return found if number.required else found.replace(default=number.default)
 
 
 def _hyperparameters(owner: Any) -> list[inspect.Parameter]:

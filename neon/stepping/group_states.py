@@ -11,10 +11,11 @@ from torch import Tensor
 from neon.engine.counts import mark_movable
 from neon.engine.program.slots import at, auxiliary_paths
 from neon.engine.refusals.formats import check_weight
-from neon.engine.refusals.tensors import check_parameter
+from neon.engine.refusals.tensors import check_parameter, check_sides
 from neon.engine.settings import Item, Reach, Settings
 from neon.engine.tensors.kept import kept_tensors
-from neon.stepping.sharding import is_abstract, keeps_blocks, local, shard_of, sharded_like
+from neon.messages import quoted
+from neon.stepping.sharding import is_abstract, is_shared, keeps_blocks, local, part_of, shard_of, sharded_like
 from neon.stepping.watched import Watched
 
 # Tensors by their places in the state of a parameter.
@@ -40,9 +41,17 @@ def make_item(
         check_parameter(name, part)
     check_weight(settings, name, part)
     size, blocks = param.numel(), keeps_blocks(param)
-    own = kept_tensors(settings.storage, settings.program, part, _local_parts(kept), size=size, blocks=blocks)
+    program = settings.program_of(part)
+    check_sides(name, part, program)
+    own = kept_tensors(settings.storage, program, part, _local_parts(kept), size=size, blocks=blocks)
     step = kept["step"] if "step" in kept else mark_movable(torch.zeros((), dtype=torch.float32, device="cpu"))
-    return Item(name, part, own, step, row, order, reach, shard_of(param), count)
+    whole = part_of(param) if program.by_rows and reach is not None else None
+    if whole is None and program.by_rows and is_shared(param):
+        raise ValueError(
+            f"Parameter {quoted(name)} has placements {param.placements}; rows and columns are known of parameters "
+            "that are cut by Shard alone. Redistribute it."
+        )
+    return Item(name, part, own, step, row, order, reach, shard_of(param), count, whole)
 
 
 def still_has(state: Any, placed: Placed) -> bool:
@@ -66,7 +75,7 @@ def put_states(states: Any, param: Any, item: Item, step: Tensor, settings: Sett
     What belonged to another format is let go.
     """
     state = Watched.of(states.get(param, {}), changes)
-    for path in auxiliary_paths(settings.program) - {slot.path for slot in item.kept}:
+    for path in auxiliary_paths(settings.program_of(param)) - {slot.path for slot in item.kept}:
         if isinstance(folder := at(state, path[:-1]), dict):
             dict.pop(folder, path[-1], None)
     placed: Placed = {("step",): step}

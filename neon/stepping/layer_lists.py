@@ -22,7 +22,7 @@ from neon.assignment.sites import Site, layer_sites
 from neon.assignment.unmatched import explain_unmatched
 from neon.engine.plan import Plan
 from neon.engine.refusals.formats import check_weight
-from neon.engine.refusals.tensors import check_parameter
+from neon.engine.refusals.tensors import check_parameter, check_sides
 from neon.engine.settings import Item, Settings
 from neon.engine.tensors.watch import same_objects
 from neon.messages import quoted
@@ -212,7 +212,9 @@ class _Layers:
             settings = self._settings[match.key]
             check_parameter(site.label, param)
             check_weight(settings, site.label, param)
-            kept = kept_in_list(states, site, match.optimizer, settings.program, settings.storage)
+            program = settings.program_of(param)
+            check_sides(site.label, param, program)
+            kept = kept_in_list(states, site, match.optimizer, program, settings.storage)
             used = [*kept.values()]
             if used and id(states) in owners:
                 raise ValueError(

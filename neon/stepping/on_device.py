@@ -11,7 +11,7 @@ from torch import Tensor
 from neon.engine.backends import serving
 from neon.engine.backends.resident import Resident
 from neon.engine.plan import Plan
-from neon.engine.program.declared import OPTIMIZER
+from neon.engine.program.spaces import OPTIMIZER
 from neon.engine.settings import Item
 from neon.stepping.group_rules import GroupRules
 from neon.stepping.kept_numbers import deciding_device, placed

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
 
-from neon.engine.program.declared import ELEMENT, Space
 from neon.engine.program.formats.blocks import BLOCK
-from neon.engine.settings import WHOLE, Reach, Shard
+from neon.engine.program.spaces import ELEMENT, Space
+from neon.engine.settings import WHOLE, Part, Reach, Shard
 from neon.messages import quoted
 
 
@@ -33,6 +34,7 @@ class Mesh:
 
     def __init__(self, mesh: Any, dims: tuple[int, ...]) -> None:
         self._groups = [mesh.get_group(dim) for dim in dims]
+        self.size = math.prod(mesh.size(dim) for dim in dims)
 
     def gather(self, values: list[float]) -> list[list[float]]:
         """The values of every process that holds a shard."""
@@ -40,6 +42,17 @@ class Mesh:
         for group in self._groups:
             rows = _gather(rows, group)
         return rows
+
+    def gather_tensors(self, values: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+        """The vectors of every process that holds a shard, of which the sizes are known."""
+        padded = values.new_zeros(1, max(sizes))
+        padded[0, : len(values)] = values
+        for group in self._groups:
+            parts = [torch.empty_like(padded) for _ in range(distributed.get_world_size(group))]
+            if padded.numel():
+                distributed.all_gather(parts, padded, group)
+            padded = torch.cat(parts)
+        return [row[:size] for row, size in zip(padded, sizes, strict=True)]
 
 
 def _gather(rows: list[list[float]], group: Any) -> list[list[float]]:
@@ -105,17 +118,43 @@ def shard_of(param: Any) -> Shard:
     return Shard(number=number + 1)
 
 
+def part_of(param: Any) -> Part | None:
+    """Which elements of a parameter each process holds; None where this one has all."""
+    if not is_shared(param) or any(placement.is_partial() for placement in param.placements):
+        return None
+    mesh = param.device_mesh
+    dims = [dim for dim, placement in enumerate(param.placements) if not placement.is_replicate()]
+    if any(type(param.placements[dim]).__name__ != "Shard" for dim in dims):
+        return None
+    boxes, own = [], 0
+    # In the order in which a mesh gathers: the ranks along its first dimension change quickest.
+    for number, ranks in enumerate(product(*(range(mesh.size(dim)) for dim in reversed(dims)))):
+        box = [(0, side) for side in param.shape]
+        for dim, rank in zip(dims, reversed(ranks), strict=True):
+            cut = param.placements[dim].dim
+            first, length = box[cut]
+            share = -(-length // mesh.size(dim))  # as torch.chunk divides
+            start = min(length, rank * share)
+            box[cut] = (first + start, min(share, length - start))
+        boxes.append(tuple(box))
+        if all(mesh.get_local_rank(dim) == rank for dim, rank in zip(dims, reversed(ranks), strict=True)):
+            own = number
+    return Part(tuple(param.shape), tuple(boxes), own)
+
+
 def sharded_like(param: Any, part: Tensor, space: Space = ELEMENT) -> Tensor:
     """What is kept of a parameter, with one number for each of a space, from this process's part of it."""
     if not is_sharded(param):
         return part
-    shape, stride = param.shape, param.stride()
+    shape, stride, placements = param.shape, param.stride(), param.placements
     if space is not ELEMENT:
         shape = torch.Size(space.shape(shape))
         stride = torch.empty(shape, dtype=part.dtype, device="meta").stride()
-    return type(param.data).from_local(
-        part, param.device_mesh, param.placements, run_check=False, shape=shape, stride=stride
-    )
+    if space.is_narrow:  # where rows are cut, each process has what is known of all of a row
+        whole = sys.modules["torch.distributed.tensor"].Replicate()
+        lost = [param.dim() + dim for dim in space.lost]
+        placements = [whole if getattr(p, "dim", None) in lost else p for p in placements]
+    return type(param.data).from_local(part, param.device_mesh, placements, run_check=False, shape=shape, stride=stride)
 
 
 def keeps_blocks(param: Any) -> bool:

@@ -69,11 +69,12 @@ def viewed_in_list(site: Site, leaf: Description) -> Viewed | None:
     if settings.view is None or site.entry is None or not site.entry[1]:
         return None
     (param, _), states = site.entry
-    own = states[: len(settings.program.states)]
-    if len(own) < len(settings.program.states):
+    program = settings.program_of(param)
+    own = states[: len(program.states)]
+    if len(own) < len(program.states):
         return None
     by_path: dict[str, Any] = {}
-    for slot, tensor in zip(settings.storage.slots(settings.program, param, own), states, strict=False):
+    for slot, tensor in zip(settings.storage.slots(program, param, own), states, strict=False):
         *folders, last = slot.path
         folder = by_path
         for name in folders:

@@ -2,10 +2,10 @@
 
 from neon.attached.attached_optimizer import AttachedOptimizer
 from neon.old_paths import pickled_as
-from neon.torch.drop_in import SGD, Adadelta, Adagrad, Adam, AdamW, Lion, RMSprop
+from neon.torch.drop_in import SGD, Adadelta, Adafactor, Adagrad, Adam, AdamW, Lion, RMSprop
 
 pickled_as(
     __name__,
     averages="neon.stepping.aside", optimizer="neon.attached.attached_optimizer", sharding="neon.stepping.sharding",
 )  # fmt: skip
-__all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "AttachedOptimizer", "Lion", "RMSprop"]
+__all__ = ["SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "AttachedOptimizer", "Lion", "RMSprop"]

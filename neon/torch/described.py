@@ -19,6 +19,7 @@ from neon.engine.program.trace import Rule
 from neon.engine.settings import Settings
 from neon.messages import listed, received, shown
 from neon.optimizers.adadelta import adadelta
+from neon.optimizers.adafactor import adafactor, at_least_one, non_positive, optional_epsilon
 from neon.optimizers.adagrad import adagrad_from, torch_adagrad
 from neon.optimizers.adam import adam, adamw, amsgrad
 from neon.optimizers.gradient_descent import gradient_descent, sgd
@@ -125,6 +126,18 @@ class AdadeltaRule(TorchRule):
     """Adadelta, the same in torch and in `neon.optimizers`."""
 
     rule = staticmethod(adadelta)
+
+
+class AdafactorRule(TorchRule):
+    """Adafactor in the form of torch's class."""
+
+    rule = staticmethod(adafactor)
+    _bounds: ClassVar[Mapping[str, Check]] = {
+        **TorchRule._bounds,
+        "beta2_decay": non_positive,
+        "eps": several([optional_epsilon, non_negative], [None, 1e-3]),
+        "d": at_least_one,
+    }
 
 
 class LionRule(TorchRule):

@@ -15,6 +15,7 @@ from neon.stepping.group_states import make_item, put_states
 from neon.stepping.overrides import Rows
 from neon.torch.described import (
     AdadeltaRule,
+    AdafactorRule,
     AdagradRule,
     AdamRule,
     DecoupledOptions,
@@ -248,6 +249,36 @@ class Adadelta(DropIn):
         maximize: bool = False,
         differentiable: bool = False,
         **options: Unpack[Options],
+    ) -> None:
+        self._take(locals())
+
+
+class Adafactor(DropIn):
+    """torch.optim.Adafactor (Shazeer & Stern 2018, with torch's places of ε₁).
+
+        R, C ← means of g² over rows and columns, as R ← R + t^τ·(mean − R);  v = R·C / max(mean of R, ε₁)
+        u = g / max(√v, ε₁);  w ← w − lr·λ·w − max(ε₂, rms(w))·min(lr, 1/√t) · u / max(1, rms(u)/d)
+
+    Rows and columns are those of the last two dimensions; tensors of fewer keep v ← v + t^τ·(g² − v). `beta2_decay`
+    is τ, `eps` are ε₁ and ε₂, `weight_decay` λ, and t counts the updates of each tensor. With ε₁ = None it is the
+    precision of each parameter's dtype: torch's loop takes that of a group's first for all. The other arguments are
+    described at `DropIn`; `row_var` and `col_var` are float32 of parameters of 16 bits.
+    """
+
+    rule = AdafactorRule
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-2,
+        beta2_decay: float = -0.8,
+        eps: tuple[float | None, float] = (None, 1e-3),
+        d: float = 1.0,
+        weight_decay: float = 0.0,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        **options: Unpack[GraphOptions],
     ) -> None:
         self._take(locals())
 

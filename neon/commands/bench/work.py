@@ -59,7 +59,10 @@ class Work:
             scales = state.get("scales", {})
             for name, place in zip(names, places[: len(names)], strict=True):
                 block = _Block(place.flatten())
-                state[name] = place if state[name].dtype == place.dtype else block.cut(param.shape, state[name].dtype)
+                if state[name].dtype == place.dtype and state[name].shape == place.shape:
+                    state[name] = place
+                else:
+                    state[name] = block.cut(state[name].shape, state[name].dtype)
                 if name in scales:
                     scales[name] = block.cut(scales[name].shape, scales[name].dtype)
 

@@ -15,14 +15,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from neon.engine.backends import capture, triton_launch
+from neon.engine.backends import capture, triton_launch, triton_rows
 from neon.engine.backends.resident import DeviceCounts
 from neon.engine.backends.triton_launch import Launch
 from neon.engine.backends.triton_numbers import counts_steps, numbers_of, reductions_of
 from neon.engine.batch import Batch, column
 from neon.engine.counts import Counts
 from neon.engine.program.graph import REDUCTION, Node, scalar, walk
+from neon.engine.program.kernel import Stage
 from neon.engine.program.reductions import kind_of
+from neon.engine.program.spaces import COLUMNS
 from neon.engine.program.trace import PER_STEP
 
 
@@ -34,19 +36,22 @@ class DevicePass:
         stage, last = kernel.stages[number], number == len(kernel.stages) - 1
         inputs = [*walk(stage.scalars, into_reductions=False)]
         self.steady = not any(n.op == REDUCTION or n.label in PER_STEP for n in inputs)
-        self.steady = self.steady and not (last and counts_steps(kernel))
-        rows, chunks = len(batch.row_groups), len(batch.chunks)
+        self.steady = self.steady and not (last and counts_steps(kernel)) and not stage.random
+        steps = batch.steps if last else batch.steps_before_last
+        rows, chunks = len(batch.row_groups), len(batch.whole if stage.narrow else batch.chunks)
         scalars = torch.empty(rows, len(stage.scalars), dtype=kernel.formats.compute, device=batch.device)
         self.sums = torch.empty(chunks, len(stage.reductions), dtype=torch.float64, device=batch.device)
         numbers = executable.numbers[number]
         self.evaluate = None
         if numbers is not None:
             grid = (-(-rows // triton_launch.NUMBER_ROWS),)
-            tables = (batch.numbers, batch.addresses_of_sums, batch.counts, batch.steps, scalars)
+            tables = (batch.numbers, batch.addresses_of_sums, batch.counts, steps, scalars)
             kept = (batch.kept, batch.stop) if last and kernel.numbers else ()
             self.evaluate = Launch(numbers, grid, (*tables, *kept, rows), ROWS=triton_launch.NUMBER_ROWS)
-        parts = 1 if stage.reductions else -(-int(batch.chunks[:, 2].max(initial=1)) // triton_launch.PART)
-        tables = (batch.lines_of_chunks, batch.addresses, scalars, batch.steps, self.sums, batch.stop)
+        lines = batch.lines_of_whole if stage.narrow else batch.lines_of_chunks
+        parts = _parts(batch, stage)
+        addresses = batch.whole_addresses if stage.narrow else batch.addresses
+        tables = (lines, addresses, scalars, steps, self.sums, batch.stop)
         constants = {"TILE": triton_launch.TILE, "PART": triton_launch.PART}
         self.launches = [
             Launch(executable.stages[number], (chunks, parts), tables, **constants, ALIGNED=aligned)
@@ -57,6 +62,17 @@ class DevicePass:
     def partials(self) -> npt.NDArray[np.float64]:
         """The sums of the chunks, for a host that adds them to others: it waits for them."""
         return self.sums.cpu().numpy()
+
+
+def _parts(batch: DeviceBatch, stage: Stage) -> int:
+    """How many programs share a chunk, or the matrices of a tensor."""
+    sides = [whole.sides for whole in (batch.whole_of if stage.narrow else batch.beside) if whole is not None]
+    if stage.narrow:
+        return min(1024, max(1, *(side.matrices for side in sides)))
+    if stage.reduces:
+        columns = max((side.columns for side in sides), default=0)
+        return 1 + (-(-columns // triton_rows.WIDTH) if any(r.space is COLUMNS for r in stage.along) else 0)
+    return -(-int(batch.chunks[:, 2].max(initial=1)) // triton_launch.PART)
 
 
 class Scattered:
@@ -100,6 +116,7 @@ class DeviceSums:
 
         partials: dict[Hashable, list[npt.NDArray[np.int64]]] = {}
         by_size: dict[Hashable, bool] = {}
+        batches = [batch for batch in batches if batch.kernel.stages[batch.kernel.reducing[level]].reductions]
         stages = [batch.kernel.reducing[level] for batch in batches]
         for batch, stage in zip(batches, stages, strict=True):
             first = batch.passes[stage].sums.data_ptr()
@@ -161,10 +178,13 @@ class DeviceBatch(Batch):
 
     def _make_passes(self) -> list[DevicePass]:
         self.lines_of_chunks = self._put(self.chunks)
+        self.lines_of_whole = self._put(self.whole) if self.kernel.by_rows else None
         self.addresses = self._put(np.zeros_like(self.table))
+        self.whole_addresses = self.addresses if self._shared is None else self._put(self.whole_table)
         rows = len(self.row_groups)
         steps = np.broadcast_to(np.asarray(self._row_steps, np.float64), (rows,))
         self.steps = self._put(steps - 1)
+        self.steps_before_last = torch.zeros_like(self.steps)  # what earlier stages draw random bits by
         # Each row's count is its own, which the last stage counts on, or lies among those of the optimizer.
         own_counts = self.steps.data_ptr() + 8 * np.arange(rows, dtype=np.int64)
         self.counts = self._put(
@@ -217,7 +237,9 @@ class DeviceBatch(Batch):
         super().bind(grads, addresses, step_inputs, moved=moved, reread=reread)
         if not same_addresses or self._copied or self._staged:
             self._send(self.table, self.addresses)
-            self._aligned = not (self.table[:, : len(self.kernel.tensors)] & 15).any()
+            if self._shared is not None:
+                self._send(self.whole_table, self.whole_addresses)
+            self._aligned = not (self.table[:, : len(self.kernel.tensors)] & 15).any() and not self._is_odd
         if not same_numbers:
             self._send_numbers()
         lines = self.numbers.view(-1, len(self.row_groups))
@@ -233,7 +255,7 @@ class DeviceBatch(Batch):
     def _read_numbers(self) -> None:
         """The groups' numbers; of a tensor on this device NaN stands in for what is read there at each step."""
         names = [numbers_of(self.kernel).index(node.label) for node in self._number_nodes]
-        given = {group: self._settings[group].given() for group in dict.fromkeys(self.row_groups)}
+        given = {group: self._settings[group].given(self.kernel.program) for group in dict.fromkeys(self.row_groups)}
         tensors = [
             (line * len(self.row_groups) + row, value)
             for row, group in enumerate(self.row_groups)
@@ -258,8 +280,12 @@ class DeviceBatch(Batch):
             self._send(read, self.numbers)
             self._evaluated = False
 
-    def run(self, level: int, sums: Mapping[Node, Any]) -> None:
-        """Launch one stage; `sums` are the results of earlier reductions that the host has added up."""
+    @property
+    def _is_odd(self) -> bool:
+        """Whether rows begin anywhere, not where whole vectors of numbers do."""
+        return any(beside is not None and beside.sides.columns % 16 for beside in self.beside)
+
+    def _run(self, level: int, sums: Mapping[Node, Any]) -> None:
         current = self.passes[level]
         if sums:
             lines = [*map(self._reductions.index, sums)]

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import partial
 from textwrap import indent
 
+from neon.engine.backends import numba_narrow, numba_rows
 from neon.engine.backends.contract import Backend
 from neon.engine.batch import Batch
 from neon.engine.native import cache, machine_code, threads
 from neon.engine.program.formats.blocks import BLOCK
-from neon.engine.program.graph import Node
+from neon.engine.program.graph import SIZE, Node, walk
 from neon.engine.program.kernel import LANES, ROWS, Kernel, Stage, Sweep
 from neon.engine.program.operations import OPERATIONS
-from neon.engine.program.printer import assignments, inline, listing, memory_of
+from neon.engine.program.printer import assignments, inline, memory_of
 from neon.engine.program.reductions import kind_of
 
 # How the words are written that random bits are made of.
@@ -102,36 +104,78 @@ _LARGEST = ("{} = np.uint64(0)", "{0} = select({0} < {1}, {1}, {0})", "from_bits
 
 def source(kernel: Kernel) -> str:
     """The kernel as a Python file."""
-    graph = "\n\n".join(listing(stage.outputs()) for stage in kernel.stages)
-    head = _FILE.format(name=kernel.name, graph=graph, real=memory_of(kernel.formats.compute, "np"))
+    head = _FILE.format(name=kernel.name, graph=kernel.graph(), real=memory_of(kernel.formats.compute, "np"))
     return head + "".join(_stage(kernel, number) for number in range(len(kernel.stages)))
 
 
 def _stage(kernel: Kernel, number: int) -> str:
     stage = kernel.stages[number]
     given = {node: f"s{column}" for column, node in enumerate(stage.scalars)}
-    ops = {node.op for node in stage.body()}
+    ops = {node.op for node in (stage.body() if not stage.narrow else walk(stage.roots, into_reductions=False))}
     words = {"tensor_key": "key", "step_word": "step"}
-    tensors, scalars = len(kernel.tensors), len(stage.scalars)
+    width, scalars = kernel.width, len(stage.scalars)
     prologue = [
-        f"{name} = word(address[{tensors + place}])" for place, (op, name) in enumerate(words.items()) if op in ops
+        f"{name} = word(address[{width - 3 + place}])" for place, (op, name) in enumerate(words.items()) if op in ops
     ]
-    if "index" in ops:
-        prologue.append(f"first = start + address[{tensors + 2}]")
+    if kernel.by_rows:
+        prologue += numba_rows.sides(kernel)
+    elif "index" in ops:
+        prologue.append(f"first = start + address[{width - 1}]")
     if scalars:
         size = kernel.formats.compute.itemsize
         prologue.append(f"number = pointer(at[4] + row * {scalars * size}, real)")
-    prologue += [f"{name} = number[{i}]  # {inline(node)}" for i, (node, name) in enumerate(given.items())]
-    if not stage.reductions:
+    prologue += [
+        f"{name} = number[{i}]  # {inline(node, kernel.names)}" for i, (node, name) in enumerate(given.items())
+    ]
+    if kernel.by_rows:
+        loops = _by_rows(kernel, number, given)
+    elif stage.reductions:
+        loops = _reductions(kernel, stage, given)
+    else:
         prologue += _arrays(kernel, stage.loads, [*stage.stores], "start")
-    loops = _reductions(kernel, stage, given) if stage.reductions else _update(kernel, stage, given)
+        loops = _update(kernel, stage, given)
     return _STAGE.format(
         number=number,
-        locals=_locals(stage),
-        columns=tensors + 3,
-        turn="        chunk = chunk_count - 1 - chunk\n" if number % 2 else "",
+        locals=_locals(kernel, stage),
+        columns=width,
+        turn="        chunk = chunk_count - 1 - chunk\n" if _passes_before(kernel, number) % 2 else "",
         body="\n".join(filter(None, (indent("\n".join(prologue), " " * 8), loops))),
     )
+
+
+def _passes_before(kernel: Kernel, number: int) -> int:
+    return sum(not stage.narrow for stage in kernel.stages[:number])
+
+
+def _by_rows(kernel: Kernel, number: int, given: dict[Node, str]) -> str:
+    stage = kernel.stages[number]
+    if stage.narrow:
+        return numba_narrow.source(kernel, number, given, numba_narrow.Words(_formulas, _store), _sums)
+    [sweep] = stage.sweeps
+    lines, formulas = _body(sweep, given | numba_rows.texts(kernel, stage))
+    if stage.reduces:
+        lines += [
+            f"value{k} = np.float64({formula})" for k, formula in enumerate(formulas) if sweep.values[k].op != "const"
+        ]
+        terms = {r: _term(r, sweep) for r in (*stage.reductions, *stage.along)}
+        arrays = partial(_arrays, kernel, sweep.loads, [])
+        return numba_rows.reduction(kernel, stage, terms, lines, arrays, _sums)
+    lines += [f"{name}_out = {text}" for name, text in zip(stage.stores, formulas, strict=True)]
+    lines += [_store(kernel, name, f"{name}_out") for name in stage.stores]
+    index = any(node.op == "index" for node in stage.body())
+    row = numba_rows.before_a_row(kernel, stage, partial(_arrays, kernel, stage.loads, [*stage.stores]), index=index)
+    body = [*numba_rows.reads_of_columns(kernel, stage), *(lines or ["pass"])]
+    return numba_rows.UPDATE.format(row=_lines(row, 12), body=_lines(body, 16))
+
+
+def _sums(reduction: Node) -> tuple[str, str, str]:
+    return _LARGEST if kind_of(reduction).by_size else _SUM
+
+
+def _term(reduction: Node, sweep: Sweep) -> str:
+    kind = kind_of(reduction)
+    term = kind.term.format(*(f"value{sweep.values.index(operand)}" for operand in reduction.args))
+    return f"bits64({term})" if kind.by_size else term
 
 
 def _arrays(kernel: Kernel, loads: Sequence[Node], stored: list[str], first: str) -> list[str]:
@@ -147,8 +191,13 @@ def _arrays(kernel: Kernel, loads: Sequence[Node], stored: list[str], first: str
     return lines
 
 
-def _locals(stage: Stage) -> str:
+def _locals(kernel: Kernel, stage: Stage) -> str:
     """Memory on the stack that a stage needs."""
+    if kernel.by_rows:
+        return "".join(
+            f"    {name} = local({count}, np.{'uint64' if kind_of(reduction).by_size else 'float64'})\n"
+            for name, count, reduction in numba_rows.lanes_of(stage)
+        )
     if stage.reductions:
         return "".join(
             f"    {name}{k} = local({LANES}, np.{'uint64' if kind_of(reduction).by_size else 'float64'})\n"
@@ -168,10 +217,8 @@ def _reductions(kernel: Kernel, stage: Stage, given: dict[Node, str]) -> str:
     lines += [_store(kernel, name, f"{name}_out") for name in sweep.stores]
     none, lanes, partial = [], [], []
     for k, reduction in enumerate(stage.reductions):
-        kind = kind_of(reduction)
-        empty, add, whole = _LARGEST if kind.by_size else _SUM
-        term = kind.term.format(*(f"value{sweep.values.index(operand)}" for operand in reduction.args))
-        lines.append(add.format(f"lanes{k}[i]", f"bits64({term})" if kind.by_size else term))
+        empty, add, whole = _sums(reduction)
+        lines.append(add.format(f"lanes{k}[i]", _term(reduction, sweep)))
         none.append(empty.format(f"{{}}{k}[lane]"))
         lanes.append(add.format(f"totals{k}[lane]", f"lanes{k}[lane]"))
         partial.append(f"partials[{k}] = {whole.format(f'totals{k}', LANES)}")
@@ -267,6 +314,10 @@ def _write(node: Node, operands: list[str]) -> str:
             return f"word({node.label})"
         special = {math.inf: "np.inf", -math.inf: "-np.inf"}.get(node.label, repr(node.label))
         return f"real({'np.nan' if math.isnan(node.label) else special})"
+    if node.op == SIZE:
+        return f"real({node.label})"
+    if node.op == "index" and node.space.is_narrow:
+        return "word(i)"
     return _LEAVES[node.op] if node.op in _LEAVES else OPERATIONS[node.op].source("numba").format(*operands)
 
 
@@ -283,7 +334,7 @@ class Numba:
         current = batch.passes[level]
         current.context[0] = 0
         function, address = self._stages[level]
-        threads.run(function, address, current.address, batch.elements, len(batch.chunks))
+        threads.run(function, address, current.address, current.elements, len(current.chunks))
 
 
 def assembly(kernel: Kernel) -> str:

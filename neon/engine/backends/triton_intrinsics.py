@@ -107,6 +107,17 @@ def pairwise(lanes, LENGTH: tl.constexpr):  # type: ignore[no-untyped-def]  # no
 
 
 @triton.jit
+def pairwise_rows(lanes, ROWS: tl.constexpr, LENGTH: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+    """The same of each row."""
+    if LENGTH == 1:
+        total = tl.sum(lanes, axis=1)
+    else:
+        halves = tl.sum(tl.reshape(lanes, [ROWS, 2, LENGTH // 2]), axis=1)
+        total = pairwise_rows(halves, ROWS, LENGTH // 2)
+    return total
+
+
+@triton.jit
 def larger(a, b):  # type: ignore[no-untyped-def]
     """The larger of two numbers; NaN if either is."""
     return tl.where((a > b) | (a != a), a, b)

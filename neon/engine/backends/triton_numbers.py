@@ -36,7 +36,8 @@ def counts_steps(kernel: Kernel) -> bool:
 def numbers_source(kernel: Kernel, number: int) -> str:
     """The function that computes the numbers of a stage, or nothing where it reads none."""
     stage, last = kernel.stages[number], number == len(kernel.stages) - 1
-    if not stage.scalars and not (last and (counts_steps(kernel) or kernel.numbers)):
+    stores_step = (last and counts_steps(kernel)) or stage.random
+    if not stage.scalars and not stores_step and not (last and kernel.numbers):
         return ""
     names, reductions = numbers_of(kernel), reductions_of(kernel)
     kept = kernel.numbers if last else {}
@@ -54,12 +55,12 @@ def numbers_source(kernel: Kernel, number: int) -> str:
             known[node] = f"sum{column}"
             lines += [
                 f"at = tl.load(sums + {column} * rows + row, mask=inside, other=0).to(tl.pointer_type(tl.float64))",
-                f"{known[node]} = tl.load(at, mask=inside)  # {inline(node)}",
+                f"{known[node]} = tl.load(at, mask=inside)  # {inline(node, kernel.names)}",
             ]
     if counts_steps(kernel):  # the number of this update
         lines.append("at = tl.load(counts + row, mask=inside, other=0).to(tl.pointer_type(tl.float64))")
         lines.append("step = tl.load(at, mask=inside) + 1.0")
-        lines += ["tl.store(steps + row, step, mask=inside)"] if last else []
+        lines += ["tl.store(steps + row, step, mask=inside)"] if stores_step else []
     named, formulas = assignments(computed, writer("tl.float64"), known)
     lines += [f"{name} = {text}" for name, text in named]
     memory = memory_of(kernel.formats.compute, "tl")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable
 from textwrap import indent
 
-from neon.engine.program.graph import Node
+from neon.engine.program.graph import SIZE, Node
 from neon.engine.program.operations import OPERATIONS
 
 # How the words are written that random bits are made of.
@@ -25,6 +25,10 @@ def writer(real: str) -> Callable[[Node, list[str]], str]:
     def write(node: Node, operands: list[str]) -> str:
         if node.op == "const":
             return f"tl.full((), {_literal(node)}, {'tl.uint32' if node.kind == 'uint' else real})"
+        if node.op == SIZE:
+            return f"{node.label}.to({real})"
+        if node.op == "index" and node.space.is_narrow:
+            return "place.to(tl.uint32)"
         if node.op in _LEAVES:
             return _LEAVES[node.op]
         operation, values = OPERATIONS[node.op], node.args[-2:]

@@ -2,41 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from neon.engine.program.graph import Scope
+from neon.engine.program.spaces import ELEMENT, GROUP, OPTIMIZER, Space
 
-Shape = tuple[int, ...]
 # The start of a state that begins as the weight: an average of weights, weights of another kind.
 WEIGHT: Final = "weight"
-
-
-def _one(_: Sequence[int]) -> Shape:
-    return ()
-
-
-@dataclass(frozen=True)
-class Space(Scope):
-    """What there is one number for; `shape` gives the shape of such a tensor beside a weight's."""
-
-    shape: Callable[[Sequence[int]], Shape] = _one
-
-    def __repr__(self) -> str:
-        return self.name
-
-
-ELEMENT = Space("element", shape=tuple)
-# A tensor with all of its shards; the tensors of a parameter group; those of an optimizer.
-TENSOR, GROUP, OPTIMIZER = Space("tensor"), Space("group"), Space("optimizer")
 
 
 @dataclass(frozen=True)
 class State:
     """A state of a rule, in the place of a default: `def rule(w, g, z=State(WEIGHT), *, lr)`; a number is its start.
 
-    What is one number `of` a GROUP or an OPTIMIZER stays in parameter groups, in float64. It may start at what the
+    Beside one for each element there are those with one `of` each of the ROWS or COLUMNS of the last two dimensions.
+    What is one number of a GROUP or an OPTIMIZER stays in parameter groups, in float64. It may start at what the
     rule takes by a name: `State("d0", of=OPTIMIZER)`.
     """
 

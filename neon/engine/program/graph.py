@@ -2,8 +2,8 @@
 
 A node is immutable and interned: the same operation on the same arguments is the same object, so
 common subexpressions are found by construction. Every node has a kind (`float`, `uint` for 32-bit
-words, `bool`) and either varies from element to element or is a scalar, which the host computes
-once a step.
+words, `bool`) and a space: it varies from element to element, has one value for each row, column, matrix or
+tensor, or is a scalar, which the host computes once a step.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from neon.engine.native.locks import compiling
 from neon.engine.program.operations import BOOL, FLOAT, OPERATIONS, UINT
+from neon.engine.program.spaces import ELEMENT, STEP, TENSOR, Scope, Space, joined, reduced
 
 if TYPE_CHECKING:
     from typing import Self
@@ -26,20 +27,13 @@ Number = int | float
 # A `load_block` has one value for each block of elements.
 LOADS = ("load", "load_bits", "load_block")
 ELEMENT_LEAVES = (*LOADS, "index", "index_high", "tensor_key", "step_word")
-LEAVES = (*ELEMENT_LEAVES, "scalar", "const")
+# How many rows or columns the matrices of a tensor have, all shards together.
+SIZE = "size"
+# The precision of the format of the weight, which lowering knows.
+PRECISION = "precision"
+LEAVES = (*ELEMENT_LEAVES, SIZE, PRECISION, "scalar", "const")
 # What is made of expressions over every element of a scope: its label is a `Reduction`.
 REDUCTION = "reduction"
-
-
-@dataclass(frozen=True)
-class Scope:
-    """The tensors over which a sum goes; `level` is the place of its norm among those that gradients are clipped by."""
-
-    name: str
-    level: int | None = None
-
-    def __str__(self) -> str:
-        return self.name if self.level is None else f"{self.name}[{self.level}]"
 
 
 @dataclass(frozen=True)
@@ -108,12 +102,17 @@ _SHORT_POWERS = (0.5, 1, 1.5, 2, 2.5, 3, 4)
 class Node(Arithmetic):
     """One value of the graph. Made by arithmetic on other nodes; never changed afterwards."""
 
-    __slots__ = ("__weakref__", "args", "kind", "label", "op", "varies")
+    __slots__ = ("__weakref__", "args", "kind", "label", "op", "space")
     op: str
     args: tuple[Node, ...]
     label: Any
     kind: str
-    varies: bool
+    space: Space
+
+    @property
+    def varies(self) -> bool:
+        """Whether it has a value for each element."""
+        return self.space is ELEMENT
 
     def _made(self, op: str, *args: Any) -> Node:
         return apply(op, *args)
@@ -126,23 +125,33 @@ class Node(Arithmetic):
 _nodes: weakref.WeakValueDictionary[tuple[Any, ...], Node] = weakref.WeakValueDictionary()
 
 
-def node(op: str, args: tuple[Node, ...] = (), label: Any = None, kind: str = FLOAT) -> Node:
-    """The one node with this operation, these arguments and this label."""
-    key = (op, args, type(label), repr(label))
+def node(op: str, args: tuple[Node, ...] = (), label: Any = None, kind: str = FLOAT, of: Space = ELEMENT) -> Node:
+    """The one node with this operation, these arguments and this label; what is read from tensors has values `of`."""
+    key = (op, args, type(label), repr(label), of)
     found = _nodes.get(key)
     if found is None:
         with compiling:  # two threads must not make two nodes of one expression
-            found = _nodes.setdefault(key, _new(op, args, label, kind))
+            found = _nodes.setdefault(key, _new(op, args, label, kind, of))
     return found
 
 
-def _new(op: str, args: tuple[Node, ...], label: Any, kind: str) -> Node:
+def _new(op: str, args: tuple[Node, ...], label: Any, kind: str, of: Space) -> Node:
     made = Node()
     made.op, made.args, made.label, made.kind = op, args, label, kind
-    unknown_to_host = op in OPERATIONS and OPERATIONS[op].floats is None
-    of_elements = op in ELEMENT_LEAVES or unknown_to_host
-    made.varies = of_elements or (op != REDUCTION and any(argument.varies for argument in args))
+    made.space = _space(op, args, label, of)
     return made
+
+
+def _space(op: str, args: tuple[Node, ...], label: Any, of: Space) -> Space:
+    if op in ELEMENT_LEAVES:
+        return of
+    below = joined(argument.space for argument in args)
+    if op == REDUCTION:
+        return reduced(label.over, below) or below
+    if op == SIZE:
+        return TENSOR
+    unknown_to_host = op in OPERATIONS and OPERATIONS[op].floats is None
+    return ELEMENT if unknown_to_host and below is STEP else below
 
 
 def const(value: Number) -> Node:
@@ -160,9 +169,19 @@ def scalar(name: str) -> Node:
     return node("scalar", label=name)
 
 
-def load(name: str) -> Node:
-    """An element of a tensor, decoded: `w`, `g` or a state."""
-    return node("load", label=name)
+def load(name: str, of: Space = ELEMENT) -> Node:
+    """A value of a tensor, decoded: `w`, `g` or a state."""
+    return node("load", label=name, of=of)
+
+
+def size(of: str) -> Node:
+    """How many `rows` or `columns` the matrices of the tensor at hand have."""
+    return node(SIZE, label=of)
+
+
+def is_narrow_sum(reduction: Node) -> bool:
+    """Whether a reduction is of values for rows or columns, which no pass over elements takes."""
+    return joined(argument.space for argument in reduction.args).is_narrow
 
 
 def apply(op: str, *args: Node | Number) -> Node:

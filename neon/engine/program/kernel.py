@@ -5,7 +5,7 @@ Backends print or execute kernels; nothing here depends on which.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Container, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,9 +13,11 @@ from typing import Any
 import torch
 
 from neon.engine.program.formats.blocks import BLOCK_OF_ELEMENTS
-from neon.engine.program.graph import LOADS, Node, walk
+from neon.engine.program.graph import FLOAT, LOADS, SIZE, Node, walk
+from neon.engine.program.printer import listing
 from neon.engine.program.scalars import HostProgram
 from neon.engine.program.slots import Formats, Slot
+from neon.engine.program.spaces import STEP, Space
 from neon.engine.program.trace import Program
 
 # Elements that one reduction partial, and one unit of work for a thread, cover.
@@ -42,10 +44,30 @@ class Sweep:
 
 
 @dataclass(frozen=True, eq=False)
+class Narrow:
+    """One loop over the rows, the columns or the matrices of each tensor.
+
+    It keeps `values` beside the tensor, takes `reductions` of values, kept there too, or writes `stores`.
+    """
+
+    of: Space
+    values: tuple[Node, ...] = ()
+    reductions: tuple[Node, ...] = ()
+    stores: dict[str, Node] = field(default_factory=dict)
+
+    @property
+    def roots(self) -> tuple[Node, ...]:
+        """What it computes for each row, column or matrix."""
+        return (*self.values, *(operand for r in self.reductions for operand in r.args), *self.stores.values())
+
+
+@dataclass(frozen=True, eq=False)
 class Stage:
     """One pass over memory: reductions whose results a later stage needs, or the final stores.
 
-    Those of one level are taken together, in all kernels of a step: their sums reach over these.
+    Those of one level are taken together, in all kernels of a step: their sums reach over these. Sums `along` rows and
+    columns stay beside their tensor. A stage that has `narrow` loops, and no level, works on what is there, before
+    the pass over elements that follows it.
 
     `scalars` are the host's numbers that the pass reads, in the order of their columns. `sweeps` are its loops where
     elements are worked on one by one; where many are worked on at once, all values are computed before the first store.
@@ -56,6 +78,8 @@ class Stage:
     scalars: tuple[Node, ...]
     sweeps: tuple[Sweep, ...]
     level: int | None = None
+    along: tuple[Node, ...] = ()
+    narrow: tuple[Narrow, ...] = ()
 
     @cached_property
     def host(self) -> HostProgram:
@@ -64,8 +88,9 @@ class Stage:
 
     @property
     def roots(self) -> tuple[Node, ...]:
-        """What the pass computes for each element."""
-        return (*(operand for r in self.reductions for operand in r.args), *self.stores.values())
+        """What the pass computes for each element, or for each row, column or matrix."""
+        reduced = (operand for r in (*self.reductions, *self.along) for operand in r.args)
+        return (*reduced, *self.stores.values(), *(root for loop in self.narrow for root in loop.roots))
 
     @property
     def loads(self) -> tuple[Node, ...]:
@@ -85,12 +110,29 @@ class Stage:
         """What is computed for each element, in order: nodes that vary, and conditions on numbers."""
         return body_of(self.roots)
 
+    @cached_property
+    def random(self) -> bool:
+        """Whether it draws random bits."""
+        return any(node.op == "step_word" for node in walk(self.roots))
+
+    @property
+    def reduces(self) -> bool:
+        """Whether a later stage needs sums of its elements."""
+        return self.level is not None
+
+    @cached_property
+    def given(self) -> tuple[Node, ...]:
+        """What a pass over elements reads of what is kept for rows, columns and matrices."""
+        return () if self.narrow else given_of(self.roots)
+
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
     """A program lowered to formats: its stages, and what backends have made of it.
 
     `numbers` are the new values of the numbers that persist; `wide_sums` orders its reductions over an optimizer.
+    `beside` names what is kept beside each tensor within a step: sums along its rows and columns, in float64, and what
+    is computed of them.
     """
 
     program: Program
@@ -100,6 +142,7 @@ class Kernel:
     guard: Node | None = None
     numbers: dict[str, Node] = field(default_factory=dict)
     wide_sums: dict[Node, int] = field(default_factory=dict)
+    beside: dict[str, Node] = field(default_factory=dict)
     executables: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -115,7 +158,48 @@ class Kernel:
     @cached_property
     def random(self) -> bool:
         """Whether it draws random bits, for which it has to know the step."""
-        return any(node.op == "step_word" for node in walk(self.stages[-1].roots))
+        return any(stage.random for stage in self.stages)
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether it works on tensors row by row, so that what is known of a row or a column is at hand."""
+        return bool(self.beside) or self.program.by_rows
+
+    @property
+    def width(self) -> int:
+        """How many numbers the table of addresses has of a tensor: last its key, the step, and where a shard begins."""
+        return len(self.tensors) + (len(self.beside) + 4 if self.by_rows else 0) + 3
+
+    @cached_property
+    def name_of(self) -> dict[Node, str]:
+        """The names of what is kept beside each tensor."""
+        return {node: name for name, node in self.beside.items()}
+
+    @cached_property
+    def names(self) -> dict[Node, str]:
+        """What goes by a name in the text of a kernel that works by rows: its sums, and what is kept beside tensors."""
+        sums = [reduction for stage in self.stages for reduction in stage.reductions] if self.beside else []
+        return self.name_of | {reduction: f"sum{number}" for number, reduction in enumerate(sums)}
+
+    def before(self, place: int) -> Iterable[int]:
+        """The places of the stages of narrow loops that belong before a pass over elements."""
+        return (place - 1,) if place and self.stages[place - 1].narrow else ()
+
+    def kept_before(self, place: int) -> list[Node]:
+        """What is beside each tensor before a stage."""
+        before = self.stages[:place]
+        loops = [node for stage in before for loop in stage.narrow for node in (*loop.values, *loop.reductions)]
+        return [*loops, *(node for stage in before for node in stage.along)]
+
+    def graph(self) -> str:
+        """All stages as a person reads them."""
+        return "\n\n".join(listing(self._outputs(stage), self.names) for stage in self.stages)
+
+    def _outputs(self, stage: Stage) -> dict[str, Node]:
+        loops = {self.name_of[node]: node for loop in stage.narrow for node in (*loop.values, *loop.reductions)}
+        stored = {name: root for loop in stage.narrow for name, root in loop.stores.items()}
+        sums = {self.names[r]: r for r in stage.reductions} | stage.stores if self.beside else stage.outputs()
+        return {self.name_of[node]: node for node in stage.along} | loops | stored | sums
 
     @cached_property
     def tensors(self) -> dict[str, torch.dtype]:
@@ -134,13 +218,37 @@ class Kernel:
         return "_".join((self.program.name.strip("<>"), *kinds))
 
 
-def body_of(roots: Iterable[Node]) -> list[Node]:
-    return [n for n in walk(roots, into_reductions=False) if n.varies or n.kind == "bool"]
+class _Kept:
+    """What a pass over elements finds computed: numbers of rows, columns, matrices and tensors, but for sizes."""
+
+    def __contains__(self, node: object) -> bool:
+        return isinstance(node, Node) and node.space.is_narrow and node.kind == FLOAT and node.op != SIZE
+
+
+_KEPT = _Kept()
+
+
+def body_of(roots: Iterable[Node], given: Container[Node] = _KEPT) -> list[Node]:
+    below = walk(roots, into_reductions=False, given=given)
+    return [n for n in below if (n.space is not STEP or n.kind == "bool") and n not in given]
+
+
+def numbers_of(roots: Collection[Node], given: Container[Node] = _KEPT) -> tuple[Node, ...]:
+    """The host's numbers that these values are computed from."""
+    numbers: dict[Node, None] = {}
+    for node in body_of(roots, given):
+        numbers |= {a: None for a in node.args if a.space is STEP and a.kind == FLOAT and a.op != "const"}
+    numbers |= {root: None for root in roots if root.space is STEP and root.op != "const"}
+    return tuple(numbers)
+
+
+def given_of(roots: Iterable[Node]) -> tuple[Node, ...]:
+    return tuple(n for n in walk(roots, into_reductions=False, given=_KEPT) if n in _KEPT)
 
 
 def loads_of(roots: Iterable[Node], given: Collection[Node] = ()) -> tuple[Node, ...]:
-    below = walk(roots, into_reductions=False, given=given)
-    return tuple(n for n in below if n.op in LOADS and n not in given)
+    below = walk(roots, into_reductions=False, given=given or _KEPT)
+    return tuple(n for n in below if n.op in LOADS and n.varies and n not in given)
 
 
 def peaks_of(roots: Iterable[Node]) -> tuple[Node, ...]:

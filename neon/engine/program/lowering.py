@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import torch
+
 from neon.engine.program import graph
-from neon.engine.program.declared import OPTIMIZER
 from neon.engine.program.formats import FORMATS
 from neon.engine.program.formats.blocks import BLOCK_OF_ELEMENTS
-from neon.engine.program.graph import LOADS, REDUCTION, Node, walk
-from neon.engine.program.kernel import Kernel, Stage, Sweep, body_of, loads_of, peaks_of
+from neon.engine.program.graph import LOADS, REDUCTION, Node, is_narrow_sum, walk
+from neon.engine.program.kernel import Kernel, Stage, Sweep, loads_of, numbers_of, peaks_of
+from neon.engine.program.narrow import narrow_stage, narrowed
 from neon.engine.program.random_bits import dither_bits, random_bits
 from neon.engine.program.slots import Formats, slots_of
+from neon.engine.program.spaces import ELEMENT, OPTIMIZER, STEP, Space
 from neon.engine.program.trace import Program
 from neon.engine.program.verify import verify
 
@@ -27,7 +31,9 @@ def _lower(program: Program, formats: Formats) -> Kernel:
     """Put the formats at the edges of a program and split it into stages."""
     states = dict(zip(program.states, (FORMATS[dtype] for dtype in formats.states), strict=True))
     forms = {"w": formats.weight, "g": FORMATS[formats.g], **states}
-    decoded = {graph.load(name): form.decode(name) for name, form in forms.items()}
+    spaces = {"w": ELEMENT, "g": ELEMENT, **{name: state.of for name, state in program.states.items()}}
+    decoded = {graph.load(name, spaces[name]): narrowed(f.decode(name), spaces[name]) for name, f in forms.items()}
+    decoded[graph.node(graph.PRECISION)] = graph.const(torch.finfo(formats.compute if formats.split else formats.w).eps)
     values = dict(zip(program.outputs, _replace(list(program.outputs.values()), decoded), strict=True))
     stores: dict[str, Node] = {}
     for name, value in values.items():
@@ -35,20 +41,24 @@ def _lower(program: Program, formats: Formats) -> Kernel:
             random = None if formats.width is None else random_bits()
             stores |= formats.weight.encode(name, value, random, formats.width or None)
         else:  # a mean of squares moves by a thousandth of itself: to nearest, it would stand still
-            stores |= forms[name].encode(name, value, dither_bits(1 + [*states].index(name)))
+            encoded = forms[name].encode(name, value, dither_bits(1 + [*states].index(name)))
+            stores |= {stored: narrowed(root, spaces[name]) for stored, root in encoded.items()}
     guard = None if program.guard is None else _replace([program.guard], decoded)[0]
     numbers = dict(zip(program.new_numbers, _replace([*program.new_numbers.values()], decoded), strict=True))
     slots = slots_of(program, formats.states, split=formats.split)
     of_blocks = {slot.name for slot in slots if slot.space is BLOCK_OF_ELEMENTS}
     # What is looked through for what is not finite may refuse the step: nothing is stored before.
-    exact = () if guard is not None else [s.name for s in slots if s.dtype == formats.compute]
+    exact = () if guard is not None or program.by_rows else [s.name for s in slots if s.dtype == formats.compute]
     values = _Values(stores, numbers, guard, _replace(_wide_sums(program), decoded))
-    reducing = []
+    passes = []
     while level := values.next_level():
-        reducing.append(_reducing(level, values.store_early(level.reductions, exact)))
-    last = Stage((), values.stores, _numbers(values.stores.values()), _sweeps(values.stores, of_blocks))
+        passes.append(_reducing(level, values.store_early(level.reductions, exact)))
+    narrow = {name: root for name, root in values.stores.items() if spaces.get(name, ELEMENT).is_narrow}
+    stored = {name: root for name, root in values.stores.items() if name not in narrow}
+    passes.append(Stage((), stored, numbers_of(stored.values()), _sweeps(stored, of_blocks)))
+    stages = _with_narrow(passes, narrow, spaces)
     wide = {node: order for order, node in enumerate(values.wide)}
-    kernel = Kernel(program, formats, slots, (*reducing, last), guard, values.numbers, wide)
+    kernel = Kernel(program, formats, slots, stages, guard, values.numbers, wide, dict(_named(stages)))
     verify(kernel)
     return kernel
 
@@ -90,10 +100,10 @@ class _Values:
         depth: dict[Node, int] = {}
         for node in walk(self._roots()):
             depth[node] = max((depth[a] for a in node.args), default=0)
-            if node.op == REDUCTION:
+            if node.op == REDUCTION and not is_narrow_sum(node):
                 # A sum over an optimizer is taken at the same level whether or not norms are clipped by before.
                 depth[node] = max(depth[node], int(node.label.over == OPTIMIZER)) + 1
-        pending = [n for n in depth if n.op == REDUCTION and n not in self._taken]
+        pending = [n for n in depth if n.op == REDUCTION and n not in self._taken and not is_narrow_sum(n)]
         if not pending:
             return None
         number = min(depth[n] for n in pending)
@@ -142,7 +152,33 @@ def _reducing(level: _Level, stores: dict[str, Node]) -> Stage:
     operands = tuple(dict.fromkeys(operand for reduction in level.reductions for operand in reduction.args))
     roots = (*stores.values(), *operands)
     sweep = Sweep(loads_of(roots), operands, stores)
-    return Stage(tuple(level.reductions), stores, _numbers(roots), (sweep,), level.number)
+    of_tensors = tuple(reduction for reduction in level.reductions if reduction.space is STEP)
+    along = tuple(reduction for reduction in level.reductions if reduction.space is not STEP)
+    return Stage(of_tensors, stores, numbers_of(roots), (sweep,), level.number, along)
+
+
+def _with_narrow(passes: Sequence[Stage], stores: Mapping[str, Node], spaces: Mapping[str, Space]) -> tuple[Stage, ...]:
+    """The passes, each behind what it needs of rows and columns, the last one behind the stores of their states."""
+    stages: list[Stage] = []
+    kept: set[Node] = set()
+    for stage in passes:
+        before = narrow_stage(stage.given, kept, {} if stage.reduces else stores, spaces)
+        if before is not None:
+            stages.append(before)
+            kept |= {node for loop in before.narrow for node in (*loop.values, *loop.reductions)}
+        stages.append(stage)
+    return tuple(stages)
+
+
+def _named(stages: Sequence[Stage]) -> Iterator[tuple[str, Node]]:
+    """What is kept beside each tensor, with names."""
+    counts: Counter[str] = Counter()
+    for stage in stages:
+        sums = [(f"{node.space}_sum", node) for node in stage.along]
+        values = [(str(node.space), node) for loop in stage.narrow for node in (*loop.reductions, *loop.values)]
+        for name, node in (*sums, *values):
+            yield f"{name}{counts[name]}", node
+            counts[name] += 1
 
 
 def _sweeps(stores: dict[str, Node], scales: Collection[str]) -> tuple[Sweep, ...]:
@@ -158,12 +194,3 @@ def _sweeps(stores: dict[str, Node], scales: Collection[str]) -> tuple[Sweep, ..
     of_block = {name: root for name, root in late.items() if name in scales}
     first = Sweep(loads_of([*early.values(), *values]), values, early)
     return (first, Sweep(loads_of(late.values(), given), (), codes, of_block, given))
-
-
-def _numbers(roots: Collection[Node]) -> tuple[Node, ...]:
-    """The host's numbers that these values are computed from."""
-    numbers: dict[Node, None] = {}
-    for node in body_of(roots):
-        numbers |= {a: None for a in node.args if not a.varies and a.kind == "float" and a.op != "const"}
-    numbers |= {root: None for root in roots if not root.varies and root.op != "const"}
-    return tuple(numbers)

@@ -38,8 +38,8 @@ class Number(Generic[T]):
 
         beta_1 = Number(0.9, beta, "betas[0]", "β₁ in [0, 1)")
 
-    With the default None it has to be given; `example` then stands for it where somebody needs one. The word is the
-    group's, by default the attribute's own name.
+    With the default None it has to be given, unless it is `optional`; `example` stands for it where somebody needs one.
+    The word is the group's, by default the attribute's own name.
     """
 
     def __init__(
@@ -50,7 +50,9 @@ class Number(Generic[T]):
         meaning: str = "",
         *,
         example: Any = None,
+        optional: bool = False,
     ) -> None:
+        self.required = default is None and not optional
         self.default, self.check, self.word, self.meaning = default, check, word, meaning
         self.example = default if example is None else example
 
@@ -72,7 +74,7 @@ class Number(Generic[T]):
         if instance is None:
             return self
         found = vars(instance).get(self.name, self.default)
-        if found is None:
+        if found is None and self.required:
             raise AttributeError(f"{owner.__name__} has been given no {self.name}.")
         return found
 
@@ -92,8 +94,8 @@ class Declared:
         found: dict[str, Number[Any]] = {}
         for base in reversed(owner.__mro__):
             found |= {name: number for name, number in vars(base).items() if isinstance(number, Number)}
-        self.numbers = dict(sorted(found.items(), key=lambda item: item[1].default is not None))  # required ones first
-        self.defaults = {name: number.default for name, number in self.numbers.items() if number.default is not None}
+        self.numbers = dict(sorted(found.items(), key=lambda item: not item[1].required))  # required ones first
+        self.defaults = {name: number.default for name, number in self.numbers.items() if not number.required}
         self.required = [name for name in self.numbers if name not in self.defaults]
         words: dict[str, list[Number[Any]]] = {}
         for number in self.numbers.values():
@@ -186,7 +188,7 @@ def _check_of(numbers: Sequence[Number[Any]]) -> tuple[Any, Check]:
     """The check of a group's value: of one number, or of several in a tuple."""
     if len(numbers) > 1:
         return _NOTHING, several([n.check for n in numbers], [n.example for n in numbers])
-    return _NOTHING if numbers[0].default is None else numbers[0].default, numbers[0].check
+    return _NOTHING if numbers[0].required else numbers[0].default, numbers[0].check
 
 
 def several(checks: Sequence[Check], examples: Sequence[Any]) -> Check:

@@ -141,7 +141,7 @@ _BY_VALUE = [
     if option.act and option.key not in ("outer_clip_norms", "weight_decay")
 ]
 # What the engine supplies to a rule that asks for it.
-SUPPLIED = ("step", "epoch")
+SUPPLIED = ("step", "epoch", "matrix")
 # Names that the engine, options and torch's states have taken; a weight decay may be a rule's own.
 RESERVED = {*DESCRIBED, *GROUPED} - {"weight_decay"} | {
     "batch_size", "grad_scale", "previous_norm", "optimizer", "params", "param_names", "scales", "low_bits",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import torch
 
-from neon.engine.program.graph import LEAVES, REDUCTION, Node, walk
+from neon.engine.program.graph import LEAVES, REDUCTION, SIZE, Node, walk
 from neon.engine.program.operations import OPERATIONS
 
 # Python's parser nests parentheses no deeper than 200; long before that a person stops reading.
@@ -43,21 +44,24 @@ def assignments(
     return named, [texts[root] for root in roots]
 
 
-def formula(node: Node, operands: list[str]) -> str:
+def formula(node: Node, operands: list[str], names: Mapping[Node, str] | None = None) -> str:
     """One operation in the notation of a rule."""
     if node.op == REDUCTION:
-        return f"{node.label.op}({', '.join(map(inline, node.args))}, over={str(node.label.over)!r})"
+        inner = ", ".join(inline(argument, names) for argument in node.args)
+        return f"{node.label.op}({inner}, over={str(node.label.over)!r})"
     if node.op in LEAVES:
-        return str(node.label) if node.label is not None else node.op
+        return node.op if node.label is None else f"size({node.label!r})" if node.op == SIZE else str(node.label)
     template = OPERATIONS[node.op].text
     if "(" not in template:
         operands = [f"({o})" if _open(o) else o for o in operands]
     return template.format(*operands)
 
 
-def inline(node: Node) -> str:
-    """The whole of a node in one formula."""
-    return formula(node, [] if node.op == REDUCTION else [inline(a) for a in node.args])
+def inline(node: Node, names: Mapping[Node, str] | None = None) -> str:
+    """The whole of a node in one formula, but for what has a name."""
+    if names and node in names:
+        return names[node]
+    return formula(node, [] if node.op == REDUCTION else [inline(a, names) for a in node.args], names)
 
 
 def _open(operand: str) -> bool:
@@ -70,9 +74,14 @@ def _open(operand: str) -> bool:
     return False
 
 
-def listing(outputs: Mapping[str, Node]) -> str:
-    """Assignments in the notation of a rule, one a line: the graph as a person reads it."""
-    named, formulas = assignments(outputs.values(), formula)
+def listing(outputs: Mapping[str, Node], given: Mapping[Node, str] | None = None) -> str:
+    """Assignments in the notation of a rule, one a line: the graph as a person reads it.
+
+    What is `given` goes by its name everywhere but in its own line.
+    """
+    given = given or {}
+    others = {node: name for node, name in given.items() if name not in outputs}
+    named, formulas = assignments(outputs.values(), partial(formula, names=others), others)
     lines = [f"{name} = {written}" for name, written in named]
     return "\n".join([*lines, *(f"{n} ← {f}" for n, f in zip(outputs, formulas, strict=True))])
 

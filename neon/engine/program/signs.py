@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from weakref import WeakKeyDictionary
 
+from neon.engine.program import graph
 from neon.engine.program.graph import ELEMENT_LEAVES, REDUCTION, Node, walk
 from neon.engine.program.operations import ALWAYS, FLOAT, LIKE_OPERANDS, OPERATIONS
 from neon.engine.program.reductions import kind_of
@@ -38,6 +39,10 @@ def _not_negative(roots: Iterable[Node], held: set[str], signed: set[str]) -> se
     for node in walk(roots):
         odd[node] = odd[node.args[0]] ^ odd[node.args[1]] if node.op == "mul" else frozenset([node])
         match node.op:
+            case "pow":  # whatever the exponent
+                holds = node.args[0] in found
+            case graph.SIZE | graph.PRECISION:
+                holds = True
             case "const":
                 holds = node.label >= 0
             case "scalar":
@@ -58,3 +63,11 @@ def _not_negative(roots: Iterable[Node], held: set[str], signed: set[str]) -> se
         if holds:
             found.add(node)
     return found
+
+
+def signed_by(program: Program) -> frozenset[str]:
+    """The numbers of a program whose sign may become that of a value: all but exponents."""
+    below = [*walk(program.outputs.values())]
+    operands = [(node.op, place, operand) for node in below for place, operand in enumerate(node.args)]
+    names = (operand.label for op, place, operand in operands if operand.op == "scalar" and (op, place) != ("pow", 1))
+    return frozenset(name.split("[")[0] for name in names)

@@ -14,10 +14,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from neon.engine.program.graph import REDUCTION, Arithmetic, Node, Scope, apply, const, operand
+from neon.engine.program.graph import PRECISION, REDUCTION, Arithmetic, Node, apply, const, node, operand, size
 from neon.engine.program.operations import BOOL, FLOAT, OPERATIONS
 from neon.engine.program.printer import formula
 from neon.engine.program.reductions import reduce
+from neon.engine.program.spaces import COLUMNS, ROWS, Scope, joined, reduced
 from neon.messages import received
 
 _FUNCTIONS = "the functions of neon.optimizers.functions (sqrt, exp, log, maximum, minimum, clip, where, norm, ...)"
@@ -151,9 +152,27 @@ def operation(op: str, *args: Any) -> Symbol:
 def reduction(op: str, over: Scope, *args: Any) -> Symbol:
     """The symbol of a reduction of symbols and numbers."""
     if not isinstance(over, Scope):
-        raise TypeError(f"over must be TENSOR or OPTIMIZER, of neon.optimizers. {received('over', over)}")
+        raise TypeError(
+            f"over must be ROWS, COLUMNS, TENSOR or OPTIMIZER, of neon.optimizers. {received('over', over)}"
+        )
     nodes = [argument.node if isinstance(argument, Symbol) else const(_number(argument)) for argument in args]
+    below = joined(node.space for node in nodes)
+    if reduced(over, below) is None:
+        raise TypeError(
+            f"{op} over the {over} needs values that differ along it. Received: one for each of {below.plural}. "
+            + ("Leave the reduction out." if over in (ROWS, COLUMNS) else "Reduce values of elements.")
+        )
     return Symbol(reduce(op, over, *map(operand, nodes)))
+
+
+def count(over: Scope) -> Symbol:
+    """How many values a reduction over ROWS or COLUMNS makes one of: a row has as many as there are columns."""
+    return Symbol(size("columns" if over == ROWS else "rows"))
+
+
+def precision() -> Symbol:
+    """The precision of the format that a weight is kept in."""
+    return Symbol(node(PRECISION))
 
 
 def node_of(value: Any) -> Node | None:

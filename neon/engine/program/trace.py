@@ -16,9 +16,10 @@ from torch import Tensor
 
 from neon.arguments import plain
 from neon.engine.program import options
-from neon.engine.program.declared import ELEMENT, GROUP, OPTIMIZER, TENSOR, WEIGHT, State
-from neon.engine.program.graph import LOADS, REDUCTION, Node, load, scalar, walk
+from neon.engine.program.declared import WEIGHT, State
+from neon.engine.program.graph import LOADS, REDUCTION, SIZE, Node, load, scalar, walk
 from neon.engine.program.printer import formula, inline
+from neon.engine.program.spaces import COLUMNS, ELEMENT, GROUP, OPTIMIZER, ROWS, TENSOR, Space, joined
 from neon.engine.program.symbols import Symbol, node_of
 from neon.messages import listed, received, shortened, shown
 
@@ -93,10 +94,15 @@ def _declared(rule: str, state: inspect.Parameter, keywords: Collection[str]) ->
             f"The state {state.name} of the rule {rule} must start at a number (as no default says, at 0) or {other}. "
             f"{received(state.name, start)} Hyper-parameters stand after a *."
         )
-    if declared.of not in (ELEMENT, GROUP, OPTIMIZER):
+    if declared.of not in (ELEMENT, ROWS, COLUMNS, GROUP, OPTIMIZER):
         raise TypeError(
             f"The state {state.name} of the rule {rule} has a number for each {declared.of}; a rule keeps one for each "
-            "element, GROUP or OPTIMIZER. Write one of these as `of`."
+            "element, of the ROWS, of the COLUMNS, of a GROUP or an OPTIMIZER. Write one of these as `of`."
+        )
+    if declared.of in (ROWS, COLUMNS) and start == WEIGHT:
+        raise TypeError(
+            f"The state {state.name} of the rule {rule} has one number for each of the {declared.of}, and cannot start "
+            "as the WEIGHT, which has one for each element. Give a number."
         )
     return State(start if isinstance(start, str) else float(start), declared.of)
 
@@ -123,6 +129,17 @@ class Program:
     kernels: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
+    def by_rows(self) -> bool:
+        """Whether it has values for rows, columns or matrices."""
+        return any(space.is_narrow for space in self._spaces)
+
+    @property
+    def _spaces(self) -> set[Space]:
+        return {node.space for node in walk([*self.outputs.values(), *self.new_numbers.values()])} | {
+            state.of for state in self.states.values()
+        }
+
+    @cached_property
     def places(self) -> list[tuple[str, int | None]]:
         """Where a group's numbers are found: a name, and an index where that names several."""
         parts = (name.rstrip("]").split("[") for name in self.numbers if name not in PER_STEP)
@@ -132,9 +149,9 @@ class Program:
 def _narrower(value: Node) -> str | None:
     """What in the new value of a number has more than one value within a group."""
     for node in walk([value], into_reductions=False):
-        if node.op in LOADS or (node.op == "scalar" and node.label == "step"):
+        if node.op in (*LOADS, SIZE) or (node.op == "scalar" and node.label == "step"):
             return str(node.label)
-        if node.op == REDUCTION and node.label.over == TENSOR:
+        if node.op == REDUCTION and isinstance(node.label.over, Space) and node.label.over != OPTIMIZER:
             return formula(node, [])
     return None
 
@@ -193,12 +210,23 @@ def trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) -> 
     return found if found is not None else made.setdefault(key, _trace(rule, arguments, chosen))
 
 
+def _check_space(rule: str, name: str, value: Node, state: State | None) -> None:
+    """Refuse a new state with more values than it is declared to have."""
+    of = None if state is None or state.is_number else state.of
+    if of in (ROWS, COLUMNS) and joined([value.space, of]) is not of:
+        raise TypeError(
+            f"The state {name} of the rule {rule} is one number for each of the {of}, but its new value is one for "
+            f"each of {value.space.plural}. Write mean(x, over={of.name.upper()}) or another reduction over them."
+        )
+
+
 def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) -> Program:
     form = signature(rule)
     chosen = tuple(key for key in chosen if key not in form.keywords)  # a decay that is the rule's own
     name = getattr(rule, "__name__", "rule")
     numbers_kept = form.numbers_kept
-    loads = {name: scalar(name) if name in numbers_kept else load(name) for name in ("w", "g", *form.states)}
+    loads = {name: load(name) for name in ("w", "g")}
+    loads |= {name: scalar(name) if state.is_number else load(name, state.of) for name, state in form.states.items()}
     gradient = options.before(loads["w"], loads["g"], chosen)
     symbols = {key: symbol_of(key, plain(value)) for key, value in arguments.items()}
     if isinstance(lr := symbols.get("lr"), Symbol):
@@ -221,6 +249,7 @@ def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) ->
                 f"{shortened(type(value).__name__)}. Of a condition write where(condition, 1.0, 0.0)."
             )
         outputs[tensor] = node
+        _check_space(shortened(name), tensor, node, form.states.get(tensor))
     new_numbers = {number: outputs.pop(number) for number in numbers_kept}
     for number, value in new_numbers.items():
         if wrong := _narrower(value):
@@ -234,6 +263,9 @@ def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) ->
     for state, act in options.at(options.Place.STATE, chosen):
         kept[state], outputs[state], loads[state] = State(WEIGHT), act(outputs["w"]), load(state)
     outputs = {tensor: value for tensor, value in outputs.items() if value is not loads[tensor]}
+    if "matrix" in form.keywords:  # with it, a rule keeps of each tensor what it has a use for there
+        used = {*walk([*outputs.values(), *new_numbers.values()])}
+        kept = {state: declared for state, declared in kept.items() if loads[state] in used or state in outputs}
     guard = next((act(loads["g"]) for _, act in options.at(options.Place.SUM, chosen)), None)
     new_numbers = {number: value for number, value in new_numbers.items() if value is not loads[number]}
     roots = [*outputs.values(), *new_numbers.values(), *([] if guard is None else [guard])]

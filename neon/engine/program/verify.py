@@ -24,6 +24,7 @@ from neon.engine.program.graph import (
 )
 from neon.engine.program.kernel import Kernel, Stage, Sweep
 from neon.engine.program.reductions import REDUCTIONS
+from neon.engine.program.spaces import STEP, joined
 
 _PLAIN = (torch.float32, torch.float64)
 
@@ -35,20 +36,30 @@ class KernelError(AssertionError):
 def verify(kernel: Kernel) -> None:
     """Raise `KernelError` where a kernel breaks the specification."""
     summed: set[Node] = set()
+    kept: set[Node] = set()
     for stage in kernel.stages:
+        _hold({*stage.given} <= kept, "what is read of rows and columns is computed before", *stage.given)
         _check_values(kernel, stage)
-        _check_numbers(stage, summed)
-        _check_sweeps(kernel, stage)
-        summed |= {*stage.reductions}
+        _check_numbers(stage, summed, kept)
+        if stage.narrow:
+            kept |= _check_narrow(kernel, stage, kept)
+        else:
+            _check_sweeps(kernel, stage)
+        summed |= {*stage.reductions, *stage.along}
+        kept |= {*stage.along}
     _check_new_numbers(kernel, summed)
-    *reducing, last = kernel.stages
-    _hold(all(stage.reductions for stage in reducing), "a stage before the last sums")
-    early = [name for stage in reducing for name in stage.stores]
+    *before, last = kernel.stages
+    passes = [stage for stage in before if not stage.narrow]
+    _hold(all(stage.reduces for stage in passes), "a stage before the last sums")
+    early = [name for stage in passes for name in stage.stores]
     whole = kernel.guard is None and "w" not in early and len({*early}) == len(early)
     _hold(not early or whole, "what can be refused is before all stores, and the weight is stored last", *early)
     exact = all(kernel.tensors[name] == kernel.formats.compute for name in early)
     _hold(exact, "what is read again once it is stored loses nothing", *early)
-    _hold(not last.reductions, "the last stage stores, and no more")
+    _hold(not last.reduces and not last.narrow, "the last stage stores, and no more")
+    early = [name for stage in before[:-1] for loop in stage.narrow for name in loop.stores]
+    _hold(not early, "states of rows and columns are stored before the last pass, and no earlier", *early)
+    _hold({*kernel.beside.values()} == kept, "what is kept beside tensors has names", *kernel.beside)
 
 
 def _hold(holds: bool, rule: str, *found: object) -> None:
@@ -60,12 +71,14 @@ def _hold(holds: bool, rule: str, *found: object) -> None:
 
 
 def _check_values(kernel: Kernel, stage: Stage) -> None:
-    for node in walk(stage.roots, into_reductions=False):
+    for node in walk(stage.roots, into_reductions=False, given=stage.given):
+        if node in stage.given:
+            continue
         if node.op in LOADS:
             _check_load(kernel, node)
         elif node.op == REDUCTION:
             known = node.label.op in REDUCTIONS and {a.kind for a in node.args} == {FLOAT}
-            _hold(known, "a reduction of the table is of numbers for each element", node)
+            _hold(known, "a reduction of the table is of numbers", node)
         elif node.op in LEAVES:
             kinds = {"scalar": (FLOAT,), "const": (FLOAT, UINT)}.get(node.op, (UINT, FLOAT))
             _hold(node.kind in kinds and not node.args, "a leaf is a number or a word", node)
@@ -97,22 +110,53 @@ def _check_load(kernel: Kernel, node: Node) -> None:
 # -- numbers of the host ---------------------------------------------------------------------------
 
 
-def _check_numbers(stage: Stage, summed: set[Node]) -> None:
-    given = {*stage.scalars}
+def _check_numbers(stage: Stage, summed: set[Node], kept: set[Node]) -> None:
+    given = {*stage.scalars, *(kept if stage.narrow else stage.given)}
     for number in stage.scalars:
-        _hold(number.kind == FLOAT and not number.varies, "the host computes numbers that do not vary", number)
+        steady = number.kind == FLOAT and number.space is STEP
+        _hold(steady, "the host computes numbers that do not vary", number)
     for node in walk(stage.scalars, into_reductions=False):
         _hold(node.op != REDUCTION or node in summed, "a sum is used in a later stage than it is taken in", node)
     for node in walk(stage.roots, into_reductions=False, given=given):
-        computed = node.varies or node.kind == BOOL or node.op == "const" or node in given
+        computed = node.space is not STEP or node.kind == BOOL or node.op == "const" or node in given
         _hold(computed, "a number that does not vary is computed by the host", node)
 
 
 def _check_new_numbers(kernel: Kernel, summed: set[Node]) -> None:
     for node in walk(kernel.numbers.values(), into_reductions=False):
         _hold(
-            not node.varies and (node.op != REDUCTION or node in summed), "numbers are made of numbers and sums", node
+            node.space is STEP and (node.op != REDUCTION or node in summed),
+            "numbers are made of numbers and sums",
+            node,
         )
+
+
+# -- rows and columns ------------------------------------------------------------------------------
+
+
+def _check_narrow(kernel: Kernel, stage: Stage, before: set[Node]) -> set[Node]:
+    """Follow the loops over rows, columns and matrices; what they keep beside each tensor."""
+    kept: set[Node] = set()
+    written: set[str] = set()
+    spaces = {slot.name: slot.space for slot in kernel.slots}
+    for loop in stage.narrow:
+        known = before | kept
+        for node in walk(loop.roots, into_reductions=False, given=known):
+            _hold(joined([node.space, loop.of]) is loop.of, f"a loop over {loop.of} computes no more than that", node)
+            _hold(
+                node.op != REDUCTION or node in known or node.space is STEP, "a reduction is taken before its use", node
+            )
+            _hold(node in known or node.op not in LOADS or node.label not in written,
+                  "every value exists before a store that would change it", node)  # fmt: skip
+        for reduction in loop.reductions:
+            of = joined(operand.space for operand in reduction.args)
+            _hold(of is loop.of and of.is_narrow, "a reduction is taken in the loop over its operands", reduction)
+        kept |= {*loop.values, *loop.reductions}
+        written |= {*loop.stores}
+        _hold(
+            all(spaces[name] is loop.of for name in loop.stores), "a state is stored in the loop over it", *loop.stores
+        )
+    return kept
 
 
 # -- the order of reading and writing --------------------------------------------------------------
@@ -135,11 +179,11 @@ def _check_sweeps(kernel: Kernel, stage: Stage) -> None:
         written |= {*sweep.stores, *sweep.of_block}
     stores = [item for sweep in stage.sweeps for item in (*sweep.stores.items(), *sweep.of_block.items())]
     _hold(len(stores) == len(stage.stores) and dict(stores) == stage.stores, "each store is in one sweep", *written)
-    summed = {operand for reduction in stage.reductions for operand in reduction.args}
+    summed = {operand for reduction in (*stage.reductions, *stage.along) for operand in reduction.args}
     _hold(summed <= known, "what is summed is computed", *stage.reductions)
 
 
 def _read(sweep: Sweep) -> set[Node]:
     roots: Iterable[Node] = (*sweep.stores.values(), *sweep.of_block.values(), *sweep.values)
     below = walk(roots, into_reductions=False, given=sweep.given)
-    return {node for node in below if node.op in LOADS and node not in sweep.given}
+    return {node for node in below if node.op in LOADS and node.varies and node not in sweep.given}

@@ -13,7 +13,7 @@ from neon.engine.program.formats import PARAMETER, named
 from neon.engine.program.formats.blocks import scale_name
 from neon.engine.program.graph import load, walk
 from neon.engine.program.options import AVERAGE
-from neon.engine.program.signs import never_negative
+from neon.engine.program.signs import never_negative, signed_by
 from neon.engine.program.trace import Program
 from neon.engine.settings import Settings
 from neon.engine.tensors.storage import Storage
@@ -49,13 +49,14 @@ def check_states(storage: Storage, program: Program, known: Collection[str]) -> 
         )
 
 
-def check_signs(storage: Storage, program: Program, given: Callable[[], Sequence[Any]]) -> None:
+def check_signs(storage: Storage, program: Program, given: Callable[[Program], Sequence[Any]]) -> None:
     """Refuse negative numbers of a rule where they may turn a state negative that has no bit for a sign."""
     if not storage.in_blocks or not never_negative(program):
         return
-    for (name, _), value in zip(program.places, given(), strict=True):
+    signed = signed_by(program) & {*program.keywords}
+    for (name, _), value in zip(program.places, given(program), strict=True):
         value = value.item() if isinstance(value, Tensor) and value.device.type == "cpu" else plain(value)
-        if name in program.keywords and isinstance(value, (int, float)) and value < 0:
+        if name in signed and isinstance(value, (int, float)) and value < 0:
             raise ValueError(
                 f"{name} must be at least 0 where states are in 8 bits: of states that look as if they could not "
                 f"be negative, no sign is kept. Received: {name}={value!r}. Use state_dtype='bfloat16'."

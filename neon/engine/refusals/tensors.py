@@ -10,6 +10,7 @@ from torch import Tensor
 
 from neon.engine.program.formats import FORMATS, weight_dtypes
 from neon.engine.program.slots import Slot
+from neon.engine.program.trace import Program
 from neon.engine.tensors.overlap import address, overlaps_itself
 from neon.messages import kind_of, quoted, shortened, shown
 
@@ -48,6 +49,16 @@ def check_parameter(name: str, param: Tensor) -> None:
         )
 
 
+def check_sides(name: str, param: Tensor, program: Program) -> None:
+    """Refuse a parameter without rows and columns where the rule has values for these."""
+    if program.by_rows and param.dim() < 2:
+        raise ValueError(
+            f"The rule {shortened(program.name)} has values for rows and columns; parameter {quoted(name)} has none: "
+            f"its shape is {shown(tuple(param.shape))}. Give it an optimizer of its own, or the rule the keyword "
+            "`matrix`, which is True for tensors of two dimensions and more, and False for others."
+        )
+
+
 def check_kept(item: Item) -> None:
     """Refuse states and auxiliary tensors that do not fit their parameter."""
     for slot, tensor in item.kept.items():
@@ -72,6 +83,11 @@ def _check_state(item: Item, slot: Slot, state: Tensor) -> None:
             f"{param.device}, and one of the dtypes {_listed()}."
         )
     _check_memory(f"A state of parameter {quoted(item.name)}", state)
+    if slot.block > 1 and any(other.space.is_narrow for other in item.kept):
+        raise ValueError(
+            f"A state of parameter {quoted(item.name)} has dtype {state.dtype}, in blocks that would cut its rows, "
+            "beside states of rows and columns. Take the state out of optimizer.state to start it anew."
+        )
     if slot.block > 1 and param.dtype == torch.float64:
         raise ValueError(
             f"A state of parameter {quoted(item.name)} has dtype {state.dtype}, the parameter is float64, and so "

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neon.engine.program.declared import ELEMENT
 from neon.engine.program.slots import Slot, at, slots_of
+from neon.engine.program.spaces import ELEMENT
 from neon.engine.program.trace import Program
 from neon.engine.tensors.storage import Storage
 

@@ -40,10 +40,12 @@ class Storage:
     ) -> torch.dtype:
         """The format of a new state. `size` and `blocks` are of a whole parameter of which `param` is a part.
 
-        One format for all states is not that of an average of weights, which takes the place of weights.
+        One format for all states is not that of an average of weights, which takes the place of weights, nor of states
+        of rows and columns, which are few. Beside these no state of elements is in blocks, which would cut rows.
         """
+        declared = program.states[state]
         if isinstance(self.states, str):
-            wanted = None if program.states[state].starts_as_weight else self.states
+            wanted = None if declared.starts_as_weight or declared.of.is_narrow else self.states
         else:
             wanted = dict(self.states or ()).get(state)
         if param.dtype == torch.float64:
@@ -53,7 +55,7 @@ class Storage:
         if wanted is None or (param.numel() if size is None else size) < SMALL:
             return torch.float32
         form = named(wanted, never_negative=state in never_negative(program))
-        return form.dtype if blocks or form.block == 1 else torch.float32
+        return form.dtype if form.block == 1 or (blocks and not program.by_rows) else torch.float32
 
     def slots(self, program: Program, param: Tensor, states: Sequence[Any]) -> tuple[Slot, ...]:
         """The slots of a parameter whose states are these tensors."""

@@ -15,10 +15,10 @@ from typing import ClassVar
 
 import torch
 
-from neon.engine.program.declared import Shape, Space
 from neon.engine.program.formats.format import Format, Slot
 from neon.engine.program.graph import Node, apply, node
 from neon.engine.program.meanings import BLOCK as BLOCK
+from neon.engine.program.spaces import Shape, Space
 
 # Below this a block is zero: its reciprocal would overflow.
 _LEAST_PEAK = 2.0**-120

@@ -10,8 +10,8 @@ from typing import ClassVar
 
 import torch
 
-from neon.engine.program.declared import Space
 from neon.engine.program.graph import Node
+from neon.engine.program.spaces import Space
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from neon.engine.program.declared import ELEMENT
 from neon.engine.program.formats.floats import QUIET
 from neon.engine.program.formats.format import Format, Slot
 from neon.engine.program.graph import Node, apply, node
+from neon.engine.program.spaces import ELEMENT
 
 LOW_BITS = "low_bits"
 
