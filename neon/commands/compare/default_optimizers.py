@@ -16,6 +16,7 @@ TUNED = {
     "AdamW": ("AdamW(learning_rate=3e-3)",),
     "Lion": ("Lion(learning_rate=1e-3)",),
     "LAMB": ("LAMB(learning_rate=0.02)",),
+    "Adafactor": ("Adafactor(learning_rate=0.1)",),
     "ShiftAdaMax": ("ShiftAdaMax(learning_rate=2e-3)",),
 }
 SCHEDULE_FREE = "ScheduleFree(AdamW(learning_rate=1.5e-2))"
