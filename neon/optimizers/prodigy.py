@@ -46,8 +46,9 @@ def prodigy(  # type: ignore[no-untyped-def]
     decay = beta3 = sqrt(beta2) if isinstance(beta3, str) else beta3
     if not decouple:
         g = g + weight_decay * w
-    correction = sqrt(1 - beta2 ** (k + 1)) / (1 - beta1 ** (k + 1)) if use_bias_correction else 1.0
-    rate, share = d * correction, d / d0  # the rate but for lr, which groups may have of their own
+    rate, share = d, d / d0  # the rate but for lr, which groups may have of their own
+    if use_bias_correction:
+        rate = d * sqrt(1 - beta2 ** (k + 1)) / (1 - beta1 ** (k + 1))
     # Numbers, for a choice within the loop would be made for each element: where lr is 0 all averages stay.
     acts = where(lr > 0, 1.0, 0.0)
     beta1, beta2, beta3 = (where(lr > 0, kept, 1.0) for kept in (beta1, beta2, beta3))

@@ -102,10 +102,6 @@ class Stage:
         """The largest values of blocks, on which what is stored depends."""
         return peaks_of(self.stores.values())
 
-    def outputs(self) -> dict[str, Node]:
-        """What results from the pass, by name."""
-        return {f"reduction[{i}]": r for i, r in enumerate(self.reductions)} | self.stores
-
     def body(self) -> list[Node]:
         """What is computed for each element, in order: nodes that vary, and conditions on numbers."""
         return body_of(self.roots)
@@ -177,8 +173,8 @@ class Kernel:
 
     @cached_property
     def names(self) -> dict[Node, str]:
-        """What goes by a name in the text of a kernel that works by rows: its sums, and what is kept beside tensors."""
-        sums = [reduction for stage in self.stages for reduction in stage.reductions] if self.beside else []
+        """What goes by a name in the text of a kernel: its sums, and what is kept beside tensors."""
+        sums = [reduction for stage in self.stages for reduction in stage.reductions]
         return self.name_of | {reduction: f"sum{number}" for number, reduction in enumerate(sums)}
 
     def before(self, place: int) -> Iterable[int]:
@@ -198,8 +194,9 @@ class Kernel:
     def _outputs(self, stage: Stage) -> dict[str, Node]:
         loops = {self.name_of[node]: node for loop in stage.narrow for node in (*loop.values, *loop.reductions)}
         stored = {name: root for loop in stage.narrow for name, root in loop.stores.items()}
-        sums = {self.names[r]: r for r in stage.reductions} | stage.stores if self.beside else stage.outputs()
-        return {self.name_of[node]: node for node in stage.along} | loops | stored | sums
+        sums = {self.names[r]: r for r in stage.reductions}
+        numbers = self.numbers if stage is self.stages[-1] else {}
+        return {self.name_of[node]: node for node in stage.along} | loops | stored | sums | stage.stores | numbers
 
     @cached_property
     def tensors(self) -> dict[str, torch.dtype]:
