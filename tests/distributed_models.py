@@ -27,6 +27,7 @@ from neon.optimizers import (
     MultiOptimizer,
     Optimizer,
     Prodigy,
+    ScheduleFree,
     State,
     WarmupCosine,
 )
@@ -112,6 +113,7 @@ RULES: dict[str, Callable[[], Optimizer]] = {
     "prodigy": lambda: Prodigy(d0=0.01, use_bias_correction=True, master="split"),
     "lamb": lambda: LAMB(learning_rate=0.05, stochastic_round=True),
     "sums": sums,
+    "free": lambda: ScheduleFree(AdamW(learning_rate=0.05, wdecay=0.1)),
     "counted": Counted,
 }
 

@@ -14,8 +14,8 @@ RULES = ("adam", "momentum", "mapping", "own", "drop-in")
 # Row by row a part is one range of the whole; across rows it is not.
 ROWS = ("copies", "rows", "copies of rows", "rows of rows", "unreduced gradients", "gathered gradients")
 ACROSS_ROWS = ("columns", "rows and columns")
-# Rules with norms of tensors, with sums over all tensors, and both in one optimizer.
-SUMS = ("lamb", "prodigy", "sums")
+# Sums over all tensors, and beside them norms of tensors in one optimizer; these alone are as in the rule "own".
+SUMS = ("prodigy", "sums")
 POISONED = ("first.bias", "gain")
 
 POISONED_PARTS = [("zero_poisoned", rule) for rule in ("adam", "sums", "counted")]
@@ -25,7 +25,7 @@ CURVES: list[tuple[Any, ...]] = [
     ("loss_curve", "sharded", "torch"),
     *(("in_backward", previous) for previous in (None, 0.5)),
     *(("flat", rule) for rule in ("adam", "momentum", "prodigy")),
-    *(("zero", rule) for rule in (*RULES, "sums")),
+    *(("zero", rule) for rule in (*RULES, "sums", "free")),
     *POISONED_PARTS,
     ("loss_curve", "sharded", "prodigy"),
     ("loss_curve", "grid", "sums"),
@@ -44,6 +44,7 @@ GIVEN = [
     *(("same_gradients", layout, rule, None) for layout in (*ROWS, "several meshes") for rule in SUMS),
     *(("same_gradients", layout, "adafactor", None) for layout in ("copies", "rows", "copies of rows", "rows of rows")),
     ("same_gradients", "rows and columns", "prodigy", None),
+    ("same_gradients", "rows", "lamb", None),
     ("same_gradients", "rows", "sums", "first.bias"),
 ]
 ACROSS = [

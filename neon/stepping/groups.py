@@ -45,7 +45,7 @@ class GroupStepper:
         self._lock = threading.Lock()
         self._changed_groups: set[int] = set()
         self._changed_states: set[int] = set()
-        self._unscales = False
+        self._unscales = self._begun = False
         self._on_device = OnDevice()
         # Within a step: whose it is, what a scaler says of it, and whether the device is to find out.
         self._optimizer: Any = None
@@ -112,6 +112,7 @@ class GroupStepper:
                     plan, self._unscales = None, unscales
                 if plan is None and self._is_rehearsed(optimizer):
                     return None
+                self._begun = True
                 return self._run(plan, scaler)
             finally:
                 self._optimizer = None  # nothing that holds the stepper is held
@@ -120,7 +121,8 @@ class GroupStepper:
         """Whether states were to be made, and nothing else; a partition's processes, some without states, agree."""
         self.prepare(optimizer)
         had_states = bool(optimizer.state)
-        if not has_no_rate(optimizer) or (had_states and self._rules.partition is None):
+        begun = had_states if self._rules.partition is None else self._begun  # which all know alike
+        if begun or not has_no_rate(optimizer):
             return False
         plan = self.make_plan()
         if plan is None or plan.anywhere(had_states or any(map(is_not_zero, self.gradients()))):
