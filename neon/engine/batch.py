@@ -175,11 +175,7 @@ class Batch:
         owner = np.repeat(np.arange(len(sizes)), counts)
         if by_rows:
             start, length = np.concatenate(by_rows).T
-            tensors = np.flatnonzero(
-                [whole.sides.elements for whole in self.whole_of if whole is not None]
-            )  # for loops over rows and columns; of what is empty nothing is computed
-            self.narrow_elements = sum(whole.sides.length for whole in self.whole_of if whole is not None)
-            self.whole = np.stack((tensors, 0 * tensors, 0 * tensors + 1, self.row_of[tensors]), 1)
+            self._make_whole()
         else:
             start = (np.arange(len(owner)) - (ends - counts)[owner]) * CHUNK
             length = np.minimum(CHUNK, sizes[owner] - start)
@@ -187,6 +183,13 @@ class Batch:
         self._chunk_ranges = list(map(slice, (ends - counts).tolist(), ends.tolist()))
         self._first_chunks = ends - counts
         self._in_one, self._in_several = np.flatnonzero(counts == 1), np.flatnonzero(counts != 1).tolist()
+
+    def _make_whole(self) -> None:
+        """A line for each tensor, for the loops over its rows and columns; of what is empty nothing is computed."""
+        sides = [whole.sides for whole in self.whole_of if whole is not None]
+        tensors = np.flatnonzero([side.elements for side in sides])
+        self.narrow_elements = sum(side.length for side in sides)
+        self.whole = np.stack((tensors, 0 * tensors, 0 * tensors + 1, self.row_of[tensors]), 1)
 
     # -- at each step ------------------------------------------------------------------------------
 
