@@ -105,4 +105,4 @@ class Prodigy(Optimizer):
     d_coef = Number(1.0, positive, meaning="a factor > 0 of what is estimated")
     growth_rate = Number(math.inf, _growth, meaning="by how much d may grow in a step, at least 1")
     use_bias_correction = Number(False, flag, meaning="Adam's corrections")
-    safeguard_warmup = Number(False, flag, meaning="whether α has no say in Σ|s|")
+    safeguard_warmup = Number(False, flag, meaning="whether α has no say in s")
