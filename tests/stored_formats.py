@@ -113,4 +113,4 @@ BITS += [
 # An average of the weights beside states that stay whole, or none at all.
 BITS += [(rule, "float32", torch.bfloat16, False, average) for rule in RULES for average in AVERAGES[1:]]
 BITS = [case for case in BITS if is_served(*case)]
-BITS += [(rule, form, torch.float32, False, None) for rule in RULES if rule in VIEWED for form in FORMATS]
+BITS += [(rule, form, torch.float32, False, None) for rule in RULES for form in FORMATS if rule in VIEWED | OF_DISTANCE]
