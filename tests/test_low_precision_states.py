@@ -181,7 +181,7 @@ WRONG: dict[str, tuple[int, Callable[[dict[str, Any]], Any], str]] = {
     "no dict": (0, lambda s: s.update(scales=torch.ones(3)), "it must be a dict of tensors"),
     "no tensor": (0, lambda s: s["scales"].update(exp_avg=1.0), "scales of exp_avg: the tensor is 1.0"),
     "another shape": (
-        0, lambda s: s["scales"].update(exp_avg=torch.ones(16)), "has shape (16,) in the checkpoint; the parameter asks",
+        0, lambda s: s["scales"].update(exp_avg=torch.ones(16)), "has shape (16,) in the checkpoint; the parameter",
     ),
     "another dtype": (
         1, lambda s: s["scales"].update(exp_avg=s["scales"]["exp_avg"].double()), "odd: scales of exp_avg: the tensor",
