@@ -168,7 +168,9 @@ class Plan:
         levels |= {level for by_level in self._shared.values() for level, scopes in by_level.items() if scopes}
         self._guards = {scope for batch in self._batches for scope in batch.guard_scopes()}
         self._guards |= {GUARD for by_level in self._shared.values() if GUARD in by_level.get(0, ())}
-        self._on_device = {level: self._device_sums(level) for level in sorted(levels)}
+        self._reducing = {level: self._places(level) for level in sorted(levels)}
+        self._numbered = [batch for batch in self._batches if batch.kernel.numbers]
+        self._on_device = {level: self._device_sums(level) for level in self._reducing}
         if self._capturable and None in self._on_device.values():
             raise ValueError(
                 "A rule with norms of whole tensors cannot be had with capturable=True for parameters of which other "
@@ -182,15 +184,17 @@ class Plan:
 
     def _device_sums(self, level: int) -> Any:
         """The sums of a level, where one device has all that is added up and nobody else needs to know."""
-        batches = [b for b in self._reducing(level) if b.kernel.stages[b.kernel.reducing[level]].reductions]
+        batches = [batch for batch, place in self._reducing[level] if batch.kernel.stages[place].reductions]
         kinds = {(batch.device, batch.reach, batch.summing) for batch in batches}
         if len(kinds) != 1 or self._shared or self._guards:
             return None
         [(_, reach, summing)] = kinds
         return summing(batches, level) if summing is not None and reach is None else None
 
-    def _reducing(self, level: int) -> list[Batch]:
-        return [batch for batch in self._batches if level in batch.kernel.reducing]
+    def _places(self, level: int) -> list[tuple[Batch, int]]:
+        """The batches that reduce at a level, each with the place of its stage."""
+        places = [(batch, batch.kernel.reducing.get(level)) for batch in self._batches]
+        return [(batch, place) for batch, place in places if place is not None]
 
     def _given(self, values: Sequence[Any]) -> Sequence[Any]:
         """The values of the parameters that have gradients."""
@@ -226,8 +230,8 @@ class Plan:
         for batch in self._batches:
             batch.bind(given, addresses, numbers, moved=moved, reread=reread)
         taken: set[Hashable] = set()
-        for batch in self._batches:
-            if batch.kernel.numbers and batch.keeps_numbers:
+        for batch in self._numbered:
+            if batch.keeps_numbers:
                 batch.write_numbers(taken)
         if self.resident is not None:
             self.resident.follow(found)
@@ -247,23 +251,23 @@ class Plan:
         """Run all stages, those with reductions level by level, for their sums reach over launches."""
         sums: dict[Batch, dict[Node, Any]] = {batch: {} for batch in self._batches}
         self._totals = {}
-        for level, on_device in self._on_device.items():
-            reducing = self._reducing(level)
-            for batch in reducing:
-                batch.run(batch.kernel.reducing[level], sums[batch])
+        for level, reducing in self._reducing.items():
+            for batch, place in reducing:
+                batch.run(place, sums[batch])
+            on_device = self._on_device[level]
             if on_device is None or elsewhere:
                 self._sum(reducing, level, elsewhere, sums)
             else:
                 on_device.take()
         for batch in self._batches:
             batch.run(len(batch.kernel.stages) - 1, sums[batch])
-        self.new_numbers = self._find_numbers(sums)
+        self.new_numbers = self._find_numbers(sums) if self._numbered else {}
 
     def _find_numbers(self, sums: Mapping[Batch, dict[Node, Any]]) -> dict[int, dict[str, float]]:
         """The new numbers of groups, but for those that a device writes; an optimizer's are all its groups'."""
         new: dict[Hashable, float] = {}
-        for batch in self._batches:
-            if batch.kernel.numbers and not batch.keeps_numbers:
+        for batch in self._numbered:
+            if not batch.keeps_numbers:
                 for place, name, value in batch.new_numbers(sums[batch]):
                     new.setdefault(self.settings[place].owner_of(name), value)
         if not new:
@@ -277,7 +281,11 @@ class Plan:
         return found
 
     def _sum(
-        self, batches: Sequence[Batch], level: int, elsewhere: Mapping[int, float], sums: dict[Batch, dict[Node, Any]]
+        self,
+        reducing: Sequence[tuple[Batch, int]],
+        level: int,
+        elsewhere: Mapping[int, float],
+        sums: dict[Batch, dict[Node, Any]],
     ) -> None:
         """Combine the partials of each scope, over all launches and processes that it reaches, rounded once."""
         total: dict[Hashable, list[float]] = {}
@@ -287,7 +295,7 @@ class Plan:
             reach: {scope: [] for scope in by_level.get(level, ())} for reach, by_level in self._shared.items()
         }
         combine: dict[Hashable, Any] = defaultdict(lambda: exact_sum)
-        for batch, place in [(batch, batch.kernel.reducing[level]) for batch in batches]:
+        for batch, place in reducing:
             partials, reductions = batch.passes[place].partials, batch.kernel.stages[place].reductions
             for number, (reduction, shares) in enumerate(zip(reductions, batch.shares[place], strict=True)):
                 if shares.own:
@@ -307,7 +315,7 @@ class Plan:
         self._totals |= found
         if level == 0 and not all(math.isfinite(found[scope]) for scope in self._guards):
             raise NotFiniteError(self._first_not_finite())
-        for batch, place in [(batch, batch.kernel.reducing[level]) for batch in batches]:
+        for batch, place in reducing:
             for reduction, shares in zip(batch.kernel.stages[place].reductions, batch.shares[place], strict=True):
                 if not shares.own:
                     sums[batch][reduction] = column([found[scope] for scope in shares.of_rows])

@@ -146,7 +146,7 @@ class Kernel:
         """What computes the numbers that persist."""
         return HostProgram([*self.numbers.values()])
 
-    @property
+    @cached_property
     def reducing(self) -> dict[int, int]:
         """The places of its stages that reduce, by their levels."""
         return {stage.level: place for place, stage in enumerate(self.stages) if stage.level is not None}

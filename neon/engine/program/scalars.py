@@ -44,7 +44,7 @@ class HostProgram:
         `known` holds each run-time number and each reduction that the roots use, likewise.
         """
         inputs = [known[node] for node in self.inputs]
-        compute = self._on_arrays if any(type(value) is ndarray for value in inputs) else self._on_floats
+        compute = self._on_arrays if ndarray in map(type, inputs) else self._on_floats
         try:
             return compute(*inputs)
         except RAISED:  # infinities and NaN
