@@ -212,6 +212,21 @@ def test_groups_that_disagree_are_refused() -> None:
     assert numbers(opt) == [(4.5, 1.0)] * 2
 
 
+@pytest.mark.parametrize("factors", [(1.0, 5.0, 2.0), (5.0, 1.0, 2.0)])
+def test_of_groups_with_other_values_the_first_ones_make_the_optimizers_number(factors: tuple[float, ...]) -> None:
+    def found(*factors: float) -> float:
+        weights = [torch.nn.Parameter(torch.ones(3)) for _ in range(3)]
+        groups = [{"params": [w], "d_coef": factor} for w, factor in zip(weights, factors, strict=True)]
+        optimizer = Prodigy(d0=1e-2).attach(groups)
+        for _ in range(2):
+            for weight in weights:
+                weight.grad = weight.detach().clone()
+            optimizer.step()
+        return float(optimizer.param_groups[-1]["d"])
+
+    assert found(*factors) == pytest.approx(found(*factors[:1] * 3), rel=1e-3)
+
+
 @pytest.mark.parametrize("value", ["much", None])
 def test_what_is_no_number_is_refused_by_name(value: Any) -> None:
     weight = torch.nn.Parameter(torch.ones(2))

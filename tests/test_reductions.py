@@ -107,7 +107,7 @@ def test_the_functions_compute_with_floats_and_tensors() -> None:
 
 def test_what_is_no_scope_is_refused() -> None:
     p = torch.nn.Parameter(torch.ones(2))
-    with pytest.raises(TypeError, match=r"over must be TENSOR or OPTIMIZER, .* Received: over='tensor'"):
+    with pytest.raises(TypeError, match=r"over must be ROWS, COLUMNS, TENSOR or OPTIMIZER, .* Received: over='tensor'"):
         reduced("norm", "tensor").attach([p])
 
 
