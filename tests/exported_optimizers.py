@@ -9,13 +9,11 @@ import torch
 from constructors import OPTIMIZERS, RULES, described
 from torch import nn
 
-from neon.engine.program.trace import wide
-
 
 def _apart(name: str) -> bool:
     """Whether each parameter of a rule is updated by itself: it has no number of many, and no sum over them."""
     optimizer = described(name)
-    return not wide(optimizer.settings(optimizer.group()).program)
+    return not optimizer.settings(optimizer.group()).program.wide
 
 
 APART = [name for name in RULES if _apart(name)]

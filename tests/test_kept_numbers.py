@@ -212,6 +212,47 @@ def test_groups_that_disagree_are_refused() -> None:
     assert numbers(opt) == [(4.5, 1.0)] * 2
 
 
+@pytest.mark.parametrize("factors", [(1.0, 5.0, 2.0), (5.0, 1.0, 2.0)])
+def test_of_groups_with_other_values_the_first_ones_make_the_optimizers_number(factors: tuple[float, ...]) -> None:
+    def found(*factors: float) -> float:
+        weights = [torch.nn.Parameter(torch.ones(3)) for _ in range(3)]
+        groups = [{"params": [w], "d_coef": factor} for w, factor in zip(weights, factors, strict=True)]
+        optimizer = Prodigy(d0=1e-2).attach(groups)
+        for _ in range(2):
+            for weight in weights:
+                weight.grad = weight.detach().clone()
+            optimizer.step()
+        return float(optimizer.param_groups[-1]["d"])
+
+    assert found(*factors) == pytest.approx(found(*factors[:1] * 3), rel=1e-3)
+
+
+@pytest.mark.parametrize("value", ["much", None])
+def test_what_is_no_number_is_refused_by_name(value: Any) -> None:
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = Prodigy().attach([weight])
+    weight.grad = torch.ones(2)
+    for _ in range(2):  # before there is a plan, and after
+        optimizer.param_groups[0]["d"] = value
+        with pytest.raises(TypeError, match="d must be a number"):
+            optimizer.step()
+        optimizer.param_groups[0]["d"] = 0.5
+        optimizer.step()
+    del optimizer.param_groups[0]["d"]
+    with pytest.raises(TypeError, match="d must be a number"):
+        optimizer.step()
+
+
+@pytest.mark.parametrize("name", ["epoch", "weight_decay"])
+def test_what_every_group_has_is_no_number_of_a_rule(name: str) -> None:
+    namespace: dict[str, Any] = {"State": State, "GROUP": GROUP}
+    exec(f"def rule(w, g, {name}=State(0.1, of=GROUP), *, lr=0.1): return w - {name} * g, {name} / 2", namespace)
+    with pytest.raises(TypeError, match=f"uses {name}, which neon keeps for itself"):
+        type("Own", (Optimizer,), {"rule": staticmethod(namespace["rule"])})().attach(
+            [torch.nn.Parameter(torch.ones(2))]
+        )
+
+
 def test_a_checkpoint_without_them_is_refused() -> None:
     opt, params = two_groups()
     step(opt, params, 1.0, 1.0)

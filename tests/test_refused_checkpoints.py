@@ -351,3 +351,10 @@ def test_the_states_of_every_rule_are_known_by_their_names() -> None:
     for name in RULES:
         optimizer = described(name)
         assert {*optimizer.settings(optimizer.group()).program.states} <= OF_RULES, name
+
+
+@pytest.mark.parametrize(("rule", "word"), [("Prodigy", "beta3"), ("LAMB", "trust_clip")])
+def test_what_has_all_states_of_adam_is_not_taken_for_it(rule: str, word: str) -> None:
+    saved = stepped(described(rule), w=(2,), v=(3,)).state_dict()
+    with pytest.raises(ValueError, match=f"saved with .*{word}=.*, which adamw does not have"):
+        stepped(AdamW(), w=(2,), v=(3,)).load_state_dict(saved)

@@ -168,6 +168,17 @@ def test_steps_and_loads_are_refused_until_train() -> None:
     train(model, optimizer, 3)
 
 
+def test_a_closure_that_leaves_views_in_place_is_refused() -> None:
+    model = net()
+    optimizer = Between().attach(model)
+    train(model, optimizer)
+    before = contents(model, optimizer)
+    with pytest.raises(RuntimeError, match="at evaluation stands in their place"):
+        optimizer.step(optimizer.eval)
+    optimizer.train()
+    assert same(contents(model, optimizer), before)
+
+
 @pytest.mark.parametrize("how", ["eval", "evaluating"])
 def test_without_a_view_or_a_state_nothing_happens(how: str) -> None:
     for rule in (Adam(learning_rate=0.1), Between(), MultiOptimizer({"default": Adam(), "2": Between()})):

@@ -260,6 +260,7 @@ class AttachedOptimizer(Evaluated):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+            self._aside.check()  # the closure may have called eval
         left_out = self._stepper.step(self)
         if left_out is not None:
             self._skipped += 1

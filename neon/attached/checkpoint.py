@@ -36,6 +36,7 @@ from neon.stepping.overrides import AVERAGED, KEY, NONE, as_text, of_group, over
 _NEUTRAL = {
     "amsgrad": False, "centered": False, "nesterov": False, "lr_decay": 0, "momentum": 0, "dampening": 0,
     "initial_accumulator_value": 0, "weight_decay": 0, "betas": None, "eps": None, "alpha": None, "rho": None,
+    "beta3": None, "trust_clip": None,
 }  # fmt: skip
 # Values that torch's classes did not have from the start: their older checkpoints lack them.
 _LATER = {"maximize", "foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay"}

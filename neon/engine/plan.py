@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import compress
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -266,10 +267,10 @@ class Plan:
     def _find_numbers(self, sums: Mapping[Batch, dict[Node, Any]]) -> dict[int, dict[str, float]]:
         """The new numbers of groups, but for those that a device writes; an optimizer's are all its groups'."""
         new: dict[Hashable, float] = {}
-        for batch in self._numbered:
-            if not batch.keeps_numbers:
-                for place, name, value in batch.new_numbers(sums[batch]):
-                    new.setdefault(self.settings[place].owner_of(name), value)
+        batches = (batch for batch in self._numbered if not batch.keeps_numbers)
+        made = [number for batch in batches for number in batch.new_numbers(sums[batch])]
+        for place, name, value in sorted(made, key=itemgetter(0)):
+            new.setdefault(self.settings[place].owner_of(name), value)
         if not new:
             return {}
         found: dict[int, dict[str, float]] = {}

@@ -13,7 +13,7 @@ from neon.engine.program.declared import OPTIMIZER, State
 from neon.engine.program.lowering import wide_levels
 from neon.engine.program.numbers import check_names, check_values
 from neon.engine.program.options import GUARD, SCALE
-from neon.engine.program.trace import signature, wide
+from neon.engine.program.trace import signature
 from neon.engine.refusals.combinations import (
     check_flat,
     check_group,
@@ -82,7 +82,7 @@ class GroupRules:
             check_flat(leaf, settings.program, params, partitioned=self.partition is not None)
         if self.partition is None:
             clips = bool(norms) or group["gradient_clip_norm"] is not None
-            check_zero(leaf, ["gradient_clip_norm"] if clips else wide(settings.program))
+            check_zero(leaf, ["gradient_clip_norm"] if clips else settings.program.wide)
         return settings
 
     def fill(self, group: dict[str, Any], others: Sequence[Group]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neon.arguments import number
 from neon.engine.backends import serving
 from neon.engine.backends.resident import Resident
 from neon.engine.plan import Plan
@@ -59,6 +60,8 @@ class OnDevice:
         shared: dict[tuple[int, str], Any] = {}
         for group in groups:
             for name, state in rules.numbers_kept(group).items():
+                if not isinstance(group.get(name), (float, Tensor)):
+                    number(name, group.get(name))  # refuses by name what somebody wrote there
                 value = placed(group[name], device)
                 if state.of == OPTIMIZER:
                     first = shared.setdefault((id(rules.leaf_of(group)), name), value)

@@ -75,7 +75,9 @@ def _read_signature(rule: Rule) -> Signature:
             f"The rule {name}{shortened(str(inspect.signature(rule)), 160)} must take the weight and the gradient "
             f"first, then its states, then keyword-only hyper-parameters: def {name}(w, g, state, *, lr)."
         )
+    numbers = {p.name for p in positional if isinstance(p.default, State) and p.default.is_number}
     reserved = options.RESERVED & {p.name for p in parameters[2:]} | {"step"} & {p.name for p in positional}
+    reserved |= {"epoch", "weight_decay"} & numbers  # which every group has
     if reserved:
         raise TypeError(
             f"The rule {name} uses {listed(sorted(reserved))}, which neon keeps for itself; choose another name."
@@ -140,6 +142,21 @@ class Program:
         }
 
     @cached_property
+    def wide(self) -> list[str]:
+        """What it has one number of for many parameters: by their names, or as it computes them."""
+        return [*self.numbers_kept] or self._sums(OPTIMIZER)
+
+    @cached_property
+    def of_tensors(self) -> list[str]:
+        """The first of what it has one number of for each tensor, as it computes it."""
+        return self._sums(TENSOR)
+
+    def _sums(self, over: Space) -> list[str]:
+        """The first of its sums over that space, as it computes it."""
+        below = walk([*self.outputs.values(), *self.new_numbers.values()])
+        return [inline(node) for node in below if node.op == REDUCTION and node.label.over == over][:1]
+
+    @cached_property
     def places(self) -> list[tuple[str, int | None]]:
         """Where a group's numbers are found: a name, and an index where that names several."""
         parts = (name.rstrip("]").split("[") for name in self.numbers if name not in PER_STEP)
@@ -154,19 +171,6 @@ def _narrower(value: Node) -> str | None:
         if node.op == REDUCTION and isinstance(node.label.over, Space) and node.label.over != OPTIMIZER:
             return formula(node, [])
     return None
-
-
-def wide(program: Program) -> list[str]:
-    """What a program has one number of for many parameters: by their names, or as it computes them."""
-    below = walk([*program.outputs.values(), *program.new_numbers.values()])
-    sums = [inline(node) for node in below if node.op == REDUCTION and node.label.over == OPTIMIZER]
-    return [*program.numbers_kept] or sums[:1]
-
-
-def of_tensors(program: Program) -> list[str]:
-    """The first of what a program has one number of for each tensor, as it computes it."""
-    below = walk([*program.outputs.values(), *program.new_numbers.values()])
-    return [inline(node) for node in below if node.op == REDUCTION and node.label.over == TENSOR][:1]
 
 
 def symbol_of(name: str, value: Any) -> Any:

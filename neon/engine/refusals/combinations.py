@@ -10,7 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from neon.engine.program.graph import walk
 from neon.engine.program.options import SCALE
-from neon.engine.program.trace import Program, of_tensors, wide
+from neon.engine.program.trace import Program
 from neon.engine.versions import called_by
 from neon.messages import listed, received, shortened, shown
 
@@ -50,7 +50,7 @@ def check_leaf(key: str, leaf: Any) -> None:
 
 def check_sums(asked: Any, leaf: Any, program: Program) -> None:
     """Refuse a rule whose numbers are of many parameters where these are updated one by one."""
-    if asked.in_backward and (names := wide(program)):
+    if asked.in_backward and (names := program.wide):
         raise ValueError(
             f"{shortened(type(leaf).__name__)} cannot be had with in_backward=True: {listed(names)} of its rule is one "
             "number for many parameters, and there each is updated as soon as its own gradient is known. Leave "
@@ -82,7 +82,7 @@ def check_own(names: Iterable[str], program: Program) -> None:
 
 def check_flat(leaf: Any, program: Program, params: Sequence[Any], *, partitioned: bool) -> None:
     """Refuse sums over parameters that are parts of flat ones, of which this process does not know the others."""
-    norms, sums = of_tensors(program), [] if partitioned else wide(program)
+    norms, sums = program.of_tensors, [] if partitioned else program.wide
     if not (norms or sums) or not any(getattr(param, "_fsdp_flattened", False) for param in params):
         return
     part = f"{shortened(listed(norms or sums), 60)} of {shortened(type(leaf).__name__)} would be that of a part alone."
