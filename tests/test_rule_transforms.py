@@ -319,3 +319,14 @@ def test_what_cannot_be_had_is_refused_by_name(case: str) -> None:
     make, message = REFUSED[case]
     with pytest.raises((TypeError, ValueError), match=message):
         make()
+
+
+def test_numbers_of_the_inner_optimizer_are_set_through_the_transform() -> None:
+    free: Any = ScheduleFree(AdamW())
+    free.learning_rate, free.warmup_steps = 0.5, 3
+    assert (free.learning_rate, free.group()["lr"], free.inner.learning_rate) == (0.5, 0.5, 0.5)
+    assert free.group()["warmup_steps"] == 3
+    with pytest.raises(ValueError, match="beta_1 must be"):
+        free.beta_1 = 2.0
+    with pytest.raises(AttributeError, match="ScheduleFree has no rate"):
+        free.rate  # noqa: B018

@@ -410,3 +410,16 @@ def test_a_view_takes_what_its_rule_has(view: str) -> None:
     no_number = type("Wrong", (Between,), {"view": staticmethod(lambda w: "x")})
     with pytest.raises(TypeError, match=r"must return an expression for the weight; it returned 'x', a str"):
         no_number().attach(net())
+
+
+def test_a_step_of_another_optimizer_is_refused_while_views_are_in_place() -> None:
+    model = nn.Linear(3, 2)
+    averaging, other = Adam(weight_average=0.9).attach(model), Adam().attach(model)
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    averaging.step()
+    averaging.eval()
+    with pytest.raises(RuntimeError, match="What the weights are at evaluation stands in their place"):
+        other.step()
+    averaging.train()
+    other.step()

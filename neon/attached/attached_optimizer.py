@@ -34,7 +34,8 @@ from neon.stepping.group_names import named_parameters
 from neon.stepping.group_rules import GroupRules
 from neon.stepping.groups import GroupStepper
 from neon.stepping.in_backward import BackwardStepper, refuse_replicas
-from neon.stepping.sharding import Partition
+from neon.stepping.in_place import refuse_in_place, way_in_place
+from neon.stepping.sharding import Partition, local
 from neon.stepping.watched import Watched, unwatched
 
 # Of an instance, what copies do not take along: hooks, which torch leaves out too, and what a GradScaler has put there.
@@ -261,6 +262,8 @@ class AttachedOptimizer(Evaluated):
             with torch.enable_grad():
                 loss = closure()
             self._aside.check()  # the closure may have called eval
+        if way := way_in_place(param for group in self.param_groups for param in map(local, group["params"])):
+            refuse_in_place(way)  # another optimizer's
         left_out = self._stepper.step(self)
         if left_out is not None:
             self._skipped += 1

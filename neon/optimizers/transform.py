@@ -71,6 +71,19 @@ class Transform(Optimizer):
 
     __init__.__signature__ = vars(Optimizer.__init__)["__signature__"]  # type: ignore[attr-defined]
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Numbers of the inner optimizer are set there."""
+        inner = vars(self).get("inner")
+        if inner is not None and name in inner._declared.numbers and name not in self._declared.numbers:
+            setattr(inner, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        if (inner := vars(self).get("inner")) is not None and name in inner._declared.numbers:
+            return getattr(inner, name)
+        raise AttributeError(f"{shortened(type(self).__name__)} has no {name}.")
+
     def compose(self, rule: Rule) -> Rule:
         """The rule around one of the inner optimizer's; the same each time."""
         around = type(self).around

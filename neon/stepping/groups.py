@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from neon.engine.backends.capture import check_not_captured
 from neon.engine.plan import NotFiniteError, Plan
+from neon.engine.refusals.combinations import check_alike
 from neon.engine.tensors.watch import same_objects
 from neon.stepping.exact_steps import write_down
 from neon.stepping.group_rules import GroupRules, write_rate
@@ -179,6 +180,7 @@ class GroupStepper:
                 return None
             if any(settings.program.numbers_kept for settings in plan.settings):
                 self._on_device.put_numbers(planned.groups, self._rules)
+                check_alike(plan.settings)
             self._sort(optimizer)
         return bool(changed) if planned.has_parameters(plan) else None
 
@@ -197,6 +199,7 @@ class GroupStepper:
         found = None if self._scheduled or rules.skip_nonfinite else self._scaler.found
         self._on_device.place(planned.items, capturable=rules.capturable, found=found)
         self._on_device.put_numbers(planned.groups, rules)
+        check_alike(planned.settings)
         return Plan(
             planned.items,
             planned.gradients(),

@@ -156,6 +156,17 @@ class Program:
         below = walk([*self.outputs.values(), *self.new_numbers.values()])
         return [inline(node) for node in below if node.op == REDUCTION and node.label.over == over][:1]
 
+    def made_of(self, number: str) -> set[str]:
+        """The values of a group that the new value of a number is made of, but for what sums bring."""
+        below = walk([self.new_numbers[number]], into_reductions=False)
+        return {node.label.split("[")[0] for node in below if node.op == "scalar"} - {*self.numbers_kept}
+
+    @cached_property
+    def made_of_all(self) -> dict[str, str]:
+        """The values that numbers of an optimizer are made of, each with one of these numbers."""
+        of_all = [number for number in self.new_numbers if self.numbers_kept[number].of == OPTIMIZER]
+        return {name: number for number in reversed(of_all) for name in sorted(self.made_of(number))}
+
     @cached_property
     def places(self) -> list[tuple[str, int | None]]:
         """Where a group's numbers are found: a name, and an index where that names several."""

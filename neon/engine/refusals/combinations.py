@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from neon.engine.program.graph import walk
 from neon.engine.program.options import SCALE
 from neon.engine.program.trace import Program
+from neon.engine.settings import Settings
 from neon.engine.versions import called_by
 from neon.messages import listed, received, shortened, shown
 
@@ -68,11 +68,23 @@ def check_zero(leaf: Any, names: Sequence[str]) -> None:
         )
 
 
+def check_alike(settings: Sequence[Settings]) -> None:
+    """Refuse groups of an optimizer with other values of what a number of all of them is made of."""
+    known: dict[tuple[Any, str], Any] = {}
+    for each in settings:
+        for name, number in each.program.made_of_all.items():
+            first = known.setdefault((each.owner_of(number), name), each.values[name])
+            if first is not each.values[name] and first != each.values[name]:
+                raise ValueError(
+                    f"{number} is one number of all groups of an optimizer, and made of {name}: groups have "
+                    f"{shown(first)} and {shown(each.values[name])}. Set it in all of them, or make two optimizers."
+                )
+
+
 def check_own(names: Iterable[str], program: Program) -> None:
     """Refuse values that layers have of their own, and that a number of their whole group is made of."""
-    for number, value in program.new_numbers.items():
-        read = {n.label.split("[")[0] for n in walk([value], into_reductions=False) if n.op == "scalar"}
-        if own := read.intersection(names):
+    for number in program.new_numbers:
+        if own := program.made_of(number).intersection(names):
             raise ValueError(
                 f"{listed(sorted(own))} cannot be set for some layers of a group: {number} of "
                 f"{shortened(program.name)} is one number of the whole group, and made of it. Give these layers a "
