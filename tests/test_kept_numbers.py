@@ -374,6 +374,23 @@ def test_over_layer_lists_they_belong_to_the_layers() -> None:
     assert not torch.equal(one.param, torch.ones(2))
 
 
+def test_layers_that_were_updated_apart_cannot_share_a_number() -> None:
+    gen_backend(batch_size=1)
+    opt, one, two, fresh = Counted(), Layer(), Layer(), Layer()
+    opt.optimize([one], 0)
+    opt.optimize([one, fresh], 0)  # what is new has the number of the others
+    fresh.grad = None
+    opt.optimize([one, fresh], 0)  # and keeps up with them where it has no gradient
+    fresh.grad = torch.ones(2)
+    opt.optimize([one, fresh], 0)
+    opt.optimize([two], 0)
+    before = one.param.clone(), two.param.clone()
+    with pytest.raises(ValueError, match=r"d is one number of all layers of an optimizer, and it is .* updated apart"):
+        opt.optimize([one, two], 0)
+    assert torch.equal(one.param, before[0])
+    assert torch.equal(two.param, before[1])
+
+
 def test_a_models_file_has_them(tmp_path: Any) -> None:
     def model() -> Model:
         torch.manual_seed(0)

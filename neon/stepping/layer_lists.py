@@ -25,7 +25,7 @@ from neon.engine.refusals.formats import check_weight
 from neon.engine.refusals.tensors import check_parameter, check_sides
 from neon.engine.settings import Item, Settings
 from neon.engine.tensors.watch import same_objects
-from neon.messages import quoted
+from neon.messages import quoted, shown
 from neon.stepping.by_hand import is_by_hand, layers_of
 from neon.stepping.in_place import in_place_of, refuse_in_place, refuse_without_views, way_in_place
 from neon.stepping.kept_numbers import deciding_device, keep_numbers, numbers_of, placed
@@ -54,12 +54,12 @@ class LayerStepper:
             assigned = self._assign(layer_list)
             _check_weights(assigned)
             by_hand = [(site, match) for site, match in assigned if self._is_by_hand(match)]
-            ours = [
+            every = [
                 (index, site, match)
                 for index, (site, match) in enumerate(assigned)
-                if match.optimizer and _gradient(site) is not None and not self._is_by_hand(match)
+                if match.optimizer and not self._is_by_hand(match)
             ]
-            self._step(ours, by_hand, epoch)
+            self._step(every, by_hand, epoch)
             self._tell_mappings(assigned)
 
     @property
@@ -107,9 +107,10 @@ class LayerStepper:
             for mapping in {self._optimizer, *(mapping for _, match in assigned for mapping in match.mappings)}:
                 mapping._mapped = layers
 
-    def _step(self, ours: Sequence[Ours], by_hand: Sequence[tuple[Site, Match]], epoch: int) -> None:
+    def _step(self, every: Sequence[Ours], by_hand: Sequence[tuple[Site, Match]], epoch: int) -> None:
         """Update everything, once nothing is left to refuse: first by hand, where others' code may refuse still."""
-        holder = _Layers(ours, self._settings(ours, epoch), self._plans)
+        ours = [each for each in every if _gradient(each[1]) is not None]
+        holder = _Layers(ours, every, self._settings(ours, every, epoch), self._plans)
         elsewhere = self._squares(by_hand)
         ready = self._stepper.ready(holder, holder.kept_plan())
         assert ready is not None  # nothing leaves a step over layers out
@@ -122,7 +123,7 @@ class LayerStepper:
                 ready = holder.make_plan(), grads, reread
         self._stepper.run(holder, ready, elsewhere)
 
-    def _settings(self, ours: Sequence[Ours], epoch: int) -> dict[str, Settings]:
+    def _settings(self, ours: Sequence[Ours], every: Sequence[Ours], epoch: int) -> dict[str, Settings]:
         """The numbers of this step for each optimizer in use, in dictionaries that the plan keeps reading."""
         settings, in_use = {}, {match.key: match for _, _, match in ours}
         updates = _updates(ours) if any(map(_counts_steps, in_use.values())) else 0
@@ -136,7 +137,7 @@ class LayerStepper:
             values["epoch"] = epoch
             if starts := leaf.starts(values):
                 device = deciding_device(site.param.device for _, site, _ in ours if site.param is not None)
-                numbers = _numbers(ours, match.key, starts)
+                numbers = _numbers(every, match.key, starts)
                 values.update((name, placed(value, device)) for name, value in numbers.items())
             values["batch_size"] = self._optimizer._backend_batch_size
             values["outer_clip_norms"] = tuple(norm.gradient_clip_norm for norm in match.norms)
@@ -183,8 +184,10 @@ Ours = tuple[int, Site, Match]
 class _Layers:
     """The holder of one step over layers: their plan, if there is one, and the lists that states go into."""
 
-    def __init__(self, ours: Sequence[Ours], settings: dict[str, Settings], plans: LayerPlans) -> None:
-        self._ours, self._settings, self._plans = ours, settings, plans
+    def __init__(
+        self, ours: Sequence[Ours], every: Sequence[Ours], settings: dict[str, Settings], plans: LayerPlans
+    ) -> None:
+        self._ours, self._every, self._settings, self._plans = ours, every, settings, plans
         self._kept: LayerPlan | None = None
         self._created: list[tuple[list[Tensor], list[Tensor]]] = []  # lists of layers, and what goes into them
 
@@ -239,7 +242,7 @@ class _Layers:
         for (key, settings), place in zip(self._settings.items(), range(len(self._settings)), strict=True):
             if kept := settings.program.numbers_kept:
                 numbers = {name: settings.values[name] for name in kept} | plan.new_numbers.get(place, {})
-                keep_numbers((site.entry for _, site, match in self._ours if match.key == key and site.entry), numbers)
+                keep_numbers((site.entry for _, site, match in self._every if match.key == key and site.entry), numbers)
         self._kept.held = self._held()
         self._plans.keep(self._kept, [site.layer for _, site, _ in self._ours])
 
@@ -251,10 +254,19 @@ class _Layers:
         return [state for _, site, _ in self._ours if site.entry is not None for state in site.entry[1]]
 
 
-def _numbers(ours: Sequence[Ours], key: str, starts: Mapping[str, float]) -> dict[str, float]:
+def _numbers(every: Sequence[Ours], key: str, starts: Mapping[str, float]) -> dict[str, Any]:
     """The numbers that persist of the layers of a key, from where they start if these have none."""
-    owners = (site.entry for _, site, match in ours if match.key == key and site.entry is not None)
-    return {**starts, **next(filter(None, map(numbers_of, owners)), {})}
+    owners = [(site, numbers_of(site.entry)) for _, site, match in every if match.key == key and site.entry is not None]
+    known = [(site, numbers) for site, numbers in owners if numbers]
+    for site, numbers in known[1:]:
+        if numbers != known[0][1]:
+            name = next(name for name in numbers if numbers[name] != known[0][1].get(name))
+            raise ValueError(
+                f"{name} is one number of all layers of an optimizer, and it is {shown(known[0][1].get(name))} of "
+                f"{quoted(known[0][0].label)} and {shown(numbers[name])} of {quoted(site.label)}, which were updated "
+                "apart. Give each its own optimizer."
+            )
+    return {**starts, **(known[0][1] if known else {})}
 
 
 def _updates(ours: Sequence[Ours]) -> int:
