@@ -275,8 +275,7 @@ class Plan:
             return {}
         found: dict[int, dict[str, float]] = {}
         for place, settings in enumerate(self.settings):
-            owners = {name: settings.owner_of(name) for name in settings.program.numbers_kept}
-            found[place] = {name: new[owner] for name, owner in owners.items() if owner in new}
+            found[place] = {name: new[owner] for name, owner in settings.owners.items() if owner in new}
         for batch in self._batches:
             batch.take_numbers(found)
         return found

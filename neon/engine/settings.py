@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
@@ -53,8 +54,13 @@ class Settings:
 
     def owner_of(self, name: str) -> Hashable:
         """What a number that persists belongs to: a group, or the optimizer of several."""
-        of_group = self.program.numbers_kept[name].of == GROUP
-        return (name, id(self.values) if of_group else id(self.scopes[-1]))
+        return self.owners[name]
+
+    @cached_property
+    def owners(self) -> dict[str, Hashable]:
+        """What each number that persists belongs to."""
+        kept = self.program.numbers_kept.items()
+        return {name: (name, id(self.values if state.of == GROUP else self.scopes[-1])) for name, state in kept}
 
     def alike(self, other: Settings) -> bool:
         """Whether they differ in values at most, and not in what these mean."""
