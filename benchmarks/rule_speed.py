@@ -5,7 +5,9 @@
 
 Sixteen tensors of 1024×1024, each contender with weights, gradients and states of its own. What is shown is the median
 time of a step, and the median over rounds of its share of the time of the first in the same round: neon, where it has
-the rule. Schedule-Free's package writes into the gradients: they are set again before each step, outside the clock.
+the rule. Beside neon stands its share of the memory limit: the bytes that its passes move, by what scaling memory in
+place moves in the same time. Schedule-Free's package writes into the gradients: they are set again before each step,
+outside the clock.
 """
 
 from __future__ import annotations
@@ -27,15 +29,16 @@ from rich.table import Table
 from neon.commands.bench.timing import Contender, interleaved
 from neon.engine import use_backend
 
-# The packages' ways to make a step; what a class's own default is comes first.
-WAYS: list[tuple[Case, dict[str, dict[str, Any]]]] = [
-    (ADAMW, {"loop": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}),
-    (ADAFACTOR, {"loop": {"foreach": False}, "foreach": {"foreach": True}}),
-    (LAMB, {"foreach": {"foreach": True}, "loop": {"foreach": False}}),
-    (PRODIGY, {"loop": {}}),
-    (FREE, {"foreach": {"foreach": True}, "loop": {"foreach": False}}),
-    (AROUND_SGD, {"around SGD": {}}),
+# The packages' ways to make a step, what a class's own default is first; the bytes an element that neon's passes move.
+WAYS: list[tuple[Case, dict[str, dict[str, Any]], int]] = [
+    (ADAMW, {"loop": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}, 28),
+    (ADAFACTOR, {"loop": {"foreach": False}, "foreach": {"foreach": True}}, 24),
+    (LAMB, {"foreach": {"foreach": True}, "loop": {"foreach": False}}, 40),
+    (PRODIGY, {"loop": {}}, 48),
+    (FREE, {"foreach": {"foreach": True}, "loop": {"foreach": False}}, 28),
+    (AROUND_SGD, {"around SGD": {}}, 20),
 ]
+LIMIT = "scaling in place"
 
 
 def contender(make: Callable[[list[Any]], torch.optim.Optimizer], count: int, side: int) -> Contender:
@@ -71,26 +74,33 @@ def contenders(case: Case, ways: dict[str, dict[str, Any]], count: int, side: in
     return found
 
 
-def measure(case: Case, ways: dict[str, dict[str, Any]], given: argparse.Namespace, table: Table) -> None:
+def measure(case: Case, ways: dict[str, dict[str, Any]], moved: int, given: argparse.Namespace, table: Table) -> None:
+    memory = torch.ones(given.tensors, 4, given.side, given.side)
+    limit = {LIMIT: Contender(partial(memory.mul_, 1.0))}
     with use_backend("numba"):
-        turns, _ = interleaved(contenders(case, ways, given.tensors, given.side), given.rounds)
+        turns, _ = interleaved({**contenders(case, ways, given.tensors, given.side), **limit}, given.rounds)
     first = [turn.seconds for turn in next(iter(turns.values()))]
+    limits = [moved / (2 * memory.element_size() * 4) * turn.seconds for turn in turns.pop(LIMIT)]
+    of_limit = statistics.median(at / taken for at, taken in zip(limits, first, strict=True))
     for name, taken in turns.items():
         seconds = [turn.seconds for turn in taken]
         share = statistics.median(a / b for a, b in zip(seconds, first, strict=True))
         known = "" if name == "neon" else version(case.package)
-        table.add_row(case.rule, name, known, f"{1e3 * statistics.median(seconds):.1f}", f"{share:.2f}")
+        reached = f"{of_limit:.2f}" if name == "neon" else ""
+        table.add_row(case.rule, name, known, f"{1e3 * statistics.median(seconds):.1f}", f"{share:.2f}", reached)
 
 
 def main(given: argparse.Namespace) -> None:
     torch.set_num_threads(given.threads)
     numba.set_num_threads(given.threads)
     table = Table(title=f"{given.tensors} tensors of {given.side}×{given.side}, {given.threads} thread(s)")
-    for heading in ("rule", "who", "version", "ms a step", "of the first"):
-        table.add_column(heading, justify="right" if heading in ("ms a step", "of the first") else "left")
-    for case, ways in WAYS:
+    for heading in ("rule", "who", "version"):
+        table.add_column(heading)
+    for heading in ("ms a step", "of the first", "of the limit"):
+        table.add_column(heading, justify="right")
+    for case, ways, moved in WAYS:
         if given.rule.lower() in case.rule.lower():
-            measure(case, ways, given, table)
+            measure(case, ways, moved, given, table)
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 

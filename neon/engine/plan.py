@@ -270,7 +270,7 @@ class Plan:
         batches = (batch for batch in self._numbered if not batch.keeps_numbers)
         made = [number for batch in batches for number in batch.new_numbers(sums[batch])]
         for place, name, value in sorted(made, key=itemgetter(0)):
-            new.setdefault(self.settings[place].owner_of(name), value)
+            new.setdefault(self.settings[place].owners[name], value)
         if not new:
             return {}
         found: dict[int, dict[str, float]] = {}

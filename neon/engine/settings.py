@@ -52,13 +52,9 @@ class Settings:
         values = self.values
         return [values[k] if i is None else values[k][i] for k, i in program.places]
 
-    def owner_of(self, name: str) -> Hashable:
-        """What a number that persists belongs to: a group, or the optimizer of several."""
-        return self.owners[name]
-
     @cached_property
     def owners(self) -> dict[str, Hashable]:
-        """What each number that persists belongs to."""
+        """What each number that persists belongs to: a group, or the optimizer of several."""
         kept = self.program.numbers_kept.items()
         return {name: (name, id(self.values if state.of == GROUP else self.scopes[-1])) for name, state in kept}
 

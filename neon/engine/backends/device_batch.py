@@ -303,7 +303,7 @@ class DeviceBatch(Batch):
         places = np.zeros_like(self._kept_at)
         for line, name in enumerate(self.kernel.numbers):
             for row, group in enumerate(self.row_groups):
-                if (key := self._settings[group].owner_of(name)) not in taken:
+                if (key := self._settings[group].owners[name]) not in taken:
                     taken.add(key)
                     places[line, row] = self._settings[group].values[name].data_ptr()
         if self._replayed or not np.array_equal(places, self._kept_at):

@@ -73,7 +73,7 @@ def check_alike(settings: Sequence[Settings]) -> None:
     known: dict[tuple[Any, str], Any] = {}
     for each in settings:
         for name, number in each.program.made_of_all.items():
-            first = known.setdefault((each.owner_of(number), name), each.values[name])
+            first = known.setdefault((each.owners[number], name), each.values[name])
             if first is not each.values[name] and first != each.values[name]:
                 raise ValueError(
                     f"{number} is one number of all groups of an optimizer, and made of {name}: groups have "
