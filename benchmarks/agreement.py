@@ -24,13 +24,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from agreement_cases import CASES, STATES, WORDS, Case, Numbers, in_torch_words
+from agreement_cases import STATES, WORDS, Case, Numbers, all_cases, in_torch_words
 from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import reference
-import reference_shared  # noqa: F401  # which adds its own to REFERENCES
 
 STEPS = 20
 SHAPES: list[tuple[int, ...]] = [(1,), (7,), (3, 5), (2, 3, 4, 5), (33, 17), ()]
@@ -206,7 +205,7 @@ def row(case: Case, of: str) -> tuple[list[str], bool]:
 
 def main(of: str, only: str) -> int:
     console, kept = Console(width=None if sys.stdout.isatty() else 150), True
-    for (rule, package), cases in groupby(CASES, lambda case: (case.rule, case.package)):
+    for (rule, package), cases in groupby(all_cases(), lambda case: (case.rule, case.package)):
         if only.lower() not in rule.lower():
             continue
         table = Table(title=f"{rule}: {package} {version(package)}", title_justify="left")

@@ -1,4 +1,7 @@
-"""The rows of agreement.py: a rule with numbers in neon's words, and the package's class that has the same rule."""
+"""The rows of agreement.py: a rule with numbers in neon's words, and the package's class that has the same rule.
+
+A file agreement_of_NAME.py adds the `CASES` of a rule, its `STATES` and its `WORDS`.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,6 @@ import neon.optimizers
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import reference
-import reference_shared  # noqa: F401  # which adds its own to REFERENCES
 from reference import Array
 
 Numbers = dict[str, Any]
@@ -277,3 +279,14 @@ CASES = [
     ),
     *rows(AROUND_RMSPROP, around_RMSprop={}, around_RMSprop_decay_at_y={"wdecay": 0.3}),
 ]  # fmt: skip
+
+
+def all_cases() -> list[Case]:
+    """Those here, and those of files of their own, whose states and words come along."""
+    cases = [*CASES]
+    for file in sorted(Path(__file__).parent.glob("agreement_of_*.py")):
+        module = importlib.import_module(file.stem)
+        cases += module.CASES
+        STATES.update(module.STATES)
+        WORDS.update(module.WORDS)
+    return cases

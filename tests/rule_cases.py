@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import reference
-import reference_shared  # noqa: F401  # which adds its own to REFERENCES
 import torch
 from reference import REFERENCES, Array, Hyper
 

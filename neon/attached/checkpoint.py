@@ -15,7 +15,7 @@ from neon.assignment.wrappers import bare, bare_names
 from neon.attached.differences import and_more, refuse, some
 from neon.attached.saved_states import (
     NOT_OF_RULES,
-    OF_RULES,
+    OF_TORCH,
     TRAINED,
     copied,
     wrong_auxiliary,
@@ -297,7 +297,7 @@ class _Loading:
         missing = [key for key in program.states if key != AVERAGE and key not in state]
         if "step" not in state and not found <= _UNCOUNTED and "step" in program.keywords:
             missing.append("step")
-        others = (OF_RULES - known) & state.keys()  # another rule's
+        others = ((OF_TORCH | leaf._states_of_rules()) - known) & state.keys()  # another rule's
         if missing and (found or others or ("step" in state and not leaf._rule_varies)):
             yield f"has no {' and no '.join(missing)} in the checkpoint, only {', '.join(map(str, state))}"
             return

@@ -23,10 +23,11 @@ from neon.stepping.sharding import is_sharded, keeps_blocks, local
 TRAINED = "trained_weight"
 # What a state has beside the states of its rule.
 NOT_OF_RULES = {"step", "scales", LOW_BITS, AVERAGE, TRAINED}
-# The states of neon's and torch's rules, by whose names a checkpoint of another rule is told from what others keep.
-OF_RULES = {
-    "acc_delta", "col_var", "exp_avg", "exp_avg_slow", "exp_avg_sq", "exp_inf", "grad_avg", "max_exp_avg_sq",
-    "momentum_buffer", "p0", "row_var", "s", "square_avg", "sum", "variance", "velocity", "z",
+
+# The states of torch's rules, by whose names a checkpoint of another rule is told from what others keep.
+OF_TORCH = {
+    "acc_delta", "ax", "col_var", "eta", "exp_avg", "exp_avg_sq", "exp_inf", "grad_avg", "max_exp_avg_sq",
+    "momentum_buffer", "mu", "mu_product", "prev", "row_var", "square_avg", "step_size", "sum", "variance",
 }  # fmt: skip
 
 

@@ -394,6 +394,18 @@ class Optimizer(NervanaObject):
         """Whether its schedule counts in steps, not in epochs."""
         return counts_steps(self.schedule)
 
+    @staticmethod
+    def _states_of_rules() -> set[str]:
+        """The names of states of the rules that neon has, by which a checkpoint of another rule is told."""
+        found, classes = set[str](), [Optimizer]
+        while classes:
+            made = classes.pop()
+            classes += made.__subclasses__()
+            rule = getattr(made, "around", None) or made.rule
+            if made.__module__.startswith("neon.") and rule is not None:
+                found |= {p.name for p in inspect.signature(rule).parameters.values() if p.kind is not p.KEYWORD_ONLY}
+        return found - {"inner", "w", "g"}
+
     def _scheduled_rate(self, learning_rate: float, epoch: float, updates: int) -> float:
         """The learning rate that the schedule makes of the initial one."""
         return rate(self.schedule, learning_rate, epoch, updates)
