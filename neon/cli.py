@@ -49,9 +49,10 @@ def compare(
         list[str] | None,
         typer.Option(
             help='An optimizer, such as "Adam(learning_rate=3e-3)"; give it once for each. '
-            "A rule of your own: mypackage.myfile:MyRule(lr=0.1). Default: every rule."
+            "A rule of your own: mypackage.myfile:MyRule(lr=0.1). Default: some that are common."
         ),
     ] = None,
+    every: Annotated[bool, typer.Option("--every", help="Every rule of neon, beside those given.")] = False,
     task: Annotated[
         str | None,
         typer.Option(help="module:function that returns a neon.compare.Task. Default: scikit-learn's digits."),
@@ -71,11 +72,13 @@ def compare(
     from rich.console import Console
 
     from neon.commands.compare.compare_command import run_command
+    from neon.commands.compare.default_optimizers import every_optimizer
     from neon.commands.compare.training import Settings
 
     with _told("neon compare: "):
         settings = Settings(epochs=epochs, batch_size=batch_size, seed=seed)
-        run_command(optimizer or (), task, settings, target, output, Console(), fresh=fresh)
+        texts = [*(optimizer or ()), *(every_optimizer() if every else ())]
+        run_command(texts, task, settings, target, output, Console(), fresh=fresh)
 
 
 @app.command()

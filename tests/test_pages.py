@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 import neon.optimizers
 from neon.cli import app
 from neon.commands.bench.bench_command import Request
-from neon.commands.compare.default_optimizers import default_optimizers
+from neon.commands.compare.default_optimizers import every_optimizer
 from neon.engine import backends, use_backend
 from neon.engine.program.formats import FORMATS
 from neon.engine.program.graph import load, node
@@ -67,7 +67,7 @@ def test_a_rule_that_is_exported_is_in_every_table(page: Page, monkeypatch: pyte
     monkeypatch.setattr(neon.optimizers, "Signum", rule, raising=False)
     monkeypatch.setattr(neon.optimizers, "__all__", [*neon.optimizers.__all__, "Signum"])
     assert exported(neon.optimizers, Optimizer)["Signum"] is rule
-    assert "Signum()" in default_optimizers()
+    assert "Signum()" in every_optimizer()
     assert number_rows([rule]) == [
         "| Signum | `learning_rate` | `0.0001` | α ≥ 0 | `lr` |",
         "| Signum | `momentum_coef` | `0.9` | β in [0, 1] | `momentum` |",

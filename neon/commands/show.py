@@ -16,6 +16,7 @@ from neon.engine.program.kernel import Kernel
 from neon.engine.program.lowering import lower
 from neon.engine.program.printer import listing
 from neon.engine.program.slots import Formats
+from neon.engine.tensors.storage import AS_COMPUTED
 from neon.optimizers import Optimizer
 
 # Who prints the source for a device.
@@ -47,11 +48,11 @@ def describe(optimizer: Optimizer, dtype: torch.dtype = torch.float32, device: s
 def _describe(key: str, optimizer: Optimizer, norms: tuple[Optimizer, ...], dtype: torch.dtype, device: str) -> str:
     values = optimizer.group() | {"outer_clip_norms": tuple(norm.gradient_clip_norm for norm in norms)}
     settings = optimizer.settings(values, norms)
-    state_dtype = torch.float64 if dtype == torch.float64 else torch.float32
-    kernels = [
-        lower(program, Formats(dtype, dtype, (state_dtype,) * len(program.states), settings.width))
-        for program in settings.programs
-    ]
+    weight = torch.empty(0, dtype=dtype)
+    kernels = []
+    for program in settings.programs:
+        states = tuple(AS_COMPUTED.dtype_of(name, program, weight) for name in program.states)
+        kernels.append(lower(program, Formats(dtype, dtype, states, settings.width)))
     title = f"{key}: {optimizer}" if key else str(optimizer)
     view = settings.view
     shown = () if view is None else ("─── at evaluation ───", view.documentation or view.name, listing(view.outputs))

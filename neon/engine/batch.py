@@ -95,8 +95,9 @@ class Batch:
         self._settings = settings
         self.device = self._members[0].param.device
         self.reach = self._members[0].reach
-        self._number_nodes = [scalar(name) for name in kernel.program.numbers if name not in PER_STEP]
-        self._rows_apart = any(r.label.over == TENSOR for stage in kernel.stages for r in stage.reductions)
+        self._number_nodes = [scalar(name) for name in kernel.program.of_groups]
+        of_tensors = (r.label.over == TENSOR for stage in kernel.stages for r in stage.reductions)
+        self._rows_apart = bool(kernel.program.own_numbers) or any(of_tensors)
         self._temporaries: dict[int, dict[str, Tensor]] = {}
         self._groups = np.array([item.group for item in self._members])
         self._directly = np.array([_direct(item, kernel.by_rows) for item in self._members])
@@ -138,6 +139,7 @@ class Batch:
         self._copied: list[int] = []
         self._grads: Sequence[Tensor] = ()
         self._bound = False  # whether the table has the addresses of the last step's gradients
+        self._cells = self._find_cells()
         self._numbers: dict[Node, Any] = {}
         self._evaluated = False
         self.passes = self._make_passes()
@@ -155,6 +157,14 @@ class Batch:
                 key = random.tensor_key(self._settings[item.group].seed, item.index)
                 line[2:] = [*kept, *whole.line(), key, line[-2], 0]
         return table
+
+    def _find_cells(self) -> dict[str, list[Any]]:
+        """What the host reads and writes of the numbers that each tensor has of its own, by name."""
+        return {name: [*map(cell, tensors)] for name, tensors in self._own_numbers().items()}
+
+    def _own_numbers(self) -> dict[str, list[Tensor]]:
+        kept = [{slot.name: tensor for slot, tensor in item.kept.items()} for item in self.items]
+        return {name: [tensors[name] for tensors in kept] for name in self.kernel.program.own_numbers}
 
     def _make_passes(self) -> Sequence[Any]:
         return [Pass(self, stage) for stage in self.kernel.stages]
@@ -233,6 +243,9 @@ class Batch:
             self._evaluated = False
         elif self.kernel.program.new_numbers:
             self._evaluated = False
+        for name, cells in self._cells.items():
+            self._numbers[scalar(name)] = column([each.item() for each in cells])
+            self._evaluated = False
         self._numbers[_STEP] = self._row_steps
         if step_inputs:
             self._numbers |= step_inputs
@@ -282,9 +295,9 @@ class Batch:
         """After the last stage: copies go back where they belong, updates are counted."""
         for position in self._staged:
             copies, whole = self._temporaries[position], self.whole_of[position]
-            shared = whole.states if isinstance(whole, Whole) else ()
+            apart = {*self.kernel.program.own_numbers, *(whole.states if isinstance(whole, Whole) else ())}
             for name, tensor in self._tensors_of(self.items[position], None).items():
-                if tensor is not None and name not in shared:
+                if tensor is not None and name not in apart:
                     tensor.detach().copy_(copies[name])
         self._row_steps = self._row_steps + 1
         self._evaluated = True
@@ -363,17 +376,21 @@ class Batch:
         return False
 
     def write_numbers(self, taken: set[Hashable]) -> None:
-        """Have the device write the new numbers that persist, where it does."""
+        """Have the device write the new numbers that persist, where it does; those of `taken` have been written."""
 
     def new_numbers(self, sums: Mapping[Node, Any]) -> Iterator[tuple[int, str, float]]:
-        """The new numbers of the groups that take part, with the places of their settings."""
+        """The new numbers of the groups that take part, by the places of their settings; it writes those of tensors."""
         kernel = self.kernel
         with np.errstate(all="ignore"):
             values = kernel.new_numbers.evaluate({**self._numbers, **sums})
         firsts = {group: row for row, group in reversed([*enumerate(self.row_groups)])}
         for name, value in zip(kernel.numbers, values, strict=True):
-            of_rows = np.broadcast_to(value, len(self.row_groups))
-            yield from ((group, name, float(of_rows[row])) for group, row in firsts.items())
+            of_rows = np.broadcast_to(value, len(self.row_groups)).tolist()
+            if name in kernel.program.numbers_kept:
+                yield from ((group, name, of_rows[row]) for group, row in firsts.items())
+            else:
+                for each, new in zip(self._cells.get(name, ()), of_rows, strict=False):
+                    each[...] = new
 
     def key_of(self, position: int) -> int:
         """The word that tells the random bits of a tensor apart."""
@@ -407,6 +424,11 @@ def column_of(values: npt.NDArray[np.float64]) -> Any:
 def column(values: Sequence[float]) -> Any:
     """A value per row, or one number where all are the same: that is computed once, and quicker."""
     return values[0] if values.count(values[0]) == len(values) else np.array(values, np.float64)
+
+
+def cell(number: Tensor) -> Any:
+    """One number on the host as it is read and written quickest; on other devices the tensor itself."""
+    return number.detach().numpy() if number.device.type == "cpu" else number.detach()
 
 
 def _picker(positions: Sequence[int], count: int) -> Callable[[Sequence[Any]], Any]:

@@ -232,8 +232,7 @@ class Plan:
             batch.bind(given, addresses, numbers, moved=moved, reread=reread)
         taken: set[Hashable] = set()
         for batch in self._numbered:
-            if batch.keeps_numbers:
-                batch.write_numbers(taken)
+            batch.write_numbers(taken)
         if self.resident is not None:
             self.resident.follow(found)
         try:

@@ -17,7 +17,7 @@ from neon.assignment.sites import Site
 from neon.backends import NervanaObject
 from neon.engine.program.formats import state_format
 from neon.engine.program.numbers import OF_GROUP, Declared, check_values, other_word, reader
-from neon.engine.program.options import AVERAGE, DESCRIBED, GROUPED, SCALE, SUPPLIED, Check, chosen
+from neon.engine.program.options import AVERAGE, DESCRIBED, GROUPED, SCALE, SUPPLIED, Check, begun, chosen
 from neon.engine.program.trace import Rule, check_argument, signature, trace
 from neon.engine.program.views import View, view_of
 from neon.engine.refusals.formats import check_signs, check_states
@@ -328,8 +328,7 @@ class Optimizer(NervanaObject):
     def starts(self, values: Mapping[str, Any]) -> dict[str, float]:
         """Where the numbers start that its rule keeps in a group of these values."""
         kept = signature(self.select_rule(values)).numbers_kept
-        starts = {name: state.start for name, state in kept.items()}
-        return {n: float(plain(values[start] if isinstance(start, str) else start)) for n, start in starts.items()}
+        return {name: begun(state, values).number for name, state in kept.items()}
 
     def _with_numbers(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """Values with the numbers that the rule keeps, where they lack some."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from neon.engine.counts import mark_movable
 from neon.engine.program.slots import at, auxiliary_paths
+from neon.engine.program.spaces import TENSOR
 from neon.engine.refusals.formats import check_weight
 from neon.engine.refusals.tensors import check_parameter, check_sides
 from neon.engine.settings import Item, Reach, Settings
@@ -43,7 +44,7 @@ def make_item(
     size, blocks = param.numel(), keeps_blocks(param)
     program = settings.program_of(part)
     check_sides(name, part, program)
-    own = kept_tensors(settings.storage, program, part, _local_parts(kept), size=size, blocks=blocks)
+    own = kept_tensors(settings.storage, program, part, _local_parts(kept), settings.values, size=size, blocks=blocks)
     step = kept["step"] if "step" in kept else mark_movable(torch.zeros((), dtype=torch.float32, device="cpu"))
     whole = part_of(param) if program.by_rows and reach is not None else None
     if whole is None and program.by_rows and is_shared(param):
@@ -80,7 +81,7 @@ def put_states(states: Any, param: Any, item: Item, step: Tensor, settings: Sett
             dict.pop(folder, path[-1], None)
     placed: Placed = {("step",): step}
     for slot, part in item.kept.items():
-        own = at(state, slot.path)
+        own = part if slot.space is TENSOR else at(state, slot.path)
         placed[slot.path] = sharded_like(param, part, slot.space) if own is None else own
     for path, tensor in placed.items():
         folder = state

@@ -217,7 +217,7 @@ class _Layers:
             check_weight(settings, site.label, param)
             program = settings.program_of(param)
             check_sides(site.label, param, program)
-            kept = kept_in_list(states, site, match.optimizer, program, settings.storage)
+            kept = kept_in_list(states, site, match.optimizer, program, settings)
             used = [*kept.values()]
             if used and id(states) in owners:
                 raise ValueError(

@@ -10,9 +10,8 @@ from torch import Tensor
 from neon.assignment.description import Description
 from neon.assignment.sites import Site
 from neon.engine.program.trace import Program, signature
-from neon.engine.settings import Item
+from neon.engine.settings import Item, Settings
 from neon.engine.tensors.kept import Kept, kept_tensors
-from neon.engine.tensors.storage import Storage
 from neon.messages import listed, shortened
 from neon.stepping.in_place import Viewed
 from neon.stepping.update_counts import is_counted, update_count
@@ -20,7 +19,7 @@ from neon.stepping.update_counts import is_counted, update_count
 _MARK = "_neon_scratch"  # on a tensor that a step has found to be scratch
 
 
-def kept_in_list(states: list[Tensor], site: Site, leaf: Description, program: Program, storage: Storage) -> Kept:
+def kept_in_list(states: list[Tensor], site: Site, leaf: Description, program: Program, settings: Settings) -> Kept:
     """The tensors of a parameter that a list holds, in the order of their slots; new ones for an empty list.
 
     Behind its states the list may hold as many tensors as the optimizer's class calls `scratch`, which are left alone.
@@ -29,8 +28,9 @@ def kept_in_list(states: list[Tensor], site: Site, leaf: Description, program: P
     for the low bits of one.
     """
     assert site.param is not None
+    storage = settings.storage
     if not states:
-        return kept_tensors(storage, program, site.param, {})
+        return kept_tensors(storage, program, site.param, {}, settings.values)
     own = states[: len(program.states)]
     slots = storage.slots(program, site.param, own) if len(own) == len(program.states) else ()
     count = len(slots) or len(program.states) + storage.splits(site.param)
@@ -80,7 +80,7 @@ def viewed_in_list(site: Site, leaf: Description) -> Viewed | None:
         for name in folders:
             folder = folder.setdefault(name, {})
         folder[last] = tensor
-    kept = kept_tensors(settings.storage, settings.view, param, by_path)
+    kept = kept_tensors(settings.storage, settings.view, param, by_path, settings.values)
     count = float(update_count(states[0])) - 1
     item = Item(site.label, param, kept, torch.tensor(count, dtype=torch.float32, device="cpu"), 0, 0, count=count)
     return Viewed(item, settings, states)

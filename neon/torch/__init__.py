@@ -3,9 +3,13 @@
 from neon.attached.attached_optimizer import AttachedOptimizer
 from neon.old_paths import pickled_as
 from neon.torch.drop_in import SGD, Adadelta, Adafactor, Adagrad, Adam, AdamW, Lion, RMSprop
+from neon.torch.less_used import ASGD, Adamax, NAdam, RAdam, Rprop
 
 pickled_as(
     __name__,
     averages="neon.stepping.aside", optimizer="neon.attached.attached_optimizer", sharding="neon.stepping.sharding",
 )  # fmt: skip
-__all__ = ["SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "AttachedOptimizer", "Lion", "RMSprop"]
+__all__ = [
+    "ASGD", "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "AttachedOptimizer", "Lion", "NAdam",
+    "RAdam", "RMSprop", "Rprop",
+]  # fmt: skip

@@ -1,9 +1,10 @@
-"""The optimizers of a plain ``neon compare``: every rule that is exported, known ones with rates that suit digits."""
+"""The optimizers of a plain ``neon compare``, a few, and of ``--every``: every exported rule, at rates for digits."""
 
 from __future__ import annotations
 
 from neon.commands.library import example_text, exported_rules
 
+# Rules in the order in which they are shown, with rates that suit digits.
 TUNED = {
     "GradientDescentMomentum": (
         "GradientDescentMomentum(0.05, 0.9)",
@@ -18,7 +19,17 @@ TUNED = {
     "LAMB": ("LAMB(learning_rate=0.02)",),
     "Adafactor": ("Adafactor(learning_rate=0.1)",),
     "ShiftAdaMax": ("ShiftAdaMax(learning_rate=2e-3)",),
+    "NAdam": ("NAdam(learning_rate=3e-3)",),
+    "RAdam": ("RAdam(learning_rate=0.01)",),
+    "AdaMax": ("AdaMax(learning_rate=6e-3)",),
+    "ASGD": ("ASGD(learning_rate=0.5)",),
+    "Rprop": ("Rprop(learning_rate=1e-3)",),
 }
+# What a plain comparison shows of them, before Schedule-Free and a MultiOptimizer.
+FEW = (
+    "GradientDescentMomentum", "RMSProp", "Adagrad", "Adadelta", "Adam", "AdamW", "Lion", "LAMB", "Adafactor",
+    "NAdam", "Prodigy",
+)  # fmt: skip
 SCHEDULE_FREE = "ScheduleFree(AdamW(learning_rate=1.5e-2))"
 MULTI = (
     'MultiOptimizer({"default": Adam(learning_rate=2e-3), '
@@ -26,11 +37,11 @@ MULTI = (
 )
 
 
-def default_optimizers() -> tuple[str, ...]:
+def every_optimizer() -> tuple[str, ...]:
     """Known rules in the order above, others with their own defaults, then Schedule-Free and a MultiOptimizer."""
     known = [text for texts in TUNED.values() for text in texts]
     others = [example_text(rule) for name, rule in exported_rules().items() if name not in TUNED]
     return (*known, *others, SCHEDULE_FREE, MULTI)
 
 
-DEFAULT_OPTIMIZERS = default_optimizers()
+DEFAULT_OPTIMIZERS = (*(text for name in FEW for text in TUNED.get(name, (f"{name}()",))), SCHEDULE_FREE, MULTI)

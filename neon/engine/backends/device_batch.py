@@ -162,7 +162,8 @@ class DeviceBatch(Batch):
     @property
     def keeps_numbers(self) -> bool:
         """Whether the device writes the numbers of groups that persist: they lie on it."""
-        values = (self._settings[group].values[name] for group in self.row_groups for name in self.kernel.numbers)
+        names = self.kernel.numbers.keys() & self.kernel.program.numbers_kept
+        values = (self._settings[group].values[name] for group in self.row_groups for name in names)
         return bool(self.kernel.numbers) and all(map(self._is_here, values))
 
     def __init__(self, *arguments: Any, counts: Counts | DeviceCounts, capturable: bool) -> None:
@@ -262,11 +263,18 @@ class DeviceBatch(Batch):
             for line, value in zip(names, given[group], strict=True)
             if self._is_here(value)
         ]
+        for name, values in self._own_numbers().items():  # each tensor has a row of its own
+            line = numbers_of(self.kernel).index(name) * len(self.row_groups)
+            tensors += [(line + row, value) for row, value in enumerate(values)]
         if not self._tensors.are(tensors):
             self._tensors = Scattered(tensors, self._put)
         read = {g: [math.nan if self._is_here(v) else float(v) for v in values] for g, values in given.items()}
         columns = map(column, zip(*(read[group] for group in self.row_groups), strict=True))
         self._numbers = dict(zip(self._number_nodes, columns, strict=True))
+        self._numbers |= {scalar(name): math.nan for name in self.kernel.program.own_numbers}
+
+    def _find_cells(self) -> dict[str, list[Any]]:
+        return {}  # the device reads and writes them
 
     def _is_here(self, value: Any) -> bool:
         return isinstance(value, Tensor) and value.device == self.device
@@ -300,9 +308,11 @@ class DeviceBatch(Batch):
 
     def write_numbers(self, taken: set[Hashable]) -> None:
         """Have the device write the new numbers that persist, each by the first row that nobody was before."""
-        places = np.zeros_like(self._kept_at)
+        places, own, keeps = np.zeros_like(self._kept_at), self._own_numbers(), self.keeps_numbers
         for line, name in enumerate(self.kernel.numbers):
-            for row, group in enumerate(self.row_groups):
+            if name in own:
+                places[line] = [*map(Tensor.data_ptr, own[name])]
+            for row, group in enumerate(self.row_groups if keeps and name not in own else ()):
                 if (key := self._settings[group].owners[name]) not in taken:
                     taken.add(key)
                     places[line, row] = self._settings[group].values[name].data_ptr()

@@ -211,7 +211,8 @@ class Kernel:
     @property
     def name(self) -> str:
         """A readable name, also of the file of generated source."""
-        kinds = dict.fromkeys(str(d).removeprefix("torch.") for d in self.tensors.values())
+        worked_on = (dtype for name, dtype in self.tensors.items() if name not in self.program.own_numbers)
+        kinds = dict.fromkeys(str(dtype).removeprefix("torch.") for dtype in worked_on)
         return "_".join((self.program.name.strip("<>"), *kinds))
 
 

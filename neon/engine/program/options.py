@@ -17,10 +17,12 @@ from neon.arguments import (
     master_format,
     non_negative,
     optional_name,
+    plain,
     positive,
     rounding,
     whole_number,
 )
+from neon.engine.program.declared import State
 from neon.engine.program.formats import state_format
 from neon.engine.program.graph import Node, Scope, apply, load, scalar
 from neon.engine.program.reductions import reduce
@@ -158,6 +160,14 @@ def chosen(values: Mapping[str, Any], levels: int = 0, **of_step: bool) -> Optio
         if value is not default and (present is None or present(value)):
             found.append(key)
     return tuple(found)
+
+
+def begun(state: State, values: Mapping[str, Any]) -> State:
+    """A state with the number that it starts at, where that is one of a group, by its name."""
+    if not isinstance(state.start, str) or state.starts_as_weight:
+        return state
+    scale = plain(values.get(SCALE, 1.0)) if state.start == "lr" else 1.0
+    return State(float(plain(values[state.start])) * float(scale), state.of)
 
 
 def at(place: Place, options: Options) -> list[tuple[str, Callable[..., Node]]]:

@@ -21,10 +21,10 @@ def never_negative(program: Program) -> frozenset[str]:
 
 
 def _never_negative(program: Program) -> frozenset[str]:
-    held = {name for name, state in program.states.items() if not state.starts_as_weight and state.number >= 0}
-    signed = {*program.numbers_kept}
+    numbers = {*program.numbers_kept, *program.own_numbers}
+    held = {n for n, state in program.states.items() if not state.starts_as_weight and state.number >= 0} - numbers
     while True:
-        signs = _not_negative(program.outputs.values(), held, signed)
+        signs = _not_negative(program.outputs.values(), held, numbers)
         kept = {name for name in held if name not in program.outputs or program.outputs[name] in signs}
         if kept == held:
             return frozenset(held)

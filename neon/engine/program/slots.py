@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 
-from neon.engine.program.declared import State
+from neon.engine.program.declared import WEIGHT, State
 from neon.engine.program.formats import FORMATS
 from neon.engine.program.formats.format import Format, Slot
 from neon.engine.program.formats.split import SPLIT
+from neon.engine.program.options import begun
+from neon.engine.program.spaces import TENSOR
 from neon.engine.program.trace import Program
 
 
@@ -45,12 +47,20 @@ class Formats:
         return SPLIT if self.split else FORMATS[self.w]
 
 
-def slots_of(program: Program, states: Sequence[torch.dtype | None], *, split: bool = False) -> tuple[Slot, ...]:
+def slots_of(
+    program: Program,
+    dtypes: Sequence[torch.dtype | None],
+    *,
+    split: bool = False,
+    values: Mapping[str, Any] | None = None,
+) -> tuple[Slot, ...]:
     """The slots of a program whose states are kept as these dtypes, in a kernel's order: states, then auxiliary ones.
 
-    A dtype that is no format's is taken as it is: what cannot be served is refused elsewhere, by name.
+    A dtype that is no format's is taken as it is: what cannot be served is refused elsewhere, by name. `values` are
+    those of a group, at which states may start.
     """
-    return _slots(tuple(program.states.items()), tuple(states), split)
+    states = program.states.items() if values is None else [(n, begun(s, values)) for n, s in program.states.items()]
+    return _slots(tuple(states), tuple(dtypes), split)
 
 
 @lru_cache(maxsize=256)
@@ -59,8 +69,8 @@ def _slots(states: tuple[tuple[str, State], ...], dtypes: tuple[Any, ...], split
     auxiliary: list[Slot] = []
     for (name, state), dtype in zip(states, dtypes, strict=True):
         form = FORMATS.get(dtype)
-        if form is None or state.starts_as_weight:
-            found.append(Slot(name, (name,), dtype, state.of, state.start))
+        if form is None or state.starts_as_weight or state.of is TENSOR:
+            found.append(Slot(name, (name,), dtype, state.of, WEIGHT if state.starts_as_weight else state.number))
         else:
             found.append(Slot(name, (name,), dtype, state.of, form.stored(state.number), form.block))
             auxiliary += form.auxiliary(name, state.number)

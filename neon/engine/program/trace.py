@@ -89,17 +89,17 @@ def _declared(rule: str, state: inspect.Parameter, keywords: Collection[str]) ->
     """What is declared of a state: a number says where it starts."""
     declared = state.default if isinstance(state.default, State) else State(plain(state.default))
     start = 0.0 if state.default is state.empty else declared.start
-    named = isinstance(start, str) and (start in keywords if declared.is_number else start == WEIGHT)
+    named = isinstance(start, str) and (start in keywords or (start == WEIGHT and not declared.is_scalar))
     if not named and (isinstance(start, bool) or not isinstance(start, (int, float)) or math.isnan(start)):
-        other = f"at one of {listed(keywords)}" if declared.is_number and keywords else "as the WEIGHT"
+        other = f"at one of {listed(keywords)}" if declared.is_scalar and keywords else "as the WEIGHT"
         raise TypeError(
             f"The state {state.name} of the rule {rule} must start at a number (as no default says, at 0) or {other}. "
             f"{received(state.name, start)} Hyper-parameters stand after a *."
         )
-    if declared.of not in (ELEMENT, ROWS, COLUMNS, GROUP, OPTIMIZER):
+    if declared.of not in (ELEMENT, ROWS, COLUMNS, TENSOR, GROUP, OPTIMIZER):
         raise TypeError(
             f"The state {state.name} of the rule {rule} has a number for each {declared.of}; a rule keeps one for each "
-            "element, of the ROWS, of the COLUMNS, of a GROUP or an OPTIMIZER. Write one of these as `of`."
+            "element, of the ROWS, of the COLUMNS, of a TENSOR, a GROUP or an OPTIMIZER. Write one of these as `of`."
         )
     if declared.of in (ROWS, COLUMNS) and start == WEIGHT:
         raise TypeError(
@@ -114,7 +114,8 @@ class Program:
     """A rule with its options, as a graph: what to store, and the numbers that it reads at each step.
 
     `states` are those of the rule and of its options; `outputs` maps `w` and the states to their new values; what the
-    rule leaves alone is not in it. `numbers_kept` are its states that are one number, `new_numbers` their new values.
+    rule leaves alone is not in it. `numbers_kept` are its states that are one number of many tensors; `new_numbers` the
+    new values of these, and of the states that are one number of a tensor.
     `guard` is a sum that is finite for a tensor where its gradient is, or None where nobody asks. `keywords` and
     `documentation` are the rule's own; `kernels` are those that have been made of the program, by their formats.
     """
@@ -135,10 +136,15 @@ class Program:
         """Whether it has values for rows, columns or matrices."""
         return any(space.is_narrow for space in self._spaces)
 
+    @cached_property
+    def own_numbers(self) -> list[str]:
+        """Its states that are one number of each tensor."""
+        return [name for name, state in self.states.items() if state.of is TENSOR]
+
     @property
     def _spaces(self) -> set[Space]:
         return {node.space for node in walk([*self.outputs.values(), *self.new_numbers.values()])} | {
-            state.of for state in self.states.values()
+            state.of for state in self.states.values() if state.of is not TENSOR
         }
 
     @cached_property
@@ -164,22 +170,30 @@ class Program:
     @cached_property
     def made_of_all(self) -> dict[str, str]:
         """The values that numbers of an optimizer are made of, each with one of these numbers."""
-        of_all = [number for number in self.new_numbers if self.numbers_kept[number].of == OPTIMIZER]
+        kept = self.numbers_kept
+        of_all = [number for number in self.new_numbers if number in kept and kept[number].of == OPTIMIZER]
         return {name: number for number in reversed(of_all) for name in sorted(self.made_of(number))}
+
+    @cached_property
+    def of_groups(self) -> list[str]:
+        """Those of its numbers that belong to a group, in its order."""
+        return [name for name in self.numbers if name not in (*PER_STEP, *self.own_numbers)]
 
     @cached_property
     def places(self) -> list[tuple[str, int | None]]:
         """Where a group's numbers are found: a name, and an index where that names several."""
-        parts = (name.rstrip("]").split("[") for name in self.numbers if name not in PER_STEP)
+        parts = (name.rstrip("]").split("[") for name in self.of_groups)
         return [(name, int(index[0]) if index else None) for name, *index in parts]
 
 
-def _narrower(value: Node) -> str | None:
-    """What in the new value of a number has more than one value within a group."""
+def _narrower(value: Node, of: Space, own: Collection[str]) -> str | None:
+    """What in the new value of a number has more than one value within what it is one number of."""
     for node in walk([value], into_reductions=False):
-        if node.op in (*LOADS, SIZE) or (node.op == "scalar" and node.label == "step"):
+        if node.op in (*LOADS, SIZE):
             return str(node.label)
-        if node.op == REDUCTION and isinstance(node.label.over, Space) and node.label.over != OPTIMIZER:
+        if node.op == "scalar" and of is not TENSOR and node.label in ("step", *own):
+            return str(node.label)
+        if node.op == REDUCTION and isinstance(node.label.over, Space) and node.label.over not in (OPTIMIZER, of):
             return formula(node, [])
     return None
 
@@ -239,9 +253,10 @@ def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) ->
     form = signature(rule)
     chosen = tuple(key for key in chosen if key not in form.keywords)  # a decay that is the rule's own
     name = getattr(rule, "__name__", "rule")
-    numbers_kept = form.numbers_kept
+    scalars = {name: state.of for name, state in form.states.items() if state.is_scalar}
+    own = [name for name, of in scalars.items() if of is TENSOR]
     loads = {name: load(name) for name in ("w", "g")}
-    loads |= {name: scalar(name) if state.is_number else load(name, state.of) for name, state in form.states.items()}
+    loads |= {name: scalar(name) if state.is_scalar else load(name, state.of) for name, state in form.states.items()}
     gradient = options.before(loads["w"], loads["g"], chosen)
     symbols = {key: symbol_of(key, plain(value)) for key, value in arguments.items()}
     if isinstance(lr := symbols.get("lr"), Symbol):
@@ -265,13 +280,18 @@ def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) ->
             )
         outputs[tensor] = node
         _check_space(shortened(name), tensor, node, form.states.get(tensor))
-    new_numbers = {number: outputs.pop(number) for number in numbers_kept}
+    new_numbers = {number: outputs.pop(number) for number in scalars}
     for number, value in new_numbers.items():
-        if wrong := _narrower(value):
+        if wrong := _narrower(value, of := scalars[number], own):
+            instead = (
+                "Write total(x) or another reduction over the tensor."
+                if of is TENSOR
+                else "Write total(x, over=OPTIMIZER) or another reduction over the optimizer, and count steps by a "
+                "number of its own."
+            )
             raise TypeError(
-                f"The number {number} of the rule {shortened(name)} is one for each {numbers_kept[number].of}, but its "
-                f"new value depends on {wrong}, of which there are more. Write total(x, over=OPTIMIZER) or another "
-                "reduction over the optimizer, and count steps by a number of its own."
+                f"The number {number} of the rule {shortened(name)} is one for each {of}, but its new value depends on "
+                f"{wrong}, of which there are more. {instead}"
             )
     outputs["w"] = options.through(options.Place.WEIGHT, chosen, outputs["w"])
     kept = {**form.tensors}
@@ -280,11 +300,20 @@ def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) ->
     outputs = {tensor: value for tensor, value in outputs.items() if value is not loads[tensor]}
     if "matrix" in form.keywords:  # with it, a rule keeps of each tensor what it has a use for there
         used = {*walk([*outputs.values(), *new_numbers.values()])}
-        kept = {state: declared for state, declared in kept.items() if loads[state] in used or state in outputs}
+        written = {*outputs, *new_numbers}
+        kept = {state: declared for state, declared in kept.items() if loads[state] in used or state in written}
     guard = next((act(loads["g"]) for _, act in options.at(options.Place.SUM, chosen)), None)
     new_numbers = {number: value for number, value in new_numbers.items() if value is not loads[number]}
     roots = [*outputs.values(), *new_numbers.values(), *([] if guard is None else [guard])]
     numbers = {n.label: None for n in walk(roots) if n.op == "scalar"}
     return Program(
-        name, [*form.keywords], inspect.getdoc(rule), kept, outputs, tuple(numbers), guard, numbers_kept, new_numbers
+        name,
+        [*form.keywords],
+        inspect.getdoc(rule),
+        kept,
+        outputs,
+        tuple(numbers),
+        guard,
+        form.numbers_kept,
+        new_numbers,
     )

@@ -68,7 +68,7 @@ def _read(program: Program, view: View) -> tuple[list[str], list[str]]:
     positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     keywords = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     states = positional[1:]
-    strange = [name for name in states if name not in program.states]
+    strange = [name for name in states if name not in program.states or name in program.own_numbers]
     strange += [name for name in keywords if name not in program.keywords]
     if positional[:1] != ["w"] or strange or len(positional) + len(keywords) != len(parameters):
         raise TypeError(

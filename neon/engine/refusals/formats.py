@@ -32,6 +32,10 @@ def check_states(storage: Storage, program: Program, known: Collection[str]) -> 
                 f"{listed(program.states)}. Fix the spelling or remove the key."
             )
         kept = program.states.get(name)
+        if name in program.own_numbers:
+            raise ValueError(
+                f"state_dtype names {quoted(name)}; that is one number of each tensor, which is float64. Leave it out."
+            )
         if (
             (name == AVERAGE or (kept is not None and kept.starts_as_weight))
             and form != PARAMETER

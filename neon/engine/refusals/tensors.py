@@ -10,6 +10,7 @@ from torch import Tensor
 
 from neon.engine.program.formats import FORMATS, weight_dtypes
 from neon.engine.program.slots import Slot
+from neon.engine.program.spaces import TENSOR
 from neon.engine.program.trace import Program
 from neon.engine.tensors.overlap import address, overlaps_itself
 from neon.messages import kind_of, quoted, shortened, shown
@@ -75,6 +76,13 @@ def _check_state(item: Item, slot: Slot, state: Tensor) -> None:
     param = item.param
     if not isinstance(state, Tensor):
         raise TypeError(f"A state of parameter {quoted(item.name)} must be a tensor. Received: {kind_of(state)}.")
+    if slot.space is TENSOR:
+        if state.dim() or state.dtype != torch.float64:
+            raise ValueError(
+                f"{slot.name} of parameter {quoted(item.name)} is one number: a float64 tensor of shape (). It has "
+                f"shape {shown(tuple(state.shape))} and dtype {state.dtype}. Take it out of the state to start it anew."
+            )
+        return
     shape = slot.space.shape(param.shape)
     if tuple(state.shape) != shape or state.device != param.device or state.dtype not in FORMATS:
         raise ValueError(

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neon.engine.backends import serving
 from neon.engine.program.slots import Slot, at, slots_of
-from neon.engine.program.spaces import ELEMENT
+from neon.engine.program.spaces import ELEMENT, TENSOR
 from neon.engine.program.trace import Program
 from neon.engine.tensors.storage import Storage
 
@@ -21,21 +22,41 @@ def kept_tensors(
     program: Program,
     param: Tensor,
     state: Mapping[str, Any],
+    values: Mapping[str, Any],
     *,
     size: int | None = None,
     blocks: bool = True,
 ) -> Kept:
     """The tensors of a parameter by their slots: as they lie in `state`, with those that it lacks as they start.
 
+    `values` are those of its group, at which states may start. What is one number of the tensor lies where it is
+    computed with, in float64: another tensor takes the place of one that does not.
+
     Where `param` is a part of a parameter, `size` counts the elements of the whole, and `blocks` says whether parts are
     of whole blocks; where not, states that would be in blocks are float32.
     """
     dtypes = [
-        getattr(state[name], "dtype", None) if name in state else storage.dtype_of(name, program, param, size, blocks)
-        for name in program.states
+        getattr(state[name], "dtype", None)
+        if name in state and declared.of is not TENSOR
+        else storage.dtype_of(name, program, param, size, blocks)
+        for name, declared in program.states.items()
     ]
-    slots = slots_of(program, dtypes, split=storage.splits(param))
-    return {slot: _new(slot, param) if _is_new(slot, state) else at(state, slot.path) for slot in slots}
+    slots = slots_of(program, dtypes, split=storage.splits(param), values=values)
+    return {slot: _tensor(slot, param, state) for slot in slots}
+
+
+def _tensor(slot: Slot, param: Tensor, state: Mapping[str, Any]) -> Tensor:
+    if slot.space is TENSOR:
+        return _number(state.get(slot.name, slot.start), slot.dtype, param.device)
+    return _new(slot, param) if _is_new(slot, state) else at(state, slot.path)
+
+
+def _number(value: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """One number of a tensor: on the device where a backend computes with it there, else with the host."""
+    there = device if serving(device).resident is not None else torch.device("cpu")
+    if type(value) is Tensor and value.dim() == 0 and value.dtype == dtype and value.device == there:
+        return value
+    return torch.tensor(float(value), dtype=dtype, device="cpu").to(there)
 
 
 def _is_new(slot: Slot, state: Mapping[str, Any]) -> bool:
