@@ -150,7 +150,8 @@ def _attached(rule: Callable[..., Optimizer]) -> Make:
 
 def _drop_in(name: str) -> Make:
     numbers = {"SGD": {"momentum": 0.9, "dampening": 0.5}, "RMSprop": {"momentum": 0.9, "centered": True}}
-    options: Any = {"stochastic_round": True, "weight_decay": 0.1, **numbers.get(name, {})}
+    decay = {} if name == "Rprop" else {"weight_decay": 0.1}
+    options: Any = {"stochastic_round": True, **decay, **numbers.get(name, {})}
     return lambda model: getattr(neon.torch, name)(model.named_parameters(), 0.1, **options)
 
 

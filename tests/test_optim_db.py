@@ -17,6 +17,7 @@ from unittest.mock import MagicMock, patch
 
 import pytest
 import torch
+from constructors import DROP_INS
 from other_versions import skip_added_group
 from torch import nn
 
@@ -49,7 +50,8 @@ def database() -> list[Any]:
         return importlib.import_module("torch.testing._internal.common_optimizers").optim_db
 
 
-INFOS = {info.name: info for info in database() if hasattr(neon.torch, info.name)}
+DATABASE = {info.name: info for info in database()}
+INFOS = {name: info for name, info in DATABASE.items() if name in DROP_INS}
 UNSERVED = ("capturable", "differentiable")
 
 
@@ -122,6 +124,14 @@ def bits(net: nn.Module, opt: Any) -> list[Any]:
 
 def values(opt: Any) -> list[dict[str, Any]]:
     return [{key: value for key, value in group.items() if key != "params"} for group in opt.param_groups]
+
+
+def test_every_class_of_torch_is_here() -> None:
+    """Those that make no step over dense gradients alone are torch's own."""
+    own = {name for name in DATABASE if getattr(neon.torch, name, None) is getattr(torch.optim, name)}
+    assert own == {"LBFGS", "SparseAdam"}
+    assert {*DATABASE} == {*INFOS, *own, "Muon"} & {*DATABASE}
+    assert {*INFOS} >= {"ASGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam"}
 
 
 # -- the same steps --------------------------------------------------------------------------------

@@ -32,11 +32,11 @@ from neon.stepping.group_names import named_parameters
 from neon.stepping.group_rules import GroupRules
 from neon.stepping.overrides import AVERAGED, KEY, NONE, as_text, of_group, overrides_of, values_over
 
-# Values of rules that change their steps, each with what it is for a rule that knows nothing of it, if there is such.
+# Values of rules that change their steps, each with what it is for a rule that knows nothing of it. Of others of neon's
+# rules there is no such value.
 _NEUTRAL = {
     "amsgrad": False, "centered": False, "nesterov": False, "lr_decay": 0, "momentum": 0, "dampening": 0,
-    "initial_accumulator_value": 0, "weight_decay": 0, "betas": None, "eps": None, "alpha": None, "rho": None,
-    "beta3": None, "trust_clip": None,
+    "initial_accumulator_value": 0, "weight_decay": 0,
 }  # fmt: skip
 # Values that torch's classes did not have from the start: their older checkpoints lack them.
 _LATER = {"maximize", "foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay"}
@@ -243,8 +243,13 @@ class _Loading:
                 f"{self._label}: saved with state_dtype={saved!r}, this optimizer has {own!r}: "
                 "torch.distributed.checkpoint loads into the states that there are. Make the optimizer with the same"
             )
-        for flag, neutral in _NEUTRAL.items():
-            if flag not in self._own and self._saved.get(flag, neutral) != neutral:
+        leaf = self._rules.leaf_of(self._own)
+        usual = signature(
+            leaf.select_rule(self._own)
+        ).keywords  # a number that is always the same here, and in no group
+        for flag in sorted({*_NEUTRAL, *leaf._names_of_rules()[1]} - {*self._own}):
+            neutral = _NEUTRAL.get(flag, usual.get(flag))
+            if self._saved.get(flag, neutral) != neutral:
                 yield f"{self._label}: saved with {flag}={self._saved[flag]!r}, which {self._rule} does not have"
         apart = "weight_decay" in self._settings.program.keywords
         if (
@@ -297,7 +302,7 @@ class _Loading:
         missing = [key for key in program.states if key != AVERAGE and key not in state]
         if "step" not in state and not found <= _UNCOUNTED and "step" in program.keywords:
             missing.append("step")
-        others = ((OF_TORCH | leaf._states_of_rules()) - known) & state.keys()  # another rule's
+        others = ((OF_TORCH | leaf._names_of_rules()[0]) - known) & state.keys()  # another rule's
         if missing and (found or others or ("step" in state and not leaf._rule_varies)):
             yield f"has no {' and no '.join(missing)} in the checkpoint, only {', '.join(map(str, state))}"
             return
@@ -311,6 +316,9 @@ class _Loading:
             if wrong := wrong_count(value) if key == "step" else wrong_state(key, value, param, settings):
                 yield f"{key} {wrong}"
                 return  # the other states will be alike
+        for key in program.own_numbers:
+            if key in state:
+                state[key] = torch.tensor(float(state[key]), dtype=torch.float64, device="cpu")
 
     def averages(self, states: Mapping[Any, Mapping[str, Any]]) -> Iterator[str]:
         """What is missing of a group that was saved while averages stood in the weights' place."""

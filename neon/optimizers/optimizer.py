@@ -394,16 +394,17 @@ class Optimizer(NervanaObject):
         return counts_steps(self.schedule)
 
     @staticmethod
-    def _states_of_rules() -> set[str]:
-        """The names of states of the rules that neon has, by which a checkpoint of another rule is told."""
-        found, classes = set[str](), [Optimizer]
+    def _names_of_rules() -> tuple[set[str], set[str]]:
+        """The states of all rules of neon, and what groups call their numbers: they tell a checkpoint of another."""
+        states, words, classes = set[str](), set[str](), [Optimizer]
         while classes:
             made = classes.pop()
             classes += made.__subclasses__()
             rule = getattr(made, "around", None) or made.rule
             if made.__module__.startswith("neon.") and rule is not None:
-                found |= {p.name for p in inspect.signature(rule).parameters.values() if p.kind is not p.KEYWORD_ONLY}
-        return found - {"inner", "w", "g"}
+                states |= {p.name for p in inspect.signature(rule).parameters.values() if p.kind is not p.KEYWORD_ONLY}
+                words |= {*made._declared.words}
+        return states - {"inner", "w", "g"}, words - {"lr", "weight_decay"}
 
     def _scheduled_rate(self, learning_rate: float, epoch: float, updates: int) -> float:
         """The learning rate that the schedule makes of the initial one."""

@@ -1,4 +1,9 @@
-"""neon in PyTorch: torch.optim's classes over neon's steps, and the optimizer that `attach` returns."""
+"""neon in PyTorch: torch.optim's classes over neon's steps, and the optimizer that `attach` returns.
+
+`LBFGS`, which asks for losses several times in a step, and `SparseAdam`, for sparse gradients, are torch's own.
+"""
+
+from torch.optim import LBFGS, SparseAdam
 
 from neon.attached.attached_optimizer import AttachedOptimizer
 from neon.old_paths import pickled_as
@@ -10,6 +15,6 @@ pickled_as(
     averages="neon.stepping.aside", optimizer="neon.attached.attached_optimizer", sharding="neon.stepping.sharding",
 )  # fmt: skip
 __all__ = [
-    "ASGD", "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "AttachedOptimizer", "Lion", "NAdam",
-    "RAdam", "RMSprop", "Rprop",
+    "ASGD", "LBFGS", "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "AttachedOptimizer", "Lion",
+    "NAdam", "RAdam", "RMSprop", "Rprop", "SparseAdam",
 ]  # fmt: skip

@@ -75,9 +75,10 @@ def compare_with_limit(result: Result, work: Work, moved: Mapping[str, int]) -> 
 
 
 def states_of(rule: str) -> int:
-    """How many states a rule keeps for each parameter."""
+    """How many tensors a rule keeps of each parameter."""
     optimizer = neon_optimizer(rule)
-    return len(optimizer.settings(optimizer.group()).program.states)
+    program = optimizer.settings(optimizer.group()).program
+    return len(program.states) - len(program.own_numbers)
 
 
 def attach(line: Line, work: Work, **options: Any) -> AttachedOptimizer:

@@ -30,6 +30,11 @@ PEERS = {
     "Adadelta": Peer({"decay": 0.95, "epsilon": 1e-6}, torch.optim.Adadelta),
     "Adam": Peer({"learning_rate": 1e-3}, torch.optim.Adam),
     "AdamW": Peer({"learning_rate": 1e-3}, torch.optim.AdamW),
+    "NAdam": Peer({"learning_rate": 1e-3}, torch.optim.NAdam),
+    "RAdam": Peer({"learning_rate": 1e-3}, torch.optim.RAdam),
+    "AdaMax": Peer({"learning_rate": 1e-3}, torch.optim.Adamax),
+    "ASGD": Peer({"learning_rate": 0.1}, torch.optim.ASGD),
+    "Rprop": Peer({"learning_rate": 1e-3}, torch.optim.Rprop),
 }
 CONFIGURATIONS = {"fused": {"fused": True}, "foreach": {"foreach": True}, "loop": {"foreach": False, "fused": False}}
 COMPILED = "compiled"

@@ -55,7 +55,8 @@ class Work:
         optimizer.step()
         for param, places in zip(self.params, self.states, strict=True):
             state = optimizer.state[param]
-            names = [name for name in state if name not in ("step", "scales")]
+            tensors = [name for name in state if name not in ("step", "scales")]
+            names = [name for name in tensors if state[name].dim() or not param.dim()]  # no single numbers
             scales = state.get("scales", {})
             for name, place in zip(names, places[: len(names)], strict=True):
                 block = _Block(place.flatten())

@@ -87,7 +87,7 @@ class Declared:
 
     `values` reads those of an instance by the words of groups, `group` with the options beside them. `bounds` are
     checks of values that a group of such a rule may have besides. `properties` are the options and numbers that the
-    class keeps by properties of its own.
+    class keeps by properties of its own, `words` those of groups for its numbers.
     """
 
     def __init__(self, owner: type, bounds: Mapping[str, Check] | None = None) -> None:
@@ -106,6 +106,7 @@ class Declared:
         for name, number in found.items():
             _check_number(owner, name, number)
         self.pairs = [(number.name, number.stem) for number in found.values() if number.name != number.stem]
+        self.words = [*words]
         names = {word: [n.name for n in numbers] for word, numbers in words.items()}
         options = OF_GROUP if "lr" in words else {key: word for key, word in OF_GROUP.items() if key != SCALE}
         self.values = reader(names)

@@ -89,9 +89,10 @@ def _declared(rule: str, state: inspect.Parameter, keywords: Collection[str]) ->
     """What is declared of a state: a number says where it starts."""
     declared = state.default if isinstance(state.default, State) else State(plain(state.default))
     start = 0.0 if state.default is state.empty else declared.start
-    named = isinstance(start, str) and (start in keywords or (start == WEIGHT and not declared.is_scalar))
+    numbers = [name for name in keywords if name not in options.SUPPLIED]
+    named = isinstance(start, str) and (start in numbers or (start == WEIGHT and not declared.is_scalar))
     if not named and (isinstance(start, bool) or not isinstance(start, (int, float)) or math.isnan(start)):
-        other = f"at one of {listed(keywords)}" if declared.is_scalar and keywords else "as the WEIGHT"
+        other = f"at one of {listed(numbers)}" if declared.is_scalar and numbers else "as the WEIGHT"
         raise TypeError(
             f"The state {state.name} of the rule {rule} must start at a number (as no default says, at 0) or {other}. "
             f"{received(state.name, start)} Hyper-parameters stand after a *."
