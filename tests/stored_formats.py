@@ -32,10 +32,10 @@ def is_served(rule: str, form: str, dtype: torch.dtype, rounds: bool | int, aver
 
 
 def moments_of(rule: str) -> list[str]:
-    """The states of a rule but those that are weights, which few bits are not enough for."""
+    """The states of a rule but those that are weights or single numbers, which few bits are not enough for."""
     optimizer = make(rule, "plain")
     states = optimizer.settings(optimizer.group()).program.states
-    return [name for name, state in states.items() if not state.starts_as_weight]
+    return [name for name, state in states.items() if not (state.starts_as_weight or state.is_scalar)]
 
 
 def of_rules(rule: str, form: str, dtype: torch.dtype, rounds: bool | int, average: str | None) -> tuple[Any, ...]:

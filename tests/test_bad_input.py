@@ -32,6 +32,8 @@ from neon.optimizers import (
     get_param_list,
 )
 from neon.optimizers.adafactor import at_least_one, non_positive, optional_epsilon
+from neon.optimizers.asgd import finite
+from neon.optimizers.rprop import grows, shrinks
 
 NAN, INF = math.nan, math.inf
 
@@ -78,6 +80,9 @@ OF_CHECK: dict[Any, dict[type[Exception], list[Any]]] = {
     at_least_one: {ValueError: [0.9, NAN, INF], **NUMBER},
     optional_epsilon: {ValueError: [-0.1, NAN, INF], TypeError: ["0.1", True, [0.1]]},
     whole_number: {ValueError: [-1], TypeError: ["1", None, True, 1.5, [1]]},
+    finite: {ValueError: [NAN, INF, -INF], **NUMBER},
+    shrinks: {ValueError: [-0.1, 0, 0.0, 1, 1.5, NAN, INF], **NUMBER},
+    grows: {ValueError: [-0.1, 0, 1, 1.0, NAN, INF], **NUMBER},
     RULES["Prodigy"]._declared.numbers["beta_3"].check: BETA,
     RULES["Prodigy"]._declared.numbers["growth_rate"].check: {ValueError: [0, 0.5, -1, NAN], **NUMBER},
 }  # fmt: skip
@@ -135,7 +140,7 @@ WORDS = {
     "betas": ["beta_1", "beta_2", "beta_3"],
     "eps": ["epsilon", "epsilon_1", "epsilon_2"],
     "weight_decay": ["wdecay"],
-    "alpha": ["decay_rate"],
+    "alpha": ["decay_rate", "power"],
     "rho": ["decay"],
 }
 
