@@ -48,8 +48,8 @@ class Space(Scope):
 
     @property
     def is_narrow(self) -> bool:
-        """Whether there are several of it in a step, and fewer than elements."""
-        return 0 < len(self.axes) < len(ELEMENT.axes)
+        """Whether a tensor has several of it, and fewer than elements."""
+        return TENSOR.axes < self.axes < ELEMENT.axes
 
 
 # The host's numbers; a tensor with all of its shards; the tensors of a parameter group; those of an optimizer.

@@ -145,7 +145,7 @@ class Program:
     @property
     def _spaces(self) -> set[Space]:
         return {node.space for node in walk([*self.outputs.values(), *self.new_numbers.values()])} | {
-            state.of for state in self.states.values() if state.of is not TENSOR
+            state.of for state in self.states.values()
         }
 
     @cached_property
