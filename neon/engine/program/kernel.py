@@ -17,7 +17,7 @@ from neon.engine.program.graph import FLOAT, LOADS, SIZE, Node, walk
 from neon.engine.program.printer import listing
 from neon.engine.program.scalars import HostProgram
 from neon.engine.program.slots import Formats, Slot
-from neon.engine.program.spaces import STEP, Space
+from neon.engine.program.spaces import ELEMENT, STEP, Space
 from neon.engine.program.trace import Program
 
 # Elements that one reduction partial, and one unit of work for a thread, cover.
@@ -197,6 +197,14 @@ class Kernel:
         sums = {self.names[r]: r for r in stage.reductions}
         numbers = self.numbers if stage is self.stages[-1] else {}
         return {self.name_of[node]: node for node in stage.along} | loops | stored | sums | stage.stores | numbers
+
+    @cached_property
+    def bytes_moved(self) -> int:
+        """How many bytes its passes read and write for each element: a lower bound of what a step takes."""
+        sizes = {name: dtype.itemsize for name, dtype in self.tensors.items()}
+        passes = [stage for stage in self.stages if not stage.narrow]
+        read = [load.label for stage in passes for load in stage.loads if load.space is ELEMENT]
+        return sum(map(sizes.__getitem__, [*read, *(name for stage in passes for name in stage.stores)]))
 
     @cached_property
     def tensors(self) -> dict[str, torch.dtype]:
