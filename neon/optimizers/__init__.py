@@ -38,6 +38,7 @@ from neon.optimizers.schedules import WarmupCosine as WarmupCosine
 from neon.optimizers.schedules import WarmupStableDecay as WarmupStableDecay
 from neon.optimizers.shift_adamax import ShiftAdaMax as ShiftAdaMax
 from neon.optimizers.signum import Signum as Signum
+from neon.optimizers.stableadamw import StableAdamW as StableAdamW
 from neon.optimizers.transform import Transform as Transform
 
 _pickled_as(__name__, assignment="neon.assignment.keys", sites="neon.assignment.sites")
