@@ -59,8 +59,8 @@ class Signum(Optimizer):
         m' = βm + (1−β)g;  θ' = θ − α(sign(m') + λθ)
 
     `momentum_coef=0` is signSGD, and keeps nothing. `wdecay` λ ≥ 0 is decoupled, as pytorch_optimizer's SignSGD has it;
-    with `decouple=False` it passes through the momentum, as the authors' `wd` in MXNet does. Nesterov's form of it is
-    Lion, with `beta_1` = β² and `beta_2` = β. The other options are `Optimizer`'s. Raises as that does.
+    with `decouple=False` it passes through the momentum, as the authors' `wd` in MXNet does. Lion with both β equal is
+    this rule, and with `beta_1` = β² Nesterov's form of it. The other options are `Optimizer`'s. Raises as that does.
     """
 
     rule = staticmethod(signum)
