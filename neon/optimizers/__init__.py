@@ -22,6 +22,7 @@ from neon.optimizers.ademamix import AdEMAMix as AdEMAMix
 from neon.optimizers.gradient_descent import GradientDescentMomentum as GradientDescentMomentum
 from neon.optimizers.lamb import LAMB as LAMB
 from neon.optimizers.lion import Lion as Lion
+from neon.optimizers.mars import MARS as MARS
 from neon.optimizers.multioptimizer import MultiOptimizer as MultiOptimizer
 from neon.optimizers.optimizer import Optimizer as Optimizer
 from neon.optimizers.prodigy import Prodigy as Prodigy

@@ -18,6 +18,7 @@ TUNED = {
     "Lion": ("Lion(learning_rate=1e-3)",),
     "Signum": ("Signum(learning_rate=2e-3)",),
     "LAMB": ("LAMB(learning_rate=0.02)",),
+    "MARS": ("MARS(learning_rate=3e-3)",),
     "Adafactor": ("Adafactor(learning_rate=0.1)",),
     "ShiftAdaMax": ("ShiftAdaMax(learning_rate=2e-3)",),
 }
