@@ -223,7 +223,7 @@ def own_rule(lib: Library) -> bool:
         clip_grad_norm_(reference.parameters(), 1.0)
         for p, m in zip(reference.parameters(), momentum, strict=True):
             m.lerp_(p.grad, 0.1)
-            p.data.sub_(0.01 * m.sign())
+            p.data.sub_(0.01 * (1 + p.grad.sign() * m.sign()) * p.grad)
     return close(model, reference)
 
 

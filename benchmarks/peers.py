@@ -61,13 +61,13 @@ def neon() -> Library:
     from neon.optimizers.functions import sign
     from neon.torch import AdamW as DropIn
 
-    class Signum(Optimizer):
-        """The sign of a momentum."""
+    class AddSign(Optimizer):
+        """Gradients that agree with their average count twice."""
 
         @staticmethod
         def rule(w, g, momentum_buffer, *, lr=0.01, momentum=0.9):  # type: ignore[no-untyped-def]
             momentum_buffer = momentum * momentum_buffer + (1 - momentum) * g
-            return w - lr * sign(momentum_buffer), momentum_buffer
+            return w - lr * (1 + sign(g) * sign(momentum_buffer)) * g, momentum_buffer
 
     def rules(model: nn.Module) -> tuple[Any, list[Any]]:
         one, other = AdamW(learning_rate=0.01), GradientDescentMomentum(0.01, 0.9)
@@ -94,8 +94,8 @@ def neon() -> Library:
             "set a layer's rate": lambda optimizer, _: optimizer.set("lr", 0.0, layers="0"),
             "freeze": lambda optimizer: optimizer.freeze("0"),
             "name": lambda optimizer: optimizer.last_nonfinite,
-            "own rule": lambda model: Signum(gradient_clip_norm=1.0).attach(model),
-            "own rule in 8 bits": lambda model: Signum(state_dtype="int8").attach(model),
+            "own rule": lambda model: AddSign(gradient_clip_norm=1.0).attach(model),
+            "own rule in 8 bits": lambda model: AddSign(state_dtype="int8").attach(model),
         },
     )  # fmt: skip
 
@@ -177,9 +177,9 @@ def heavyball() -> Library:
 
     @chainable.zero_guard("momentum_buffer")
     @chainable.no_state
-    def signum(_group: Any, update: Any, _grad: Any, _param: Any, momentum_buffer: Any) -> Any:
+    def addsign(_group: Any, update: Any, _grad: Any, _param: Any, momentum_buffer: Any) -> Any:
         torch._foreach_lerp_(momentum_buffer, update, 0.1)
-        return [buffer.sign() for buffer in momentum_buffer]
+        return [g * (1 + g.sign() * m.sign()) for g, m in zip(update, momentum_buffer, strict=True)]
 
     def rules(model: nn.Module) -> tuple[Any, list[Any]]:
         def split(*specs: tuple[list[Any], Any]) -> Any:
@@ -202,7 +202,7 @@ def heavyball() -> Library:
         ways={
             "rules": rules,
             "own rule": lambda model: chainable.BaseOpt(
-                list(model.parameters()), {"lr": 0.01, "weight_decay": 0.0, "warmup_steps": 0}, fns=(signum,), **clip
+                list(model.parameters()), {"lr": 0.01, "weight_decay": 0.0, "warmup_steps": 0}, fns=(addsign,), **clip
             ),
         },
     )  # fmt: skip

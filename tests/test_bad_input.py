@@ -68,6 +68,7 @@ ARGUMENTS: dict[str, dict[type[Exception], list[Any]]] = {
     "maximize": {TypeError: [1, 0, "yes", None]},
     "state_dtype": {ValueError: ["half", 16, True]},
     "master": {ValueError: ["float32", True, 32]},
+    "mars_type": {ValueError: ["shampoo", "", 1, None, True]},
     "lr_scale": {ValueError: [-0.1, NAN, INF], TypeError: ["0.9", True, [0.9]]},
     "weight_average": {ValueError: [-0.1, 1, NAN], TypeError: ["0.9", True, [0.9]]},
 }

@@ -33,7 +33,7 @@ def unpacked(cls: Any) -> set[str]:
     return {*get_type_hints(get_args(hints["options"])[0])} if "options" in hints else set()
 
 
-OWN_DECAYS = {("AdamW", "wdecay"), ("LAMB", "wdecay")}
+OWN_DECAYS = {("AdamW", "wdecay"), ("LAMB", "wdecay"), ("StableAdamW", "wdecay")}
 
 
 @pytest.mark.parametrize("name", RULES)

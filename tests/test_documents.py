@@ -59,7 +59,8 @@ def test_the_guide_lists_every_option() -> None:
 
 
 def test_the_page_names_every_class_of_torchs() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8").split("`neon.torch` has ")[1].split(" with ")[0]
+    page = (ROOT / "docs" / "pytorch.md").read_text(encoding="utf-8")
+    text = page.split("`neon.torch` has ")[1].split("handed on")[0]
     assert {*re.findall(r"`(\w+)`", text)} == {*neon.torch.__all__} - {"AttachedOptimizer"}
 
 

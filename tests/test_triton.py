@@ -9,6 +9,7 @@ from inspect import signature
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import rule_cases
 import torch
@@ -78,11 +79,13 @@ UNDER += [(rule, option, torch.float64) for rule, option in CASES if option in (
     ("rule", "option", "dtype"), crossed(UNDER, lambda rule, option, dtype: (rule, dtype, *switches(option)))
 )
 def test_every_rule_under_every_option(rule: str, option: str, dtype: torch.dtype) -> None:
-    """Rules that count steps subtract powers from 1: so do the less exact ones of an older numpy count for more."""
+    """Rules that count steps subtract powers from 1: another last bit, of an older numpy or 0.95², counts for more."""
     how = "attach" if dtype == torch.float64 else "optimize"
     eager, gpu = (run(rule, option, dtype, backend=backend, how=how, steps=2) for backend in ("eager", "triton"))
     counts_steps = bool({"step", "k"} & {*signature(make(rule, option)._widest_rule).parameters})
-    if dtype == torch.float64 and counts_steps and older("numpy", "2"):
+    betas = [beta for beta in make(rule, option).group().get("betas", ()) if beta > 0]
+    another = any(np.exp2(2 * np.log2(beta)) != beta**2 for beta in betas)  # as devices take powers of float64
+    if dtype == torch.float64 and counts_steps and (another or older("numpy", "2")):
         torch.testing.assert_close(gpu.tensors(), eager.tensors(), rtol=1e-12, atol=1e-15)
     else:
         assert_same_bits(gpu, eager)

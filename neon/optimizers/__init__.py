@@ -24,6 +24,7 @@ from neon.optimizers.asgd import ASGD as ASGD
 from neon.optimizers.gradient_descent import GradientDescentMomentum as GradientDescentMomentum
 from neon.optimizers.lamb import LAMB as LAMB
 from neon.optimizers.lion import Lion as Lion
+from neon.optimizers.mars import MARS as MARS
 from neon.optimizers.multioptimizer import MultiOptimizer as MultiOptimizer
 from neon.optimizers.nadam import NAdam as NAdam
 from neon.optimizers.optimizer import Optimizer as Optimizer
@@ -42,6 +43,8 @@ from neon.optimizers.schedules import StepSchedule as StepSchedule
 from neon.optimizers.schedules import WarmupCosine as WarmupCosine
 from neon.optimizers.schedules import WarmupStableDecay as WarmupStableDecay
 from neon.optimizers.shift_adamax import ShiftAdaMax as ShiftAdaMax
+from neon.optimizers.signum import Signum as Signum
+from neon.optimizers.stableadamw import StableAdamW as StableAdamW
 from neon.optimizers.transform import Transform as Transform
 
 _pickled_as(__name__, assignment="neon.assignment.keys", sites="neon.assignment.sites")
