@@ -13,6 +13,7 @@ from neon.engine.program.spaces import OPTIMIZER as OPTIMIZER
 from neon.engine.program.spaces import ROWS as ROWS
 from neon.engine.program.spaces import TENSOR as TENSOR
 from neon.old_paths import pickled_as as _pickled_as
+from neon.optimizers.adabelief import AdaBelief as AdaBelief
 from neon.optimizers.adadelta import Adadelta as Adadelta
 from neon.optimizers.adafactor import Adafactor as Adafactor
 from neon.optimizers.adagrad import Adagrad as Adagrad
