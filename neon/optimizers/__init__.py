@@ -19,6 +19,7 @@ from neon.optimizers.adafactor import Adafactor as Adafactor
 from neon.optimizers.adagrad import Adagrad as Adagrad
 from neon.optimizers.adam import Adam as Adam
 from neon.optimizers.adam import AdamW as AdamW
+from neon.optimizers.adan import Adan as Adan
 from neon.optimizers.ademamix import AdEMAMix as AdEMAMix
 from neon.optimizers.gradient_descent import GradientDescentMomentum as GradientDescentMomentum
 from neon.optimizers.lamb import LAMB as LAMB

@@ -15,6 +15,7 @@ TUNED = {
     "Adam": ("Adam(learning_rate=2e-3)",),
     "AdamW": ("AdamW(learning_rate=3e-3)",),
     "AdaBelief": ("AdaBelief(learning_rate=2e-3)",),
+    "Adan": ("Adan(learning_rate=8e-3)",),
     "Lion": ("Lion(learning_rate=1e-3)",),
     "LAMB": ("LAMB(learning_rate=0.02)",),
     "Adafactor": ("Adafactor(learning_rate=0.1)",),
