@@ -32,6 +32,7 @@ from neon.optimizers import (
     get_param_list,
 )
 from neon.optimizers.adafactor import at_least_one, non_positive, optional_epsilon
+from neon.optimizers.adopt import optional_exponent
 
 NAN, INF = math.nan, math.inf
 
@@ -77,6 +78,7 @@ OF_CHECK: dict[Any, dict[type[Exception], list[Any]]] = {
     non_positive: {ValueError: [0.1, NAN, INF, -INF], **NUMBER},
     at_least_one: {ValueError: [0.9, NAN, INF], **NUMBER},
     optional_epsilon: {ValueError: [-0.1, NAN, INF], TypeError: ["0.1", True, [0.1]]},
+    optional_exponent: {ValueError: [-0.1, NAN, INF], TypeError: ["0.1", True, [0.1]]},
     whole_number: {ValueError: [-1], TypeError: ["1", None, True, 1.5, [1]]},
     RULES["Prodigy"]._declared.numbers["beta_3"].check: BETA,
     RULES["Prodigy"]._declared.numbers["growth_rate"].check: {ValueError: [0, 0.5, -1, NAN], **NUMBER},

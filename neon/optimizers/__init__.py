@@ -21,6 +21,7 @@ from neon.optimizers.adam import Adam as Adam
 from neon.optimizers.adam import AdamW as AdamW
 from neon.optimizers.adan import Adan as Adan
 from neon.optimizers.ademamix import AdEMAMix as AdEMAMix
+from neon.optimizers.adopt import ADOPT as ADOPT
 from neon.optimizers.gradient_descent import GradientDescentMomentum as GradientDescentMomentum
 from neon.optimizers.lamb import LAMB as LAMB
 from neon.optimizers.lion import Lion as Lion

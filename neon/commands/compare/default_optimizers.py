@@ -16,6 +16,7 @@ TUNED = {
     "AdamW": ("AdamW(learning_rate=3e-3)",),
     "AdaBelief": ("AdaBelief(learning_rate=2e-3)",),
     "Adan": ("Adan(learning_rate=8e-3)",),
+    "ADOPT": ("ADOPT(learning_rate=2e-3)",),
     "Lion": ("Lion(learning_rate=1e-3)",),
     "LAMB": ("LAMB(learning_rate=0.02)",),
     "Adafactor": ("Adafactor(learning_rate=0.1)",),
