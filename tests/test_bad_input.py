@@ -52,7 +52,6 @@ ARGUMENTS: dict[str, dict[type[Exception], list[Any]]] = {
     "decay_rate": UNIT,
     "decay": UNIT,
     **{f"beta_{number}": BETA for number in (1, 2, 3)},
-    "epsilon": POSITIVE,
     "wdecay": NOT_NEGATIVE,
     "gradient_clip_norm": CLIP,
     "gradient_clip_value": CLIP,

@@ -24,6 +24,7 @@ from neon.optimizers.ademamix import AdEMAMix as AdEMAMix
 from neon.optimizers.adopt import ADOPT as ADOPT
 from neon.optimizers.gradient_descent import GradientDescentMomentum as GradientDescentMomentum
 from neon.optimizers.lamb import LAMB as LAMB
+from neon.optimizers.lars import LARS as LARS
 from neon.optimizers.lion import Lion as Lion
 from neon.optimizers.multioptimizer import MultiOptimizer as MultiOptimizer
 from neon.optimizers.optimizer import Optimizer as Optimizer

@@ -19,6 +19,7 @@ TUNED = {
     "ADOPT": ("ADOPT(learning_rate=2e-3)",),
     "Lion": ("Lion(learning_rate=1e-3)",),
     "LAMB": ("LAMB(learning_rate=0.02)",),
+    "LARS": ("LARS(learning_rate=4.0)",),
     "Adafactor": ("Adafactor(learning_rate=0.1)",),
     "ShiftAdaMax": ("ShiftAdaMax(learning_rate=2e-3)",),
 }
