@@ -32,6 +32,7 @@ from neon.optimizers import (
     get_param_list,
 )
 from neon.optimizers.adafactor import at_least_one, non_positive, optional_epsilon
+from neon.optimizers.adopt import optional_exponent
 from neon.optimizers.asgd import finite
 from neon.optimizers.rprop import grows, shrinks
 
@@ -53,7 +54,6 @@ ARGUMENTS: dict[str, dict[type[Exception], list[Any]]] = {
     "decay_rate": UNIT,
     "decay": UNIT,
     **{f"beta_{number}": BETA for number in (1, 2, 3)},
-    "epsilon": POSITIVE,
     "wdecay": NOT_NEGATIVE,
     "gradient_clip_norm": CLIP,
     "gradient_clip_value": CLIP,
@@ -80,6 +80,7 @@ OF_CHECK: dict[Any, dict[type[Exception], list[Any]]] = {
     non_positive: {ValueError: [0.1, NAN, INF, -INF], **NUMBER},
     at_least_one: {ValueError: [0.9, NAN, INF], **NUMBER},
     optional_epsilon: {ValueError: [-0.1, NAN, INF], TypeError: ["0.1", True, [0.1]]},
+    optional_exponent: {ValueError: [-0.1, NAN, INF], TypeError: ["0.1", True, [0.1]]},
     whole_number: {ValueError: [-1], TypeError: ["1", None, True, 1.5, [1]]},
     finite: {ValueError: [NAN, INF, -INF], **NUMBER},
     shrinks: {ValueError: [-0.1, 0, 0.0, 1, 1.5, NAN, INF], **NUMBER},

@@ -83,7 +83,8 @@ OPERATIONS: dict[str, Operation] = {
             "python": "pow({}, {})", "numba": "real(np.float64({}) ** np.float64({}))", "triton": "power({}, {})",
         },
     ),
-    "neg": Operation("-{}", _ONE, torch.neg, operator.neg),
+    # Triton's own minus takes x from 0, and of 0 makes 0 in the place of −0.
+    "neg": Operation("-{}", _ONE, torch.neg, operator.neg, sources={"triton": "({} * -1.0)"}),
     "abs": Operation("abs({})", _ONE, torch.abs, abs, never_negative=ALWAYS, sources={"triton": "tl.abs({})"}),
     "sign": Operation(
         "sign({})", _ONE, lambda x: torch.where(x.isnan(), x, torch.sign(x)),
