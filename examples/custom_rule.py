@@ -1,4 +1,4 @@
-"""A rule of your own in ten lines: AdaBelief, on a torch model, beside Adam.
+"""A rule of your own in ten lines: Yogi, on a torch model, beside Adam.
 
 The rule is written once, as its equations. neon compiles it into one pass over memory, and it has every
 option that the built-in rules have.
@@ -15,20 +15,19 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from neon.optimizers import Adam, Optimizer
-from neon.optimizers.functions import sqrt
+from neon.optimizers.functions import sign, sqrt
 
 
-class AdaBelief(Optimizer):
-    """AdaBelief (Zhuang et al. 2020, algorithm 2): long steps where gradients come as expected."""
+class Yogi(Optimizer):
+    """Yogi (Zaheer et al. 2018, algorithm 2, with Adam's corrections): the squares go up or down by a share of g²."""
 
     @staticmethod
-    def rule(w, g, exp_avg, exp_avg_var, *, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, step):
+    def rule(w, g, exp_avg, exp_avg_sq, *, lr=1e-2, betas=(0.9, 0.999), eps=1e-3, step):
         beta1, beta2 = betas
         exp_avg = beta1 * exp_avg + (1 - beta1) * g
-        surprise = g - exp_avg
-        exp_avg_var = beta2 * exp_avg_var + (1 - beta2) * surprise * surprise + eps
-        mean, variance = exp_avg / (1 - beta1**step), exp_avg_var / (1 - beta2**step)
-        return w - lr * mean / (sqrt(variance) + eps), exp_avg, exp_avg_var
+        exp_avg_sq = exp_avg_sq - (1 - beta2) * sign(exp_avg_sq - g * g) * g * g
+        mean, square = exp_avg / (1 - beta1**step), exp_avg_sq / (1 - beta2**step)
+        return w - lr * mean / (sqrt(square) + eps), exp_avg, exp_avg_sq
 
 
 pixels, digits = load_digits(return_X_y=True)  # 1797 images of 8 x 8 pixels, values 0 to 16
@@ -57,6 +56,6 @@ def accuracy_with(description: Optimizer, epochs: int = 15) -> float:
 
 
 adam = accuracy_with(Adam(learning_rate=3e-3, gradient_clip_norm=1.0))
-adabelief = accuracy_with(AdaBelief(lr=3e-3, gradient_clip_norm=1.0))
+yogi = accuracy_with(Yogi(lr=3e-3, gradient_clip_norm=1.0))
 print(f"\nAdam accuracy: {adam:.4f}")
-print(f"AdaBelief accuracy: {adabelief:.4f}")
+print(f"Yogi accuracy: {yogi:.4f}")

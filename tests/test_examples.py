@@ -22,7 +22,7 @@ CASES = [
     ("mlp_digits", "validation accuracy", 0.95, 1.0),
     ("alexnet_multioptimizer", "validation accuracy", 0.94, 1.0),
     ("text_rmsprop", "bits per character", 1.0, 2.6),
-    ("custom_rule", "AdaBelief accuracy", 0.94, 1.0),
+    ("custom_rule", "Yogi accuracy", 0.94, 1.0),
     ("torch_drop_in", "accuracy", 0.93, 1.0),
     ("transformer_rates", "accuracy", 0.92, 1.0),
 ]

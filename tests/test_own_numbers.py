@@ -11,6 +11,7 @@ import pytest
 import torch
 from other_versions import needs_interpreter
 from torch import nn
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
 import neon.torch
 from neon.engine import use_backend
@@ -294,3 +295,27 @@ def test_a_checkpoint_of_nadam_is_not_taken_for_adams() -> None:
     run(nadam, [p], [[np.ones(2)]])
     with pytest.raises(ValueError, match="momentum_decay"):
         Adam().attach([p]).load_state_dict(nadam.state_dict())
+
+
+@pytest.mark.parametrize("in_backward", [False, True])
+@pytest.mark.parametrize("make", [lambda: Rprop(0.5), lambda: ASGD(0.5), lambda: Rprop(0.5, state_dtype="int8")])
+def test_states_that_were_made_at_the_rate_0_of_a_rehearsal_start_at_the_real_one(make: Any, in_backward: bool) -> None:
+    """So torch.distributed.checkpoint has states made; what it then loads into them stays."""
+    ends = []
+    for way in ("no rehearsal", "rehearsal", "loaded"):
+        net = nn.Linear(4096, 2, bias=False)
+        with torch.no_grad():
+            net.weight.fill_(1.0)
+        opt = make().attach(net, in_backward=in_backward)
+        if way != "no rehearsal":
+            get_optimizer_state_dict(net, opt)
+        if way == "loaded":
+            saved = copy.deepcopy(opt.state_dict())
+            opt.load_state_dict(saved)
+        for _ in range(2):
+            net(torch.ones(1, 4096)).sum().backward()
+            opt.step()
+            opt.zero_grad()
+        ends.append(net.weight.unique().tolist())
+    assert ends[0] == ends[1] == ends[2]
+    assert ends[0] != [1.0]

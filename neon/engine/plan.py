@@ -82,6 +82,7 @@ class Plan:
         # Of a gradient that is not there yet, the most likely type.
         self._grad_dtypes = [p.dtype if g is None else g.dtype for p, g in zip(self.params, grads, strict=True)]
         self._launches = self._make_batches()
+        self._rehearsed = False  # whether states are to start anew in the first step
         self._present: list[bool] | None = None
         self._alike: Likeness | None = None
         self._take(grads)
@@ -109,12 +110,17 @@ class Plan:
 
     def holds(self, grads: Sequence[Tensor | None]) -> bool:
         """Whether its tensors are still what and where they were, and it can take these gradients for them."""
-        if not self._watch.unchanged() or self._backend != forced():
+        if not self._watch.unchanged() or self._backend != forced() or self._rehearsed:
             return False
         if not self.counts.unchanged():
             self.counts.reread()
             self._alike = self._present = None
         return self._are_like_before(grads) or self._fits(grads)
+
+    def rehearse(self) -> None:
+        """Where states start at a value of their group, hold no longer: in rehearsals rates are 0, and they start anew."""
+        programs = {program for settings in self.settings for program in settings.programs}
+        self._rehearsed = any(state.starts_at_value for program in programs for state in program.states.values())
 
     def _are_like_before(self, grads: Sequence[Tensor | None]) -> bool:
         """Whether the same parameters have gradients as in the last step, of the same kinds."""

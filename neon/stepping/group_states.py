@@ -10,7 +10,7 @@ from torch import Tensor
 
 from neon.engine.counts import mark_movable
 from neon.engine.program.slots import at, auxiliary_paths
-from neon.engine.program.spaces import TENSOR
+from neon.engine.program.trace import Program
 from neon.engine.refusals.formats import check_weight
 from neon.engine.refusals.tensors import check_parameter, check_sides
 from neon.engine.settings import Item, Reach, Settings
@@ -44,7 +44,8 @@ def make_item(
     size, blocks = param.numel(), keeps_blocks(param)
     program = settings.program_of(part)
     check_sides(name, part, program)
-    own = kept_tensors(settings.storage, program, part, _local_parts(kept), settings.values, size=size, blocks=blocks)
+    parts = _begun(_local_parts(kept), program)
+    own = kept_tensors(settings.storage, program, part, parts, settings.values, size=size, blocks=blocks)
     step = kept["step"] if "step" in kept else mark_movable(torch.zeros((), dtype=torch.float32, device="cpu"))
     whole = part_of(param) if program.by_rows and reach is not None else None
     if whole is None and program.by_rows and is_shared(param):
@@ -70,6 +71,18 @@ def _local_parts(kept: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _local_parts(value) if isinstance(value, Mapping) else local(value) for key, value in kept.items()}
 
 
+def _begun(parts: dict[str, Any], program: Program) -> dict[str, Any]:
+    """What is kept of a parameter, but for what starts at a value of its group as long as there was no update.
+
+    torch.distributed.checkpoint has states made while all rates are 0.
+    """
+    names = [name for name, state in program.states.items() if state.starts_at_value and name in parts]
+    if not names or float(parts.get("step", 1.0)) != 0:
+        return parts
+    scales = {name: scale for name, scale in parts.get("scales", {}).items() if name not in names}
+    return {name: part for name, part in parts.items() if name not in names} | ({"scales": scales} if scales else {})
+
+
 def put_states(states: Any, param: Any, item: Item, step: Tensor, settings: Settings, changes: set[int]) -> Placed:
     """Put the tensors of an item where torch keeps them; returns them by their places.
 
@@ -81,8 +94,10 @@ def put_states(states: Any, param: Any, item: Item, step: Tensor, settings: Sett
             dict.pop(folder, path[-1], None)
     placed: Placed = {("step",): step}
     for slot, part in item.kept.items():
-        own = part if slot.space is TENSOR else at(state, slot.path)
-        placed[slot.path] = sharded_like(param, part, slot.space) if own is None else own
+        own: Any = at(state, slot.path)
+        if own is None or local(own).data_ptr() != part.data_ptr():
+            own = sharded_like(param, part, slot.space)
+        placed[slot.path] = own
     for path, tensor in placed.items():
         folder = state
         for name in path[:-1]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, distributed
 
 from neon.engine.program.formats.blocks import BLOCK
-from neon.engine.program.spaces import ELEMENT, Space
+from neon.engine.program.spaces import ELEMENT, TENSOR, Space
 from neon.engine.settings import WHOLE, Part, Reach, Shard
 from neon.messages import quoted
 
@@ -144,7 +144,7 @@ def part_of(param: Any) -> Part | None:
 
 def sharded_like(param: Any, part: Tensor, space: Space = ELEMENT) -> Tensor:
     """What is kept of a parameter, with one number for each of a space, from this process's part of it."""
-    if not is_sharded(param):
+    if not is_sharded(param) or space is TENSOR:
         return part
     shape, stride, placements = param.shape, param.stride(), param.placements
     if space is not ELEMENT:

@@ -74,3 +74,4 @@ class Stepper:
         """Keep the states of a new plan, and change nothing else."""
         with self.uninterrupted:
             holder.put_in_place(plan)
+            plan.rehearse()

@@ -17,7 +17,8 @@ class State:
 
     Beside one for each element there are those with one `of` each of the ROWS or COLUMNS of the last two dimensions,
     and one number of a TENSOR, in float64. What is one number of a GROUP or an OPTIMIZER stays in parameter groups,
-    in float64 too. All may start at what the rule takes by a name: `State("d0", of=OPTIMIZER)`.
+    in float64 too. All may start at what the rule takes by a name: `State("d0", of=OPTIMIZER)`; of a tensor, at the value
+    that its group has at the first update.
     """
 
     start: float | str = 0.0
@@ -37,6 +38,11 @@ class State:
     def starts_as_weight(self) -> bool:
         """Whether it begins as a copy of the weight, and is a weight then: no moment, of which few bits are enough."""
         return self.start == WEIGHT
+
+    @property
+    def starts_at_value(self) -> bool:
+        """Whether it begins at a value of its group, by name."""
+        return isinstance(self.start, str) and not self.starts_as_weight
 
     @property
     def number(self) -> float:
