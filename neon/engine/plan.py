@@ -118,7 +118,7 @@ class Plan:
         return self._are_like_before(grads) or self._fits(grads)
 
     def rehearse(self) -> None:
-        """Where states start at a value of their group, hold no longer: in rehearsals rates are 0, and they start anew."""
+        """Where states start at a value of their group, hold no longer: they start anew, as rates were 0 now."""
         programs = {program for settings in self.settings for program in settings.programs}
         self._rehearsed = any(state.starts_at_value for program in programs for state in program.states.values())
 

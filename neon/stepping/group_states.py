@@ -16,7 +16,16 @@ from neon.engine.refusals.tensors import check_parameter, check_sides
 from neon.engine.settings import Item, Reach, Settings
 from neon.engine.tensors.kept import kept_tensors
 from neon.messages import quoted
-from neon.stepping.sharding import is_abstract, is_shared, keeps_blocks, local, part_of, shard_of, sharded_like
+from neon.stepping.sharding import (
+    is_abstract,
+    is_sharded,
+    is_shared,
+    keeps_blocks,
+    local,
+    part_of,
+    shard_of,
+    sharded_like,
+)
 from neon.stepping.watched import Watched
 
 # Tensors by their places in the state of a parameter.
@@ -95,7 +104,7 @@ def put_states(states: Any, param: Any, item: Item, step: Tensor, settings: Sett
     placed: Placed = {("step",): step}
     for slot, part in item.kept.items():
         own: Any = at(state, slot.path)
-        if own is None or local(own).data_ptr() != part.data_ptr():
+        if own is None or not (own is part or (is_sharded(own) and local(own).data_ptr() == part.data_ptr())):
             own = sharded_like(param, part, slot.space)
         placed[slot.path] = own
     for path, tensor in placed.items():
