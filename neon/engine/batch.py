@@ -383,9 +383,11 @@ class Batch:
         kernel = self.kernel
         with np.errstate(all="ignore"):
             values = kernel.new_numbers.evaluate({**self._numbers, **sums})
-        firsts = {group: row for row, group in reversed([*enumerate(self.row_groups)])}
+        firsts: dict[int, int] = {}
+        if kernel.program.numbers_kept:
+            firsts = {group: row for row, group in reversed([*enumerate(self.row_groups)])}
         for name, value in zip(kernel.numbers, values, strict=True):
-            of_rows = np.broadcast_to(value, len(self.row_groups)).tolist()
+            of_rows = value.tolist() if isinstance(value, np.ndarray) else [value] * len(self.row_groups)
             if name in kernel.program.numbers_kept:
                 yield from ((group, name, of_rows[row]) for group, row in firsts.items())
             else:

@@ -83,8 +83,9 @@ def check_alike(settings: Sequence[Settings]) -> None:
 
 def check_own(names: Iterable[str], program: Program) -> None:
     """Refuse values that layers have of their own, and that a number of their whole group is made of."""
-    for number in program.new_numbers.keys() & program.numbers_kept:
-        if own := program.made_of(number).intersection(names):
+    for number in program.new_numbers:
+        own = program.made_of(number).intersection(names) if number in program.numbers_kept else ()
+        if own:
             raise ValueError(
                 f"{listed(sorted(own))} cannot be set for some layers of a group: {number} of "
                 f"{shortened(program.name)} is one number of the whole group, and made of it. Give these layers a "
