@@ -189,8 +189,8 @@ def steps(case: Case, dtype: torch.dtype, *, by_neon: bool) -> Iterator[tuple[Se
         yield ours.seen(), theirs.seen()
 
 
-def row(case: Case, of: str) -> tuple[list[str], bool]:
-    """A line of the table, and whether it stays within the bounds."""
+def row(case: Case, of: str) -> tuple[list[str], bool, tuple[float, float]]:
+    """A line of the table, whether it stays within the bounds, and how far apart it is in float64 and in float32."""
     by_neon = of == "neon" and case.neons() is not None
     far, name, gap = largest(steps(case, torch.float64, by_neon=by_neon))
     low, low_name, low_gap = largest(steps(case, torch.float32, by_neon=by_neon))
@@ -200,10 +200,11 @@ def row(case: Case, of: str) -> tuple[list[str], bool]:
     return [
         "neon" if by_neon else "reference", told, f"{far:.1e}", f"{gap:.1e}", name,
         f"{ulp:.1f}", f"{low_gap:.1e}", low_name, "yes" if kept else "NO",
-    ], kept  # fmt: skip
+    ], kept, (far, ulp)  # fmt: skip
 
 
-def main(of: str, only: str) -> int:
+def main(of: str, only: str, *, markdown: bool) -> int:
+    torch.set_default_dtype(torch.float64)  # in which torch keeps the numbers that each tensor has of its own
     console, kept = Console(width=None if sys.stdout.isatty() else 150), True
     for (rule, package), cases in groupby(all_cases(), lambda case: (case.rule, case.package)):
         if only.lower() not in rule.lower():
@@ -211,11 +212,17 @@ def main(of: str, only: str) -> int:
         table = Table(title=f"{rule}: {package} {version(package)}", title_justify="left")
         for heading in HEADINGS:
             table.add_column(heading, justify="right" if heading in RIGHT else "left")
+        worst: list[tuple[float, float]] = []
         for case in cases:
-            cells, fine = row(case, of)
+            cells, fine, apart = row(case, of)
             table.add_row(*cells)
             kept &= fine
-        console.print(table)
+            worst += [apart] if cells[0] == of else []
+        if not markdown:
+            console.print(table)
+        elif worst:
+            far, ulp = map(max, zip(*worst, strict=True))
+            print(f"| `{rule}` | {package} {version(package)} | {len(worst)} | {far:.1e} | {ulp:.1f} |", flush=True)
     return 0 if kept else 1
 
 
@@ -225,5 +232,6 @@ if __name__ == "__main__":
         "--of", choices=("neon", "reference"), default="neon", help="what is compared with the packages"
     )
     parser.add_argument("--rule", default="", help="a part of the rule's name")
+    parser.add_argument("--markdown", action="store_true", help="the worst of each rule, as rows of a page")
     given = parser.parse_args()
-    sys.exit(main(given.of, given.rule))
+    sys.exit(main(given.of, given.rule, markdown=given.markdown))
