@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
+from neon.engine.program.symbols import difference
 from neon.engine.program.trace import Rule, signature
 from neon.messages import listed, shortened
 
@@ -31,7 +32,7 @@ def composed(around: Around, rule: Rule) -> Rule:
 class Inner:
     """The inner rule as a function of a weight and its gradient, called once; numbers can be given in place of its own.
 
-    It gives the new weight. What becomes of its states is kept in `states`.
+    It gives the new weight, its `change` what it adds to the weight. What becomes of its states is kept in `states`.
     """
 
     def __init__(self, rule: Rule, states: Sequence[Any], numbers: Mapping[str, Any]) -> None:
@@ -42,6 +43,14 @@ class Inner:
         result = self._rule(w, g, *self.states, **{**self._numbers, **numbers})
         w, *self.states = result if isinstance(result, (tuple, list)) else (result,)
         return w
+
+    def change(self, w: Any, g: Any, **numbers: Any) -> Any:
+        """What the rule adds to the weight: not rounded to the weight's digits where it is written as a sum."""
+        return difference(self(w, g, **numbers), w)
+
+    def reads(self, number: str) -> bool:
+        """Whether the rule has a number of that name."""
+        return number in self._numbers
 
 
 def _compose(around: Around, rule: Rule) -> Rule:
