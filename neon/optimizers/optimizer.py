@@ -22,6 +22,7 @@ from neon.engine.program.options import (
     DECAY,
     DESCRIBED,
     GROUPED,
+    OF_DIMENSIONS,
     SCALE,
     SUPPLIED,
     Check,
@@ -328,10 +329,10 @@ class Optimizer(NervanaObject):
         values = self._with_numbers(values)
         asked = chosen(values, len(outer), batch_mean=batch_mean, unscale=unscale, guard=guard)
         rule = self.rule_of(values)
-        program = trace(rule, {**values, "step": 1, "matrix": True}, asked)
+        program = trace(rule, {**values, "step": 1, **dict.fromkeys(OF_DIMENSIONS, True)}, asked)
         of_vectors = None
-        if "matrix" in program.keywords:
-            of_vectors = trace(rule, {**values, "step": 1, "matrix": False}, asked)
+        if program.by_dimensions:
+            of_vectors = trace(rule, {**values, "step": 1, **dict.fromkeys(OF_DIMENSIONS, False)}, asked)
         rounding = plain(values["stochastic_round"])
         width = None if rounding is False else 0 if rounding is True else rounding
         storage = Storage(state_format("state_dtype", values["state_dtype"]), values["master"] is not None)

@@ -14,7 +14,7 @@ from neon.engine.refusals.formats import check_weight
 from neon.engine.refusals.tensors import check_parameter, check_sides
 from neon.engine.settings import Item, Reach, Settings
 from neon.engine.tensors.kept import kept_tensors
-from neon.messages import quoted
+from neon.messages import quoted, shortened
 from neon.stepping.sharding import is_abstract, is_shared, keeps_blocks, local, part_of, shard_of, sharded_like
 from neon.stepping.watched import Watched
 
@@ -50,6 +50,11 @@ def make_item(
         raise ValueError(
             f"Parameter {quoted(name)} has placements {param.placements}; rows and columns are known of parameters "
             "that are cut by Shard alone. Redistribute it."
+        )
+    if whole is not None and program.flattened and len(whole.shape) > 2 and not whole.keeps_rows:
+        raise ValueError(
+            f"Parameter {quoted(name)} has placements {param.placements}; flattened to a matrix, as "
+            f"{shortened(program.name)} sees it, it can be cut along its first dimension alone. Redistribute it."
         )
     return Item(name, part, own, step, row, order, reach, shard_of(param), count, whole)
 
