@@ -53,6 +53,7 @@ ARGUMENTS: dict[str, dict[type[Exception], list[Any]]] = {
     **{f"beta_{number}": BETA for number in (1, 2, 3)},
     "epsilon": POSITIVE,
     "wdecay": NOT_NEGATIVE,
+    "decay_form": {ValueError: ["L2", "", True, 0.1, ["coupled"]]},
     "gradient_clip_norm": CLIP,
     "gradient_clip_value": CLIP,
     "param_clip_value": CLIP,
