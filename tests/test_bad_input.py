@@ -19,7 +19,7 @@ from torch import nn
 
 import neon.optimizers
 import neon.torch
-from neon.arguments import beta, between, flag, non_negative, positive, unit_interval, whole_number
+from neon.arguments import beta, between, flag, non_negative, positive, positive_integer, unit_interval, whole_number
 from neon.backends import Backend, gen_backend
 from neon.callbacks import Callbacks
 from neon.optimizers import (
@@ -78,6 +78,7 @@ OF_CHECK: dict[Any, dict[type[Exception], list[Any]]] = {
     non_positive: {ValueError: [0.1, NAN, INF, -INF], **NUMBER},
     at_least_one: {ValueError: [0.9, NAN, INF], **NUMBER},
     optional_epsilon: {ValueError: [-0.1, NAN, INF], TypeError: ["0.1", True, [0.1]]},
+    positive_integer: {ValueError: [0, -1], TypeError: ["1", None, True, 1.5, [1]]},
     whole_number: {ValueError: [-1], TypeError: ["1", None, True, 1.5, [1]]},
     RULES["Prodigy"]._declared.numbers["beta_3"].check: BETA,
     RULES["Prodigy"]._declared.numbers["growth_rate"].check: {ValueError: [0, 0.5, -1, NAN], **NUMBER},

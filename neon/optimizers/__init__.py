@@ -23,6 +23,7 @@ from neon.optimizers.cautious import Cautious as Cautious
 from neon.optimizers.gradient_descent import GradientDescentMomentum as GradientDescentMomentum
 from neon.optimizers.lamb import LAMB as LAMB
 from neon.optimizers.lion import Lion as Lion
+from neon.optimizers.lookahead import Lookahead as Lookahead
 from neon.optimizers.multioptimizer import MultiOptimizer as MultiOptimizer
 from neon.optimizers.optimizer import Optimizer as Optimizer
 from neon.optimizers.prodigy import Prodigy as Prodigy
