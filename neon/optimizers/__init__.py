@@ -20,6 +20,7 @@ from neon.optimizers.adam import Adam as Adam
 from neon.optimizers.adam import AdamW as AdamW
 from neon.optimizers.ademamix import AdEMAMix as AdEMAMix
 from neon.optimizers.cautious import Cautious as Cautious
+from neon.optimizers.centralized import Centralized as Centralized
 from neon.optimizers.gradient_descent import GradientDescentMomentum as GradientDescentMomentum
 from neon.optimizers.lamb import LAMB as LAMB
 from neon.optimizers.lion import Lion as Lion
