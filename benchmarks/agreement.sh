@@ -17,5 +17,5 @@ trap 'exit 130' INT TERM
 pip="$folder/venv/bin/pip install --quiet --disable-pip-version-check"
 $pip --constraint "$here/constraints.txt" torch numpy llvmlite numba platformdirs rich typer typing_extensions
 # without what they ask for besides torch: of timm one file is imported, and no model
-$pip --no-deps prodigyopt==1.1.2 schedulefree==1.4.1 timm==1.0.31
+$pip --no-deps prodigyopt==1.1.2 schedulefree==1.4.1 timm==1.0.31 pytorch_optimizer==4.1.0 torch-optimi==0.3.3
 PYTHONPATH=$here OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} "$folder/venv/bin/python" "$here/benchmarks/$script" "$@"

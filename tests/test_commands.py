@@ -16,7 +16,7 @@ from neon.commands.bench.bench_command import Request
 from neon.commands.bench.measured_tables import tables
 from neon.commands.bench.results import Report
 from neon.commands.bench.torch_peers import PEERS, neon_optimizer
-from neon.commands.compare.default_optimizers import DEFAULT_OPTIMIZERS, TUNED, default_optimizers
+from neon.commands.compare.default_optimizers import DEFAULT_OPTIMIZERS, MULTI, TRANSFORMS, TUNED, default_optimizers
 from neon.commands.library import example_text, exported_rules
 from neon.commands.optimizer_text import parse_optimizer
 from neon.optimizers import Optimizer
@@ -47,9 +47,10 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_what_is_exported_is_compared_measured_and_shown(exported: str) -> None:
     assert default_optimizers() == (
-        *DEFAULT_OPTIMIZERS[:-2],
+        *DEFAULT_OPTIMIZERS[: -len(TRANSFORMS) - 1],
         "SignDescent(learning_rate=0.5, size=0.5)",
-        *DEFAULT_OPTIMIZERS[-2:],
+        *TRANSFORMS,
+        MULTI,
     )
     rows = [line for line in Request().lines() if line.rule == exported]
     assert {line.kind for line in rows} == {"step", "rounding", "memory"}

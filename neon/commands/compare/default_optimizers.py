@@ -19,7 +19,12 @@ TUNED = {
     "Adafactor": ("Adafactor(learning_rate=0.1)",),
     "ShiftAdaMax": ("ShiftAdaMax(learning_rate=2e-3)",),
 }
-SCHEDULE_FREE = "ScheduleFree(AdamW(learning_rate=1.5e-2))"
+TRANSFORMS = (
+    "Cautious(AdamW(learning_rate=2e-3))",
+    "Centralized(AdamW(learning_rate=5e-3))",
+    "Lookahead(AdamW(learning_rate=1e-2))",
+    "ScheduleFree(AdamW(learning_rate=1.5e-2))",
+)
 MULTI = (
     'MultiOptimizer({"default": Adam(learning_rate=2e-3), '
     '"Conv2d": GradientDescentMomentum(0.05, 0.9), "head": Lion(learning_rate=3e-4)})'
@@ -27,10 +32,10 @@ MULTI = (
 
 
 def default_optimizers() -> tuple[str, ...]:
-    """Known rules in the order above, others with their own defaults, then Schedule-Free and a MultiOptimizer."""
+    """Known rules in the order above, others with their own defaults, then rules around rules and a MultiOptimizer."""
     known = [text for texts in TUNED.values() for text in texts]
     others = [example_text(rule) for name, rule in exported_rules().items() if name not in TUNED]
-    return (*known, *others, SCHEDULE_FREE, MULTI)
+    return (*known, *others, *TRANSFORMS, MULTI)
 
 
 DEFAULT_OPTIMIZERS = default_optimizers()
