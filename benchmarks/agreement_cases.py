@@ -42,13 +42,16 @@ class Case:
     scalars: bool = True  # a tensor of no dimensions is among them
     differs: str = ""  # in what neon is another on purpose: the reference alone is compared
     absent: bool = False  # every second tensor has no gradient at every third step
-    around: Numbers | None = None  # Schedule-Free around another rule than AdamW: "rule" and its numbers
+    around: Numbers | None = None  # a transform around another rule than AdamW: "rule" and its numbers
+    by: Callable[[Numbers], Any] | None = None  # neon's optimizer, where it is not its class of the rule's name
     float32_ulp: float = 8.0
 
     def neons(self) -> Any:
         """neon's optimizer, or None where it has no such rule or another."""
         if self.differs:
             return None
+        if self.by is not None:
+            return self.by(self.numbers)
         made, rule = getattr(neon.optimizers, self.rule, None), (self.around or {"rule": "AdamW"})["rule"]
         if made is None or not hasattr(neon.optimizers, rule):
             return None

@@ -31,6 +31,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     },
     # Its weights of 16 bits need the others beside them, and are rounded at random nowhere.
     "ScheduleFree": {"inner": AdamW(), "master": "split"},
+    **{name: {"inner": AdamW()} for name in ("Cautious", "Centralized", "Lookahead")},
 }
 
 

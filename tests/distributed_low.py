@@ -19,7 +19,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from neon.optimizers import LAMB, Adam, AdamW, ScheduleFree
+from neon.optimizers import LAMB, Adam, AdamW, Cautious, Centralized, Lookahead, Optimizer, ScheduleFree
 from neon.torch import AttachedOptimizer
 
 # Whole rows of blocks. On four ranks a part is smaller than what has states in blocks, one part is shorter, one empty.
@@ -34,6 +34,7 @@ FORMATS: dict[str, dict[str, Any]] = {
     "int8, split": {"state_dtype": "int8", "master": "split"},
     "float32, split": {"master": "split"},
     "int8, lamb": {"state_dtype": "int8", "stochastic_round": True, "wdecay": 0.1},
+    "int8, transforms": {"state_dtype": "int8", "wdecay": 0.1, "decay_form": "cautious"},
     "averaged": {"weight_average": 0.75, "state_dtype": {"exp_avg": "int8", "weight_average": "bfloat16"}},
     "schedule-free": {"master": "split", "state_dtype": {"exp_avg_sq": "int8"}},
 }
@@ -76,8 +77,12 @@ def start(way: str, form: str) -> tuple[nn.Module, Wide, AttachedOptimizer]:
         mesh = init_device_mesh("cpu", shape, mesh_dim_names=("replicate", "shard")[-len(shape) :])
         for layer in (*model.layers.values(), model):
             fully_shard(layer, mesh=mesh)
-    rule = (LAMB if "lamb" in form else AdamW)(learning_rate=0.01, **FORMATS[form])
-    return run, model, (ScheduleFree(rule) if form == "schedule-free" else rule).attach(model)
+    rule: Optimizer = (LAMB if "lamb" in form else AdamW)(learning_rate=0.01, **FORMATS[form])
+    if form == "schedule-free":
+        rule = ScheduleFree(rule)
+    elif "transforms" in form:
+        rule = Lookahead(Cautious(Centralized(rule)), k=3)
+    return run, model, rule.attach(model)
 
 
 def train(run: nn.Module, opt: AttachedOptimizer, steps: range) -> None:

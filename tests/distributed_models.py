@@ -23,7 +23,10 @@ from neon.optimizers import (
     Adafactor,
     Adam,
     AdamW,
+    Cautious,
+    Centralized,
     GradientDescentMomentum,
+    Lookahead,
     MultiOptimizer,
     Optimizer,
     Prodigy,
@@ -115,6 +118,10 @@ RULES: dict[str, Callable[[], Optimizer]] = {
     "sums": sums,
     "free": lambda: ScheduleFree(AdamW(learning_rate=0.05, wdecay=0.1)),
     "counted": Counted,
+    "transforms": lambda: Lookahead(
+        Cautious(Centralized(AdamW(learning_rate=0.05, wdecay=0.1, decay_form="corrected", gradient_clip_norm=0.5))),
+        k=2,
+    ),
 }
 
 

@@ -33,6 +33,7 @@ CURVES: list[tuple[Any, ...]] = [
     ("from_rank_zero",),
     ("documented",),
     ("loss_curve", "sharded", "adafactor"),
+    ("loss_curve", "sharded", "transforms"),
 ]
 SCALED = [("scaled", way, rule) for way in ("data parallel", "sharded") for rule in ("momentum", "torch")]
 SCALED.append(("scaled", "sharded", "sums"))
@@ -45,6 +46,7 @@ GIVEN = [
     *(("same_gradients", layout, "adafactor", None) for layout in ("copies", "rows", "copies of rows", "rows of rows")),
     ("same_gradients", "rows and columns", "prodigy", None),
     ("same_gradients", "rows", "lamb", None),
+    ("same_gradients", "rows", "transforms", None),
     ("same_gradients", "rows", "sums", "first.bias"),
 ]
 ACROSS = [
@@ -58,6 +60,7 @@ SAVED = [
     ("checkpoint", "sharded", "drop-in", "sharded"),
     *(("checkpoint", "sharded", "adafactor", form) for form in ("sharded", "flat", "full")),
     ("checkpoint", "grid", "own", "sharded"),
+    *(("checkpoint", "sharded", "transforms", form) for form in ("sharded", "flat", "full")),
     ("checkpoint", "sharded", "sums", "flat"),
     ("checkpoint", "sharded", "sums", "full"),
     ("checkpoint", "hybrid", "prodigy", "sharded"),
@@ -67,6 +70,7 @@ FORMATS = ("int8", "bfloat16", "int8, split", "float32, split", "averaged", "sch
 BLOCKS = [
     *(("low_states", way, form) for way in ("data parallel", "sharded", "hybrid") for form in FORMATS),
     ("low_states", "sharded", "int8, lamb"),
+    ("low_states", "sharded", "int8, transforms"),
     *(("cut", name) for name in ("odd rows", "columns", "one row")),
 ]
 BLOCKS_SAVED = [

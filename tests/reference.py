@@ -40,6 +40,7 @@ class Reference:
     tuned: ClassVar[dict[str, Hyper]] = {}  # far from the defaults, so that no constant can hide
     never_negative: ClassVar[frozenset[str]] = frozenset()  # states that are kept without a sign
     float32_ulp: ClassVar[float] = 4.0
+    shared: ClassVar[bool] = True  # whether the shared tests run it, whose gradients may be one number for all elements
     decoupled_decay: ClassVar[bool] = False  # True where the rule itself applies the weight decay
 
     learning_rate: float = 1.0

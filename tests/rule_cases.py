@@ -19,7 +19,7 @@ import neon.optimizers
 from neon.engine import use_backend
 
 STEPS = 20
-EXPORTED = {name: made for name, made in REFERENCES.items() if hasattr(neon.optimizers, name)}
+EXPORTED = {name: made for name, made in REFERENCES.items() if made.shared and hasattr(neon.optimizers, name)}
 
 # name: (class here and in `reference`, hyper-parameters under neon's names)
 RULES: dict[str, tuple[str, Hyper]] = {
@@ -33,6 +33,8 @@ TUNED: dict[str, tuple[str, Hyper]] = {
 
 # Rules whose weights at evaluation are computed from the weights, of which 16 bits are too few.
 VIEWED = {case for case, (name, _) in (RULES | TUNED).items() if name == "ScheduleFree"}
+# Rules that say themselves what is evaluated, beside which there is no average.
+WITH_VIEW = {case for case, (name, _) in (RULES | TUNED).items() if name in ("Lookahead", "ScheduleFree")}
 # Rules that go by how far weights have moved, which of 16 bits have to be rounded at random.
 OF_DISTANCE = {case for case, (name, _) in (RULES | TUNED).items() if name == "Prodigy"}
 
@@ -150,11 +152,13 @@ def make(rule: str, option: str, **more: Any) -> Any:
 
 def made(name: str, **arguments: Any) -> Any:
     """neon's optimizer of a class of `reference`, by the arguments of that."""
-    if name != "ScheduleFree":
-        return getattr(neon.optimizers, name)(**arguments)
+    found = getattr(neon.optimizers, name)
+    if not issubclass(found, neon.optimizers.Transform):
+        return found(**arguments)
     words = ("learning_rate", "beta_1", "beta_2", "epsilon", "wdecay")
-    inner = {"learning_rate": 0.0025, "wdecay": 0.0} | {k: arguments.pop(k) for k in words if k in arguments}
-    return neon.optimizers.ScheduleFree(neon.optimizers.AdamW(**inner), **arguments)
+    first = {"learning_rate": 0.0025, "wdecay": 0.0} if name == "ScheduleFree" else {}
+    inner: dict[str, Any] = first | {k: arguments.pop(k) for k in words if k in arguments}
+    return found(neon.optimizers.AdamW(**inner), **arguments)
 
 
 def make_reference(rule: str, option: str, **more: Any) -> reference.Reference:

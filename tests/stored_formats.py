@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from rule_cases import OF_DISTANCE, RULES, VIEWED, PlainLayer, gradients, make, weights
+from rule_cases import OF_DISTANCE, RULES, VIEWED, WITH_VIEW, PlainLayer, gradients, make, weights
 from state_tensors import tensors_of
 from torch import Tensor
 
@@ -26,8 +26,10 @@ def states_of(rule: str) -> list[str]:
 def is_served(rule: str, form: str, dtype: torch.dtype, rounds: bool | int, average: str | None) -> bool:
     """Whether a rule can be had so."""
     whole = form == "split" or dtype == torch.float32
+    if rule in WITH_VIEW and average is not None:
+        return False
     if rule in VIEWED:
-        return average is None and whole
+        return whole
     return rule not in OF_DISTANCE or rounds is not False or whole
 
 
@@ -113,4 +115,6 @@ BITS += [
 # An average of the weights beside states that stay whole, or none at all.
 BITS += [(rule, "float32", torch.bfloat16, False, average) for rule in RULES for average in AVERAGES[1:]]
 BITS = [case for case in BITS if is_served(*case)]
-BITS += [(rule, form, torch.float32, False, None) for rule in RULES for form in FORMATS if rule in VIEWED | OF_DISTANCE]
+BITS += [
+    (rule, form, torch.float32, False, None) for rule in RULES for form in FORMATS if rule in WITH_VIEW | OF_DISTANCE
+]

@@ -19,7 +19,7 @@ from torch import nn
 
 import neon.optimizers
 import neon.torch
-from neon.arguments import beta, between, flag, non_negative, positive, unit_interval, whole_number
+from neon.arguments import beta, between, flag, non_negative, positive, positive_integer, unit_interval, whole_number
 from neon.backends import Backend, gen_backend
 from neon.callbacks import Callbacks
 from neon.optimizers import (
@@ -55,6 +55,7 @@ ARGUMENTS: dict[str, dict[type[Exception], list[Any]]] = {
     "decay": UNIT,
     **{f"beta_{number}": BETA for number in (1, 2, 3)},
     "wdecay": NOT_NEGATIVE,
+    "decay_form": {ValueError: ["L2", "", True, 0.1, ["coupled"]]},
     "gradient_clip_norm": CLIP,
     "gradient_clip_value": CLIP,
     "param_clip_value": CLIP,
@@ -81,6 +82,7 @@ OF_CHECK: dict[Any, dict[type[Exception], list[Any]]] = {
     at_least_one: {ValueError: [0.9, NAN, INF], **NUMBER},
     optional_epsilon: {ValueError: [-0.1, NAN, INF], TypeError: ["0.1", True, [0.1]]},
     optional_exponent: {ValueError: [-0.1, NAN, INF], TypeError: ["0.1", True, [0.1]]},
+    positive_integer: {ValueError: [0, -1], TypeError: ["1", None, True, 1.5, [1]]},
     whole_number: {ValueError: [-1], TypeError: ["1", None, True, 1.5, [1]]},
     finite: {ValueError: [NAN, INF, -INF], **NUMBER},
     shrinks: {ValueError: [-0.1, 0, 0.0, 1, 1.5, NAN, INF], **NUMBER},

@@ -137,10 +137,11 @@ def _large_run(rule: str, backend: str) -> Result:
 
 
 def sums(rule: str) -> bool:
-    """Whether a rule has sums over elements, by which one that is not finite shows in all."""
+    """Whether a rule has sums over elements, by which one that is not finite shows in all; a count of them is none."""
     optimizer = make(rule, "plain")
     program = optimizer.settings(optimizer.group()).program
-    return any(node.op == REDUCTION for node in walk(program.outputs.values()))
+    found = [node for node in walk(program.outputs.values()) if node.op == REDUCTION]
+    return any(operand.op not in ("where", "const") for node in found for operand in node.args)
 
 
 CLIPPED = ["clip by value", "parameter clip", "plain"]

@@ -14,7 +14,7 @@ from torch import nn
 
 import neon.layers
 from neon import optimizers
-from neon.optimizers import AdamW, GradientDescentMomentum, Optimizer, Schedule
+from neon.optimizers import AdamW, GradientDescentMomentum, Optimizer, Schedule, Transform
 
 # -- names and words -------------------------------------------------------------------------------
 
@@ -150,7 +150,7 @@ def test_every_rule_follows_its_schedule(rule: str) -> None:
     def make(rate: float, **options: Any) -> Optimizer:
         return described(
             rule,
-            **({"inner": AdamW(learning_rate=rate)} if rule == "ScheduleFree" else {"learning_rate": rate}),
+            **({"inner": AdamW(learning_rate=rate)} if issubclass(RULES[rule], Transform) else {"learning_rate": rate}),
             **options,
         )
 

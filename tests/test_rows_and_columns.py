@@ -92,6 +92,39 @@ def test_what_is_not_finite_stays_in_its_row_and_column(backend: str) -> None:
     assert optimizer.state[param]["row"].flatten().isnan().tolist() == [False, True, False]
 
 
+FORMS: dict[str, Any] = {
+    "rows beside the largest of columns": lambda w, g: norm(g, over=ROWS) + largest(g, over=COLUMNS),
+    "the largest of rows beside columns": lambda w, g: largest(g, over=ROWS) - total(g, over=COLUMNS) * w,
+    "sums and elements": lambda w, g: g - total(g, over=ROWS) + norm(g, over=ROWS),
+    "sums of both": lambda w, g: total(w, over=ROWS) + total(g, over=COLUMNS) * g,
+    "the largest of both": lambda w, g: largest(w, over=ROWS) * g + largest(g, over=COLUMNS),
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS[1:])
+@pytest.mark.parametrize("form", FORMS)
+def test_sums_that_elements_are_computed_with_are_rounded_once(form: str, backend: str) -> None:
+    """Of float32 they are kept in float64, and the largest in numba as bits."""
+
+    class Direct(Optimizer):
+        @staticmethod
+        def rule(w, g, *, lr):  # type: ignore[no-untyped-def]
+            return w - lr * FORMS[form](w, g)
+
+    for dtype, bound in ((torch.float32, 1e-5), (torch.float64, 1e-13)):
+        found = []
+        for each in ("eager", backend):
+            generator = torch.Generator().manual_seed(3)
+            w, g = (torch.randn(70, 130, generator=generator, dtype=torch.float64).to(dtype) for _ in range(2))
+            param = torch.nn.Parameter(w.clone())
+            param.grad = g
+            with use_backend(each):
+                Direct(lr=0.125).attach([param]).step()
+            found.append(param.detach())
+        assert torch.equal(*found)
+        torch.testing.assert_close(found[0], w - 0.125 * FORMS[form](w, g), rtol=bound, atol=bound)
+
+
 def test_skipped_steps_leave_states_alone() -> None:
     param = torch.nn.Parameter(torch.ones(2, 3))
     optimizer = Balanced(lr=0.1, share=0.3).attach([param], skip_nonfinite=True)

@@ -372,6 +372,10 @@ def test_around_every_exported_rule(name: str) -> None:
         with pytest.raises(TypeError, match="both have the number momentum"):
             ScheduleFree(inner)
         return
+    if name == "Lookahead":
+        with pytest.raises(TypeError, match="ScheduleFree and Lookahead each say what a weight is at evaluation"):
+            ScheduleFree(inner).attach(net())
+        return
     model, alone = net(), net()
     optimizer, plain = ScheduleFree(described(name)).attach(model), inner.attach(alone)
     train(model, optimizer, 1)

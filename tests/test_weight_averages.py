@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from averaged_weights import DECAY, STEPS, averages, learn, small_model
-from rule_cases import RULES, VIEWED, PlainLayer, gradients, make, weights
+from rule_cases import RULES, WITH_VIEW, PlainLayer, gradients, make, weights
 from torch import Tensor, nn
 from torch.optim import swa_utils
 
@@ -41,7 +41,7 @@ def trained(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("rule", [rule for rule in RULES if rule not in VIEWED])
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule not in WITH_VIEW])
 def test_average_of_each_rule_follows_the_recurrence_and_leaves_weights_alone(rule: str, dtype: torch.dtype) -> None:
     """ā ← ā + (1−β)(θ − ā) in float64 over the weights that were there, from the first ones on."""
     _, optimizer, path = trained(rule, dtype, weight_average=DECAY)

@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from neon.assignment.description import Description
 from neon.assignment.sites import Site, dotted
-from neon.engine.program.options import SCALE
+from neon.engine.program.options import DECAY, SCALE
 
 _HEADS = ("layer", "class", "optimizer", "parameters", "state bytes", "key", "lr", "decay", "set")
 _RIGHT = {"parameters", "state bytes", "lr", "decay"}
@@ -46,6 +46,8 @@ def given(optimizer: Description, key: str, values: Mapping[str, Any], own: Mapp
     notes = ["frozen"] if own.pop("frozen", False) else []
     if values.get(SCALE, 1.0) != 1:
         notes.append(f"lr_scale={_text(values[SCALE])}")
+    if values.get(DECAY) is not None:
+        notes.append(f"{DECAY}={_text(values[DECAY])}")
     notes += [f"{name}={_text(value)}" for name, value in own.items() if name != SCALE]
     if optimizer._has_schedule:
         notes.append(f"schedule={type(optimizer.schedule).__name__}")

@@ -24,7 +24,7 @@ from neon.attached.printed import rows_of
 from neon.attached.targets import check_added, check_groups, name_alike, storages_of, target_groups
 from neon.engine.backends import serving
 from neon.engine.counts import mark_movable
-from neon.engine.program.options import SCALE
+from neon.engine.program.options import DECAY, SCALE
 from neon.engine.refusals.combinations import check_sizes
 from neon.engine.refusals.tensors import check_capturable, check_once
 from neon.engine.versions import uncompiled
@@ -113,7 +113,8 @@ class AttachedOptimizer(Evaluated):
         for leaf in rules.leaves:
             defaults = {**leaf.group(), **defaults}
         del defaults["epoch"]  # no argument of any class; each group has its own
-        defaults.pop(SCALE, None)  # torch would give it to groups whose rule has no rate
+        for own in (SCALE, DECAY):
+            defaults.pop(own, None)  # torch would give it to groups whose rule has no rate, or another form
         super().__init__(groups, defaults)
         check_groups(self.param_groups)
         self._storages = storages_of(self.param_groups)

@@ -23,7 +23,7 @@ from neon.attached.saved_states import (
     wrong_state,
 )
 from neon.engine.program.formats.split import LOW_BITS
-from neon.engine.program.options import AVERAGE, SCALE
+from neon.engine.program.options import AVERAGE, DECAY, SCALE
 from neon.engine.program.spaces import OPTIMIZER
 from neon.engine.program.trace import signature
 from neon.messages import shortened, shown
@@ -243,15 +243,16 @@ class _Loading:
                 f"{self._label}: saved with state_dtype={saved!r}, this optimizer has {own!r}: "
                 "torch.distributed.checkpoint loads into the states that there are. Make the optimizer with the same"
             )
+        there, here = (group.get(DECAY) for group in (self._saved, self._own))
+        if there != here:
+            yield f"{self._label}: saved with {DECAY}={there!r}, this optimizer has {here!r}. Make it with the same"
         leaf = self._rules.leaf_of(self._own)
-        usual = signature(
-            leaf.select_rule(self._own)
-        ).keywords  # a number that is always the same here, and in no group
+        usual = signature(leaf.rule_of(self._own)).keywords  # what a number always is here that no group has
         for flag in sorted({*_NEUTRAL, *leaf._names_of_rules()[1]} - {*self._own}):
             neutral = _NEUTRAL.get(flag, usual.get(flag))
             if self._saved.get(flag, neutral) != neutral:
                 yield f"{self._label}: saved with {flag}={self._saved[flag]!r}, which {self._rule} does not have"
-        apart = "weight_decay" in self._settings.program.keywords
+        apart = "weight_decay" in self._settings.program.keywords and self.group.get(DECAY) != "coupled"
         if (
             self.group["weight_decay"]
             and "decoupled_weight_decay" not in self._own

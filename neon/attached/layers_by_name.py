@@ -14,7 +14,7 @@ from neon.assignment.sites import Site, named_sites
 from neon.assignment.unmatched import what_there_is
 from neon.attached.targets import Assigned, site_name
 from neon.engine.program.formats import state_format
-from neon.engine.program.options import SCALE
+from neon.engine.program.options import DECAY, SCALE
 from neon.engine.refusals.combinations import check_own
 from neon.messages import kind_of, listed, shortened
 from neon.stepping.group_names import has_names, named_parameters
@@ -23,7 +23,7 @@ from neon.stepping.overrides import KEY, as_text, of_group, overrides_of, values
 
 # What a group holds that is not for a layer to have another of.
 _NOT_FOR_LAYERS = {"params", "param_names", "optimizer", KEY, "epoch", "updates", "initial_lr", "scheduled_lr",
-                   "previous_norm"}  # fmt: skip
+                   "previous_norm", DECAY}  # fmt: skip
 
 Values = dict[str, Any]
 

@@ -23,7 +23,7 @@ class Beside:
     """The sides of a tensor, and what is kept beside it by name, as vectors: of columns, a sum for each chunk."""
 
     def __init__(self, kernel: Kernel, item: Item) -> None:
-        self.sides = Sides.of(item.param.shape)
+        self.sides = Sides.of(item.param.shape, flattened=kernel.program.flattened)
         self.tensors = {name: self._new(node, kernel, item.param) for name, node in kernel.beside.items()}
 
     def _new(self, node: Node, kernel: Kernel, param: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -113,6 +114,19 @@ class Part:
     def of(self, process: int) -> Part:
         """The part of another process."""
         return replace(self, own=process)
+
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether each process has all that is at one place of the first dimension."""
+        return all(
+            side == (0, length) for box in self.boxes for side, length in zip(box[1:], self.shape[1:], strict=True)
+        )
+
+    def flattened(self) -> Part:
+        """The same of the matrix of the first dimension by all others, of which processes have whole rows."""
+        columns = math.prod(self.shape[1:])
+        boxes = tuple((box[0], (0, columns)) for box in self.boxes)
+        return Part((self.shape[0], columns), boxes, self.own)
 
     def within(self, space: Space, shape: Sequence[int]) -> tuple[slice, ...]:
         """What the part has of a tensor of this shape, with one value for each of a space."""

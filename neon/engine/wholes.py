@@ -25,8 +25,8 @@ class Whole(Beside):
 
     def __init__(self, kernel: Kernel, item: Item, local: Beside) -> None:
         assert item.part is not None
-        self.part, self.local = item.part, local
-        self.sides = Sides.of(item.part.shape).uncut()
+        self.part, self.local = item.part.flattened() if kernel.program.flattened else item.part, local
+        self.sides = Sides.of(self.part.shape).uncut()
         self.tensors = {name: self._new(node, kernel, item.param) for name, node in kernel.beside.items()}
         self.own = {slot.name: kept for slot, kept in item.kept.items() if slot.space.is_narrow}
         self.spaces = {slot.name: slot.space for slot in item.kept}

@@ -24,10 +24,13 @@ from neon.optimizers.adan import Adan as Adan
 from neon.optimizers.ademamix import AdEMAMix as AdEMAMix
 from neon.optimizers.adopt import ADOPT as ADOPT
 from neon.optimizers.asgd import ASGD as ASGD
+from neon.optimizers.cautious import Cautious as Cautious
+from neon.optimizers.centralized import Centralized as Centralized
 from neon.optimizers.gradient_descent import GradientDescentMomentum as GradientDescentMomentum
 from neon.optimizers.lamb import LAMB as LAMB
 from neon.optimizers.lars import LARS as LARS
 from neon.optimizers.lion import Lion as Lion
+from neon.optimizers.lookahead import Lookahead as Lookahead
 from neon.optimizers.mars import MARS as MARS
 from neon.optimizers.multioptimizer import MultiOptimizer as MultiOptimizer
 from neon.optimizers.nadam import NAdam as NAdam

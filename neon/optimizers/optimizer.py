@@ -17,7 +17,18 @@ from neon.assignment.sites import Site
 from neon.backends import NervanaObject
 from neon.engine.program.formats import state_format
 from neon.engine.program.numbers import OF_GROUP, Declared, check_values, other_word, reader
-from neon.engine.program.options import AVERAGE, DESCRIBED, GROUPED, SCALE, SUPPLIED, Check, begun, chosen
+from neon.engine.program.options import (
+    AVERAGE,
+    DECAY,
+    DESCRIBED,
+    GROUPED,
+    OF_DIMENSIONS,
+    SCALE,
+    SUPPLIED,
+    Check,
+    begun,
+    chosen,
+)
 from neon.engine.program.trace import Rule, check_argument, signature, trace
 from neon.engine.program.views import View, view_of
 from neon.engine.refusals.formats import check_signs, check_states
@@ -28,6 +39,7 @@ from neon.messages import listed, received, shortened, shown
 from neon.old_paths import names_of
 from neon.optimizers.schedules import Schedule, counts_steps, is_constant, rate
 from neon.optimizers.signatures import NamedOptions, signature_of_base
+from neon.optimizers.weight_decay import is_decoupled, needs_rate, with_decay
 from neon.stepping.layer_lists import LayerStepper, clip_factor
 
 # What is not given, and what groups have of it: words of constructors, beside those of groups.
@@ -54,7 +66,8 @@ class Optimizer(NervanaObject):
 
     Options, common to all rules, in the order in which they act: `gradient_clip_norm` (every gradient
     of this optimizer times min(1, k/‖g‖), the norm over all of its tensors), `gradient_clip_value`
-    (each element into [−|k|, |k|]), `wdecay` (λθ is added to the gradient), `param_clip_value`
+    (each element into [−|k|, |k|]), `wdecay` (λθ is added to the gradient, or what `decay_form` says: "coupled",
+    "decoupled", "relative", "corrected" or "cautious", of rules with a decay of their own too), `param_clip_value`
     (weights into [−|k|, |k|]), `stochastic_round` (True: the width of the parameter's format; or a
     width in mantissa bits), `schedule` (the learning rate by epoch or step). `maximize` goes up the
     gradient instead of down. `state_dtype` is the format of states: a dtype of 32 or 16 bits, `"int8"`
@@ -89,6 +102,7 @@ class Optimizer(NervanaObject):
     gradient_clip_value: float | None
     param_clip_value: float | None
     wdecay: float
+    decay_form: str | None
     maximize: bool
     state_dtype: Any
     master: str | None
@@ -100,6 +114,8 @@ class Optimizer(NervanaObject):
     # Checks of values of its groups that it does not declare as numbers.
     _bounds: ClassVar[Mapping[str, Check]] = {}
     _declared: ClassVar[Declared]
+    # Why its weight decay has no other form than its own, if that is so.
+    _keeps_decay: ClassVar[str] = ""
     _mapped: Any = None
     __signature__ = NamedOptions()
 
@@ -220,6 +236,10 @@ class Optimizer(NervanaObject):
         """What a weight is at evaluation with these hyper-parameters; None where it is the weight."""
         return type(self).view
 
+    def rule_of(self, values: Mapping[str, Any]) -> Rule:
+        """The rule for these values, with the form of weight decay that they ask for."""
+        return self._decayed(self.select_rule(values), values.get(DECAY))
+
     # -- the documented interface ------------------------------------------------------------------
 
     @uncompiled
@@ -309,11 +329,11 @@ class Optimizer(NervanaObject):
         _check_split(values["master"], values["stochastic_round"])
         values = self._with_numbers(values)
         asked = chosen(values, len(outer), batch_mean=batch_mean, unscale=unscale, guard=guard)
-        rule = self.select_rule(values)
-        program = trace(rule, {**values, "step": 1, "matrix": True}, asked)
+        rule = self.rule_of(values)
+        program = trace(rule, {**values, "step": 1, **dict.fromkeys(OF_DIMENSIONS, True)}, asked)
         of_vectors = None
-        if "matrix" in program.keywords:
-            of_vectors = trace(rule, {**values, "step": 1, "matrix": False}, asked)
+        if program.by_dimensions:
+            of_vectors = trace(rule, {**values, "step": 1, **dict.fromkeys(OF_DIMENSIONS, False)}, asked)
         rounding = plain(values["stochastic_round"])
         width = None if rounding is False else 0 if rounding is True else rounding
         storage = Storage(state_format("state_dtype", values["state_dtype"]), values["master"] is not None)
@@ -327,7 +347,7 @@ class Optimizer(NervanaObject):
 
     def starts(self, values: Mapping[str, Any]) -> dict[str, float]:
         """Where the numbers start that its rule keeps in a group of these values."""
-        kept = signature(self.select_rule(values)).numbers_kept
+        kept = signature(self.rule_of(values)).numbers_kept
         return {name: begun(state, values).number for name, state in kept.items()}
 
     def _with_numbers(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -370,8 +390,35 @@ class Optimizer(NervanaObject):
 
     def _check_values(self, values: Mapping[str, Any]) -> None:
         """Refuse values of a group that the rule cannot run with."""
-        kept = signature(self.select_rule(values)).numbers_kept  # NaN after a gradient that is not finite
+        self._check_decay(values.get(DECAY), values)
+        kept = signature(self.rule_of(values)).numbers_kept  # NaN after a gradient that is not finite
         check_values({n: v for n, v in values.items() if n not in kept} if kept else values, self._declared.checks)
+
+    def _check_decay(self, form: Any, values: Mapping[str, Any]) -> None:
+        """Refuse a form of weight decay that the rule cannot have."""
+        if form is None:
+            return
+        kind = shortened(type(self).__name__)
+        if self._keeps_decay:
+            raise ValueError(
+                f"{kind} {self._keeps_decay}: {DECAY} cannot be had. {received(DECAY, form)} Leave it out."
+            )
+        if needs_rate(form) and "lr" not in signature(self.select_rule(values)).keywords:
+            raise ValueError(
+                f"{DECAY} {form!r} is a decay by the learning rate, and the rule of {kind} has no lr. Use 'coupled'."
+            )
+
+    def _decayed(self, rule: Rule, form: str | None) -> Rule:
+        """A rule with a form of weight decay, held here as long as this is there."""
+        if form is None:
+            return rule
+        check_values({DECAY: form})
+        made = vars(self).setdefault("_with_decay", {})
+        return made.get((rule, form)) or made.setdefault((rule, form), with_decay(rule, form))
+
+    def _decouples(self, values: Mapping[str, Any]) -> bool:
+        """Whether the decay that its rule has of its own is decoupled."""
+        return is_decoupled(self.select_rule(values), values)
 
     @property
     def _rule_varies(self) -> bool:
@@ -421,7 +468,7 @@ class Optimizer(NervanaObject):
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in present.items())})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_stepper", "_mapped")}
+        return {name: value for name, value in vars(self).items() if name not in ("_stepper", "_mapped", "_with_decay")}
 
 
 def _check_kind(name: str, value: Any, default: Any) -> None:

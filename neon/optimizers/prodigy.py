@@ -94,6 +94,7 @@ class Prodigy(Optimizer):
     """
 
     rule = staticmethod(prodigy)
+    _keeps_decay = "decays by d·α, with `decouple` or without"
     learning_rate = Number(1.0, non_negative, "lr", "α ≥ 0, a factor of what is found")
     beta_1 = Number(0.9, beta, "betas[0]", "β₁ in [0, 1)")
     beta_2 = Number(0.999, beta, "betas[1]", "β₂ in [0, 1)")

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 from neon.arguments import between, non_negative, whole_number
 from neon.engine.program.declared import GROUP, WEIGHT, State
 from neon.engine.program.numbers import Number, check_values
+from neon.engine.program.options import DECAY
 from neon.engine.program.trace import Rule
 from neon.engine.program.views import View
+from neon.messages import received, shortened
 from neon.optimizers.adam import adam, adamw
 from neon.optimizers.functions import maximum, sqrt, where
 from neon.optimizers.gradient_descent import gradient_descent, gradient_descent_momentum
@@ -187,6 +189,11 @@ class ScheduleFree(Transform):
 
     def _check_values(self, values: Mapping[str, Any]) -> None:
         super()._check_values(values)
+        if values.get(DECAY) is not None and not self._is_composed:
+            raise ValueError(
+                f"ScheduleFree around {shortened(type(self.inner).__name__)} decays at y, where the gradient is: "
+                f"{DECAY} cannot be had. {received(DECAY, values[DECAY])} Leave it out."
+            )
         word = self._interpolation(values)[1]
         name, beta = ("betas[0]", values[word][0]) if word == "betas" else (word, values[word])
         check_values({name: beta}, {name: (None, between)})

@@ -18,6 +18,7 @@ _Parameter = inspect.Parameter
 class CommonOptions(TypedDict, total=False):
     """What no constructor names by itself."""
 
+    decay_form: str | None
     state_dtype: Any
     master: str | None
     weight_average: float | None

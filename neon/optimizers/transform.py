@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from neon.engine.program.compose import composed
 from neon.engine.program.numbers import check_values
-from neon.engine.program.options import DESCRIBED, SUPPLIED
+from neon.engine.program.options import DECAY, DESCRIBED, SUPPLIED
 from neon.engine.program.trace import Rule, signature
 from neon.engine.program.views import View
 from neon.messages import listed, received, shortened
@@ -42,6 +42,7 @@ class Transform(Optimizer):
     >>> Slow(Adam(gradient_clip_norm=1.0), share=0.1)
     Slow(Adam(lr=0.001, betas=(0.9, 0.999), eps=1e-08, gradient_clip_norm=1.0), share=0.1)
 
+    `inner.change(w, g)` is what the rule adds to the weight, not rounded to the weight's digits.
     `around` may keep states of its own, and read numbers of the inner rule by their names, such as `lr`; it may give
     others, as in `inner(w, g, lr=lr / 2)`. Options (clipping, formats, schedule, name) that the inner optimizer has are
     the transform's; the same option given to both is refused, but for the name. A weight decay that is given to the
@@ -51,6 +52,8 @@ class Transform(Optimizer):
 
     around: Callable[..., Any] | None = None
     inner: Optimizer
+    # Whether a form of weight decay goes around what the transform makes of the rule, not within.
+    _decay_beside: ClassVar[bool] = False
     __signature__ = _AroundOptions()
 
     def __init_subclass__(cls, **arguments: Any) -> None:
@@ -94,7 +97,11 @@ class Transform(Optimizer):
         return composed(around, rule)
 
     def select_rule(self, values: Mapping[str, Any]) -> Rule:
-        return self._around(self.inner.select_rule(values))
+        return self._around(self.inner.rule_of({**values, DECAY: None} if self._decay_beside else values))
+
+    def rule_of(self, values: Mapping[str, Any]) -> Rule:
+        rule = self.select_rule(values)
+        return self._decayed(rule, values.get(DECAY)) if self._decay_beside else rule
 
     def select_view(self, values: Mapping[str, Any]) -> View | None:
         own, inner = self._own_view(values), self.inner.select_view(values)
@@ -118,6 +125,9 @@ class Transform(Optimizer):
     @property
     def _widest_rule(self) -> Rule:
         return self._around(self.inner._widest_rule or self.inner.select_rule({}))
+
+    def _decouples(self, values: Mapping[str, Any]) -> bool:
+        return self.inner._decouples(values)
 
     @property
     def _rule_varies(self) -> bool:

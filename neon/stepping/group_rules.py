@@ -12,7 +12,7 @@ from neon.assignment.description import Description
 from neon.engine.program.declared import OPTIMIZER, State
 from neon.engine.program.lowering import wide_levels
 from neon.engine.program.numbers import check_names, check_values
-from neon.engine.program.options import GUARD, SCALE
+from neon.engine.program.options import DECAY, GUARD, SCALE
 from neon.engine.program.trace import signature
 from neon.engine.refusals.combinations import (
     check_flat,
@@ -89,7 +89,10 @@ class GroupRules:
         """Give a new group the values that it lacks; a number of all groups of an optimizer is that of the others."""
         leaf, norms = self._leaves[group["optimizer"]]
         for name, value in leaf.group().items():
-            if name != SCALE or value != 1:  # which checkpoints of earlier versions do not have
+            if name not in (SCALE, DECAY) or value not in (
+                1,
+                None,
+            ):  # which checkpoints of earlier versions do not have
                 group.setdefault(name, value)
         if self.gradient_clip_previous_norm is not None:
             group.setdefault("gradient_clip_previous_norm", self.gradient_clip_previous_norm)
@@ -106,7 +109,7 @@ class GroupRules:
 
     def numbers_kept(self, group: Group) -> Mapping[str, State]:
         """The numbers that persist of a group, as its rule declares them."""
-        return signature(self.leaf_of(group).select_rule(group)).numbers_kept
+        return signature(self.leaf_of(group).rule_of(group)).numbers_kept
 
     def has_value(self, group: Group, name: str) -> bool:
         """Whether a group has a value, a multiplier of its rate too, which it keeps where it is not 1 alone."""

@@ -15,7 +15,7 @@ from neon.engine.refusals.formats import check_weight
 from neon.engine.refusals.tensors import check_parameter, check_sides
 from neon.engine.settings import Item, Reach, Settings
 from neon.engine.tensors.kept import kept_tensors
-from neon.messages import quoted
+from neon.messages import quoted, shortened
 from neon.stepping.sharding import (
     is_abstract,
     is_sharded,
@@ -62,6 +62,11 @@ def make_item(
             f"Parameter {quoted(name)} has placements {param.placements}; rows and columns are known of parameters "
             "that are cut by Shard alone. Redistribute it."
         )
+    if whole is not None and program.flattened and len(whole.shape) > 2 and not whole.keeps_rows:
+        raise ValueError(
+            f"Parameter {quoted(name)} has placements {param.placements}; flattened to a matrix, as "
+            f"{shortened(program.name)} sees it, it can be cut along its first dimension alone. Redistribute it."
+        )
     return Item(name, part, own, step, row, order, reach, shard_of(param), count, whole)
 
 
@@ -89,7 +94,7 @@ def _begun(parts: dict[str, Any], program: Program) -> dict[str, Any]:
     if not names or float(parts.get("step", 1.0)) != 0:
         return parts
     scales = {name: scale for name, scale in parts.get("scales", {}).items() if name not in names}
-    return {name: part for name, part in parts.items() if name not in names} | ({"scales": scales} if scales else {})
+    return {name: part for name, part in parts.items() if name not in (*names, "scales")} | {"scales": scales}
 
 
 def put_states(states: Any, param: Any, item: Item, step: Tensor, settings: Settings, changes: set[int]) -> Placed:

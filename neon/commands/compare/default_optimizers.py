@@ -32,12 +32,17 @@ TUNED = {
     "ASGD": ("ASGD(learning_rate=0.5)",),
     "Rprop": ("Rprop(learning_rate=1e-3)",),
 }
-# What a plain comparison shows of them, before Schedule-Free and a MultiOptimizer.
+# What a plain comparison shows of them, before rules around rules and a MultiOptimizer.
 FEW = (
     "GradientDescentMomentum", "RMSProp", "Adagrad", "Adadelta", "Adam", "AdamW", "Lion", "LAMB", "Adafactor",
     "NAdam", "Prodigy",
 )  # fmt: skip
-SCHEDULE_FREE = "ScheduleFree(AdamW(learning_rate=1.5e-2))"
+TRANSFORMS = (
+    "Cautious(AdamW(learning_rate=2e-3))",
+    "Centralized(AdamW(learning_rate=5e-3))",
+    "Lookahead(AdamW(learning_rate=1e-2))",
+    "ScheduleFree(AdamW(learning_rate=1.5e-2))",
+)
 MULTI = (
     'MultiOptimizer({"default": Adam(learning_rate=2e-3), '
     '"Conv2d": GradientDescentMomentum(0.05, 0.9), "head": Lion(learning_rate=3e-4)})'
@@ -45,10 +50,10 @@ MULTI = (
 
 
 def every_optimizer() -> tuple[str, ...]:
-    """Known rules in the order above, others with their own defaults, then Schedule-Free and a MultiOptimizer."""
+    """Known rules in the order above, others with their own defaults, then rules around rules and a MultiOptimizer."""
     known = [text for texts in TUNED.values() for text in texts]
     others = [example_text(rule) for name, rule in exported_rules().items() if name not in TUNED]
-    return (*known, *others, SCHEDULE_FREE, MULTI)
+    return (*known, *others, *TRANSFORMS, MULTI)
 
 
-DEFAULT_OPTIMIZERS = (*(text for name in FEW for text in TUNED.get(name, (f"{name}()",))), SCHEDULE_FREE, MULTI)
+DEFAULT_OPTIMIZERS = (*(text for name in FEW for text in TUNED.get(name, (f"{name}()",))), TRANSFORMS[-1], MULTI)

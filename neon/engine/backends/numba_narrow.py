@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from textwrap import indent
 from typing import NamedTuple
 
-from neon.engine.backends.numba_rows import Sums, at, for_lanes, lanes_by_sum, memory_beside, of_columns
+from neon.engine.backends.numba_rows import Sums, at, for_lanes, lanes_by_sum, memory_beside, of_columns, read
 from neon.engine.beside import is_sum
 from neon.engine.program.graph import LOADS, Node, walk
 from neon.engine.program.kernel import LANES, Kernel, Narrow
@@ -72,7 +72,7 @@ def _loop(
     named, formulas = words.formulas(loop.roots, numbers | found)
     body += named
     texts = dict(zip(loop.roots, formulas, strict=True))
-    body += [f"{kernel.name_of[node]}_at[i] = {texts[node]}" for node in loop.values]
+    body += [f"{kernel.name_of[node]}_at[i] = {_written(node, texts[node])}" for node in loop.values]
     before, after = [], []
     for r in loop.reductions:
         empty, add, whole = sums(r)
@@ -90,6 +90,11 @@ def _loop(
     return [*(_at(kernel, node) for node in names), *_stored_at(kernel, loop, names), *inner]
 
 
+def _written(node: Node, text: str) -> str:
+    """A value as it is kept: of a sum, which is rounded in its place, as the sum was."""
+    return f"bits64(np.float64({text}))" if is_sum(node) and kind_of(node).by_size else text
+
+
 def _first(of: Space) -> str:
     return "matrix * rows" if of is ROWS else "matrix * columns"
 
@@ -105,17 +110,9 @@ def _name(kernel: Kernel, node: Node) -> str:
     return kernel.name_of.get(node) or str(node.label)
 
 
-def _read(kernel: Kernel, node: Node, place: str) -> str:
-    """What is kept beside a tensor, as a value; sums are rounded here, once."""
-    text = f"{kernel.name_of[node]}_at[{place}]"
-    if is_sum(node):
-        return f"real(from_bits64({text}))" if kind_of(node).by_size else f"real({text})"
-    return text
-
-
 def _value(kernel: Kernel, node: Node, place: str) -> str:
     if node in kernel.name_of:
-        return _read(kernel, node, place)
+        return read(kernel, node, place)
     return f"{'word' if node.kind == 'uint' else 'real'}({node.label}_at[{place}])"
 
 

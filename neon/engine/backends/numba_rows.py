@@ -57,6 +57,14 @@ def memory_beside(node: Node) -> str:
     return "np.uint64" if kind_of(node).by_size else "np.float64"
 
 
+def read(kernel: Kernel, node: Node, place: str) -> str:
+    """What is kept beside a tensor, as a value; sums are rounded here, once."""
+    text = f"{kernel.name_of[node]}_at[{place}]"
+    if is_sum(node):
+        return f"real(from_bits64({text}))" if kind_of(node).by_size else f"real({text})"
+    return text
+
+
 def before_a_row(kernel: Kernel, stage: Stage, arrays: Callable[[str], list[str]], *, index: bool) -> list[str]:
     """What is known of a row before its elements are worked on."""
     spaces = {node.space for node in stage.given}
@@ -67,7 +75,7 @@ def before_a_row(kernel: Kernel, stage: Stage, arrays: Callable[[str], list[str]
         name = kernel.name_of[node]
         lines.append(at(kernel, node, "matrix * columns" if node.space is COLUMNS else ""))
         if node.space is not COLUMNS:
-            lines.append(f"{name}_in = {name}_at[{_PLACES[node.space]}]")
+            lines.append(f"{name}_in = {read(kernel, node, _PLACES[node.space])}")
     return lines + arrays("place")
 
 
@@ -76,8 +84,8 @@ _PLACES = {TENSOR: "0", MATRIX: "matrix", ROWS: "row"}
 
 def reads_of_columns(kernel: Kernel, stage: Stage, first: str = "") -> list[str]:
     """The statements that read what is known of the column of an element."""
-    names = [kernel.name_of[node] for node in stage.given if node.space is COLUMNS]
-    return [f"{name}_in = {name}_at[{first}i]" for name in names]
+    nodes = [node for node in stage.given if node.space is COLUMNS]
+    return [f"{kernel.name_of[node]}_in = {read(kernel, node, f'{first}i')}" for node in nodes]
 
 
 def texts(kernel: Kernel, stage: Stage) -> dict[Node, str]:

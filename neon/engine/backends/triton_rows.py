@@ -128,8 +128,14 @@ def at(kernel: Kernel, node: Node) -> str:
 def reads(kernel: Kernel, stage: Stage) -> list[str]:
     """The statements that read what is known of the rows and columns of a tile."""
     places = {TENSOR: "0", MATRIX: "matrix", OF_ROWS: "row", COLUMNS: "matrix * columns + column"}
-    names = [(kernel.name_of[node], places[node.space]) for node in stage.given]
-    return [f"{name}_in = tl.load({name}_at + ({place}) + 0 * i, mask=inside)" for name, place in names]
+    found = []
+    for node in stage.given:
+        name, place = kernel.name_of[node], places[node.space]
+        rounded = (
+            f".to({memory_of(kernel.formats.compute, 'tl')})" if is_sum(node) else ""
+        )  # of what is kept in float64
+        found.append(f"{name}_in = tl.load({name}_at + ({place}) + 0 * i, mask=inside){rounded}")
+    return found
 
 
 def texts(kernel: Kernel, stage: Stage) -> dict[Node, str]:

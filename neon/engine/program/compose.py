@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
+from neon.engine.program.graph import Node, walk
+from neon.engine.program.spaces import COLUMNS, ROWS
+from neon.engine.program.symbols import Symbol, difference
 from neon.engine.program.trace import Rule, signature
 from neon.messages import listed, shortened
 
@@ -31,7 +34,7 @@ def composed(around: Around, rule: Rule) -> Rule:
 class Inner:
     """The inner rule as a function of a weight and its gradient, called once; numbers can be given in place of its own.
 
-    It gives the new weight. What becomes of its states is kept in `states`.
+    It gives the new weight, its `change` what it adds to the weight. What becomes of its states is kept in `states`.
     """
 
     def __init__(self, rule: Rule, states: Sequence[Any], numbers: Mapping[str, Any]) -> None:
@@ -40,8 +43,31 @@ class Inner:
     def __call__(self, w: Any, g: Any, **numbers: Any) -> Any:
         self.called += 1
         result = self._rule(w, g, *self.states, **{**self._numbers, **numbers})
+        self.nodes = _below(result) - _below((w, g))
         w, *self.states = result if isinstance(result, (tuple, list)) else (result,)
         return w
+
+    def change(self, w: Any, g: Any, **numbers: Any) -> Any:
+        """What the rule adds to the weight: not rounded to the weight's digits where it is written as a sum."""
+        return difference(self(w, g, **numbers), w)
+
+    def reads(self, number: str) -> bool:
+        """Whether the rule has a number of that name."""
+        return number in self._numbers
+
+
+def _two_matrices(around: Around, rule: Rule) -> TypeError:
+    """What is raised where one of two rules has a tensor flattened, and the other has rows or columns of it."""
+    return TypeError(
+        f"Of {_name(around)} and {shortened(_name(rule))}, which it is around, one sees a tensor of many dimensions as "
+        "one matrix, the other as the matrices of its last two dimensions. Leave one of them out."
+    )
+
+
+def _below(values: Any) -> set[Node]:
+    """The nodes that symbols are made of."""
+    values = values if isinstance(values, (tuple, list)) else (values,)
+    return {*walk(value.node for value in values if isinstance(value, Symbol))}
 
 
 def _compose(around: Around, rule: Rule) -> Rule:
@@ -50,6 +76,9 @@ def _compose(around: Around, rule: Rule) -> Rule:
     parameters = _joined(_name(around), _name(rule), own, [*inspect.signature(rule).parameters.values()])
     defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}
     read = {p.name for p in own if p.kind is p.KEYWORD_ONLY}
+    apart = ("flattened" in read) != ("flattened" in taken)
+    if apart and any(state.of in (ROWS, COLUMNS) for state in signature(rule).states.values()):
+        raise _two_matrices(around, rule)
 
     def step(w: Any, g: Any, *states: Any, **given: Any) -> Any:
         numbers = defaults | given
@@ -63,6 +92,9 @@ def _compose(around: Around, rule: Rule) -> Rule:
                 f"states move on. It was called {inner.called} times."
             )
         w, *others = result if isinstance(result, (tuple, list)) else (result,)
+        foreign = inner.nodes if "flattened" in read else _below((w, *others)) - inner.nodes
+        if apart and any(node.space.is_narrow for node in foreign):
+            raise _two_matrices(around, rule)
         return (w, *others, *inner.states)
 
     step.__name__ = step.__qualname__ = f"{_name(around)}_{_name(rule)}"

@@ -26,11 +26,15 @@ from neon.engine.program.declared import State
 from neon.engine.program.formats import state_format
 from neon.engine.program.graph import Node, Scope, apply, load, scalar
 from neon.engine.program.reductions import reduce
+from neon.messages import received
 
 # Scopes of reductions: all whose gradients are looked through; all that are clipped by the norm of the step before.
 GUARD, PREVIOUS = Scope("guard"), Scope("previous")
 # The option by which weights are averaged, and the state that holds the average.
 AVERAGE = "weight_average"
+# The option that says what a weight decay does, and what it may be.
+DECAY = "decay_form"
+FORMS = ("coupled", "decoupled", "relative", "corrected", "cautious")
 # What groups call `lr_scale`: where a group has that word, schedulers of other libraries multiply its `lr` themselves.
 SCALE = "rate_scale"
 
@@ -78,6 +82,13 @@ def _average(w: Node) -> Node:
     return kept + (1.0 - scalar(AVERAGE)) * (w - kept)
 
 
+def _decay_form(name: str, value: Any) -> str | None:
+    """None, or a form of weight decay."""
+    if value is not None and value not in FORMS:
+        raise ValueError(f"{name} must be None or one of {', '.join(map(repr, FORMS))}. {received(name, value)}")
+    return value
+
+
 def _norm_bound(name: str, value: Any) -> float | None:
     return clip_bound(name, value, norm=True)
 
@@ -110,6 +121,7 @@ OPTIONS = (
     Option("schedule", None, giving_rates, grouped=False),
     Option("weight_decay", 0.0, non_negative, Place.DECAYED,
            lambda g, w: g + scalar("weight_decay") * w, word="wdecay"),
+    Option(DECAY, None, _decay_form, Place.DECAYED),  # rules around a rule are what it does
     # A tensor may become another number in silence.
     Option(SCALE, 1.0, lambda _, value: non_negative("lr_scale", value), Place.RATE,
            lambda lr: lr * scalar(SCALE), word="lr_scale", shown="lr_scale",
@@ -143,7 +155,9 @@ _BY_VALUE = [
     if option.act and option.key not in ("outer_clip_norms", "weight_decay")
 ]
 # What the engine supplies to a rule that asks for it.
-SUPPLIED = ("step", "epoch", "matrix")
+SUPPLIED = ("step", "epoch", "matrix", "flattened")
+# Of these what a rule is asked with for each tensor: True for two dimensions and more.
+OF_DIMENSIONS = ("matrix", "flattened")
 # Names that the engine, options and torch's states have taken; a weight decay may be a rule's own.
 RESERVED = {*DESCRIBED, *GROUPED} - {"weight_decay"} | {
     "batch_size", "grad_scale", "previous_norm", "optimizer", "params", "param_names", "scales", "low_bits",

@@ -170,6 +170,28 @@ def count(over: Scope) -> Symbol:
     return Symbol(size("columns" if over == ROWS else "rows"))
 
 
+def difference(new: Any, old: Any) -> Any:
+    """new − old; where new is written as old plus or minus something, that itself, which no sum has rounded."""
+    if not isinstance(new, Symbol) or not isinstance(old, Symbol):
+        return new - old
+    found = _added(new.node, old.node)
+    return new - old if found is None else Symbol(found)
+
+
+def _added(new: Node, old: Node) -> Node | None:
+    """What a sum adds to a node that is its first term, or its second."""
+    if new.op not in ("add", "sub"):
+        return None
+    one, other = new.args
+    signed = other if new.op == "add" else -other
+    if one is old:
+        return signed
+    if other is old and new.op == "add":
+        return one
+    before = _added(one, old)
+    return None if before is None else before + signed
+
+
 def precision() -> Symbol:
     """The precision of the format that a weight is kept in."""
     return Symbol(node(PRECISION))

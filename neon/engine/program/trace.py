@@ -78,6 +78,13 @@ def _read_signature(rule: Rule) -> Signature:
     numbers = {p.name for p in positional if isinstance(p.default, State) and p.default.is_number}
     reserved = options.RESERVED & {p.name for p in parameters[2:]} | {"step"} & {p.name for p in positional}
     reserved |= {"epoch", "weight_decay"} & numbers  # which every group has
+    if "flattened" in keywords and any(
+        isinstance(p.default, State) and p.default.of in (ROWS, COLUMNS) for p in positional
+    ):
+        raise TypeError(
+            f"The rule {name} keeps states of rows or columns, and asks for tensors that are flattened: these can be "
+            "kept of a tensor's last two dimensions alone. Ask for `matrix`."
+        )
     if reserved:
         raise TypeError(
             f"The rule {name} uses {listed(sorted(reserved))}, which neon keeps for itself; choose another name."
@@ -142,6 +149,16 @@ class Program:
         """Its states that are one number of each tensor."""
         return [name for name, state in self.states.items() if state.of is TENSOR]
 
+    @cached_property
+    def by_dimensions(self) -> bool:
+        """Whether the rule is asked for tensors of fewer than two dimensions and for others."""
+        return bool({*options.OF_DIMENSIONS} & {*self.keywords})
+
+    @cached_property
+    def flattened(self) -> bool:
+        """Whether a tensor's rows are all that is at one place of its first dimension, however many more there are."""
+        return "flattened" in self.keywords
+
     @property
     def _spaces(self) -> set[Space]:
         return {node.space for node in walk([*self.outputs.values(), *self.new_numbers.values()])} | {
@@ -150,8 +167,8 @@ class Program:
 
     @cached_property
     def wide(self) -> list[str]:
-        """What it has one number of for many parameters: by their names, or as it computes them."""
-        return [*self.numbers_kept] or self._sums(OPTIMIZER)
+        """What it makes one number of for many parameters: by their names, or as it computes them."""
+        return [*self.new_numbers] or self._sums(OPTIMIZER)
 
     @cached_property
     def of_tensors(self) -> list[str]:
@@ -299,7 +316,7 @@ def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) ->
     for state, act in options.at(options.Place.STATE, chosen):
         kept[state], outputs[state], loads[state] = State(WEIGHT), act(outputs["w"]), load(state)
     outputs = {tensor: value for tensor, value in outputs.items() if value is not loads[tensor]}
-    if "matrix" in form.keywords:  # with it, a rule keeps of each tensor what it has a use for there
+    if {*options.OF_DIMENSIONS} & {*form.keywords}:  # with one, a rule keeps of each tensor what it has a use for there
         used = {*walk([*outputs.values(), *new_numbers.values()])}
         written = {*outputs, *new_numbers}
         kept = {state: declared for state, declared in kept.items() if loads[state] in used or state in written}

@@ -25,9 +25,12 @@ class Sides(NamedTuple):
     height: int
 
     @classmethod
-    def of(cls, shape: Sequence[int]) -> Sides:
-        """The sides of a tensor; they depend on its shape alone, and so does the order of its sums."""
-        *others, rows, columns = shape
+    def of(cls, shape: Sequence[int], *, flattened: bool = False) -> Sides:
+        """The sides of a tensor; they depend on its shape alone, and so does the order of its sums.
+
+        Flattened it is one matrix, of its first dimension by all others.
+        """
+        *others, rows, columns = (shape[0], math.prod(shape[1:])) if flattened else shape
         height = max(_LEAST_ROWS, -(-CHUNK // max(columns, 1)), -(-rows // _MOST_PARTS))
         return cls(math.prod(others), rows, columns, min(height, max(rows, 1)))
 
