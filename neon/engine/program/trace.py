@@ -168,7 +168,7 @@ class Program:
     @cached_property
     def wide(self) -> list[str]:
         """What it makes one number of for many parameters: by their names, or as it computes them."""
-        return [*self.new_numbers] or self._sums(OPTIMIZER)
+        return [name for name in self.new_numbers if name in self.numbers_kept] or self._sums(OPTIMIZER)
 
     @cached_property
     def of_tensors(self) -> list[str]:
