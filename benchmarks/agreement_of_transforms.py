@@ -14,7 +14,7 @@ from neon.optimizers import AdamW, Cautious, Centralized, GradientDescentMomentu
 
 STATES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "Cautious": (("exp_avg", "exp_avg_sq"), ()),
-    "Lookahead": (("slow", "exp_avg", "exp_avg_sq"), ()),
+    "Lookahead": (("slow_weight", "exp_avg", "exp_avg_sq"), ()),
     "Centralized": (("exp_avg", "exp_avg_sq"), ()),
     "DecayedAdamW": ((), ()),  # optimi's moments are those after the corrections
 }

@@ -65,7 +65,7 @@ def test_options_are_the_attached_optimizers_and_the_rules() -> None:
         if parameter.kind is parameter.KEYWORD_ONLY
     }
     rules = {"gradient_clip_value", "gradient_clip_norm", "param_clip_value", "stochastic_round", "state_dtype"}
-    rules |= {"master", "weight_average", "lr_scale", "seed"}
+    rules |= {"decay_form", "master", "weight_average", "lr_scale", "seed"}
     assert {*Options.__annotations__} == (attached | rules) - {"capturable"}  # torch's classes have that of their own
     with pytest.raises(TypeError, match=r"^Lion has no argument 'momentum'\. Its arguments: params, lr, betas, .*seed"):
         Lion(parameters(), momentum=0.9)  # type: ignore[call-arg]

@@ -324,7 +324,7 @@ def test_the_rehearsal_of_distributed_checkpoints(name: str) -> None:
     torch.testing.assert_close([*model.parameters()], params, rtol=0, atol=0)
     assert values(optimizer) == groups
     kept = [(p, name, value) for p, state in optimizer.state.items() for name, value in state.items()]
-    assert all(torch.equal(value, p) if name == "slow" else not value.any() for p, name, value in kept)
+    assert all(torch.equal(value, p) if name == "slow_weight" else not value.any() for p, name, value in kept)
     assert len(optimizer.state) == len(params)
     loss(model, 0).backward()
     assert not any(map(torch.equal, model.parameters(), params))

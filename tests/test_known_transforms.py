@@ -188,7 +188,7 @@ def test_slow_weights_of_sixteen_bits_are_float32() -> None:
     optimizer = Lookahead(AdamW(state_dtype="int8"), k=2).attach(model)
     train(model, optimizer, 1, 2)
     for param in model.parameters():
-        slow = optimizer.state[param]["slow"]
+        slow = optimizer.state[param]["slow_weight"]
         assert slow.dtype == torch.float32
         assert torch.equal(slow.bfloat16(), param.detach())
     assert optimizer.state[next(model.parameters())]["exp_avg"].dtype == torch.int8
@@ -201,7 +201,7 @@ def test_slow_weights_of_sixteen_bits_are_float32() -> None:
         low.step()
         high.step()
     for a, b in zip(split.parameters(), whole.parameters(), strict=True):
-        assert torch.equal(low.state[a]["slow"], high.state[b]["slow"])
+        assert torch.equal(low.state[a]["slow_weight"], high.state[b]["slow_weight"])
 
 
 def test_each_tensor_is_counted_by_its_own_updates() -> None:
@@ -211,7 +211,10 @@ def test_each_tensor_is_counted_by_its_own_updates() -> None:
         a.grad, b.grad = torch.ones(2), torch.ones(2) if step else None
         optimizer.step()
     assert (a.tolist(), b.tolist()) == ([-1, -1], [-1, -1])
-    assert (optimizer.state[a]["slow"].tolist(), optimizer.state[b]["slow"].tolist()) == ([-1, -1], [0, 0])
+    assert (optimizer.state[a]["slow_weight"].tolist(), optimizer.state[b]["slow_weight"].tolist()) == (
+        [-1, -1],
+        [0, 0],
+    )
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -349,7 +352,7 @@ def test_around_each_other() -> None:
     made = Lookahead(Cautious(Centralized(AdamW(wdecay=0.1, gradient_clip_norm=1.0))), k=2)
     optimizer = made.attach(model)
     train(model, optimizer, 1, 2, 3)
-    assert [*optimizer.state[next(model.parameters())]] == ["step", "slow", "exp_avg", "exp_avg_sq"]
+    assert [*optimizer.state[next(model.parameters())]] == ["step", "slow_weight", "exp_avg", "exp_avg_sq"]
     mapping = MultiOptimizer({"default": RMSProp(), "3": Cautious(Lion())}).attach(net())
     train(net(), mapping, 1)
     assert repr(Cautious(Lion(decay_form="cautious"))) == (
@@ -384,9 +387,9 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "k of 0": (lambda: Lookahead(AdamW(), k=0), "k must be at least 1. Received: k=0"),
     "a share": (lambda: Lookahead(AdamW(), alpha=1.5), r"alpha must be in the interval \[0, 1\]"),
     "an average": (lambda: Lookahead(AdamW(weight_average=0.9)).attach(net()), "leave weight_average out"),
-    "itself": (lambda: Lookahead(Lookahead(AdamW())), "both have slow: choose another name"),
+    "itself": (lambda: Lookahead(Lookahead(AdamW())), "both have slow_weight: choose another name"),
     "few bits": (
-        lambda: Lookahead(AdamW(state_dtype={"slow": "int8"})).attach(net()), "8 bits are too few of a weight"
+        lambda: Lookahead(AdamW(state_dtype={"slow_weight": "int8"})).attach(net()), "8 bits are too few of a weight"
     ),
     "rows": (lambda: Centralized(Adafactor()), "one sees a tensor of many dimensions as one matrix, the other as"),
     "rows of one's own": (lambda: Centralized(OfRows()).attach(net()), "Of centralized and ofrows.* one sees"),

@@ -11,23 +11,23 @@ from neon.optimizers.functions import equal, remainder, where
 from neon.optimizers.transform import Transform
 
 
-def lookahead(inner, w, g, slow: Any = State(WEIGHT), *, lookahead_k, lookahead_alpha, step):  # type: ignore[no-untyped-def]
+def lookahead(inner, w, g, slow_weight: Any = State(WEIGHT), *, lookahead_k, lookahead_alpha, step):  # type: ignore[no-untyped-def]
     """One step of Lookahead (Zhang et al. 2019, algorithm 1).
 
         w ← the rule's step
-        every k steps:  slow ← slow + α·(w − slow);  w ← slow
+        every k steps:  slow_weight ← slow_weight + α·(w − slow_weight);  w ← slow_weight
 
-    `step` is the number of this update of the tensor, from 1; slow is the weight at first.
+    `step` is the number of this update of the tensor, from 1; slow_weight is the weight at first.
     """
     w = inner(w, g)
     due = where(equal(remainder(step, lookahead_k), 0), 1.0, 0.0)  # a number: elements choose nothing
-    slow = slow + due * lookahead_alpha * (w - slow)
-    return (1 - due) * w + due * slow, slow
+    slow_weight = slow_weight + due * lookahead_alpha * (w - slow_weight)
+    return (1 - due) * w + due * slow_weight, slow_weight
 
 
-def slow_weight(w, slow):  # type: ignore[no-untyped-def]  # noqa: ARG001
+def evaluated(w, slow_weight):  # type: ignore[no-untyped-def]  # noqa: ARG001
     """The weight at evaluation: the slow one."""
-    return slow
+    return slow_weight
 
 
 class Lookahead(Transform):
@@ -45,6 +45,6 @@ class Lookahead(Transform):
     """
 
     around = staticmethod(lookahead)
-    view = staticmethod(slow_weight)
+    view = staticmethod(evaluated)
     k = Number(5, positive_integer, "lookahead_k", "k ≥ 1, the steps between two of the slow weight")
     alpha = Number(0.5, unit_interval, "lookahead_alpha", "α in [0, 1], of the slow weight's step")
