@@ -101,10 +101,10 @@ LINES = [
          "Adadelta(decay=0.95, epsilon=1e-7, learning_rate=0.001)"),
 
     Line("Adam", "torch.optim.Adam(p)",
-         "ε stands beside the corrected root. Gradients of a millionth.",
+         "ε is added to the corrected root. Gradients of a millionth.",
          of(e.adam, lr=0.001), "Adam()", ("optax.adam(0.001)",), small=1e-6),
     Line("Adam", "keras.optimizers.Adam()",
-         "ε 1e-7 stands beside the root that is not corrected: at first it acts as 3.2e-6. Gradients of a millionth.",
+         "ε 1e-7 is added to the root that is not corrected: at first it acts as 3.2e-6. Gradients of a millionth.",
          of(e.adam, lr=0.001, eps=1e-7, raw_eps=True), small=1e-6),
     Line("Adam", "optimi.Adam(p, lr=0.001)",
          "β₂ 0.99 and ε 1e-6, of all of its rules, in place of 0.999 and 1e-8. Gradients of a millionth.",
