@@ -50,7 +50,8 @@ LINES = [
          of(e.sgd, mu=0.9, rate_within=True), "GradientDescentMomentum(0.1, 0.9)", rates=CYCLED),
     Line("SGD, decay", "keras.optimizers.SGD(0.1, weight_decay=0.1)",
          "Decay is decoupled, w −= lr·λ·w, in SGD and in every other optimizer of keras.",
-         of(e.sgd, lr=0.1, decoupled=0.1)),
+         of(e.sgd, lr=0.1, decoupled=0.1),
+         "GradientDescentMomentum(0.1, 0.0, wdecay=0.1, decay_form='decoupled')"),
     Line("SGD, Nesterov", "bitsandbytes.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True)",
          "`nesterov` is taken and ignored, and so is `dampening`: plain momentum.",
          of(e.sgd, lr=0.1, mu=0.9), "neon.torch.SGD(p, lr=0.1, momentum=0.9)",
@@ -127,7 +128,8 @@ LINES = [
          of(e.adam, lr=0.001, eps=1e-7, raw_eps=True, decoupled=0.004), "≈ AdamW(wdecay=0.004, epsilon=1e-7)"),
     Line("AdamW", "optimi.AdamW(p, lr=0.001, weight_decay=1e-5, decouple_lr=True)",
          "With `decouple_lr` the decay is λ·lr/max_lr, not times the rate itself: write λ a thousand times smaller.",
-         of(e.adam, lr=0.001, b2=0.99, eps=1e-6, absolute=1e-5), "AdamW(beta_2=0.99, epsilon=1e-6, wdecay=0.01)"),
+         of(e.adam, lr=0.001, b2=0.99, eps=1e-6, absolute=1e-5),
+         "AdamW(beta_2=0.99, epsilon=1e-6, wdecay=1e-5, decay_form='relative')"),
 
     Line("NAdam", "torch.optim.NAdam(p)",
          "Momentum by Dozat's schedule, 0.96^(0.004·t): about half of β₁ at first.",
@@ -211,7 +213,7 @@ LINES = [
          of(e.lamb, lr=0.001), "LAMB(wdecay=0.0)", ("keras.optimizers.Lamb()",)),
     Line("LAMB", "keras.optimizers.Lamb(weight_decay=0.1)",
          "The decay is outside of the ratio: w −= lr·λ·w, and then LAMB without decay.",
-         of(e.lamb, lr=0.001, eps=1e-7, decoupled=0.1)),
+         of(e.lamb, lr=0.001, eps=1e-7, decoupled=0.1), "≈ LAMB(epsilon=1e-7, wdecay=0.1, decay_form='decoupled')"),
     Line("LAMB", "pytorch_optimizer.Lamb(p)",
          "The ratio already undoes the length of what it divides, and then the correction divides once more: the first "
          "step is 10 times ‖w‖·lr. `max_grad_norm=1.0` does nothing without `pre_norm=True`.",

@@ -86,7 +86,7 @@ def bench(
     kinds: Annotated[
         str | None, typer.Option(help="Of step, rounding, states, backward, start, memory, kept; separated by commas.")
     ] = None,
-    rules: Annotated[str | None, typer.Option(help="Such as Adam,Lion. Default: every rule.")] = None,
+    rules: Annotated[str | None, typer.Option(help="Such as Adam,Lion; every. Default: some that are common.")] = None,
     shapes: Annotated[str | None, typer.Option(help="Of large, resnet50, gpt2, llama1b (GPU), tiny, groups.")] = None,
     options: Annotated[str | None, typer.Option(help="Of plain, norm, value: how gradients are clipped.")] = None,
     rounds: Annotated[int | None, typer.Option(help="Turns of each contender. Default: by shape.")] = None,

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from neon.commands import machine
 from neon.commands.bench import few_bits, memory, new_process, step_alone, timing
-from neon.commands.bench.bench_command import Request, choose
+from neon.commands.bench.bench_command import MEASURED, Request, choose
 from neon.commands.bench.few_bits import FORMATS
 from neon.commands.bench.first_step import first_step
 from neon.commands.bench.kinds import KINDS
@@ -64,7 +64,8 @@ def test_the_models_have_their_sizes(monkeypatch: pytest.MonkeyPatch, name: str,
 
 
 def test_a_whole_run_has_every_rule_shape_and_option_and_every_target() -> None:
-    every, on_a_gpu = Request().lines(), Request(device="cuda").lines()
+    every, on_a_gpu = Request(rules="every").lines(), Request(rules="every", device="cuda").lines()
+    assert {line.rule for line in Request().lines()} == {*MEASURED} <= {*exported_rules()}
     assert len(set(every)) == len(every)
     for found, shapes in ((every, {*SHAPES} - {"llama1b"}), (on_a_gpu, {*SHAPES})):
         assert {(e.shape, e.rule, e.option) for e in found if e.kind == "step"} == {

@@ -72,7 +72,11 @@ def test_a_rule_that_is_exported_is_in_every_table(page: Page, monkeypatch: pyte
         "| AddSign | `learning_rate` | `0.1` | α ≥ 0 | `lr` |",
         "| AddSign | `momentum_coef` | `0.9` | β in [0, 1] | `momentum` |",
     ]
-    assert {line.kind for line in Request().lines() if line.rule == "AddSign"} == {"step", "rounding", "memory"}
+    assert {line.kind for line in Request(rules="every").lines() if line.rule == "AddSign"} == {
+        "step",
+        "rounding",
+        "memory",
+    }
     shown = CliRunner().invoke(app, ["show", "addsign"]).output
     assert all(
         part in shown

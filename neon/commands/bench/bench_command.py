@@ -26,6 +26,12 @@ from neon.commands.output import print_line, print_written, require_writable, wr
 
 QUICK_ROUNDS = 3
 DEVICES = ("cpu", "cuda", "xpu")
+# The rules of a run that says nothing of rules; `every` stands for all.
+MEASURED = (
+    "GradientDescentMomentum", "RMSProp", "Adagrad", "Adadelta", "Adam", "AdamW", "AdEMAMix", "Adafactor", "LAMB",
+    "Lion", "Prodigy", "ShiftAdaMax",
+)  # fmt: skip
+EVERY = "every"
 # What a run leaves out that is to take a minute or two.
 QUICK = {
     "rules": ("GradientDescentMomentum", "RMSProp", "Adam"),
@@ -36,7 +42,7 @@ QUICK = {
 
 @dataclass(frozen=True)
 class Request:
-    """The options of the command; None stands for all, or with `quick` for a few.
+    """The options of the command; None stands for all, or with `quick` for a few. Of rules it stands for `MEASURED`.
 
     Args:
         kinds, rules, shapes, options: names, separated by commas.
@@ -67,7 +73,7 @@ class Request:
     def lines(self) -> list[Line]:
         """What is to be measured: what each kind is made for, as far as it is chosen."""
         known = {"kinds": KINDS, "rules": exported_rules(), "shapes": SHAPES, "options": OPTIONS}
-        default = known | QUICK if self.quick else known
+        default = known | (QUICK if self.quick else {"rules": MEASURED})
         kinds, rules, shapes, options = (
             choose(name, getattr(self, name), names, default[name]) for name, names in known.items()
         )
@@ -95,8 +101,8 @@ def choose(option: str, text: str | None, known: Collection[str], default: Colle
     Raises:
         SettingsError: a name is not known, or there is none.
     """
-    if text is None:
-        return tuple(name for name in known if name in default)
+    if text is None or text == EVERY:
+        return tuple(name for name in known if text or name in default)
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in known:
