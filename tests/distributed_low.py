@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from constructors import RULES, described
 from distributed_models import STEPS, everything, strays
 from distributed_saving import restore, store
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from neon.engine import use_backend
 from neon.optimizers import LAMB, Adam, AdamW, Cautious, Centralized, Lookahead, Optimizer, ScheduleFree
 from neon.torch import AttachedOptimizer
 
@@ -67,8 +69,8 @@ class Wide(nn.Module):
         return torch.stack([layer(values(name, step)) for name, layer in self.layers.items()]).sum()
 
 
-def start(way: str, form: str) -> tuple[nn.Module, Wide, AttachedOptimizer]:
-    """The model as it runs on this rank, the model within, and its optimizer."""
+def start(way: str, form: str, name: str = "") -> tuple[nn.Module, Wide, AttachedOptimizer]:
+    """The model as it runs on this rank, the model within, and its optimizer: of a rule by its name, or the form's."""
     model = run = Wide()
     if dist.get_world_size() > 1 and way == "data parallel":
         run = DistributedDataParallel(model)
@@ -77,6 +79,8 @@ def start(way: str, form: str) -> tuple[nn.Module, Wide, AttachedOptimizer]:
         mesh = init_device_mesh("cpu", shape, mesh_dim_names=("replicate", "shard")[-len(shape) :])
         for layer in (*model.layers.values(), model):
             fully_shard(layer, mesh=mesh)
+    if name:
+        return run, model, described(name, **FORMATS[form]).attach(model)
     rule: Optimizer = (LAMB if "lamb" in form else AdamW)(learning_rate=0.01, **FORMATS[form])
     if form == "schedule-free":
         rule = ScheduleFree(rule)
@@ -100,6 +104,27 @@ def low_states(way: str, form: str) -> Any:
         found["evaluated"] = evaluated(run, model, opt)
         found["switched"] = switched(run, opt)
         found["saved in between"] = saved_in_between(way, form, model, opt)
+    return found
+
+
+def every_rule(form: str) -> Any:
+    """Each rule that is exported, sharded; what is loaded in between goes on with the same bits."""
+    found: dict[str, Any] = {"strays": []}
+    with use_backend("eager"):
+        for name in RULES:
+            run, model, opt = start("sharded", form, name)
+            train(run, opt, range(2))
+            saved = copy.deepcopy((model.state_dict(), opt.state_dict()))
+            train(run, opt, range(2, STEPS))
+            again, fresh, resumed = start("sharded", form, name)
+            fresh.load_state_dict(saved[0])
+            resumed.load_state_dict(saved[1])
+            train(again, resumed, range(2, STEPS))
+            ended, other = everything(model, opt), everything(fresh, resumed)
+            assert ended.keys() == other.keys()
+            assert all(torch.equal(ended[key], other[key]) for key in ended), name
+            found["strays"] += strays(model, opt)
+            found |= {f"{name}: {key}": value for key, value in ended.items()}
     return found
 
 

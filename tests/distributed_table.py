@@ -71,6 +71,7 @@ BLOCKS = [
     *(("low_states", way, form) for way in ("data parallel", "sharded", "hybrid") for form in FORMATS),
     ("low_states", "sharded", "int8, lamb"),
     ("low_states", "sharded", "int8, transforms"),
+    *(("every_rule", form) for form in FORMATS[:2]),
     *(("cut", name) for name in ("odd rows", "columns", "one row")),
 ]
 BLOCKS_SAVED = [
@@ -134,6 +135,8 @@ def worlds(case: tuple[Any, ...]) -> tuple[int, ...]:
     """By how many ranks a case can be run."""
     if case in (("zero_refused",), ("flat_refused",)):
         return (2,)
+    if case[0] == "every_rule":
+        return (1, 2)
     return (1, 2, 3, 4) if case in BY_THREE else (1, 2, 4)
 
 
