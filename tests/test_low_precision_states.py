@@ -373,3 +373,17 @@ def test_a_state_of_8_bits_that_is_switched_off_is_kept_in_checkpoints() -> None
     optimizer.step()
     optimizer.load_state_dict(optimizer.state_dict())
     assert optimizer.state[weight]["max_exp_avg_sq"].dtype == torch.uint8
+
+
+@pytest.mark.parametrize("name", ["Lion", "Signum", "LARS"])
+def test_elements_without_a_gradient_stay_as_they_are_in_8_bits(name: str) -> None:
+    """Where others in their block have one: a zero is stored as a zero, and has no sign."""
+    param = torch.nn.Parameter(torch.ones(64, 256))
+    optimizer = getattr(neon.optimizers, name)(learning_rate=0.5, state_dtype="int8").attach([param])
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        param.grad = torch.randn(64, 256, generator=generator)
+        param.grad[:, ::2] = 0.0
+        optimizer.step()
+    assert param.detach()[:, ::2].unique().tolist() == [1.0]
+    assert (param.detach()[:, 1::2] != 1.0).float().mean() > 0.5
