@@ -177,6 +177,20 @@ def test_in_the_backward_pass() -> None:
     assert results[0] == results[1]
 
 
+@pytest.mark.parametrize("value", [None, "x", True, torch.ones(2), torch.tensor(0.5 + 1j), torch.tensor(True)])
+def test_what_is_no_number_is_refused_by_name(value: Any) -> None:
+    p = nn.Parameter(torch.ones(3))
+    opt = Normed().attach({"p": p}.items())
+    run(opt, [p], [[np.ones(3)]])
+    before, opt.state[p]["size"] = p.detach().clone(), value
+    with pytest.raises((TypeError, ValueError), match=r"[Ss](ize|tate) of parameter 'p' (is one number|must be a tensor)"):
+        run(opt, [p], [[np.ones(3)]])
+    assert torch.equal(p, before)
+    opt.state[p]["size"] = 3.5
+    run(opt, [p], [[np.ones(3)]])
+    assert opt.state[p]["size"].item() == 3.25
+
+
 # -- where states start ----------------------------------------------------------------------------
 
 
