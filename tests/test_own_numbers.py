@@ -212,6 +212,35 @@ def test_a_state_of_few_bits_starts_there_too(state_dtype: str) -> None:
     assert p.unique().tolist() == [-0.5]
 
 
+def test_a_negative_start_is_refused_where_no_sign_is_kept() -> None:
+    class Started(Optimizer):
+        @staticmethod
+        def rule(w, g, kept: Any = State("start"), *, lr=1.0, start=-1.0):  # type: ignore[no-untyped-def]
+            kept = 0.5 * kept + abs(g)
+            return w - lr * kept, kept
+
+    p = nn.Parameter(torch.zeros(8192))
+    with pytest.raises(ValueError, match="start must be at least 0 where states are in 8 bits"):
+        Started(state_dtype="int8").attach([p])
+    run(Started(state_dtype="bfloat16").attach([p]), [p], [[np.zeros(8192)]])
+    assert p.unique().tolist() == [0.5]
+
+
+@pytest.mark.parametrize("of", [TENSOR, GROUP])
+def test_what_is_left_of_a_number_that_persists_may_be_negative(of: Any) -> None:
+    class Differing(Optimizer):
+        @staticmethod
+        def rule(w, g, kept, number: Any = State(4.0, of=of), *, lr=1.0):  # type: ignore[no-untyped-def]
+            kept = 0.5 * kept + (number - 5) * abs(g)
+            return w - lr * kept, kept, number
+
+    p = nn.Parameter(torch.zeros(8192))
+    opt = Differing(state_dtype="int8").attach([p])
+    run(opt, [p], [[np.ones(8192)]] * 2)
+    assert p.unique().tolist() == [2.5]
+    assert opt.state[p]["kept"].dtype == torch.int8
+
+
 def test_a_new_rate_acts_one_step_late_in_asgd_and_the_rate_that_is_there_counts_at_first() -> None:
     p = nn.Parameter(torch.zeros(1, dtype=torch.float64))
     opt = ASGD(lambd=0.0).attach([p])
