@@ -15,6 +15,7 @@ from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
 import neon.torch
 from neon.engine import use_backend
+from neon.engine.program.spaces import ELEMENT
 from neon.optimizers import ASGD, GROUP, TENSOR, WEIGHT, Adam, NAdam, Optimizer, Rprop, State
 from neon.optimizers.functions import norm, sqrt, total
 
@@ -183,7 +184,9 @@ def test_what_is_no_number_is_refused_by_name(value: Any) -> None:
     opt = Normed().attach({"p": p}.items())
     run(opt, [p], [[np.ones(3)]])
     before, opt.state[p]["size"] = p.detach().clone(), value
-    with pytest.raises((TypeError, ValueError), match=r"[Ss](ize|tate) of parameter 'p' (is one number|must be a tensor)"):
+    with pytest.raises(
+        (TypeError, ValueError), match=r"[Ss](ize|tate) of parameter 'p' (is one number|must be a tensor)"
+    ):
         run(opt, [p], [[np.ones(3)]])
     assert torch.equal(p, before)
     opt.state[p]["size"] = 3.5
@@ -303,6 +306,20 @@ def test_rules_that_make_no_sense_are_refused(wrong: type[Optimizer], message: s
     p = nn.Parameter(torch.ones(2))
     with pytest.raises(TypeError, match=message):
         wrong().attach([p])
+
+
+@pytest.mark.parametrize("of", [ELEMENT, TENSOR, GROUP])
+@pytest.mark.parametrize("value", [None, (0.5, 0.9), "half", True])
+def test_a_state_starts_at_a_number(of: Any, value: Any) -> None:
+    class Started(Optimizer):
+        @staticmethod
+        def rule(w, g, kept: Any = State("start", of=of), *, lr=0.1, start=value):  # type: ignore[no-untyped-def]
+            return w - lr * g, kept
+
+    p = nn.Parameter(torch.ones(2))
+    with pytest.raises(TypeError, match=r"start must be a number, for a state starts at it\. Received: start="):
+        run(Started().attach([p]), [p], [[np.ones(2)]])
+    assert p.tolist() == [1.0, 1.0]
 
 
 def test_formats_and_views_of_one_number_are_refused() -> None:
