@@ -15,6 +15,7 @@ from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
 import neon.torch
 from neon.engine import use_backend
+from neon.engine.program.spaces import ELEMENT
 from neon.optimizers import ASGD, GROUP, TENSOR, WEIGHT, Adam, NAdam, Optimizer, Rprop, State
 from neon.optimizers.functions import norm, sqrt, total
 
@@ -177,6 +178,22 @@ def test_in_the_backward_pass() -> None:
     assert results[0] == results[1]
 
 
+@pytest.mark.parametrize("value", [None, "x", True, torch.ones(2), torch.tensor(0.5 + 1j), torch.tensor(True)])
+def test_what_is_no_number_is_refused_by_name(value: Any) -> None:
+    p = nn.Parameter(torch.ones(3))
+    opt = Normed().attach({"p": p}.items())
+    run(opt, [p], [[np.ones(3)]])
+    before, opt.state[p]["size"] = p.detach().clone(), value
+    with pytest.raises(
+        (TypeError, ValueError), match=r"[Ss](ize|tate) of parameter 'p' (is one number|must be a tensor)"
+    ):
+        run(opt, [p], [[np.ones(3)]])
+    assert torch.equal(p, before)
+    opt.state[p]["size"] = 3.5
+    run(opt, [p], [[np.ones(3)]])
+    assert opt.state[p]["size"].item() == 3.25
+
+
 # -- where states start ----------------------------------------------------------------------------
 
 
@@ -196,6 +213,35 @@ def test_a_state_of_few_bits_starts_there_too(state_dtype: str) -> None:
     opt = Rprop(0.5, state_dtype=state_dtype).attach([p])
     run(opt, [p], [[np.ones(8192)]])
     assert p.unique().tolist() == [-0.5]
+
+
+def test_a_negative_start_is_refused_where_no_sign_is_kept() -> None:
+    class Started(Optimizer):
+        @staticmethod
+        def rule(w, g, kept: Any = State("start"), *, lr=1.0, start=-1.0):  # type: ignore[no-untyped-def]
+            kept = 0.5 * kept + abs(g)
+            return w - lr * kept, kept
+
+    p = nn.Parameter(torch.zeros(8192))
+    with pytest.raises(ValueError, match="start must be at least 0 where states are in 8 bits"):
+        Started(state_dtype="int8").attach([p])
+    run(Started(state_dtype="bfloat16").attach([p]), [p], [[np.zeros(8192)]])
+    assert p.unique().tolist() == [0.5]
+
+
+@pytest.mark.parametrize("of", [TENSOR, GROUP])
+def test_what_is_left_of_a_number_that_persists_may_be_negative(of: Any) -> None:
+    class Differing(Optimizer):
+        @staticmethod
+        def rule(w, g, kept, number: Any = State(4.0, of=of), *, lr=1.0):  # type: ignore[no-untyped-def]
+            kept = 0.5 * kept + (number - 5) * abs(g)
+            return w - lr * kept, kept, number
+
+    p = nn.Parameter(torch.zeros(8192))
+    opt = Differing(state_dtype="int8").attach([p])
+    run(opt, [p], [[np.ones(8192)]] * 2)
+    assert p.unique().tolist() == [2.5]
+    assert opt.state[p]["kept"].dtype == torch.int8
 
 
 def test_a_new_rate_acts_one_step_late_in_asgd_and_the_rate_that_is_there_counts_at_first() -> None:
@@ -260,6 +306,20 @@ def test_rules_that_make_no_sense_are_refused(wrong: type[Optimizer], message: s
     p = nn.Parameter(torch.ones(2))
     with pytest.raises(TypeError, match=message):
         wrong().attach([p])
+
+
+@pytest.mark.parametrize("of", [ELEMENT, TENSOR, GROUP])
+@pytest.mark.parametrize("value", [None, (0.5, 0.9), "half", True])
+def test_a_state_starts_at_a_number(of: Any, value: Any) -> None:
+    class Started(Optimizer):
+        @staticmethod
+        def rule(w, g, kept: Any = State("start", of=of), *, lr=0.1, start=value):  # type: ignore[no-untyped-def]
+            return w - lr * g, kept
+
+    p = nn.Parameter(torch.ones(2))
+    with pytest.raises(TypeError, match=r"start must be a number, for a state starts at it\. Received: start="):
+        run(Started().attach([p]), [p], [[np.ones(2)]])
+    assert p.tolist() == [1.0, 1.0]
 
 
 def test_formats_and_views_of_one_number_are_refused() -> None:

@@ -13,6 +13,7 @@ from neon.engine import use_backend
 from neon.engine.program.kernel import CHUNK
 from neon.engine.program.lowering import lower
 from neon.engine.program.slots import Formats
+from neon.engine.program.spaces import ELEMENT, GROUP, MATRIX, STEP
 from neon.engine.program.trace import trace
 from neon.optimizers import LAMB, OPTIMIZER, TENSOR, Adam, MultiOptimizer, Optimizer, Prodigy
 from neon.optimizers import functions as f
@@ -105,10 +106,14 @@ def test_the_functions_compute_with_floats_and_tensors() -> None:
     assert total(x).dtype == torch.float32
 
 
-def test_what_is_no_scope_is_refused() -> None:
+@pytest.mark.parametrize("over", ["tensor", GROUP, STEP, MATRIX, ELEMENT])
+def test_what_no_sum_goes_over_is_refused(over: Any) -> None:
+    """States may be one number of a GROUP; a sum over one would have been over all tensors of the step."""
     p = torch.nn.Parameter(torch.ones(2))
-    with pytest.raises(TypeError, match=r"over must be ROWS, COLUMNS, TENSOR or OPTIMIZER, .* Received: over='tensor'"):
-        reduced("norm", "tensor").attach([p])
+    refused = f"over must be ROWS, COLUMNS, TENSOR or OPTIMIZER, .* Received: over={over!r}"
+    for op in MEANT:
+        with pytest.raises(TypeError, match=refused):
+            reduced(op, over).attach([p])
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

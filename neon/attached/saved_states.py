@@ -17,6 +17,7 @@ from neon.engine.program.slots import at
 from neon.engine.program.spaces import ELEMENT, TENSOR
 from neon.engine.program.trace import Program
 from neon.engine.settings import Settings
+from neon.engine.tensors.kept import is_one_number
 from neon.messages import shown
 from neon.stepping.sharding import is_sharded, keeps_blocks, local
 
@@ -53,9 +54,7 @@ def wrong_state(key: str, value: Any, param: Tensor, settings: Settings) -> str 
     program, form = settings.program_of(param), FORMATS.get(value.dtype) if isinstance(value, Tensor) else None
     of = program.states[key].of if key in program.states else ELEMENT
     if of is TENSOR:
-        number = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
-        is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
-        return None if is_number else f"is {shown(value)} in the checkpoint; it must be one number"
+        return None if is_one_number(value) else f"is {shown(value)} in the checkpoint; it must be one number"
     if wrong := _wrong_tensor(value, param, of.shape(param.shape), _served(key, program)):
         return wrong
     assert form is not None

@@ -342,7 +342,7 @@ class Optimizer(NervanaObject):
         settings = Settings(program, values, (*outer, self), width, self.seed, storage, view, of_vectors)
         for program in settings.programs:
             check_states(storage, program, {AVERAGE, *(signature(widest).tensors if widest else ())})
-            check_signs(storage, program, settings.given)
+            check_signs(storage, program, settings.given, values)
         return settings
 
     def starts(self, values: Mapping[str, Any]) -> dict[str, float]:

@@ -180,8 +180,11 @@ def begun(state: State, values: Mapping[str, Any]) -> State:
     """A state with the number that it starts at, where that is one of a group, by its name."""
     if not isinstance(state.start, str) or state.starts_as_weight:
         return state
+    start = plain(values[state.start])
+    if start is None or isinstance(start, (bool, str, tuple, list)):
+        raise TypeError(f"{state.start} must be a number, for a state starts at it. {received(state.start, start)}")
     scale = plain(values.get(SCALE, 1.0)) if state.start == "lr" else 1.0
-    return State(float(plain(values[state.start])) * float(scale), state.of)
+    return State(float(start) * float(scale), state.of)
 
 
 def at(place: Place, options: Options) -> list[tuple[str, Callable[..., Node]]]:

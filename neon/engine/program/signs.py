@@ -52,8 +52,9 @@ def _not_negative(roots: Iterable[Node], held: set[str], signed: set[str]) -> se
                 holds = known == ALWAYS or (known == LIKE_OPERANDS and found.issuperset(node.args))
             case "load":
                 holds = node.label in held
-            case "sub":  # 1 − β: of numbers alone, rules take what is left of one
-                holds = all(below.op not in ELEMENT_LEAVES for below in walk([node]))
+            case "sub":  # 1 − β: of numbers alone that do not persist, rules take what is left of one
+                leaves = [below for below in walk([node]) if below.op in (*ELEMENT_LEAVES, "scalar")]
+                holds = all(leaf.op == "scalar" and leaf.label not in signed for leaf in leaves)
             case "mul":
                 holds = found >= odd[node]
             case _:

@@ -18,7 +18,7 @@ from neon.engine.program.graph import PRECISION, REDUCTION, Arithmetic, Node, ap
 from neon.engine.program.operations import BOOL, FLOAT, OPERATIONS
 from neon.engine.program.printer import formula
 from neon.engine.program.reductions import reduce
-from neon.engine.program.spaces import COLUMNS, ROWS, Scope, joined, reduced
+from neon.engine.program.spaces import COLUMNS, OPTIMIZER, ROWS, TENSOR, Scope, joined, reduced
 from neon.messages import received
 
 _FUNCTIONS = "the functions of neon.optimizers.functions (sqrt, exp, log, maximum, minimum, clip, where, norm, ...)"
@@ -151,7 +151,7 @@ def operation(op: str, *args: Any) -> Symbol:
 
 def reduction(op: str, over: Scope, *args: Any) -> Symbol:
     """The symbol of a reduction of symbols and numbers."""
-    if not isinstance(over, Scope):
+    if over not in (ROWS, COLUMNS, TENSOR, OPTIMIZER):
         raise TypeError(
             f"over must be ROWS, COLUMNS, TENSOR or OPTIMIZER, of neon.optimizers. {received('over', over)}"
         )

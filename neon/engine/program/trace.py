@@ -99,7 +99,8 @@ def _declared(rule: str, state: inspect.Parameter, keywords: Collection[str]) ->
     numbers = [name for name in keywords if name not in options.SUPPLIED]
     named = isinstance(start, str) and (start in numbers or (start == WEIGHT and not declared.is_scalar))
     if not named and (isinstance(start, bool) or not isinstance(start, (int, float)) or math.isnan(start)):
-        other = f"at one of {listed(numbers)}" if declared.is_scalar and numbers else "as the WEIGHT"
+        others = [f"at one of {listed(numbers)}"] if numbers else []
+        other = " or ".join(others if declared.is_scalar and others else [*others, "as the WEIGHT"])
         raise TypeError(
             f"The state {state.name} of the rule {rule} must start at a number (as no default says, at 0) or {other}. "
             f"{received(state.name, start)} Hyper-parameters stand after a *."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -53,14 +53,22 @@ def check_states(storage: Storage, program: Program, known: Collection[str]) -> 
         )
 
 
-def check_signs(storage: Storage, program: Program, given: Callable[[Program], Sequence[Any]]) -> None:
-    """Refuse negative numbers of a rule where they may turn a state negative that has no bit for a sign."""
-    if not storage.in_blocks or not never_negative(program):
+def check_signs(
+    storage: Storage, program: Program, given: Callable[[Program], Sequence[Any]], values: Mapping[str, Any]
+) -> None:
+    """Refuse negative numbers of a rule where they may turn a state negative that has no bit for a sign.
+
+    `given` are the numbers that the program reads, `values` those of its group, at which states may start.
+    """
+    unsigned = never_negative(program)
+    if not storage.in_blocks or not unsigned:
         return
     signed = signed_by(program) & {*program.keywords}
-    for (name, _), value in zip(program.places, given(program), strict=True):
-        value = value.item() if isinstance(value, Tensor) and value.device.type == "cpu" else plain(value)
-        if name in signed and isinstance(value, (int, float)) and value < 0:
+    read = [(name, value) for (name, _), value in zip(program.places, given(program), strict=True) if name in signed]
+    starts = [str(state.start) for name, state in program.states.items() if name in unsigned and state.starts_at_value]
+    for name, number in (*read, *((start, values[start]) for start in starts)):
+        value = number.item() if isinstance(number, Tensor) and number.device.type == "cpu" else plain(number)
+        if isinstance(value, (int, float)) and value < 0:
             raise ValueError(
                 f"{name} must be at least 0 where states are in 8 bits: of states that look as if they could not "
                 f"be negative, no sign is kept. Received: {name}={value!r}. Use state_dtype='bfloat16'."

@@ -51,12 +51,24 @@ def _tensor(slot: Slot, param: Tensor, state: Mapping[str, Any]) -> Tensor:
     return _new(slot, param) if _is_new(slot, state) else at(state, slot.path)
 
 
-def _number(value: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """One number of a tensor: on the device where a backend computes with it there, else with the host."""
+def _number(value: Any, dtype: torch.dtype, device: torch.device) -> Any:
+    """One number of a tensor: on the device where a backend computes with it there, else with the host.
+
+    What is no number stays as it is, to be refused by name.
+    """
     there = device if serving(device).resident is not None else torch.device("cpu")
     if type(value) is Tensor and value.dim() == 0 and value.dtype == dtype and value.device == there:
         return value
+    if not is_one_number(value):
+        return value
     return torch.tensor(float(value), dtype=dtype, device="cpu").to(there)
+
+
+def is_one_number(value: Any) -> bool:
+    """Whether a value is a real number, or a tensor of one."""
+    if isinstance(value, Tensor):
+        return value.numel() == 1 and not value.is_complex() and value.dtype != torch.bool
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _is_new(slot: Slot, state: Mapping[str, Any]) -> bool:
