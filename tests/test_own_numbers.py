@@ -349,6 +349,15 @@ def test_a_checkpoint_has_one_number(value: Any) -> None:
     assert opt.state[p]["mu_product"].item() == 0.25
 
 
+def test_a_value_that_somebody_keeps_in_a_group_is_no_other_rules() -> None:
+    """By the word of a number of MARS."""
+    p = nn.Parameter(torch.ones(2))
+    opt = Adam().attach([p])
+    run(opt, [p], [[np.ones(2)]])
+    opt.param_groups[0]["gamma"] = 0.5
+    Adam().attach([p]).load_state_dict(opt.state_dict())
+
+
 def test_a_checkpoint_of_nadam_is_not_taken_for_adams() -> None:
     p = nn.Parameter(torch.ones(2))
     nadam = NAdam().attach([p])

@@ -248,7 +248,8 @@ class _Loading:
             yield f"{self._label}: saved with {DECAY}={there!r}, this optimizer has {here!r}. Make it with the same"
         leaf = self._rules.leaf_of(self._own)
         usual = signature(leaf.rule_of(self._own)).keywords  # what a number always is here that no group has
-        for flag in sorted({*_NEUTRAL, *leaf._names_of_rules()[1]} - {*self._own}):
+        words = [rule for rule in leaf._names_of_rules()[1] if rule <= self._saved.keys()]  # of rules that it may be of
+        for flag in sorted({*_NEUTRAL, *(word for rule in words for word in rule)} - {*self._own}):
             neutral = _NEUTRAL.get(flag, usual.get(flag))
             if self._saved.get(flag, neutral) != neutral:
                 yield f"{self._label}: saved with {flag}={self._saved[flag]!r}, which {self._rule} does not have"

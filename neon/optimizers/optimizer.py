@@ -441,17 +441,17 @@ class Optimizer(NervanaObject):
         return counts_steps(self.schedule)
 
     @staticmethod
-    def _names_of_rules() -> tuple[set[str], set[str]]:
-        """The states of all rules of neon, and what groups call their numbers: they tell a checkpoint of another."""
-        states, words, classes = set[str](), set[str](), [Optimizer]
+    def _names_of_rules() -> tuple[set[str], list[set[str]]]:
+        """The states of all rules of neon, and what groups call the numbers of each: a checkpoint is known by them."""
+        states, words, classes = set[str](), list[set[str]](), [Optimizer]
         while classes:
             made = classes.pop()
             classes += made.__subclasses__()
             rule = getattr(made, "around", None) or made.rule
             if made.__module__.startswith("neon.") and rule is not None:
                 states |= {p.name for p in inspect.signature(rule).parameters.values() if p.kind is not p.KEYWORD_ONLY}
-                words |= {*made._declared.words}
-        return states - {"inner", "w", "g"}, words - {"lr", "weight_decay"}
+                words.append({*made._declared.words})
+        return states - {"inner", "w", "g"}, words
 
     def _scheduled_rate(self, learning_rate: float, epoch: float, updates: int) -> float:
         """The learning rate that the schedule makes of the initial one."""
