@@ -106,3 +106,12 @@ def alone() -> Iterator[DeviceMesh]:
     distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
     yield init_device_mesh("cpu", (1,))
     distributed.destroy_process_group()
+
+
+@pytest.fixture
+def exact_numbers() -> Iterator[None]:
+    """torch keeps the numbers that each tensor has of its own, as NAdam's, in the default dtype, neon in float64."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)

@@ -11,7 +11,7 @@ import importlib
 import io
 import pickle
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from unittest.mock import MagicMock, patch
 
@@ -28,15 +28,6 @@ pytestmark = pytest.mark.usefixtures("one_thread", "exact_numbers")
 STEPS = 12  # StepLR of the database moves after 10
 # The largest difference of a tensor relative to its largest entry; seen over all tests: 7.9e-7 and 9.4e-16.
 BOUNDS = {torch.float32: 2e-6, torch.float64: 2e-15}
-
-
-@pytest.fixture
-def exact_numbers() -> Iterator[None]:
-    """torch keeps the numbers that each tensor has of its own, as NAdam's, in the default dtype, neon in float64."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
 
 
 def database() -> list[Any]:

@@ -45,7 +45,7 @@ def stepped(rule: str, form: str, dtype: torch.dtype) -> list[Tensor]:
     grad = torch.linspace(2, -1, 4999, **numbers).to(dtype)
     optimizer = make(rule, "all", **options(rule, form))
     settings = optimizer.settings(optimizer.group())
-    kept = kept_tensors(settings.storage, settings.program_of(param), param, {})
+    kept = kept_tensors(settings.storage, settings.program_of(param), param, {}, settings.values)
     item = Item("p", param, kept, torch.tensor(0.0, **numbers), 0, 0)
     plan = Plan([item], [grad], [settings])
     for _ in range(2):

@@ -387,7 +387,7 @@ class Batch:
         if kernel.program.numbers_kept:
             firsts = {group: row for row, group in reversed([*enumerate(self.row_groups)])}
         for name, value in zip(kernel.numbers, values, strict=True):
-            of_rows = value.tolist() if isinstance(value, np.ndarray) else [value] * len(self.row_groups)
+            of_rows = value.tolist() if np.ndim(value) else [float(value)] * len(self.row_groups)
             if name in kernel.program.numbers_kept:
                 yield from ((group, name, of_rows[row]) for group, row in firsts.items())
             else:

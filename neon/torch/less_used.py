@@ -192,7 +192,8 @@ class Rprop(DropIn):
         δ ← δη⁺ where g has the sign of before, δη⁻ and g ← 0 where it has the other;  w ← w − sign(g)·δ
 
     `etas` are η⁻ and η⁺, δ starts at lr and stays within `step_sizes`. The signs are compared, and not the product of
-    the gradients, which vanishes where both are small. The other arguments are described at `DropIn`.
+    the gradients, which vanishes where both are small. A `weight_decay`, which torch has not, is added to the gradient.
+    The other arguments are described at `DropIn`.
     """
 
     rule = RpropRule
@@ -208,6 +209,7 @@ class Rprop(DropIn):
         foreach: bool | None = None,
         maximize: bool = False,
         differentiable: bool = False,
+        weight_decay: float = 0,
         **options: Unpack[Options],
     ) -> None:
         self._take(locals())

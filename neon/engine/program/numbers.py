@@ -232,7 +232,7 @@ def check_names(group: Mapping[str, Any], known: Collection[str], pairs: Collect
     `known` are the names that its rule has; `pairs` are the words of its own class, beside neon's.
     """
     for own, word in (*_WORDS, *pairs):
-        if own in group and own not in known and word not in group:
+        if own in group and own not in known and word in known and word not in group:
             raise ValueError(f"A parameter group has no {own!r}: it uses torch's names. Write {word!r}.")
 
 
