@@ -37,6 +37,7 @@ from neon.engine.tensors.storage import Storage
 from neon.engine.versions import uncompiled
 from neon.messages import listed, received, shortened, shown
 from neon.old_paths import names_of
+from neon.optimizers.names_of_rules import names_of_rules
 from neon.optimizers.schedules import Schedule, counts_steps, is_constant, rate
 from neon.optimizers.signatures import NamedOptions, signature_of_base
 from neon.optimizers.weight_decay import is_decoupled, needs_rate, with_decay
@@ -440,18 +441,9 @@ class Optimizer(NervanaObject):
         """Whether its schedule counts in steps, not in epochs."""
         return counts_steps(self.schedule)
 
-    @staticmethod
-    def _names_of_rules() -> tuple[set[str], list[set[str]]]:
-        """The states of all rules of neon, and what groups call the numbers of each: a checkpoint is known by them."""
-        states, words, classes = set[str](), list[set[str]](), [Optimizer]
-        while classes:
-            made = classes.pop()
-            classes += made.__subclasses__()
-            rule = getattr(made, "around", None) or made.rule
-            if made.__module__.startswith("neon.") and rule is not None:
-                states |= {p.name for p in inspect.signature(rule).parameters.values() if p.kind is not p.KEYWORD_ONLY}
-                words.append({*made._declared.words})
-        return states - {"inner", "w", "g"}, words
+    def _names_of_rules(self) -> tuple[set[str], list[set[str]]]:
+        """What rules of neon call their states, and each its numbers."""
+        return names_of_rules(Optimizer)
 
     def _scheduled_rate(self, learning_rate: float, epoch: float, updates: int) -> float:
         """The learning rate that the schedule makes of the initial one."""

@@ -28,6 +28,8 @@ from neon.messages import listed, shortened
 from neon.stepping.sharding import Partition, is_shared
 
 Group = Mapping[str, Any]
+# Values that a group has where they are others than these: checkpoints of earlier versions do not have them.
+_OF_LATE = {SCALE: 1, DECAY: None}
 
 
 @dataclass(eq=False)
@@ -89,10 +91,7 @@ class GroupRules:
         """Give a new group the values that it lacks; a number of all groups of an optimizer is that of the others."""
         leaf, norms = self._leaves[group["optimizer"]]
         for name, value in leaf.group().items():
-            if name not in (SCALE, DECAY) or value not in (
-                1,
-                None,
-            ):  # which checkpoints of earlier versions do not have
+            if name not in _OF_LATE or value != _OF_LATE[name]:
                 group.setdefault(name, value)
         if self.gradient_clip_previous_norm is not None:
             group.setdefault("gradient_clip_previous_norm", self.gradient_clip_previous_norm)

@@ -131,9 +131,8 @@ def reads(kernel: Kernel, stage: Stage) -> list[str]:
     found = []
     for node in stage.given:
         name, place = kernel.name_of[node], places[node.space]
-        rounded = (
-            f".to({memory_of(kernel.formats.compute, 'tl')})" if is_sum(node) else ""
-        )  # of what is kept in float64
+        # Sums are kept in float64, and rounded here.
+        rounded = f".to({memory_of(kernel.formats.compute, 'tl')})" if is_sum(node) else ""
         found.append(f"{name}_in = tl.load({name}_at + ({place}) + 0 * i, mask=inside){rounded}")
     return found
 
