@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -67,8 +68,9 @@ MAKERS: dict[str, Callable[[Any], AttachedOptimizer]] = {
 }
 
 
+@cache
 def states_of(kind: str) -> tuple[AttachedOptimizer, dict[str, Any]]:
-    """An optimizer after a step, and the state of its parameter."""
+    """An optimizer after a step, and the state of its parameter, which nobody is to change."""
     param = nn.Parameter(torch.ones(2))
     opt = MAKERS[kind]([param])
     param.grad = torch.ones(2)
