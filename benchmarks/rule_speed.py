@@ -4,10 +4,9 @@
     python benchmarks/rule_speed.py --threads 2 --rule prodigy
 
 Sixteen tensors of 1024×1024, each contender with weights, gradients and states of its own. What is shown is the median
-time of a step, and the median over rounds of its share of the time of the first in the same round: neon, where it has
-the rule. Beside neon stands its share of the memory limit: the bytes that its passes move, by what scaling memory in
-place moves in the same time. Schedule-Free's package writes into the gradients: they are set again before each step,
-outside the clock.
+time of a step, and the median over rounds of its share of the time of neon's in the same round. neon's has its share of
+the memory limit: the bytes that its passes move, by what scaling memory in place moves in the same time. Some packages
+write into the gradients: they are set again before each step, outside the clock.
 """
 
 from __future__ import annotations
@@ -16,29 +15,37 @@ import argparse
 import statistics
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 import numba
 import torch
-from agreement_cases import ADAFACTOR, ADAMW, AROUND_SGD, FREE, LAMB, PRODIGY, WORDS, Case
+from agreement_cases import ADAMW, WORDS, Case, Numbers, all_cases
 from rich.console import Console
 from rich.table import Table
+from rules import kernel_of
 
 from neon.commands.bench.timing import Contender, interleaved
 from neon.engine import use_backend
 
-# The packages' ways to make a step, what a class's own default is first; the bytes an element that neon's passes move.
-WAYS: list[tuple[Case, dict[str, dict[str, Any]], int]] = [
-    (ADAMW, {"loop": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}, 28),
-    (ADAFACTOR, {"loop": {"foreach": False}, "foreach": {"foreach": True}}, 24),
-    (LAMB, {"foreach": {"foreach": True}, "loop": {"foreach": False}}, 40),
-    (PRODIGY, {"loop": {}}, 48),
-    (FREE, {"foreach": {"foreach": True}, "loop": {"foreach": False}}, 28),
-    (AROUND_SGD, {"around SGD": {}}, 20),
-]
+# The rows of agreement.py that are timed: a package's loop, and its other way, where it has one.
+WAYS = {"defaults": "loop", "foreach": "foreach", "fused": "fused"}
 LIMIT = "scaling in place"
+
+
+def timed() -> dict[str, list[Case]]:
+    """The cases of each rule."""
+    found: dict[str, list[Case]] = {}
+    for case in [*all_cases(), replace(ADAMW, name="fused", make=partial(fused, of=torch.optim.AdamW))]:
+        if case.name in WAYS and case.zeros is False:
+            found.setdefault(case.rule, []).append(case)
+    return found
+
+
+def fused(groups: list[Any], numbers: Numbers, *, of: Any) -> Any:
+    return of(groups, **numbers, fused=True)
 
 
 def contender(make: Callable[[list[Any]], torch.optim.Optimizer], count: int, side: int) -> Contender:
@@ -59,48 +66,41 @@ def contender(make: Callable[[list[Any]], torch.optim.Optimizer], count: int, si
     return Contender(optimizer.step, prepare)
 
 
-def contenders(case: Case, ways: dict[str, dict[str, Any]], count: int, side: int) -> dict[str, Contender]:
-    """neon's, where it has the rule, and each of the package's."""
-    found: dict[str, Contender] = {}
-    made = case.neons()
-    if made is not None:
-        found["neon"] = contender(made.attach, count, side)
-    words = WORDS[case.rule](case.numbers)
-    for way, options in ways.items():
-        make: Callable[..., Any] = partial(case.make, numbers=words)
-        if case.rule == "AdamW":
-            make = partial(torch.optim.AdamW, **words)
-        found[f"{case.package}, {way}"] = contender(partial(make, **options), count, side)
+def contenders(cases: list[Case], count: int, side: int) -> dict[str, Contender]:
+    """neon's, and each way of each package."""
+    found = {"neon": contender(cases[0].neons().attach, count, side)}
+    for case in cases:
+        make = partial(case.make, numbers=WORDS[case.rule](case.numbers))
+        found[f"{case.package} {version(case.package)}, {WAYS[case.name]}"] = contender(make, count, side)
     return found
 
 
-def measure(case: Case, ways: dict[str, dict[str, Any]], moved: int, given: argparse.Namespace, table: Table) -> None:
-    memory = torch.ones(given.tensors, 4, given.side, given.side)
+def measure(cases: list[Case], given: argparse.Namespace, table: Table) -> None:
+    memory, moved = torch.ones(given.tensors, 4, given.side, given.side), kernel_of(cases[0].neons()).bytes_moved
     limit = {LIMIT: Contender(partial(memory.mul_, 1.0))}
     with use_backend("numba"):
-        turns, _ = interleaved({**contenders(case, ways, given.tensors, given.side), **limit}, given.rounds)
-    first = [turn.seconds for turn in next(iter(turns.values()))]
+        turns, _ = interleaved({**contenders(cases, given.tensors, given.side), **limit}, given.rounds)
+    first = [turn.seconds for turn in turns["neon"]]
     limits = [moved / (2 * memory.element_size() * 4) * turn.seconds for turn in turns.pop(LIMIT)]
     of_limit = statistics.median(at / taken for at, taken in zip(limits, first, strict=True))
     for name, taken in turns.items():
         seconds = [turn.seconds for turn in taken]
         share = statistics.median(a / b for a, b in zip(seconds, first, strict=True))
-        known = "" if name == "neon" else version(case.package)
         reached = f"{of_limit:.2f}" if name == "neon" else ""
-        table.add_row(case.rule, name, known, f"{1e3 * statistics.median(seconds):.1f}", f"{share:.2f}", reached)
+        table.add_row(cases[0].rule, name, f"{1e3 * statistics.median(seconds):.1f}", f"{share:.2f}", reached)
 
 
 def main(given: argparse.Namespace) -> None:
     torch.set_num_threads(given.threads)
     numba.set_num_threads(given.threads)
     table = Table(title=f"{given.tensors} tensors of {given.side}×{given.side}, {given.threads} thread(s)")
-    for heading in ("rule", "who", "version"):
+    for heading in ("rule", "who"):
         table.add_column(heading)
     for heading in ("ms a step", "of the first", "of the limit"):
         table.add_column(heading, justify="right")
-    for case, ways, moved in WAYS:
-        if given.rule.lower() in case.rule.lower():
-            measure(case, ways, moved, given, table)
+    for rule, cases in timed().items():
+        if given.rule.lower() in rule.lower():
+            measure(cases, given, table)
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
