@@ -24,6 +24,7 @@ import torch
 
 from neon.commands.bench.timing import Contender, interleaved
 from neon.commands.compare.default_optimizers import every_optimizer
+from neon.commands.figures import BLUE, dress, save_figure
 from neon.commands.optimizer_text import parse_optimizer
 from neon.compare import Comparison, Result, Settings, digits
 from neon.engine.program.lowering import lower
@@ -33,6 +34,7 @@ from neon.optimizers import Optimizer
 
 PAGE = Path(__file__).parent.parent / "docs" / "rules.md"
 BEGIN, END = "<!-- measured: benchmarks/rules.py -->", "<!-- end -->"
+WIDE = 5  # panels in a row of the figure
 COLUMNS = ("optimizer", "kept", "moved", "step", "5 epochs", "20 epochs")
 
 
@@ -74,6 +76,30 @@ def row(text: str, result: Result, given: argparse.Namespace) -> list[str]:
     return [*cells, *(f"{100 * result.accuracy[epochs - 1]:.1f} %" for epochs in (5, 20))]
 
 
+def draw(texts: list[str], results: list[Result]) -> Any:
+    """A small panel for each optimizer: its validation accuracy by epoch, above AdamW's in grey."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = -(-len(texts) // WIDE)
+    figure = Figure(figsize=(11.0, 1.35 * rows), facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(rows, WIDE, sharex=True, sharey=True, squeeze=False).flatten()
+    known = next(r.accuracy for text, r in zip(texts, results, strict=True) if text.startswith("AdamW("))
+    for axes, text, result in zip(panels, texts, results, strict=False):
+        epochs = range(1, 1 + len(known))
+        axes.plot(epochs, known, color="#bbbbbb", lw=1.2)
+        axes.plot(epochs, result.accuracy, color=BLUE, lw=1.4)
+        name, inner = re.match(r"(\w+)\((?:([A-Z]\w+)\()?", text).groups()  # type: ignore[union-attr]
+        dress(axes, f"{name}({inner})" if inner else name + ", nesterov" * ("nesterov=True" in text))
+        axes.title.set_fontsize(7.5)
+        axes.set_ylim(0.8, 1.0)
+        axes.tick_params(labelsize=7)
+    for axes in panels[len(texts) :]:
+        axes.set_axis_off()
+    return figure
+
+
 def main(given: argparse.Namespace) -> None:
     torch.set_num_threads(given.threads)
     numba.set_num_threads(given.threads)
@@ -89,6 +115,8 @@ def main(given: argparse.Namespace) -> None:
         table = "\n".join([f"| {' | '.join(COLUMNS)} |", "| --- |" + " ---: |" * (len(COLUMNS) - 1), *lines])
         page = PAGE.read_text(encoding="utf-8")
         write = partial(re.sub, f"(?s)({re.escape(BEGIN)}).*?({re.escape(END)})")
+        shown = [place for place, text in enumerate(texts) if not text.startswith("MultiOptimizer")]
+        save_figure([PAGE.with_suffix(".svg")], lambda: draw([texts[i] for i in shown], [results[i] for i in shown]))
         PAGE.write_text(write(lambda found: f"{found[1]}\n\n{table}\n\n{found[2]}", page), encoding="utf-8")
 
 
