@@ -91,7 +91,7 @@ def draw(texts: list[str], results: list[Result]) -> Any:
         axes.plot(epochs, known, color="#bbbbbb", lw=1.2)
         axes.plot(epochs, result.accuracy, color=BLUE, lw=1.4)
         name, inner = re.match(r"(\w+)\((?:([A-Z]\w+)\()?", text).groups()  # type: ignore[union-attr]
-        dress(axes, f"{name}({inner})" if inner else name + ", nesterov" * ("nesterov=True" in text))
+        dress(axes, f"{name}({inner})" if inner else "with nesterov=True" if "nesterov=True" in text else name)
         axes.title.set_fontsize(7.5)
         axes.set_ylim(0.8, 1.0)
         axes.tick_params(labelsize=7)
