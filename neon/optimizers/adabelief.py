@@ -5,8 +5,9 @@ from __future__ import annotations
 from neon.arguments import beta, flag, non_negative, positive
 from neon.engine.program.numbers import Number
 from neon.optimizers.adafactor import optional_epsilon
-from neon.optimizers.functions import maximum, sqrt, where
+from neon.optimizers.functions import sqrt, where
 from neon.optimizers.optimizer import Optimizer
+from neon.optimizers.radam import rectification
 
 
 def adabelief(  # type: ignore[no-untyped-def]
@@ -43,10 +44,8 @@ def adabelief(  # type: ignore[no-untyped-def]
     # Numbers: the rate, and what the root and ε are multiplied by, for all elements.
     rate, scale, outside = lr / (1 - beta1**step), 1 / sqrt(1 - beta2**step), eps
     if rectify:
-        most = 2 / (1 - beta2) - 1
-        length = most - 2 * step * beta2**step / (1 - beta2**step)
-        adapts, most, length = length >= 5, maximum(most, 5), maximum(length, 5)
-        factor = (length - 4) * (length - 2) * most / ((most - 4) * (most - 2) * length)
+        length, factor = rectification(beta2, step)
+        adapts = length >= 5
         before = 1.0 if degenerated_to_sgd else 0.0
         rate = rate * where(adapts, sqrt((1 - beta2**step) * factor), before)
         scale, outside = where(adapts, 1.0, 0.0), where(adapts, eps, 1.0)

@@ -18,6 +18,12 @@ def averages(g, exp_avg, exp_avg_sq, betas):  # type: ignore[no-untyped-def]
     return exp_avg, beta2 * exp_avg_sq + (1 - beta2) * g * g  # in this order: g² alone overflows from 1.8e19 on
 
 
+def direction(exp_avg, exp_avg_sq, betas, eps, step):  # type: ignore[no-untyped-def]
+    """Adam's corrected mean over its corrected root; the corrections are two numbers for all elements."""
+    quick, scale = 1 / (1 - betas[0] ** step), 1 / sqrt(1 - betas[1] ** step)
+    return quick * exp_avg / (sqrt(exp_avg_sq) * scale + eps)
+
+
 def _delta(exp_avg, exp_avg_sq, lr, betas, eps, step):  # type: ignore[no-untyped-def]
     """What Adam subtracts from w; the corrections fold into two numbers for all elements."""
     step_size = lr / (1 - betas[0] ** step)

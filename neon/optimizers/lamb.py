@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from neon.arguments import beta, flag, non_negative, positive
 from neon.engine.program.numbers import Number
-from neon.optimizers.adam import averages
-from neon.optimizers.functions import equal, minimum, norm, sqrt, where
+from neon.optimizers.adam import averages, direction
+from neon.optimizers.functions import equal, minimum, norm, where
 from neon.optimizers.optimizer import Optimizer
 
 
@@ -28,8 +28,7 @@ def lamb(w, g, exp_avg, exp_avg_sq, *, lr, betas, eps, weight_decay, trust_clip,
     True
     """
     exp_avg, exp_avg_sq = averages(g, exp_avg, exp_avg_sq, betas)
-    quick, scale = 1 / (1 - betas[0] ** step), 1 / sqrt(1 - betas[1] ** step)  # two numbers for all elements
-    u = quick * exp_avg / (sqrt(exp_avg_sq) * scale + eps) + weight_decay * w
+    u = direction(exp_avg, exp_avg_sq, betas, eps, step) + weight_decay * w
     size, length = norm(w), norm(u)
     ratio = where(equal(size, 0), 1, where(equal(length, 0), 1, size / where(equal(length, 0), 1, length)))
     if trust_clip:

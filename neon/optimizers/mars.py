@@ -7,8 +7,8 @@ from typing import Any
 from neon.arguments import beta, flag, non_negative, positive
 from neon.engine.program.numbers import Number
 from neon.messages import received
-from neon.optimizers.adam import averages
-from neon.optimizers.functions import equal, maximum, norm, sign, sqrt, where
+from neon.optimizers.adam import averages, direction
+from neon.optimizers.functions import equal, maximum, norm, sign, where
 from neon.optimizers.optimizer import Optimizer
 
 _TYPES = "adamw", "lion"
@@ -52,8 +52,7 @@ def mars(  # type: ignore[no-untyped-def]
         update = sign(exp_avg)
     else:
         exp_avg, exp_avg_sq = averages(c, exp_avg, exp_avg_sq, betas)
-        quick, scale = 1 / (1 - betas[0] ** step), 1 / sqrt(1 - betas[1] ** step)  # two numbers for all elements
-        update = quick * exp_avg / (sqrt(exp_avg_sq) * scale + eps)
+        update = direction(exp_avg, exp_avg_sq, betas, eps, step)
     return w - lr * (update + weight_decay * w), exp_avg, exp_avg_sq, last_grad
 
 

@@ -7,18 +7,24 @@ import math
 from neon.arguments import beta, non_negative, positive
 from neon.engine.program.numbers import Number
 from neon.optimizers.adam import averages
-from neon.optimizers.functions import clip, sqrt, where
+from neon.optimizers.functions import clip, maximum, sqrt, where
 from neon.optimizers.optimizer import Optimizer
+
+
+def rectification(beta2, step):  # type: ignore[no-untyped-def]
+    """How many gradients a mean of squares is of, ρ, and r²; where ρ is below 5, where r is no number, that of 5."""
+    power = beta2**step
+    most = 2 / (1 - beta2) - 1
+    length = most - 2 * step * power / (1 - power)
+    most, least = maximum(most, 5), maximum(length, 5)
+    return length, (least - 4) * (least - 2) * most / ((most - 4) * (most - 2) * least)
 
 
 def _delta(g, exp_avg, exp_avg_sq, lr, betas, eps, step):  # type: ignore[no-untyped-def]
     """What RAdam subtracts from w, and the new states."""
     exp_avg, exp_avg_sq = averages(g, exp_avg, exp_avg_sq, betas)
-    power = betas[1] ** step
-    most = 2 / (1 - betas[1]) - 1
-    length = most - 2 * step * power / (1 - power)
-    adapts = length > 5
-    rectified = sqrt((length - 4) * (length - 2) * most / ((most - 4) * (most - 2) * length)) * sqrt(1 - power)
+    length, factor = rectification(betas[1], step)
+    adapts, rectified = length > 5, sqrt(factor) * sqrt(1 - betas[1] ** step)
     # A choice within the loop would be made for each element: where nothing adapts, the root is clipped to 1.
     root = clip(sqrt(exp_avg_sq) + eps, where(adapts, 0.0, 1.0), where(adapts, math.inf, 1.0))
     return lr / (1 - betas[0] ** step) * where(adapts, rectified, 1.0) * exp_avg / root, exp_avg, exp_avg_sq
