@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from neon.engine.beside import Beside
+from neon.engine.calls.arena import arena_of
+from neon.engine.calls.stacks import Laid, Stacks
 from neon.engine.program import random_bits as random
 from neon.engine.program.graph import REDUCTION, Node, scalar
 from neon.engine.program.kernel import CHUNK, Kernel, Stage
@@ -113,7 +115,8 @@ class Batch:
         key = random.tensor_key(self._settings[item.group].seed, item.index, item.shard.number)
         others = map(Tensor.data_ptr, item.kept.values())
         kept = () if beside is None else beside.line()
-        return [item.param.data_ptr(), 0, *others, *kept, key, 0, item.shard.offset]
+        buffers = [0] * len(self.kernel.buffers)
+        return [item.param.data_ptr(), 0, *others, *buffers, *kept, key, 0, item.shard.offset]
 
     # -- when the members that take part have changed ----------------------------------------------
 
@@ -142,6 +145,8 @@ class Batch:
         self._cells = self._find_cells()
         self._numbers: dict[Node, Any] = {}
         self._evaluated = False
+        self.stacks = self._make_stacks() if self.kernel.buffers else None
+        self._laid_at: int | None = None
         self.passes = self._make_passes()
         self.shares = [[self._shares(reduction) for reduction in stage.reductions] for stage in self.kernel.stages]
         return True
@@ -155,7 +160,8 @@ class Batch:
             if isinstance(whole, Whole):
                 kept = [whole.states.get(slot.name, tensor).data_ptr() for slot, tensor in item.kept.items()]
                 key = random.tensor_key(self._settings[item.group].seed, item.index)
-                line[2:] = [*kept, *whole.line(), key, line[-2], 0]
+                buffers = [0] * len(self.kernel.buffers)
+                line[2:] = [*kept, *buffers, *whole.line(), key, line[-2], 0]
         return table
 
     def _find_cells(self) -> dict[str, list[Any]]:
@@ -167,7 +173,14 @@ class Batch:
         return {name: [tensors[name] for tensors in kept] for name in self.kernel.program.own_numbers}
 
     def _make_passes(self) -> Sequence[Any]:
-        return [Pass(self, stage) for stage in self.kernel.stages]
+        return [None if stage.calls else Pass(self, stage) for stage in self.kernel.stages]
+
+    def _make_stacks(self) -> Stacks:
+        laid = [
+            Laid(tuple(item.param.shape), self._strides(position), item.matrices, row)
+            for position, (item, row) in enumerate(zip(self.items, self.row_of.tolist(), strict=True))
+        ]
+        return Stacks(self.kernel, laid)
 
     def _make_rows(self, groups: npt.NDArray[np.int64], steps: npt.NDArray[np.float64]) -> None:
         """Tensors with the same group and step count share a row, unless each has numbers of its own."""
@@ -203,6 +216,25 @@ class Batch:
 
     # -- at each step ------------------------------------------------------------------------------
 
+    def reserve(self) -> None:
+        """Have memory for its buffers, of which batches that run one after another share one piece."""
+        if self.stacks is not None:
+            self._arena = arena_of(self.device)
+            self._arena.reserve(self.stacks.size)
+
+    def _lay_buffers(self) -> bool:
+        """Have the buffers where the memory for them is now; whether that is another place than before."""
+        memory = self._arena.memory.data_ptr()
+        if self.stacks is None or self._laid_at == memory:
+            return False
+        self.stacks.lay(self._arena)
+        self._laid_at = memory
+        first = len(self.kernel.given)
+        for position, (line, whole) in enumerate(zip(self.table, self.whole_table, strict=True)):
+            for place, buffer in enumerate(self.stacks.of(position).values()):
+                line[first + place] = whole[first + place] = buffer.data_ptr()
+        return True
+
     def inspect(self, grads: Sequence[Tensor]) -> None:
         """Find the gradients that no kernel can read where they are: negated lazily, or laid out differently."""
         pairs = zip(self.items, self._pick(grads), strict=True)
@@ -235,6 +267,9 @@ class Batch:
             self._stage_in(position)
         if self._copied or self._staged:
             self._bound = False
+        if self.stacks is not None:
+            self._lay_buffers()
+            self.stacks.begin()
         if self.kernel.random:
             self.table[:, -2] = self._row_steps[self.row_of] if np.ndim(self._row_steps) else self._row_steps
             self.whole_table[:, -2] = self.table[:, -2]
@@ -254,9 +289,7 @@ class Batch:
         """Copies of tensors that are not one dense range of memory, or not all laid out alike."""
         item = self.items[position]
         tensors = self._tensors_of(item, self._grads[position])
-        # Scales follow the order that blocks have in memory: where there are any, the copies do too.
-        in_blocks = (s for slot, s in item.kept.items() if slot.block > 1 and is_dense(s))
-        blocks = None if self.kernel.by_rows else next(in_blocks, None)
+        blocks = self._blocks_of(item)
         copies = {
             n: t.detach().clone(memory_format=torch.contiguous_format)
             if blocks is None or t.shape != blocks.shape
@@ -266,23 +299,61 @@ class Batch:
         self._temporaries[position] = copies
         self.table[position, : len(copies)] = [t.data_ptr() for t in copies.values()]
 
+    def _blocks_of(self, item: Item) -> Tensor | None:
+        """A state in blocks, if there is one: scales follow the order that blocks have in memory, and so do copies."""
+        in_blocks = (s for slot, s in item.kept.items() if slot.block > 1 and is_dense(s))
+        return None if self.kernel.by_rows else next(in_blocks, None)
+
+    def _strides(self, position: int) -> tuple[int, ...]:
+        """Those of what a kernel works on: a parameter, or a copy of it."""
+        item = self.items[position]
+        if position not in self._staged:
+            return item.param.stride()
+        blocks = self._blocks_of(item)
+        like = torch.empty(item.param.shape, device="meta") if blocks is None else blocks
+        return like.stride()
+
     def _tensors_of(self, item: Item, grad: Any) -> dict[str, Any]:
-        return dict(zip(self.kernel.tensors, (item.param, grad, *item.kept.values()), strict=True))
+        return dict(zip(self.kernel.given, (item.param, grad, *item.kept.values()), strict=True))
 
     def _read_numbers(self) -> None:
         read = {group: self._settings[group].read(self.kernel.program) for group in dict.fromkeys(self.row_groups)}
         columns = map(column, zip(*(read[group] for group in self.row_groups), strict=True))
         self._numbers = dict(zip(self._number_nodes, columns, strict=True))
 
-    def run(self, level: int, sums: Mapping[Node, Any]) -> None:
-        """Launch one stage, with what belongs before it; `sums` are the results of earlier reductions."""
+    def run(self, level: int, sums: dict[Node, Any]) -> None:
+        """Launch one stage, with what belongs before it; `sums` are the results of reductions, earlier and new ones."""
         for before in self.kernel.before(level):
-            if self._shared is not None:
+            stage = self.kernel.stages[before]
+            if stage.calls is not None:
+                self._call(stage, sums)
+                continue
+            if stage.narrow and self._shared is not None:
                 self._shared.collect(before)
             self._run(before, sums)
-            if self._shared is not None:
+            if stage.narrow and self._shared is not None:
                 self._shared.give_back(before)
+            if stage.reductions:
+                sums |= self._sums_of(before)
         self._run(level, sums)
+
+    def _call(self, stage: Stage, sums: Mapping[Node, Any]) -> None:
+        """Have torch work on whole matrices."""
+        assert stage.calls is not None and self.stacks is not None
+        with np.errstate(all="ignore"):
+            values = stage.host.evaluate({**self._numbers, **sums})
+        self.stacks.run(stage.calls, dict(zip(stage.scalars, values, strict=True)), None)
+
+    def _sums_of(self, place: int) -> dict[Node, Any]:
+        """The sums of single tensors that a stage without a level has taken."""
+        found: dict[Node, Any] = {}
+        for number, reduction in enumerate(self.kernel.stages[place].reductions):
+            own = self.own_sums(place, number)
+            if self.reach is not None and self.reach.alike:
+                shares = self.reach.gather(np.broadcast_to(own, len(self.row_groups)).tolist())
+                own = column([kind_of(reduction).combine(values) for values in zip(*shares, strict=True)])
+            found[reduction] = own
+        return found
 
     def _run(self, level: int, sums: Mapping[Node, Any]) -> None:
         current = self.passes[level]
@@ -415,7 +486,8 @@ class Batch:
         """Each tensor's memory, by name, as vectors in the order of addresses."""
         for position, (item, grad) in enumerate(zip(self.items, self._grads, strict=True)):
             tensors = self._tensors_of(item, grad) | self._temporaries.get(position, {})
-            yield {name: flat(tensor) for name, tensor in tensors.items()}
+            buffers = {} if self.stacks is None else self.stacks.of(position)
+            yield {name: flat(tensor) for name, tensor in tensors.items()} | buffers
 
 
 def column_of(values: npt.NDArray[np.float64]) -> Any:

@@ -17,6 +17,7 @@ from neon.engine.backends import forced, prepare, serving
 from neon.engine.backends.capture import check_not_captured
 from neon.engine.backends.resident import Resident
 from neon.engine.batch import Batch, column
+from neon.engine.calls.stacks import buckets_of
 from neon.engine.counts import Counts
 from neon.engine.program.graph import Node, scalar
 from neon.engine.program.kernel import Kernel
@@ -96,10 +97,12 @@ class Plan:
             states = tuple(slot.dtype for slot in item.kept if slot.auxiliary_of is None)
             formats = Formats(item.param.dtype, dtype, states, settings.width, settings.storage.splits(item.param))
             members[settings.program_of(item.param), formats, item.param.device, item.reach].append(position)
-        return [
-            self._make_batch(device, lower(program, formats), positions)
-            for (program, formats, device, _), positions in members.items()
-        ]
+        made = []
+        for (program, formats, device, _), positions in members.items():
+            kernel = lower(program, formats)
+            buckets = buckets_of(kernel, [(each, self.items[each]) for each in positions]) if kernel.buffers else None
+            made += [self._make_batch(device, kernel, bucket) for bucket in buckets or [positions]]
+        return made
 
     def _make_batch(self, device: torch.device, kernel: Kernel, positions: Sequence[int]) -> Batch:
         backend = serving(device)
@@ -191,12 +194,12 @@ class Plan:
 
     def _device_sums(self, level: int) -> Any:
         """The sums of a level, where one device has all that is added up and nobody else needs to know."""
-        batches = [batch for batch, place in self._reducing[level] if batch.kernel.stages[place].reductions]
-        kinds = {(batch.device, batch.reach, batch.summing) for batch in batches}
+        places = {batch: place for batch, place in self._reducing[level] if batch.kernel.stages[place].reductions}
+        kinds = {(batch.device, batch.reach, batch.summing) for batch in places}
         if len(kinds) != 1 or self._shared or self._guards:
             return None
         [(_, reach, summing)] = kinds
-        return summing(batches, level) if summing is not None and reach is None else None
+        return summing(places) if summing is not None and reach is None else None
 
     def _places(self, level: int) -> list[tuple[Batch, int]]:
         """The batches that reduce at a level, each with the place of its stage."""
@@ -234,6 +237,8 @@ class Plan:
             self._check_apart(given, addresses)
             self._addresses = addresses
         numbers = {scalar(name): value for name, value in inputs.items()} if inputs else {}
+        for batch in self._batches:
+            batch.reserve()
         for batch in self._batches:
             batch.bind(given, addresses, numbers, moved=moved, reread=reread)
         taken: set[Hashable] = set()

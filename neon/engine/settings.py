@@ -13,6 +13,7 @@ from torch import Tensor
 from neon.engine.program.slots import Slot
 from neon.engine.program.spaces import GROUP, Space
 from neon.engine.program.trace import Program
+from neon.engine.tensors.matrix_parts import ONE_MATRIX, Matrices
 from neon.engine.tensors.storage import AS_COMPUTED, Storage
 
 
@@ -143,7 +144,7 @@ class Item:
     `count` is their exact number where one is known: it is believed if `step`, perhaps a float32, is its rounding.
     `reach` is given where other processes hold more of the parameter, or of the parameters beside it;
     `shard` says which part of the parameter this is, `part` where in it. `kept` are its states and auxiliary
-    tensors, by slots.
+    tensors, by slots; `matrices` says what of it is a matrix.
     """
 
     name: str
@@ -156,3 +157,4 @@ class Item:
     shard: Shard = WHOLE
     count: float | None = None
     part: Part | None = None
+    matrices: Matrices = ONE_MATRIX

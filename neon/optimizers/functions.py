@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 
+from neon.engine.calls.matrix_functions import CALLS
 from neon.engine.program.operations import OPERATIONS
 from neon.engine.program.reductions import REDUCTIONS
-from neon.engine.program.spaces import COLUMNS, ROWS, TENSOR, Scope
-from neon.engine.program.symbols import Symbol, count, operation, precision, reduction
+from neon.engine.program.spaces import COLUMNS, ELEMENT, ROWS, TENSOR, Scope
+from neon.engine.program.symbols import Symbol, call, count, operation, precision, reduction
 
 __all__ = [
     "clip",
@@ -31,6 +32,7 @@ __all__ = [
     "mean_square",
     "minimum",
     "norm",
+    "orthogonalize",
     "power_of_two",
     "remainder",
     "rms",
@@ -176,6 +178,19 @@ def mean_square(x: Value, over: Scope = TENSOR) -> Value:
 def rms(x: Value, over: Scope = TENSOR) -> Value:
     """√(mean of x²), over the same as `total`."""
     return sqrt(mean_square(x, over))
+
+
+def orthogonalize(
+    x: Value, coefficients: Any = "quintic", *, eps: Value = 1e-7, steps: Value = 5, scale: str | None = None
+) -> Value:
+    """Each matrix of x with all singular values near 1, by Newton-Schulz iteration."""
+    name, numbers = (coefficients, ()) if isinstance(coefficients, str) else (None, coefficients)
+    if isinstance(x, Symbol):
+        return call("orthogonalize", ELEMENT, x, eps, steps, *numbers, coefficients=name, scale=scale)
+    matrix = torch.as_tensor(x, dtype=None if isinstance(x, torch.Tensor) else torch.float64)
+    one = matrix.reshape(1, matrix.shape[0] if matrix.dim() else 1, -1)
+    found = CALLS["orthogonalize"].function(one, eps, steps, *numbers, coefficients=name, scale=scale)
+    return found.view(x.shape) if isinstance(x, torch.Tensor) else found.item()
 
 
 def machine_epsilon(w: Value) -> Value:

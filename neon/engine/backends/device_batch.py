@@ -109,16 +109,14 @@ class Scattered:
 
 
 class DeviceSums:
-    """The sums of one level of stages, taken and used on one device."""
+    """The sums of one stage of each of some batches, taken and used on one device."""
 
-    def __init__(self, batches: Sequence[DeviceBatch], level: int) -> None:
+    def __init__(self, stages: Mapping[DeviceBatch, int]) -> None:
         from neon.engine.backends.triton_intrinsics import sum_up
 
         partials: dict[Hashable, list[npt.NDArray[np.int64]]] = {}
         by_size: dict[Hashable, bool] = {}
-        batches = [batch for batch in batches if batch.kernel.stages[batch.kernel.reducing[level]].reductions]
-        stages = [batch.kernel.reducing[level] for batch in batches]
-        for batch, stage in zip(batches, stages, strict=True):
+        for batch, stage in stages.items():
             first = batch.passes[stage].sums.data_ptr()
             places = first + 8 * np.arange(batch.passes[stage].sums.numel(), dtype=np.int64)
             columns = places.reshape(batch.passes[stage].sums.shape).T
@@ -128,7 +126,7 @@ class DeviceSums:
                 for scope, chunks in shares.chunks.items():
                     partials.setdefault(scope, []).append(places_of[chunks])
         counts = [sum(map(len, parts)) for parts in partials.values()]
-        device = batches[0].device
+        device = next(iter(stages)).device
         addresses = torch.from_numpy(np.concatenate([part for parts in partials.values() for part in parts])).to(device)
         ends = torch.from_numpy(np.cumsum([0, *counts])).to(device)
         self._totals = torch.zeros(len(counts), dtype=torch.float64, device=device)
@@ -137,7 +135,7 @@ class DeviceSums:
         self._launch = Launch(sum_up, (len(counts),), (addresses, ends, kinds, self._totals), LANES=lanes)
         self._place = {scope: place for place, scope in enumerate(partials)}
         self._readers = []
-        for batch, stage in zip(batches, stages, strict=True):
+        for batch, stage in stages.items():
             of_rows = [[self._place[scope] for scope in shares.of_rows] for shares in batch.shares[stage]]
             places = np.array([np.broadcast_to(places, len(batch.row_groups)) for places in of_rows], np.int64)
             self._readers.append((batch, batch.lines_of(stage), self._totals.data_ptr() + 8 * places))
@@ -177,7 +175,7 @@ class DeviceBatch(Batch):
         self.kept_for_graphs = list[Tensor]()  # what a graph copies from, and by, at each replay
         self._replayed = False  # whether a graph may have written to the tables since the last step
 
-    def _make_passes(self) -> list[DevicePass]:
+    def _make_passes(self) -> list[DevicePass | None]:
         self.lines_of_chunks = self._put(self.chunks)
         self.lines_of_whole = self._put(self.whole) if self.kernel.by_rows else None
         self.addresses = self._put(np.zeros_like(self.table))
@@ -202,6 +200,7 @@ class DeviceBatch(Batch):
         self._own = self._where.copy()
         self.addresses_of_sums = self._put(own)
         self._aligned = False
+        self._sums_between: dict[int, DeviceSums] = {}
         # Where the new numbers of groups go that persist: 0 for rows that write none.
         self._kept_at = np.zeros((len(self.kernel.numbers), rows), np.int64)
         self.kept = self._put(self._kept_at)
@@ -209,7 +208,7 @@ class DeviceBatch(Batch):
         sent = (self.table, self._numbers_read, self._kept_at, *[self._where] * levels)
         self._tensors = Scattered()
         self._reserve = capture.Reserve((array.nbytes for array in sent), self.device) if self._capturable else None
-        return [DevicePass(self, number) for number in range(len(self.kernel.stages))]
+        return [None if stage.calls else DevicePass(self, place) for place, stage in enumerate(self.kernel.stages)]
 
     def bind(
         self,
@@ -231,12 +230,13 @@ class DeviceBatch(Batch):
             self._reserve.renew()
         self._replayed |= self.capturing
         on_device = {node: value for node, value in step_inputs.items() if self._is_here(value)}
+        laid_at = self._laid_at
         same_addresses = self._bound and not (moved or self._replayed)
         new_numbers = self.kernel.numbers and not self.keeps_numbers  # of the last step, which the host has found
         same_numbers = self._numbers and not (reread or step_inputs or self._replayed or new_numbers)
         step_inputs = {**step_inputs, **dict.fromkeys(on_device, math.nan)}
         super().bind(grads, addresses, step_inputs, moved=moved, reread=reread)
-        if not same_addresses or self._copied or self._staged:
+        if not same_addresses or self._copied or self._staged or self._laid_at != laid_at:
             self._send(self.table, self.addresses)
             if self._shared is not None:
                 self._send(self.whole_table, self.whole_addresses)
@@ -250,6 +250,7 @@ class DeviceBatch(Batch):
         self._tensors.put_into(self.numbers)
         if self.capturing:
             self.kept_for_graphs += self._tensors.read
+            self.kept_for_graphs += [] if self.stacks is None else [self._arena.memory]
         if on_device or self._tensors.placed or self._capturable:
             self._evaluated = False  # what a graph does not compute it will not compute anew
 
@@ -319,6 +320,14 @@ class DeviceBatch(Batch):
         if self._replayed or not np.array_equal(places, self._kept_at):
             self._kept_at = places
             self._send(places, self.kept)
+
+    def _sums_of(self, place: int) -> dict[Node, Any]:
+        if self.reach is not None and self.reach.alike:
+            return super()._sums_of(place)
+        if place not in self._sums_between:
+            self._sums_between[place] = DeviceSums({self: place})
+        self._sums_between[place].take()
+        return {}
 
     def lines_of(self, level: int) -> list[int]:
         """The lines of the table of addresses that the sums of a level have."""

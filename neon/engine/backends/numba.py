@@ -105,11 +105,16 @@ _LARGEST = ("{} = np.uint64(0)", "{0} = select({0} < {1}, {1}, {0})", "from_bits
 def source(kernel: Kernel) -> str:
     """The kernel as a Python file."""
     head = _FILE.format(name=kernel.name, graph=kernel.graph(), real=memory_of(kernel.formats.compute, "np"))
-    return head + "".join(_stage(kernel, number) for number in range(len(kernel.stages)))
+    return head + "".join(_stage(kernel, place, number) for number, place in enumerate(_compiled(kernel)))
 
 
-def _stage(kernel: Kernel, number: int) -> str:
-    stage = kernel.stages[number]
+def _compiled(kernel: Kernel) -> list[int]:
+    """The places of its stages that are machine code: all but those of calls."""
+    return [place for place, stage in enumerate(kernel.stages) if stage.calls is None]
+
+
+def _stage(kernel: Kernel, place: int, number: int) -> str:
+    stage = kernel.stages[place]
     given = {node: f"s{column}" for column, node in enumerate(stage.scalars)}
     ops = {node.op for node in (stage.body() if not stage.narrow else walk(stage.roots, into_reductions=False))}
     words = {"tensor_key": "key", "step_word": "step"}
@@ -128,7 +133,7 @@ def _stage(kernel: Kernel, number: int) -> str:
         f"{name} = number[{i}]  # {inline(node, kernel.names)}" for i, (node, name) in enumerate(given.items())
     ]
     if kernel.by_rows:
-        loops = _by_rows(kernel, number, given)
+        loops = _by_rows(kernel, place, given)
     elif stage.reductions:
         loops = _reductions(kernel, stage, given)
     else:
@@ -138,13 +143,13 @@ def _stage(kernel: Kernel, number: int) -> str:
         number=number,
         locals=_locals(kernel, stage),
         columns=width,
-        turn="        chunk = chunk_count - 1 - chunk\n" if _passes_before(kernel, number) % 2 else "",
+        turn="        chunk = chunk_count - 1 - chunk\n" if _passes_before(kernel, place) % 2 else "",
         body="\n".join(filter(None, (indent("\n".join(prologue), " " * 8), loops))),
     )
 
 
-def _passes_before(kernel: Kernel, number: int) -> int:
-    return sum(not stage.narrow for stage in kernel.stages[:number])
+def _passes_before(kernel: Kernel, place: int) -> int:
+    return sum(stage.is_pass for stage in kernel.stages[:place])
 
 
 def _by_rows(kernel: Kernel, number: int, given: dict[Node, str]) -> str:
@@ -325,8 +330,9 @@ class Numba:
     """A kernel compiled, or loaded from the cache; `run` launches one of its stages over a batch."""
 
     def __init__(self, kernel: Kernel) -> None:
-        code = cache.load(kernel.name, source(kernel), len(kernel.stages))
-        self._stages = list(zip(code.functions, code.addresses, strict=True))
+        places = _compiled(kernel)
+        code = cache.load(kernel.name, source(kernel), len(places))
+        self._stages = dict(zip(places, zip(code.functions, code.addresses, strict=True), strict=True))
         self._code = code  # what keeps it in memory
 
     def run(self, batch: Batch, level: int) -> None:
@@ -340,7 +346,7 @@ class Numba:
 def assembly(kernel: Kernel) -> str:
     """The kernel's machine code as text: what the cache keeps of it."""
     text = source(kernel)
-    return machine_code.assembly(text, cache.path_of(kernel.name, text), len(kernel.stages))
+    return machine_code.assembly(text, cache.path_of(kernel.name, text), len(_compiled(kernel)))
 
 
 BACKEND = Backend("numba", Numba)

@@ -16,7 +16,7 @@ from neon.engine.program.meanings import has_float64
 
 
 class Triton:
-    """The functions of a kernel, by stage: what computes its numbers, if it reads any, and what updates or sums.
+    """The functions of a kernel, by stage: what computes its numbers, if it reads any, and what updates or sums, if any.
 
     Triton compiles them, for the device at hand, when they are launched first.
     """
@@ -25,7 +25,7 @@ class Triton:
         module = cache.module(kernel.name, source(kernel))
         stages = range(len(kernel.stages))
         self.numbers = [module.get(f"numbers_{n}") for n in stages]
-        self.stages = [module[f"stage_{n}"] for n in stages]
+        self.stages = [module.get(f"stage_{n}") for n in stages]
 
 
 def _serves(device: torch.device) -> bool:

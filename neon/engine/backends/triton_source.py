@@ -90,7 +90,8 @@ def source(kernel: Kernel) -> str:
     head = _FILE.format(name=kernel.name, graph=kernel.graph())
     if kernel.by_rows:
         head += "from neon.engine.backends.triton_intrinsics import pairwise_rows\n"
-    return head + "".join(numbers_source(kernel, n) + _stage(kernel, n) for n in range(len(kernel.stages)))
+    compiled = [place for place, stage in enumerate(kernel.stages) if stage.calls is None]
+    return head + "".join(numbers_source(kernel, place) + _stage(kernel, place) for place in compiled)
 
 
 def _stage(kernel: Kernel, number: int) -> str:

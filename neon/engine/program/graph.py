@@ -34,6 +34,8 @@ PRECISION = "precision"
 LEAVES = (*ELEMENT_LEAVES, SIZE, PRECISION, "scalar", "const")
 # What is made of expressions over every element of a scope: its label is a `Reduction`.
 REDUCTION = "reduction"
+# What torch makes of whole matrices: its label is a `Called`.
+CALL = "call"
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,18 @@ class Reduction:
 
     op: str
     over: Scope
+
+
+@dataclass(frozen=True)
+class Called:
+    """A function of matrices by its key in CALLS, the choices it is called with, and what there is one result for."""
+
+    name: str
+    choices: tuple[tuple[str, str | bool | None], ...]
+    of: Space
+
+    def __str__(self) -> str:
+        return self.name
 
 
 Value = TypeVar("Value", bound="Arithmetic")
@@ -145,11 +159,13 @@ def _new(op: str, args: tuple[Node, ...], label: Any, kind: str, of: Space) -> N
 def _space(op: str, args: tuple[Node, ...], label: Any, of: Space) -> Space:
     if op in ELEMENT_LEAVES:
         return of
+    if op == SIZE:
+        return TENSOR
+    if op == CALL:
+        return label.of
     below = joined(argument.space for argument in args)
     if op == REDUCTION:
         return reduced(label.over, below) or below
-    if op == SIZE:
-        return TENSOR
     unknown_to_host = op in OPERATIONS and OPERATIONS[op].floats is None
     return ELEMENT if unknown_to_host and below is STEP else below
 

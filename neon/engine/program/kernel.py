@@ -62,12 +62,30 @@ class Narrow:
 
 
 @dataclass(frozen=True, eq=False)
+class Calls:
+    """What torch makes of whole matrices between two passes over elements.
+
+    It gives buffers new contents, and states of pairs new values; `values` are what later calls need of pairs.
+    """
+
+    buffers: dict[str, Node]
+    stores: dict[str, Node] = field(default_factory=dict)
+    values: tuple[Node, ...] = ()
+
+    @property
+    def roots(self) -> tuple[Node, ...]:
+        """What is computed."""
+        return (*self.buffers.values(), *self.stores.values(), *self.values)
+
+
+@dataclass(frozen=True, eq=False)
 class Stage:
-    """One pass over memory: reductions whose results a later stage needs, or the final stores.
+    """One pass over memory: reductions whose results a later stage needs, or stores.
 
     Those of one level are taken together, in all kernels of a step: their sums reach over these. Sums `along` rows and
     columns stay beside their tensor. A stage that has `narrow` loops, and no level, works on what is there, before
-    the pass over elements that follows it.
+    the pass over elements that follows it. One that has `calls` is no pass at all; from the first of these on sums are
+    of single tensors, and have no level.
 
     `scalars` are the host's numbers that the pass reads, in the order of their columns. `sweeps` are its loops where
     elements are worked on one by one; where many are worked on at once, all values are computed before the first store.
@@ -80,6 +98,7 @@ class Stage:
     level: int | None = None
     along: tuple[Node, ...] = ()
     narrow: tuple[Narrow, ...] = ()
+    calls: Calls | None = None
 
     @cached_property
     def host(self) -> HostProgram:
@@ -90,7 +109,8 @@ class Stage:
     def roots(self) -> tuple[Node, ...]:
         """What the pass computes for each element, or for each row, column or matrix."""
         reduced = (operand for r in (*self.reductions, *self.along) for operand in r.args)
-        return (*reduced, *self.stores.values(), *(root for loop in self.narrow for root in loop.roots))
+        calls = () if self.calls is None else self.calls.roots
+        return (*reduced, *self.stores.values(), *calls, *(root for loop in self.narrow for root in loop.roots))
 
     @property
     def loads(self) -> tuple[Node, ...]:
@@ -114,12 +134,17 @@ class Stage:
     @property
     def reduces(self) -> bool:
         """Whether a later stage needs sums of its elements."""
-        return self.level is not None
+        return bool(self.reductions or self.along)
+
+    @property
+    def is_pass(self) -> bool:
+        """Whether it goes over elements."""
+        return not self.narrow and self.calls is None
 
     @cached_property
     def given(self) -> tuple[Node, ...]:
         """What a pass over elements reads of what is kept for rows, columns and matrices."""
-        return () if self.narrow else given_of(self.roots)
+        return given_of(self.roots) if self.is_pass else ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +152,7 @@ class Kernel:
     """A program lowered to formats: its stages, and what backends have made of it.
 
     `numbers` are the new values of the numbers that persist; `wide_sums` orders its reductions over an optimizer.
+    `buffers` names the tensors beside each one, in the precision of the arithmetic, that calls work on within a step.
     `beside` names what is kept beside each tensor within a step: sums along its rows and columns, in float64, and what
     is computed of them.
     """
@@ -139,6 +165,7 @@ class Kernel:
     numbers: dict[str, Node] = field(default_factory=dict)
     wide_sums: dict[Node, int] = field(default_factory=dict)
     beside: dict[str, Node] = field(default_factory=dict)
+    buffers: tuple[str, ...] = ()
     executables: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -178,8 +205,11 @@ class Kernel:
         return self.name_of | {reduction: f"sum{number}" for number, reduction in enumerate(sums)}
 
     def before(self, place: int) -> Iterable[int]:
-        """The places of the stages of narrow loops that belong before a pass over elements."""
-        return (place - 1,) if place and self.stages[place - 1].narrow else ()
+        """The places of the stages, all of them without a level, that belong before one that has one or is the last."""
+        first = place
+        while first and self.stages[first - 1].level is None:
+            first -= 1
+        return range(first, place)
 
     def kept_before(self, place: int) -> list[Node]:
         """What is beside each tensor before a stage."""
@@ -192,6 +222,8 @@ class Kernel:
         return "\n\n".join(listing(self._outputs(stage), self.names) for stage in self.stages)
 
     def _outputs(self, stage: Stage) -> dict[str, Node]:
+        if stage.calls is not None:
+            return stage.calls.buffers | stage.calls.stores
         loops = {self.name_of[node]: node for loop in stage.narrow for node in (*loop.values, *loop.reductions)}
         stored = {name: root for loop in stage.narrow for name, root in loop.stores.items()}
         sums = {self.names[r]: r for r in stage.reductions}
@@ -202,14 +234,19 @@ class Kernel:
     def bytes_moved(self) -> int:
         """How many bytes its passes read and write for each element: a lower bound of what a step takes."""
         sizes = {name: dtype.itemsize for name, dtype in self.tensors.items()}
-        passes = [stage for stage in self.stages if not stage.narrow]
+        passes = [stage for stage in self.stages if stage.is_pass]
         read = [load.label for stage in passes for load in stage.loads if load.space is ELEMENT]
         return sum(map(sizes.__getitem__, [*read, *(name for stage in passes for name in stage.stores)]))
 
     @cached_property
-    def tensors(self) -> dict[str, torch.dtype]:
-        """Its tensors in the order of their addresses."""
+    def given(self) -> dict[str, torch.dtype]:
+        """The weight, the gradient and what is kept of a parameter, in the order of their addresses."""
         return {"w": self.formats.w, "g": self.formats.g} | {slot.name: slot.dtype for slot in self.slots}
+
+    @cached_property
+    def tensors(self) -> dict[str, torch.dtype]:
+        """All tensors that it works on, in the order of their addresses: the buffers of calls behind what is given."""
+        return self.given | dict.fromkeys(self.buffers, self.formats.compute)
 
     @cached_property
     def scales(self) -> tuple[str, ...]:
@@ -219,7 +256,7 @@ class Kernel:
     @property
     def name(self) -> str:
         """A readable name, also of the file of generated source."""
-        worked_on = (dtype for name, dtype in self.tensors.items() if name not in self.program.own_numbers)
+        worked_on = (dtype for name, dtype in self.given.items() if name not in self.program.own_numbers)
         kinds = dict.fromkeys(str(dtype).removeprefix("torch.") for dtype in worked_on)
         return "_".join((self.program.name.strip("<>"), *kinds))
 

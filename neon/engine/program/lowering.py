@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -11,12 +12,12 @@ import torch
 from neon.engine.program import graph
 from neon.engine.program.formats import FORMATS
 from neon.engine.program.formats.blocks import BLOCK_OF_ELEMENTS
-from neon.engine.program.graph import LOADS, REDUCTION, Node, is_narrow_sum, walk
-from neon.engine.program.kernel import Kernel, Stage, Sweep, loads_of, numbers_of, peaks_of
+from neon.engine.program.graph import CALL, LOADS, REDUCTION, Node, is_narrow_sum, walk
+from neon.engine.program.kernel import Calls, Kernel, Stage, Sweep, loads_of, numbers_of, peaks_of
 from neon.engine.program.narrow import narrow_stage, narrowed
 from neon.engine.program.random_bits import dither_bits, random_bits
-from neon.engine.program.slots import Formats, slots_of
-from neon.engine.program.spaces import ELEMENT, OPTIMIZER, STEP, Space
+from neon.engine.program.slots import Formats, Slot, slots_of
+from neon.engine.program.spaces import ELEMENT, OPTIMIZER, PAIRS, STEP, Space
 from neon.engine.program.trace import Program
 from neon.engine.program.verify import verify
 
@@ -48,19 +49,34 @@ def _lower(program: Program, formats: Formats) -> Kernel:
     slots = slots_of(program, formats.states, split=formats.split)
     of_blocks = {slot.name for slot in slots if slot.space is BLOCK_OF_ELEMENTS}
     # What is looked through for what is not finite may refuse the step: nothing is stored before.
-    exact = () if guard is not None or program.by_rows else [s.name for s in slots if s.dtype == formats.compute]
+    exact = [slot.name for slot in slots if slot.dtype == formats.compute]
+    early = () if guard is not None or program.by_rows else exact
     values = _Values(stores, numbers, guard, _replace(_wide_sums(program), decoded))
-    passes = []
+    passes, buffers = [], _Buffers()
     while level := values.next_level():
-        passes.append(_reducing(level, values.store_early(level.reductions, exact)))
-    narrow = {name: root for name, root in values.stores.items() if spaces.get(name, ELEMENT).is_narrow}
-    stored = {name: root for name, root in values.stores.items() if name not in narrow}
+        if level.calls:
+            before = values.store_before_calls(_owners(slots, spaces), exact)
+            passes += _calling(level, before, values, buffers, of_blocks)
+        else:
+            stored = values.store_early(level.reductions, early) if level.number is not None else {}
+            passes.append(_reducing(level, stored))
+    apart = {name: root for name, root in values.stores.items() if spaces.get(name, ELEMENT) is not ELEMENT}
+    passes = _with_pairs(passes, {name: root for name, root in apart.items() if spaces[name] in PAIRS})
+    narrow = {name: root for name, root in apart.items() if spaces[name] not in PAIRS}
+    stored = {name: root for name, root in values.stores.items() if name not in apart}
     passes.append(Stage((), stored, numbers_of(stored.values()), _sweeps(stored, of_blocks)))
     stages = _with_narrow(passes, narrow, spaces)
     wide = {node: order for order, node in enumerate(values.wide)}
-    kernel = Kernel(program, formats, slots, stages, guard, values.numbers, wide, dict(_named(stages)))
+    named = dict(_named(stages))
+    kernel = Kernel(program, formats, slots, stages, guard, values.numbers, wide, named, buffers.names)
     verify(kernel)
     return kernel
+
+
+def _owners(slots: Sequence[Slot], spaces: Mapping[str, Space]) -> dict[str, str]:
+    """The state of elements that each tensor belongs to, its own or one that a format needs beside it."""
+    owners = {slot.name: slot.auxiliary_of or slot.name for slot in slots}
+    return {name: owner for name, owner in owners.items() if spaces.get(owner) is ELEMENT and owner != "w"}
 
 
 def _wide_sums(program: Program) -> list[Node]:
@@ -75,14 +91,18 @@ def wide_levels(program: Program) -> dict[int, list[int]]:
     order = {node: place for place, node in enumerate(_wide_sums(program))}
     found: dict[int, list[int]] = {}
     while level := values.next_level():
-        if wide := [order[node] for node in level.reductions if node in order]:
+        wide = [order[node] for node in level.reductions if node in order]
+        if wide and level.number is not None:
             found[level.number] = wide
     return found
 
 
 class _Level(NamedTuple):
+    """Reductions that can be taken together, or calls; after the first of these there are no levels."""
+
     reductions: list[Node]
-    number: int
+    number: int | None
+    calls: list[Node]
 
 
 class _Values:
@@ -91,6 +111,7 @@ class _Values:
     def __init__(self, stores: dict[str, Node], numbers: dict[str, Node], guard: Node | None, wide: list[Node]) -> None:
         self.stores, self.numbers, self.guard, self.wide = stores, numbers, guard, wide
         self._taken: set[Node] = set()
+        self._called = False
 
     def _roots(self) -> list[Node]:
         return [*([] if self.guard is None else [self.guard]), *self.numbers.values(), *self.stores.values()]
@@ -98,39 +119,74 @@ class _Values:
     def next_level(self) -> _Level | None:
         """The reductions that can be taken now: those of one depth share a pass."""
         depth: dict[Node, int] = {}
+        behind: set[Node] = set()  # what depends on the result of a call
+        calls: list[Node] = []
         for node in walk(self._roots()):
             depth[node] = max((depth[a] for a in node.args), default=0)
+            waits = not behind.isdisjoint(node.args)
             if node.op == REDUCTION and not is_narrow_sum(node):
                 # A sum over an optimizer is taken at the same level whether or not norms are clipped by before.
                 depth[node] = max(depth[node], int(node.label.over == OPTIMIZER)) + 1
-        pending = [n for n in depth if n.op == REDUCTION and n not in self._taken and not is_narrow_sum(n)]
-        if not pending:
-            return None
-        number = min(depth[n] for n in pending)
-        level = [n for n in pending if depth[n] == number]
-        self._taken |= {*level}
-        return _Level(level, number - 1)
+            if node.op == CALL and node not in self._taken and not waits:
+                calls.append(node)
+            if waits or (node.op == CALL and node not in self._taken):
+                behind.add(node)
+        sums = [n for n in depth if n.op == REDUCTION and not is_narrow_sum(n) and n not in behind]
+        if pending := [node for node in sums if node not in self._taken]:
+            lowest = min(depth[node] for node in pending)
+            level = [node for node in pending if depth[node] == lowest]
+            self._taken |= {*level}
+            return _Level(level, None if self._called else lowest - 1, [])
+        self._called |= bool(calls)
+        self._taken |= {*calls}
+        return _Level([], None, calls) if calls else None
 
     def store_early(self, reductions: Sequence[Node], exact: Collection[str]) -> dict[str, Node]:
         """What the pass that reduces can store, of states that lose nothing: all later passes read it as it is then."""
         computed = {*walk([a for r in reductions for a in r.args], into_reductions=False)}
         early = {name: root for name, root in self.stores.items() if name in exact and name != "w" and root in computed}
+        return self._stored(early, exact, {name: name for name in early})
+
+    def store_before_calls(self, owners: Mapping[str, str], exact: Collection[str]) -> dict[str, Node]:
+        """What a pass before calls can store: states that do not wait for these, and are not read as they were."""
+        known = {name: root for name, root in self.stores.items() if name in owners}
+        wait = {owners[name] for name, root in known.items() if any(node.op == CALL for node in walk([root]))}
+        early = {name: root for name, root in known.items() if owners[name] not in wait}
+        return self._stored(early, exact, owners)
+
+    def _stored(self, early: dict[str, Node], exact: Collection[str], owners: Mapping[str, str]) -> dict[str, Node]:
+        """Take away what is stored early: what loses nothing is read as it is then, the rest is not read again."""
         while early:
-            stored = {root: graph.node("load", label=_NEW + name) for name, root in early.items()}
+            stored = {root: graph.node("load", label=_NEW + name) for name, root in early.items() if name in exact}
             later = {name: root for name, root in self.stores.items() if name not in early}
             parts = [*later.values()], [*self.numbers.values()], self.wide
-            replaced = _replace([root for part in parts for root in part], stored | {r: r for r in self._taken})
+            fixed = {node: node for node in self._taken}
+            replaced = _replace([root for part in parts for root in part], stored | fixed)
             read = {n.label for n in walk(replaced, given=self._taken) if n.op in LOADS}
-            if kept := read & {*early}:  # what it was before is read as well
-                early = {name: root for name, root in early.items() if name not in kept}
+            if kept := {owners[name] for name in read & {*early}}:  # what it was before is read as well
+                early = {name: root for name, root in early.items() if owners[name] not in kept}
                 continue
             known = {new: graph.load(new.label.removeprefix(_NEW)) for new in stored.values()}
-            done = iter(_replace(replaced, known | {r: r for r in self._taken}))
-            self.stores = dict(zip(later, done, strict=False))
-            self.numbers = dict(zip(self.numbers, done, strict=False))
-            self.wide = [*done]
+            self._renew(later, iter(_replace(replaced, known | fixed)))
             break
         return early
+
+    def _renew(self, stores: Mapping[str, Node], new: Iterator[Node]) -> None:
+        self.stores = dict(zip(stores, new, strict=False))
+        self.numbers = dict(zip(self.numbers, new, strict=False))
+        self.wide = [*new]
+
+    def replace(self, results: Mapping[Node, Node]) -> None:
+        """Have what is computed later read results of calls where they lie."""
+        roots = [*self.stores.values(), *self.numbers.values(), *self.wide]
+        fixed = {node: node for node in self._taken if node not in results}
+        self._taken |= {new for new in results.values() if new.op == CALL}
+        self._renew(self.stores, iter(_replace(roots, {**fixed, **results})))
+
+    def read(self) -> set[str]:
+        """The names of all tensors that are read later."""
+        below = walk(self._roots(), given=self._taken)
+        return {str(node.label) for node in below if node.op in LOADS}
 
 
 # What a state is called once it has been stored, while it is not known whether that can be.
@@ -145,6 +201,64 @@ def _replace(roots: Sequence[Node], mapping: dict[Node, Node]) -> list[Node]:
             args = tuple(new[a] for a in node.args)
             new[node] = node if args == node.args else graph.node(node.op, args, node.label, node.kind)
     return [new[root] for root in roots]
+
+
+class _Buffers:
+    """The buffers of a kernel, by names; `held` are those with results of calls that are still read."""
+
+    def __init__(self) -> None:
+        self.names: tuple[str, ...] = ()
+        self.held: set[str] = set()
+
+    def take(self) -> str:
+        """One that nobody reads, from now on held."""
+        free = next((name for name in self.names if name not in self.held), None)
+        if free is None:
+            free = f"matrix{len(self.names)}"
+            self.names = (*self.names, free)
+        self.held.add(free)
+        return free
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Hold these alone."""
+        self.held &= {*names}
+
+
+def _calling(
+    level: _Level, stores: dict[str, Node], values: _Values, buffers: _Buffers, of_blocks: Collection[str]
+) -> list[Stage]:
+    """The pass that writes what calls take, with what can be stored by then, and these calls."""
+    operands = [*dict.fromkeys(a for call in level.calls for a in call.args if a.space is ELEMENT)]
+    there = {node: node.label for node in operands if node.op == "load" and node.label in buffers.names}
+    of_elements = [call for call in level.calls if call.space is ELEMENT]
+    results = [graph.load(f"result {place}") for place, _ in enumerate(of_elements)]
+    values.replace(dict(zip(of_elements, results, strict=True)))
+    if not of_blocks:  # a pass over blocks reads again what it has read
+        buffers.keep({*values.read(), *there.values()})
+    fed = {node: buffers.take() for node in operands if node not in there}
+    feeding = {name: node for node, name in fed.items()} | stores
+    made = dict(zip(level.calls, _replace(level.calls, {n: graph.load(name) for n, name in fed.items()}), strict=True))
+    buffers.keep(values.read())
+    names = [buffers.take() for _ in results]
+    lying = dict(zip(results, map(graph.load, names), strict=True))
+    of_pairs = {call: made[call] for call in level.calls if call.space is not ELEMENT}
+    values.replace(lying | of_pairs)
+    calls = Calls(dict(zip(names, map(made.__getitem__, of_elements), strict=True)), values=(*of_pairs.values(),))
+    stages = [Stage((), {}, numbers_of(calls.roots), (), calls=calls)]
+    if feeding:
+        stages.insert(0, Stage((), feeding, numbers_of(feeding.values()), _sweeps(feeding, of_blocks)))
+    return stages
+
+
+def _with_pairs(passes: list[Stage], stores: dict[str, Node]) -> list[Stage]:
+    """The passes with the states of pairs stored behind the last calls, which read them as they were."""
+    if not stores:
+        return passes
+    last = max(place for place, stage in enumerate(passes) if stage.calls is not None)
+    found = passes[last].calls
+    assert found is not None
+    calls = replace(found, stores=stores)
+    return [*passes[:last], replace(passes[last], calls=calls, scalars=numbers_of(calls.roots)), *passes[last + 1 :]]
 
 
 def _reducing(level: _Level, stores: dict[str, Node]) -> Stage:
@@ -162,7 +276,7 @@ def _with_narrow(passes: Sequence[Stage], stores: Mapping[str, Node], spaces: Ma
     stages: list[Stage] = []
     kept: set[Node] = set()
     for stage in passes:
-        before = narrow_stage(stage.given, kept, {} if stage.reduces else stores, spaces)
+        before = narrow_stage(stage.given, kept, stores if stage is passes[-1] else {}, spaces)
         if before is not None:
             stages.append(before)
             kept |= {node for loop in before.narrow for node in (*loop.values, *loop.reductions)}

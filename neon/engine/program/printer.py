@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 
-from neon.engine.program.graph import LEAVES, REDUCTION, SIZE, Node, walk
+from neon.engine.program.graph import CALL, LEAVES, REDUCTION, SIZE, Node, walk
 from neon.engine.program.operations import OPERATIONS
 
 # Python's parser nests parentheses no deeper than 200; long before that a person stops reading.
@@ -49,6 +49,9 @@ def formula(node: Node, operands: list[str], names: Mapping[Node, str] | None = 
     if node.op == REDUCTION:
         inner = ", ".join(inline(argument, names) for argument in node.args)
         return f"{node.label.op}({inner}, over={str(node.label.over)!r})"
+    if node.op == CALL:
+        choices = [f"{name}={value!r}" for name, value in node.label.choices if value is not None]
+        return f"{node.label}({', '.join([*operands, *choices])})"
     if node.op in LEAVES:
         return node.op if node.label is None else f"size({node.label!r})" if node.op == SIZE else str(node.label)
     template = OPERATIONS[node.op].text

@@ -60,15 +60,27 @@ MATRIX = Space("matrix", shape=lambda shape: (*shape[:-2], 1, 1), axes=TENSOR.ax
 ROWS = Space("rows", shape=lambda shape: (*shape[:-1], 1), axes=MATRIX.axes | {"row"})
 COLUMNS = Space("columns", shape=lambda shape: (*shape[:-2], 1, *shape[-1:]), axes=MATRIX.axes | {"column"})
 ELEMENT = Space("element", shape=tuple, axes=ROWS.axes | COLUMNS.axes)
+# A number for each pair of rows, or of columns, of a matrix: matrices that calls work on, and nobody else.
+ROW_PAIRS = Space("pairs of rows", axes=ROWS.axes | {"other row"})
+COLUMN_PAIRS = Space("pairs of columns", axes=COLUMNS.axes | {"other column"})
+PAIRS = (ROW_PAIRS, COLUMN_PAIRS)
 
-_BY_AXES = {space.axes: space for space in (STEP, TENSOR, MATRIX, ROWS, COLUMNS, ELEMENT)}
+_BY_AXES = {space.axes: space for space in (STEP, TENSOR, MATRIX, ROWS, COLUMNS, ELEMENT, *PAIRS)}
 # The axis along which a reduction over a space of a tensor goes.
 _ALONG = {ROWS: "column", COLUMNS: "row"}
 
 
 def joined(spaces: Iterable[Space]) -> Space:
-    """The space of what is computed from values of these: of rows and columns together, elements."""
-    return _BY_AXES[frozenset().union(*(space.axes for space in spaces))]
+    """The space of what is computed from values of these: of rows and columns together, elements.
+
+    Raises `TypeError` where there is none: values of pairs go with numbers and with each other alone.
+    """
+    spaces = [*spaces]
+    found = _BY_AXES.get(frozenset().union(*(space.axes for space in spaces)))
+    if found is None:
+        together = ", ".join(dict.fromkeys(space.plural for space in spaces if space is not STEP))
+        raise TypeError(f"A rule cannot combine values of {together}, one by one: call a function of matrices on them.")
+    return found
 
 
 def reduced(over: Scope, operands: Space) -> Space | None:

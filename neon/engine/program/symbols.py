@@ -8,17 +8,42 @@ may be decided once, when it is traced.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from numbers import Real
 from typing import Any, NoReturn
 
 import numpy as np
 
-from neon.engine.program.graph import PRECISION, REDUCTION, Arithmetic, Node, apply, const, node, operand, size
+from neon.engine.program.graph import (
+    CALL,
+    PRECISION,
+    REDUCTION,
+    Arithmetic,
+    Called,
+    Node,
+    apply,
+    const,
+    node,
+    operand,
+    size,
+    walk,
+)
 from neon.engine.program.operations import BOOL, FLOAT, OPERATIONS
 from neon.engine.program.printer import formula
 from neon.engine.program.reductions import reduce
-from neon.engine.program.spaces import COLUMNS, OPTIMIZER, ROWS, TENSOR, Scope, joined, reduced
+from neon.engine.program.spaces import (
+    COLUMNS,
+    ELEMENT,
+    OPTIMIZER,
+    PAIRS,
+    ROWS,
+    STEP,
+    TENSOR,
+    Scope,
+    Space,
+    joined,
+    reduced,
+)
 from neon.messages import received
 
 _FUNCTIONS = "the functions of neon.optimizers.functions (sqrt, exp, log, maximum, minimum, clip, where, norm, ...)"
@@ -155,6 +180,11 @@ def reduction(op: str, over: Scope, *args: Any) -> Symbol:
         raise TypeError(
             f"over must be ROWS, COLUMNS, TENSOR or OPTIMIZER, of neon.optimizers. {received('over', over)}"
         )
+    if over == OPTIMIZER and (found := _called([each.node for each in args if isinstance(each, Symbol)])):
+        raise TypeError(
+            f"{op} over the optimizer cannot be taken of what {found} makes of single matrices: these are worked on "
+            "bucket by bucket, and the first are updated before the last are known. Take it over the TENSOR."
+        )
     nodes = [argument.node if isinstance(argument, Symbol) else const(_number(argument)) for argument in args]
     below = joined(node.space for node in nodes)
     if reduced(over, below) is None:
@@ -163,6 +193,17 @@ def reduction(op: str, over: Scope, *args: Any) -> Symbol:
             + ("Leave the reduction out." if over in (ROWS, COLUMNS) else "Reduce values of elements.")
         )
     return Symbol(reduce(op, over, *map(operand, nodes)))
+
+
+def call(name: str, of: Space, *args: Any, **choices: str | bool | None) -> Symbol:
+    """The symbol of what a function of matrices makes of elements, of pairs and of numbers, one for each of a space."""
+    nodes = [operand(each.node if isinstance(each, Symbol) else const(_number(each))) for each in args]
+    for each, given in zip(nodes, args, strict=True):
+        if each.space not in (ELEMENT, *PAIRS, STEP):
+            raise TypeError(
+                f"{name} takes matrices and numbers. Received: {given!r}, one for each of {each.space.plural}."
+            )
+    return Symbol(node(CALL, tuple(nodes), Called(name, tuple(choices.items()), of)))
 
 
 def count(over: Scope) -> Symbol:
@@ -190,6 +231,11 @@ def _added(new: Node, old: Node) -> Node | None:
         return one
     before = _added(one, old)
     return None if before is None else before + signed
+
+
+def _called(nodes: Iterable[Node]) -> str | None:
+    """The first function of matrices that some values depend on."""
+    return next((str(below.label) for below in walk(nodes) if below.op == CALL), None)
 
 
 def precision() -> Symbol:

@@ -12,6 +12,7 @@ import torch
 
 from neon.engine.program.graph import (
     BOOL,
+    CALL,
     ELEMENT_LEAVES,
     FLOAT,
     LEAVES,
@@ -24,7 +25,7 @@ from neon.engine.program.graph import (
 )
 from neon.engine.program.kernel import Kernel, Stage, Sweep
 from neon.engine.program.reductions import REDUCTIONS
-from neon.engine.program.spaces import STEP, joined
+from neon.engine.program.spaces import ELEMENT, PAIRS, STEP, joined
 
 _PLAIN = (torch.float32, torch.float64)
 
@@ -43,20 +44,29 @@ def verify(kernel: Kernel) -> None:
         _check_numbers(stage, summed, kept)
         if stage.narrow:
             kept |= _check_narrow(kernel, stage, kept)
+        elif stage.calls is not None:
+            _check_calls(kernel, stage)
         else:
             _check_sweeps(kernel, stage)
         summed |= {*stage.reductions, *stage.along}
         kept |= {*stage.along}
     _check_new_numbers(kernel, summed)
     *before, last = kernel.stages
-    passes = [stage for stage in before if not stage.narrow]
-    _hold(all(stage.reduces for stage in passes), "a stage before the last sums")
-    early = [name for stage in passes for name in stage.stores]
-    whole = kernel.guard is None and "w" not in early and len({*early}) == len(early)
-    _hold(not early or whole, "what can be refused is before all stores, and the weight is stored last", *early)
-    exact = all(kernel.tensors[name] == kernel.formats.compute for name in early)
-    _hold(exact, "what is read again once it is stored loses nothing", *early)
-    _hold(not last.reduces and not last.narrow, "the last stage stores, and no more")
+    passes = [stage for stage in before if stage.is_pass]
+    first = next((place for place, stage in enumerate(before) if stage.level is None and stage.is_pass), len(before))
+    levels = [stage.level for stage in before if stage.is_pass and stage.level is not None]
+    _hold(levels == sorted(levels) and all(s.level is None for s in before[first:]), "levels are before all calls")
+    _hold(all(stage.reduces or stage.stores for stage in passes), "a stage before the last sums or stores")
+    early = [name for stage in passes for name in stage.stores if name not in kernel.buffers]
+    _hold("w" not in early and len({*early}) == len(early), "the weight is stored last, and a state once", *early)
+    guarded = [name for stage in passes if stage.level is not None for name in stage.stores]
+    _hold(not guarded or kernel.guard is None, "what can be refused is before all stores", *guarded)
+    stored: set[str] = set()
+    for stage in kernel.stages:
+        again = stored & {load.label for load in stage.loads if kernel.tensors[load.label] != kernel.formats.compute}
+        _hold(not again, "what is read again once it is stored loses nothing", *again)
+        stored |= {*stage.stores}
+    _hold(last.is_pass and not last.reduces, "the last stage stores, and no more")
     early = [name for stage in before[:-1] for loop in stage.narrow for name in loop.stores]
     _hold(not early, "states of rows and columns are stored before the last pass, and no earlier", *early)
     _hold({*kernel.beside.values()} == kept, "what is kept beside tensors has names", *kernel.beside)
@@ -79,6 +89,8 @@ def _check_values(kernel: Kernel, stage: Stage) -> None:
         elif node.op == REDUCTION:
             known = node.label.op in REDUCTIONS and {a.kind for a in node.args} == {FLOAT}
             _hold(known, "a reduction of the table is of numbers", node)
+        elif node.op == CALL:
+            _hold(stage.calls is not None, "calls are of stages of their own", node)
         elif node.op in LEAVES:
             kinds = {"scalar": (FLOAT,), "const": (FLOAT, UINT)}.get(node.op, (UINT, FLOAT))
             _hold(node.kind in kinds and not node.args, "a leaf is a number or a word", node)
@@ -129,6 +141,22 @@ def _check_new_numbers(kernel: Kernel, summed: set[Node]) -> None:
             "numbers are made of numbers and sums",
             node,
         )
+
+
+# -- calls -----------------------------------------------------------------------------------------
+
+
+def _check_calls(kernel: Kernel, stage: Stage) -> None:
+    """Calls read buffers and states of pairs, and write no others."""
+    spaces = {slot.name: slot.space for slot in kernel.slots}
+    assert stage.calls is not None
+    _hold({*stage.calls.buffers} <= {*kernel.buffers}, "calls write to buffers", *stage.calls.buffers)
+    _hold(all(spaces[name] in PAIRS for name in stage.calls.stores), "calls store pairs", *stage.calls.stores)
+    for node in walk(stage.roots, into_reductions=False):
+        of_pairs = spaces.get(node.label) in PAIRS if node.op in LOADS else node.space in PAIRS
+        whole = of_pairs or node.op == CALL or node.space is STEP
+        _hold(whole or (node.op in LOADS and node.label in kernel.buffers), "calls work on whole matrices", node)
+    _hold(all(root.space in (ELEMENT, *PAIRS) for root in stage.roots), "calls make matrices", *stage.roots)
 
 
 # -- rows and columns ------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""Calls: what rules may have torch make of whole matrices, between passes over elements."""

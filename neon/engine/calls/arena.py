@@ -1,0 +1,38 @@
+"""Memory that calls work in: one piece for each thread and device, as large as the largest bucket."""
+
+from __future__ import annotations
+
+import threading
+from weakref import WeakValueDictionary
+
+import torch
+from torch import Tensor
+
+
+class Arena:
+    """Memory that all plans of a thread use one after another; it goes when none of them is left."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.memory = torch.empty(0, dtype=torch.uint8, device=device)
+
+    def reserve(self, size: int) -> None:
+        """Have so many bytes at least; what was there is lost then."""
+        if self.memory.numel() < size:
+            self.memory = torch.empty(0, dtype=torch.uint8, device=self._device)  # let go of the smaller one first
+            self.memory = torch.empty(size, dtype=torch.uint8, device=self._device)
+
+    def cut(self, first: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """A tensor that begins at a byte."""
+        count = torch.Size(shape).numel() * dtype.itemsize
+        return self.memory[first : first + count].view(dtype).view(shape)
+
+
+_arenas: WeakValueDictionary[tuple[int, torch.device], Arena] = WeakValueDictionary()
+
+
+def arena_of(device: torch.device) -> Arena:
+    """The arena of this thread on a device."""
+    key = (threading.get_ident(), device)
+    found = _arenas.get(key)
+    return found if found is not None else _arenas.setdefault(key, Arena(device))

@@ -1,0 +1,185 @@
+"""The matrices of a batch in stacks of equal shapes: where their buffers lie, and the calls that work on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from neon.engine.calls.arena import Arena
+from neon.engine.calls.matrix_functions import CALLS
+from neon.engine.program.graph import CALL, LOADS, Node, walk
+from neon.engine.program.kernel import Calls, Kernel
+from neon.engine.program.operations import OPERATIONS
+from neon.engine.settings import Item
+from neon.engine.tensors.matrix_parts import Matrices
+
+# Bytes of buffers and of what calls need beside them: more matrices are no quicker together.
+BUCKET = 64 << 20
+# Where a stack begins is a multiple of this many bytes, as vectors of processors like it.
+_ALIGNED = 64
+
+
+def buckets_of(kernel: Kernel, items: Sequence[tuple[int, Item]]) -> list[list[int]]:
+    """Tensors by their places, in buckets that bound the memory of a step: equal ones together, each in its order."""
+    shapes = {place: item.matrices.shapes(item.param.shape) for place, item in items}
+    buckets: list[list[int]] = []
+    room = 0
+    for place in sorted(shapes, key=lambda place: (shapes[place], place)):
+        needed = sum(_needed(kernel, *each) for each in shapes[place])
+        if needed > room:
+            buckets.append([])
+            room = max(BUCKET, needed)
+        buckets[-1].append(place)
+        room -= needed
+    return [sorted(bucket) for bucket in buckets]
+
+
+def _needed(kernel: Kernel, count: int, rows: int, columns: int) -> int:
+    """How many bytes the buffers of so many matrices take, and calls beside them."""
+    size = kernel.formats.compute.itemsize
+    names = {n.label.name for stage in kernel.stages if stage.calls for n in walk(stage.roots) if n.op == CALL}
+    beside = max(CALLS[name].temporaries(count, rows, columns, size) for name in names)
+    return len(kernel.buffers) * count * rows * columns * size + beside
+
+
+class Laid(NamedTuple):
+    """A tensor whose matrices are worked on: its shape and strides, what is a matrix of it, and its row of numbers."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    matrices: Matrices
+    row: int
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its memory is its matrices, one after another."""
+        contiguous = torch.empty_strided(self.shape, self.stride, device="meta").is_contiguous()
+        return contiguous and self.matrices.in_order and len(self.matrices.shapes(self.shape)) == 1
+
+    def in_memory(self, vector: Tensor) -> Tensor:
+        """A vector of its elements, in the order of memory, as the tensor."""
+        return vector.as_strided(self.shape, self.stride)
+
+
+class _Stack:
+    """Tensors of which stacks of equal matrices are taken, and where these lie in the buffers, if they do."""
+
+    def __init__(self, shape: tuple[int, int], row: int) -> None:
+        self.shape, self.row = shape, row
+        self.members: list[tuple[int, int, int]] = []  # of a tensor, which of its stacks, of how many matrices
+        self.first: int | None = None  # the first element of the buffers, where they are all plain
+
+    @property
+    def count(self) -> int:
+        """How many matrices there are."""
+        return sum(count for *_, count in self.members)
+
+
+class Stacks:
+    """The buffers of a batch's tensors, and the calls of its kernel."""
+
+    def __init__(self, kernel: Kernel, laid: Sequence[Laid]) -> None:
+        self._kernel, self._laid = kernel, laid
+        self._known: list[dict[Node, Any]] = []
+        stacks: dict[tuple[tuple[int, int], int, bool], _Stack] = {}
+        for position, each in enumerate(laid):
+            plain = each.is_plain
+            for place, (count, *shape) in enumerate(each.matrices.shapes(each.shape)):
+                key = ((shape[0], shape[1]), each.row, plain)
+                stack = stacks.setdefault(key, _Stack(key[0], each.row))
+                stack.members.append((position, place, count))
+        self._stacks = [*stacks.values()]
+        self._firsts = [0] * len(laid)
+        taken = 0
+        aligned = _ALIGNED // kernel.formats.compute.itemsize
+        for (*_, plain), stack in stacks.items():
+            taken = -(-taken // aligned) * aligned
+            stack.first = taken if plain else None
+            for position, place, _ in stack.members:
+                if place == 0:
+                    self._firsts[position] = taken
+                    taken += torch.Size(laid[position].shape).numel()
+        self._elements = -(-taken // aligned) * aligned
+
+    @property
+    def size(self) -> int:
+        """How many bytes the buffers take."""
+        return self._elements * self._kernel.formats.compute.itemsize * len(self._kernel.buffers)
+
+    def lay(self, arena: Arena) -> None:
+        """Have the buffers in an arena from now on."""
+        dtype = self._kernel.formats.compute
+        step = self._elements * dtype.itemsize
+        self._buffers = {
+            name: arena.cut(place * step, (self._elements,), dtype) for place, name in enumerate(self._kernel.buffers)
+        }
+
+    def of(self, position: int) -> dict[str, Tensor]:
+        """The buffers of a tensor, as vectors in the order of memory."""
+        first = self._firsts[position]
+        count = torch.Size(self._laid[position].shape).numel()
+        return {name: buffer[first : first + count] for name, buffer in self._buffers.items()}
+
+    # -- the calls of a step -----------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Forget what calls have left of the step before."""
+        self._known = [{} for _ in self._stacks]
+
+    def run(self, calls: Calls, numbers: Mapping[Node, Any], states: Any) -> None:
+        """Make of all stacks what calls make; a number is one for all rows, or an array of them."""
+        for stack, known in zip(self._stacks, self._known, strict=True):
+            if not stack.count:
+                continue
+            row = {
+                node: float(value[stack.row]) if hasattr(value, "ndim") else value for node, value in numbers.items()
+            }
+            self._run(stack, calls, known, row)
+
+    def _run(self, stack: _Stack, calls: Calls, known: dict[Node, Any], numbers: Mapping[Node, float]) -> None:
+        given: dict[Node, Any] = {**known, **numbers}
+        for node in walk(calls.roots, into_reductions=False, given=given):
+            if node not in given:
+                given[node] = self._value(stack, node, given)
+        for name, root in calls.buffers.items():
+            self._put(stack, name, given[root])
+        known |= {node: given[node] for node in calls.values}
+
+    def _value(self, stack: _Stack, node: Node, given: Mapping[Node, Any]) -> Any:
+        if node.op == "const":
+            return node.label
+        if node.op in LOADS:
+            return self._get(stack, node.label)
+        operands = [given[operand] for operand in node.args]
+        if node.op == CALL:
+            return CALLS[node.label.name].function(*operands, **dict(node.label.choices))
+        like = next(x for x in operands if isinstance(x, Tensor))
+        return OPERATIONS[node.op].torch(*(x if isinstance(x, Tensor) else like.new_tensor(x) for x in operands))
+
+    def _get(self, stack: _Stack, name: str) -> Tensor:
+        """The matrices of a buffer, where they lie or copied to one place."""
+        if stack.first is not None:
+            return self._whole(stack, name)
+        return torch.cat([self._gathered(position, name)[place] for position, place, _ in stack.members])
+
+    def _put(self, stack: _Stack, name: str, value: Tensor) -> None:
+        if stack.first is not None:
+            self._whole(stack, name).copy_(value)
+            return
+        parts = value.split([count for *_, count in stack.members])
+        for (position, place, _), part in zip(stack.members, parts, strict=True):
+            laid = self._laid[position]
+            tensor = laid.in_memory(self.of(position)[name])
+            laid.matrices.scatter({place: part}, tensor)
+
+    def _whole(self, stack: _Stack, name: str) -> Tensor:
+        assert stack.first is not None
+        shape = (stack.count, *stack.shape)
+        return self._buffers[name][stack.first : stack.first + torch.Size(shape).numel()].view(shape)
+
+    def _gathered(self, position: int, name: str) -> list[Tensor]:
+        laid = self._laid[position]
+        return laid.matrices.gather(laid.in_memory(self.of(position)[name]))
