@@ -339,7 +339,8 @@ class Batch:
 
     def _call(self, stage: Stage, sums: Mapping[Node, Any]) -> None:
         """Have torch work on whole matrices."""
-        assert stage.calls is not None and self.stacks is not None
+        assert stage.calls is not None
+        assert self.stacks is not None
         with np.errstate(all="ignore"):
             values = stage.host.evaluate({**self._numbers, **sums})
         self.stacks.run(stage.calls, dict(zip(stage.scalars, values, strict=True)), None)
