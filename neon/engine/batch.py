@@ -23,10 +23,11 @@ from neon.engine.program import random_bits as random
 from neon.engine.program.graph import REDUCTION, Node, scalar
 from neon.engine.program.kernel import CHUNK, Kernel, Stage
 from neon.engine.program.reductions import kind_of
-from neon.engine.program.spaces import OPTIMIZER, TENSOR
+from neon.engine.program.spaces import OPTIMIZER, PAIRS, TENSOR
 from neon.engine.program.trace import PER_STEP
 from neon.engine.settings import Item, Settings, Sharing
 from neon.engine.tensors.layout import flat, is_dense, like_layout, same_layout
+from neon.engine.tensors.weight_matrices import ONE_MATRIX
 from neon.engine.wholes import Whole, Wholes
 
 _STEP = scalar("step")
@@ -101,6 +102,9 @@ class Batch:
         of_tensors = (r.label.over == TENSOR for stage in kernel.stages for r in stage.reductions)
         self._rows_apart = bool(kernel.program.own_numbers) or any(of_tensors)
         self._temporaries: dict[int, dict[str, Tensor]] = {}
+        # What passes over elements do not work on: numbers of tensors, and what calls alone read and write.
+        pairs = (slot.name for slot in kernel.slots if slot.space in PAIRS)
+        self._not_staged = {*kernel.program.own_numbers, *pairs}
         self._groups = np.array([item.group for item in self._members])
         self._directly = np.array([_direct(item, kernel.by_rows) for item in self._members])
         self._beside = [Beside(kernel, item) if kernel.by_rows else None for item in self._members]
@@ -177,10 +181,11 @@ class Batch:
 
     def _make_stacks(self) -> Stacks:
         laid = [
-            Laid(tuple(item.param.shape), self._strides(position), item.matrices, row)
+            Laid(tuple(item.param.shape), self._strides(position), item.matrices or ONE_MATRIX, row)
             for position, (item, row) in enumerate(zip(self.items, self.row_of.tolist(), strict=True))
         ]
-        return Stacks(self.kernel, laid)
+        pairs = [{s.name: kept for s, kept in item.kept.items() if s.space in PAIRS} for item in self.items]
+        return Stacks(self.kernel, laid, pairs)
 
     def _make_rows(self, groups: npt.NDArray[np.int64], steps: npt.NDArray[np.float64]) -> None:
         """Tensors with the same group and step count share a row, unless each has numbers of its own."""
@@ -295,9 +300,12 @@ class Batch:
             if blocks is None or t.shape != blocks.shape
             else like_layout(blocks, t)
             for n, t in tensors.items()
+            if n not in self._not_staged
         }
         self._temporaries[position] = copies
-        self.table[position, : len(copies)] = [t.data_ptr() for t in copies.values()]
+        for place, name in enumerate(tensors):
+            if name in copies:
+                self.table[position, place] = copies[name].data_ptr()
 
     def _blocks_of(self, item: Item) -> Tensor | None:
         """A state in blocks, if there is one: scales follow the order that blocks have in memory, and so do copies."""
@@ -343,7 +351,11 @@ class Batch:
         assert self.stacks is not None
         with np.errstate(all="ignore"):
             values = stage.host.evaluate({**self._numbers, **sums})
-        self.stacks.run(stage.calls, dict(zip(stage.scalars, values, strict=True)), None)
+        self.stacks.run(stage.calls, dict(zip(stage.scalars, values, strict=True)), self._left_out())
+
+    def _left_out(self) -> Tensor | None:
+        """Whether the step is left out, as a device alone knows."""
+        return None
 
     def _sums_of(self, place: int) -> dict[Node, Any]:
         """The sums of single tensors that a stage without a level has taken."""
@@ -367,7 +379,7 @@ class Batch:
         """After the last stage: copies go back where they belong, updates are counted."""
         for position in self._staged:
             copies, whole = self._temporaries[position], self.whole_of[position]
-            apart = {*self.kernel.program.own_numbers, *(whole.states if isinstance(whole, Whole) else ())}
+            apart = {*self._not_staged, *(whole.states if isinstance(whole, Whole) else ())}
             for name, tensor in self._tensors_of(self.items[position], None).items():
                 if tensor is not None and name not in apart:
                     tensor.detach().copy_(copies[name])
@@ -517,8 +529,9 @@ def _picker(positions: Sequence[int], count: int) -> Callable[[Sequence[Any]], A
 
 def _direct(item: Item, by_rows: bool) -> bool:
     """Whether the kernel can work on the parameter's and the states' own memory."""
+    kept = [tensor for slot, tensor in item.kept.items() if slot.space not in PAIRS]
     if by_rows:
-        return all(tensor.is_contiguous() for tensor in (item.param, *item.kept.values()))
+        return all(tensor.is_contiguous() for tensor in (item.param, *kept))
     return is_dense(item.param) and all(
-        same_layout(kept, item.param) for kept in item.kept.values() if kept.shape == item.param.shape
+        same_layout(tensor, item.param) for tensor in kept if tensor.shape == item.param.shape
     )

@@ -96,7 +96,9 @@ class Plan:
             settings = self.settings[item.group]
             states = tuple(slot.dtype for slot in item.kept if slot.auxiliary_of is None)
             formats = Formats(item.param.dtype, dtype, states, settings.width, settings.storage.splits(item.param))
-            members[settings.program_of(item.param), formats, item.param.device, item.reach].append(position)
+            members[settings.program_of(item.param, item.matrices), formats, item.param.device, item.reach].append(
+                position
+            )
         made = []
         for (program, formats, device, _), positions in members.items():
             kernel = lower(program, formats)

@@ -4,24 +4,45 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import product
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
+from neon.engine.program.options import OF_SHAPES, OF_SIDES
 from neon.engine.program.slots import Slot
 from neon.engine.program.spaces import GROUP, Space
 from neon.engine.program.trace import Program
-from neon.engine.tensors.matrix_parts import ONE_MATRIX, Matrices
 from neon.engine.tensors.storage import AS_COMPUTED, Storage
+from neon.engine.tensors.weight_matrices import ONE_MATRIX, Matrices
+
+
+def holds_of(shape: Sequence[int], matrices: Matrices, values: Mapping[str, Any]) -> dict[str, bool]:
+    """What a rule may ask of a tensor: whether it is a matrix, and has sides of at most the `max_size` of its group."""
+    found: dict[str, bool] = dict.fromkeys(OF_SHAPES, len(shape) > 1)
+    if len(shape) > 1:
+        _, *sides = matrices.shapes(shape)[0]
+        few = (side <= values.get("max_size", math.inf) for side in sides)
+        found |= dict(zip(OF_SIDES, few, strict=True))
+    return found
+
+
+def held_by_shapes(asks: Sequence[str]) -> list[tuple[bool, ...]]:
+    """What may hold of tensors, of what is asked, if not all of it does: of what is no matrix, nothing."""
+    every = [held for held in product((True, False), repeat=len(asks)) if not all(held)]
+    of_matrices = [name not in OF_SIDES for name in asks]
+    whole = [all(h for h, whole in zip(held, of_matrices, strict=True) if whole) for held in every]
+    return [held for held, is_matrix in zip(every, whole, strict=True) if is_matrix or not any(held)]
 
 
 @dataclass(eq=False)
 class Settings:
     """What the tensors of one group share: program, numbers (read anew at each step), rounding, norms.
 
-    Of tensors of fewer than two dimensions `of_vectors` is the program, where a rule has another for these.
+    Where the rule `asks` something of shapes, `program` is that of a tensor of which all of it holds, and `others` are
+    those of others, by what holds.
     `scopes` names, for each norm that the gradients are clipped by, the set of tensors it is taken
     over: groups that give the same object share one norm. `view` is what a weight is at evaluation, where that is not
     the weight itself.
@@ -34,16 +55,20 @@ class Settings:
     seed: int = 0
     storage: Storage = AS_COMPUTED
     view: Program | None = None
-    of_vectors: Program | None = None
+    asks: tuple[str, ...] = ()
+    others: Mapping[tuple[bool, ...], Program] = field(default_factory=dict)
 
     @property
     def programs(self) -> tuple[Program, ...]:
         """The programs of its tensors."""
-        return (self.program,) if self.of_vectors is None else (self.program, self.of_vectors)
+        return (self.program, *dict.fromkeys(self.others.values()))
 
-    def program_of(self, param: Tensor) -> Program:
-        """The program of a tensor."""
-        return self.program if self.of_vectors is None or param.dim() > 1 else self.of_vectors
+    def program_of(self, param: Tensor, matrices: Matrices | None = None) -> Program:
+        """The program of a whole tensor."""
+        if not self.others:
+            return self.program
+        holds = holds_of(param.shape, matrices or ONE_MATRIX, self.values)
+        return self.others.get(tuple(holds[name] for name in self.asks), self.program)
 
     def read(self, program: Program) -> list[float]:
         """The numbers of a program that belong to the group, in its order."""
@@ -62,9 +87,14 @@ class Settings:
 
     def alike(self, other: Settings) -> bool:
         """Whether they differ in values at most, and not in what these mean."""
-        return (self.programs, self.scopes, self.width, self.seed, self.storage) == (
-            other.programs, other.scopes, other.width, other.seed, other.storage,
+        return (self.programs, self.scopes, self.width, self.seed, self.storage, self._sizes) == (
+            other.programs, other.scopes, other.width, other.seed, other.storage, other._sizes,
         )  # fmt: skip
+
+    @property
+    def _sizes(self) -> Any:
+        """The value of the group that programs are chosen by."""
+        return self.values.get("max_size") if {*OF_SIDES} & {*self.asks} else None
 
 
 class Reach(Protocol):
@@ -144,7 +174,7 @@ class Item:
     `count` is their exact number where one is known: it is believed if `step`, perhaps a float32, is its rounding.
     `reach` is given where other processes hold more of the parameter, or of the parameters beside it;
     `shard` says which part of the parameter this is, `part` where in it. `kept` are its states and auxiliary
-    tensors, by slots; `matrices` says what of it is a matrix.
+    tensors, by slots. `matrices` are those that the whole parameter is made of, for a rule of matrices.
     """
 
     name: str
@@ -157,4 +187,4 @@ class Item:
     shard: Shard = WHOLE
     count: float | None = None
     part: Part | None = None
-    matrices: Matrices = ONE_MATRIX
+    matrices: Matrices | None = None

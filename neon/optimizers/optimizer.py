@@ -22,7 +22,7 @@ from neon.engine.program.options import (
     DECAY,
     DESCRIBED,
     GROUPED,
-    OF_DIMENSIONS,
+    OF_SHAPES,
     SCALE,
     SUPPLIED,
     Check,
@@ -32,7 +32,7 @@ from neon.engine.program.options import (
 from neon.engine.program.trace import Rule, check_argument, signature, trace
 from neon.engine.program.views import View, view_of
 from neon.engine.refusals.formats import check_signs, check_states
-from neon.engine.settings import Settings
+from neon.engine.settings import Settings, held_by_shapes
 from neon.engine.tensors.storage import Storage
 from neon.engine.versions import uncompiled
 from neon.messages import listed, received, shortened, shown
@@ -331,16 +331,18 @@ class Optimizer(NervanaObject):
         values = self._with_numbers(values)
         asked = chosen(values, len(outer), batch_mean=batch_mean, unscale=unscale, guard=guard)
         rule = self.rule_of(values)
-        program = trace(rule, {**values, "step": 1, **dict.fromkeys(OF_DIMENSIONS, True)}, asked)
-        of_vectors = None
-        if program.by_dimensions:
-            of_vectors = trace(rule, {**values, "step": 1, **dict.fromkeys(OF_DIMENSIONS, False)}, asked)
+        program = trace(rule, {**values, "step": 1, **dict.fromkeys(OF_SHAPES, True)}, asked)
+        asks = tuple(name for name in OF_SHAPES if program.by_shapes and name in program.keywords)
+        others = {
+            held: trace(rule, {**values, "step": 1, **dict(zip(asks, held, strict=True))}, asked)
+            for held in held_by_shapes(asks)
+        }
         rounding = plain(values["stochastic_round"])
         width = None if rounding is False else 0 if rounding is True else rounding
         storage = Storage(state_format("state_dtype", values["state_dtype"]), values["master"] is not None)
         widest = self._widest_rule
         view = view_of(program, self.select_view(values), {**values, "step": 1})
-        settings = Settings(program, values, (*outer, self), width, self.seed, storage, view, of_vectors)
+        settings = Settings(program, values, (*outer, self), width, self.seed, storage, view, asks, others)
         for program in settings.programs:
             check_states(storage, program, {AVERAGE, *(signature(widest).tensors if widest else ())})
             check_signs(storage, program, settings.given, values)

@@ -321,6 +321,9 @@ class DeviceBatch(Batch):
             self._kept_at = places
             self._send(places, self.kept)
 
+    def _left_out(self) -> Tensor | None:
+        return self.stop
+
     def _sums_of(self, place: int) -> dict[Node, Any]:
         if self.reach is not None and self.reach.alike:
             return super()._sums_of(place)

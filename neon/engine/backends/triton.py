@@ -16,7 +16,7 @@ from neon.engine.program.meanings import has_float64
 
 
 class Triton:
-    """The functions of a kernel, by stage: what computes its numbers, if it reads any, and what updates or sums, if any.
+    """The functions of a kernel, by stage: what computes its numbers, if it reads any, and what updates or sums.
 
     Triton compiles them, for the device at hand, when they are launched first.
     """

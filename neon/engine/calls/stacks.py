@@ -13,8 +13,9 @@ from neon.engine.calls.matrix_functions import CALLS
 from neon.engine.program.graph import CALL, LOADS, Node, walk
 from neon.engine.program.kernel import Calls, Kernel
 from neon.engine.program.operations import OPERATIONS
+from neon.engine.program.spaces import PAIRS
 from neon.engine.settings import Item
-from neon.engine.tensors.matrix_parts import Matrices
+from neon.engine.tensors.weight_matrices import ONE_MATRIX, Matrices
 
 # Bytes of buffers and of what calls need beside them: more matrices are no quicker together.
 BUCKET = 64 << 20
@@ -24,7 +25,7 @@ _ALIGNED = 64
 
 def buckets_of(kernel: Kernel, items: Sequence[tuple[int, Item]]) -> list[list[int]]:
     """Tensors by their places, in buckets that bound the memory of a step: equal ones together, each in its order."""
-    shapes = {place: item.matrices.shapes(item.param.shape) for place, item in items}
+    shapes = {place: (item.matrices or ONE_MATRIX).shapes(item.param.shape) for place, item in items}
     buckets: list[list[int]] = []
     room = 0
     for place in sorted(shapes, key=lambda place: (shapes[place], place)):
@@ -55,9 +56,10 @@ class Laid(NamedTuple):
 
     @property
     def is_plain(self) -> bool:
-        """Whether its memory is its matrices, one after another."""
-        contiguous = torch.empty_strided(self.shape, self.stride, device="meta").is_contiguous()
-        return contiguous and self.matrices.in_order and len(self.matrices.shapes(self.shape)) == 1
+        """Whether its memory is its matrices, one after another, and all of one shape."""
+        tensor = torch.empty_strided(self.shape, self.stride, device="meta")
+        stacks = self.matrices.gather(tensor)
+        return len(stacks) == 1 and stacks[0]._is_view() and stacks[0].is_contiguous()
 
     def in_memory(self, vector: Tensor) -> Tensor:
         """A vector of its elements, in the order of memory, as the tensor."""
@@ -81,8 +83,8 @@ class _Stack:
 class Stacks:
     """The buffers of a batch's tensors, and the calls of its kernel."""
 
-    def __init__(self, kernel: Kernel, laid: Sequence[Laid]) -> None:
-        self._kernel, self._laid = kernel, laid
+    def __init__(self, kernel: Kernel, laid: Sequence[Laid], pairs: Sequence[Mapping[str, Tensor]]) -> None:
+        self._kernel, self._laid, self._pairs = kernel, laid, pairs
         self._known: list[dict[Node, Any]] = []
         stacks: dict[tuple[tuple[int, int], int, bool], _Stack] = {}
         for position, each in enumerate(laid):
@@ -129,8 +131,11 @@ class Stacks:
         """Forget what calls have left of the step before."""
         self._known = [{} for _ in self._stacks]
 
-    def run(self, calls: Calls, numbers: Mapping[Node, Any], states: Any) -> None:
-        """Make of all stacks what calls make; a number is one for all rows, or an array of them."""
+    def run(self, calls: Calls, numbers: Mapping[Node, Any], left_out: Tensor | None) -> None:
+        """Make of all stacks what calls make; a number is one for all rows, or an array of them.
+
+        Where `left_out`, a number on the device, is not 0, states stay as they are.
+        """
         for stack, known in zip(self._stacks, self._known, strict=True):
             if not stack.count:
                 continue
@@ -138,6 +143,8 @@ class Stacks:
                 node: float(value[stack.row]) if hasattr(value, "ndim") else value for node, value in numbers.items()
             }
             self._run(stack, calls, known, row)
+            for name, root in calls.stores.items():
+                self._store(stack, name, known[root], left_out)
 
     def _run(self, stack: _Stack, calls: Calls, known: dict[Node, Any], numbers: Mapping[Node, float]) -> None:
         given: dict[Node, Any] = {**known, **numbers}
@@ -146,11 +153,13 @@ class Stacks:
                 given[node] = self._value(stack, node, given)
         for name, root in calls.buffers.items():
             self._put(stack, name, given[root])
-        known |= {node: given[node] for node in calls.values}
+        known |= {node: given[node] for node in (*calls.values, *calls.stores.values())}
 
     def _value(self, stack: _Stack, node: Node, given: Mapping[Node, Any]) -> Any:
         if node.op == "const":
             return node.label
+        if node.op in LOADS and node.space in PAIRS:
+            return self._read(stack, node.label)
         if node.op in LOADS:
             return self._get(stack, node.label)
         operands = [given[operand] for operand in node.args]
@@ -173,7 +182,21 @@ class Stacks:
         for (position, place, _), part in zip(stack.members, parts, strict=True):
             laid = self._laid[position]
             tensor = laid.in_memory(self.of(position)[name])
-            laid.matrices.scatter({place: part}, tensor)
+            count = len(laid.matrices.shapes(laid.shape))
+            laid.matrices.scatter([part if each == place else None for each in range(count)], tensor)
+
+    def _read(self, stack: _Stack, name: str) -> Tensor:
+        """A state of pairs of the matrices."""
+        kept = [self._pairs[position][name] for position, *_ in stack.members]
+        stacks = [state.view(-1, *state.shape[-2:]) for state in kept]
+        return stacks[0] if len(stacks) == 1 else torch.cat(stacks)
+
+    def _store(self, stack: _Stack, name: str, value: Tensor, left_out: Tensor | None) -> None:
+        parts = value.split([count for *_, count in stack.members])
+        for (position, *_), part in zip(stack.members, parts, strict=True):
+            state = self._pairs[position][name]
+            new = part.view(state.shape)
+            state.copy_(new if left_out is None else torch.where(left_out == 0, new, state))
 
     def _whole(self, stack: _Stack, name: str) -> Tensor:
         assert stack.first is not None

@@ -155,9 +155,11 @@ _BY_VALUE = [
     if option.act and option.key not in ("outer_clip_norms", "weight_decay")
 ]
 # What the engine supplies to a rule that asks for it.
-SUPPLIED = ("step", "epoch", "matrix", "flattened")
-# Of these what a rule is asked with for each tensor: True for two dimensions and more.
-OF_DIMENSIONS = ("matrix", "flattened")
+SUPPLIED = ("step", "epoch", "matrix", "flattened", "few_rows", "few_columns")
+# Of these whether a side of a matrix is at most as long as the `max_size` of the group.
+OF_SIDES = ("few_rows", "few_columns")
+# Those that a rule is asked with for each tensor; without sides, True for two dimensions and more.
+OF_SHAPES = ("matrix", "flattened", *OF_SIDES)
 # Names that the engine, options and torch's states have taken; a weight decay may be a rule's own.
 RESERVED = {*DESCRIBED, *GROUPED} - {"weight_decay"} | {
     "batch_size", "grad_scale", "previous_norm", "optimizer", "params", "param_names", "scales", "low_bits",

@@ -17,9 +17,9 @@ from torch import Tensor
 from neon.arguments import plain
 from neon.engine.program import options
 from neon.engine.program.declared import WEIGHT, State
-from neon.engine.program.graph import LOADS, REDUCTION, SIZE, Node, load, scalar, walk
+from neon.engine.program.graph import CALL, LOADS, REDUCTION, SIZE, Node, load, scalar, walk
 from neon.engine.program.printer import formula, inline
-from neon.engine.program.spaces import COLUMNS, ELEMENT, GROUP, OPTIMIZER, ROWS, TENSOR, Space, joined
+from neon.engine.program.spaces import COLUMNS, ELEMENT, GROUP, OPTIMIZER, PAIRS, ROWS, TENSOR, Space, joined
 from neon.engine.program.symbols import Symbol, node_of
 from neon.messages import listed, received, shortened, shown
 
@@ -105,12 +105,13 @@ def _declared(rule: str, state: inspect.Parameter, keywords: Collection[str]) ->
             f"The state {state.name} of the rule {rule} must start at a number (as no default says, at 0) or {other}. "
             f"{received(state.name, start)} Hyper-parameters stand after a *."
         )
-    if declared.of not in (ELEMENT, ROWS, COLUMNS, TENSOR, GROUP, OPTIMIZER):
+    if declared.of not in (ELEMENT, ROWS, COLUMNS, *PAIRS, TENSOR, GROUP, OPTIMIZER):
         raise TypeError(
             f"The state {state.name} of the rule {rule} has a number for each {declared.of}; a rule keeps one for each "
-            "element, of the ROWS, of the COLUMNS, of a TENSOR, a GROUP or an OPTIMIZER. Write one of these as `of`."
+            "element, of the ROWS, of the COLUMNS, of the ROW_PAIRS or COLUMN_PAIRS of a matrix, of a TENSOR, a GROUP "
+            "or an OPTIMIZER. Write one of these as `of`."
         )
-    if declared.of in (ROWS, COLUMNS) and start == WEIGHT:
+    if declared.of in (ROWS, COLUMNS, *PAIRS) and start == WEIGHT:
         raise TypeError(
             f"The state {state.name} of the rule {rule} has one number for each of the {declared.of}, and cannot start "
             "as the WEIGHT, which has one for each element. Give a number."
@@ -146,14 +147,19 @@ class Program:
         return any(space.is_narrow for space in self._spaces)
 
     @cached_property
+    def calls(self) -> bool:
+        """Whether it calls functions of whole matrices."""
+        return any(node.op == CALL for node in walk([*self.outputs.values(), *self.new_numbers.values()]))
+
+    @cached_property
     def own_numbers(self) -> list[str]:
         """Its states that are one number of each tensor."""
         return [name for name, state in self.states.items() if state.of is TENSOR]
 
     @cached_property
-    def by_dimensions(self) -> bool:
-        """Whether the rule is asked for tensors of fewer than two dimensions and for others."""
-        return bool({*options.OF_DIMENSIONS} & {*self.keywords})
+    def by_shapes(self) -> bool:
+        """Whether the rule is another for tensors of other shapes."""
+        return bool({*options.OF_SHAPES} & {*self.keywords})
 
     @cached_property
     def flattened(self) -> bool:
@@ -261,6 +267,11 @@ def trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) -> 
 def _check_space(rule: str, name: str, value: Node, state: State | None) -> None:
     """Refuse a new state with more values than it is declared to have."""
     of = None if state is None or state.is_number else state.of
+    if (of in PAIRS) != (value.space in PAIRS) or (of in PAIRS and value.space is not of):
+        wanted = "one for each element" if of is None else f"one for each of {of.plural}"
+        raise TypeError(
+            f"The new {name} of the rule {rule} is one for each of {value.space.plural}; it must be {wanted}."
+        )
     if of in (ROWS, COLUMNS) and joined([value.space, of]) is not of:
         raise TypeError(
             f"The state {name} of the rule {rule} is one number for each of the {of}, but its new value is one for "
@@ -317,7 +328,7 @@ def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) ->
     for state, act in options.at(options.Place.STATE, chosen):
         kept[state], outputs[state], loads[state] = State(WEIGHT), act(outputs["w"]), load(state)
     outputs = {tensor: value for tensor, value in outputs.items() if value is not loads[tensor]}
-    if {*options.OF_DIMENSIONS} & {*form.keywords}:  # with one, a rule keeps of each tensor what it has a use for there
+    if {*options.OF_SHAPES} & {*form.keywords}:  # with one, a rule keeps of each tensor what it has a use for there
         used = {*walk([*outputs.values(), *new_numbers.values()])}
         written = {*outputs, *new_numbers}
         kept = {state: declared for state, declared in kept.items() if loads[state] in used or state in written}

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from neon.engine.program.formats import FORMATS, weight_dtypes
 from neon.engine.program.slots import Slot
-from neon.engine.program.spaces import TENSOR
+from neon.engine.program.spaces import PAIRS, TENSOR
 from neon.engine.program.trace import Program
 from neon.engine.tensors.overlap import address, overlaps_itself
+from neon.engine.tensors.weight_matrices import shape_of
 from neon.messages import kind_of, quoted, shortened, shown
 
 if TYPE_CHECKING:
@@ -52,6 +53,11 @@ def check_parameter(name: str, param: Tensor) -> None:
 
 def check_sides(name: str, param: Tensor, program: Program) -> None:
     """Refuse a parameter without rows and columns where the rule has values for these."""
+    if program.calls and param.dim() < 2:
+        raise ValueError(
+            f"The rule {shortened(program.name)} is one for matrices; parameter {quoted(name)} is none: its shape is "
+            f"{shown(tuple(param.shape))}. Give it an optimizer of its own, such as AdamW."
+        )
     if program.by_rows and param.dim() < 2:
         raise ValueError(
             f"The rule {shortened(program.name)} has values for rows and columns; parameter {quoted(name)} has none: "
@@ -83,7 +89,7 @@ def _check_state(item: Item, slot: Slot, state: Tensor) -> None:
                 f"shape {shown(tuple(state.shape))} and dtype {state.dtype}. Take it out of the state to start it anew."
             )
         return
-    shape = slot.space.shape(param.shape)
+    shape = shape_of(slot.space, param.shape, item.matrices)
     if tuple(state.shape) != shape or state.device != param.device or state.dtype not in FORMATS:
         raise ValueError(
             f"A state of parameter {quoted(item.name)} has shape {shown(tuple(state.shape))}, dtype {state.dtype}, "
@@ -91,6 +97,11 @@ def _check_state(item: Item, slot: Slot, state: Tensor) -> None:
             f"{param.device}, and one of the dtypes {_listed()}."
         )
     _check_memory(f"A state of parameter {quoted(item.name)}", state)
+    if slot.space in PAIRS and state.dtype != (torch.float64 if param.dtype == torch.float64 else torch.float32):
+        raise ValueError(
+            f"{slot.name} of parameter {quoted(item.name)} has dtype {state.dtype}; it is computed with as it lies, in "
+            "float32, or in float64 for float64 parameters. Take it out of the state to start it anew."
+        )
     if slot.block > 1 and any(other.space.is_narrow for other in item.kept):
         raise ValueError(
             f"A state of parameter {quoted(item.name)} has dtype {state.dtype}, in blocks that would cut its rows, "

@@ -13,6 +13,7 @@ from neon.engine.program.slots import Slot, at, slots_of
 from neon.engine.program.spaces import ELEMENT, TENSOR
 from neon.engine.program.trace import Program
 from neon.engine.tensors.storage import Storage
+from neon.engine.tensors.weight_matrices import Matrices, shape_of
 
 Kept = dict[Slot, Tensor]
 
@@ -26,6 +27,7 @@ def kept_tensors(
     *,
     size: int | None = None,
     blocks: bool = True,
+    matrices: Matrices | None = None,
 ) -> Kept:
     """The tensors of a parameter by their slots: as they lie in `state`, with those that it lacks as they start.
 
@@ -33,7 +35,7 @@ def kept_tensors(
     computed with, in float64: another tensor takes the place of one that does not.
 
     Where `param` is a part of a parameter, `size` counts the elements of the whole, and `blocks` says whether parts are
-    of whole blocks; where not, states that would be in blocks are float32.
+    of whole blocks; where not, states that would be in blocks are float32. `matrices` are those of a rule of matrices.
     """
     dtypes = [
         getattr(state[name], "dtype", None)
@@ -42,13 +44,13 @@ def kept_tensors(
         for name, declared in program.states.items()
     ]
     slots = slots_of(program, dtypes, split=storage.splits(param), values=values)
-    return {slot: _tensor(slot, param, state) for slot in slots}
+    return {slot: _tensor(slot, param, state, matrices) for slot in slots}
 
 
-def _tensor(slot: Slot, param: Tensor, state: Mapping[str, Any]) -> Tensor:
+def _tensor(slot: Slot, param: Tensor, state: Mapping[str, Any], matrices: Matrices | None) -> Tensor:
     if slot.space is TENSOR:
         return _number(state.get(slot.name, slot.start), slot.dtype, param.device)
-    return _new(slot, param) if _is_new(slot, state) else at(state, slot.path)
+    return _new(slot, param, matrices) if _is_new(slot, state) else at(state, slot.path)
 
 
 def _number(value: Any, dtype: torch.dtype, device: torch.device) -> Any:
@@ -77,10 +79,10 @@ def _is_new(slot: Slot, state: Mapping[str, Any]) -> bool:
     return slot.name not in state if owner is None else owner not in state and at(state, slot.path) is None
 
 
-def _new(slot: Slot, param: Tensor) -> Tensor:
+def _new(slot: Slot, param: Tensor, matrices: Matrices | None) -> Tensor:
     """A tensor as it starts."""
     if isinstance(slot.start, str):
         return param.detach().to(slot.dtype, copy=True)
     if slot.space is ELEMENT:
         return torch.full_like(param, slot.start, dtype=slot.dtype, requires_grad=False)
-    return torch.full(slot.space.shape(param.shape), slot.start, dtype=slot.dtype, device=param.device)
+    return torch.full(shape_of(slot.space, param.shape, matrices), slot.start, dtype=slot.dtype, device=param.device)

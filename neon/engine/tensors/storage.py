@@ -12,7 +12,7 @@ from torch import Tensor
 from neon.engine.program.formats import PARAMETER, named
 from neon.engine.program.signs import never_negative
 from neon.engine.program.slots import Slot, slots_of
-from neon.engine.program.spaces import TENSOR
+from neon.engine.program.spaces import PAIRS, TENSOR
 from neon.engine.program.trace import Program
 
 # Below so many elements a state is float32 whatever was asked for: there is nothing to save.
@@ -42,12 +42,15 @@ class Storage:
         """The format of a new state. `size` and `blocks` are of a whole parameter of which `param` is a part.
 
         One format for all states is not that of an average of weights, which takes the place of weights, nor of states
-        of rows and columns, which are few. Beside these no state of elements is in blocks, which would cut rows. One
-        number of a tensor is float64.
+        of rows and columns, which are few. Beside these no state of elements is in blocks, which would cut rows. States
+        of pairs are in the precision of the arithmetic, as functions of matrices take them. One number of a tensor is
+        float64.
         """
         declared = program.states[state]
         if declared.of is TENSOR:
             return torch.float64
+        if declared.of in PAIRS:
+            return torch.float64 if param.dtype == torch.float64 else torch.float32
         if isinstance(self.states, str):
             wanted = None if declared.starts_as_weight or declared.of.is_narrow else self.states
         else:
