@@ -1,0 +1,1 @@
+"""Functions on stacks of matrices that a rule may call within a step, between sweeps over elements."""
