@@ -1,1 +1,1 @@
-"""Calls: what rules may have torch make of whole matrices, between passes over elements."""
+"""Functions on stacks of matrices that a rule may call within a step, between sweeps over elements."""

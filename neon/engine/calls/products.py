@@ -1,0 +1,38 @@
+"""Products of stacks of matrices whose result is known to be symmetric: half the work."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# Zen 4, two threads: at a side of 768 blocks of 192 take 0.70 of a whole product in float32, 0.80 in bfloat16; below 512
+# the blocks are too small to gain.
+BLOCK = 192
+SMALLEST_SIDE = 512
+
+
+def halved(side: int, device: torch.device | str) -> bool:
+    """Whether symmetric products of this side are made of blocks, one matrix at a time."""
+    return side >= SMALLEST_SIDE and torch.device(device).type == "cpu"
+
+
+def symmetric_product(
+    left: Tensor, right: Tensor, out: Tensor, *, plus: Tensor | None = None, beta: float = 0.0, alpha: float = 1.0
+) -> Tensor:
+    """out ← beta·plus + alpha·left·right for stacks (n, side, side), where the result is symmetric.
+
+    Large ones on a CPU are computed down to the diagonal only, by columns of blocks, and mirrored.
+    """
+    plus = out if plus is None else plus  # with a beta of 0 it is not read
+    side = out.shape[-1]
+    if not halved(side, out.device):
+        return torch.baddbmm(plus, left, right, beta=beta, alpha=alpha, out=out)
+    for i in range(len(out)):
+        for start in range(0, side, BLOCK):
+            end = min(start + BLOCK, side)
+            block = out[i, :end, start:end]
+            torch.addmm(
+                plus[i, :end, start:end], left[i, :end], right[i, :, start:end], beta=beta, alpha=alpha, out=block
+            )
+            out[i, start:end, :start].copy_(block[:start].mT)
+    return out
