@@ -160,7 +160,8 @@ CASES = [
     ),
     *rows(
         OF_DION, **of_all("up_and_down"), nesterov={"nesterov": True}, rms_norm={"scale": "match_rms_adamw"},
-        no_scale={"scale": "none", "float64_bound": 1e-12}, quintic={"ns_coefficients": "quintic"}, as_it_is={"make": dions, **AS_IT_IS},
+        no_scale={"scale": "none", "float64_bound": 1e-12}, quintic={"ns_coefficients": "quintic"},
+        as_it_is={"make": dions, **AS_IT_IS},
     ),
     *rows(OF_JORDAN, **of_all("gradients_missing"), as_it_is={"make": jordans, **AS_IT_IS}),
 ]  # fmt: skip
