@@ -33,7 +33,6 @@ import reference
 
 STEPS = 20
 SHAPES: list[tuple[int, ...]] = [(1,), (7,), (3, 5), (2, 3, 4, 5), (33, 17), ()]
-FLOAT64_BOUND = 1e-12
 HEADINGS = ("of", "case", "float64", "absolute", "of what", "float32, ulp", "absolute", "of what", "within")
 RIGHT = ("float64", "absolute", "float32, ulp")
 Seen = dict[str, np.ndarray]
@@ -42,8 +41,11 @@ Seen = dict[str, np.ndarray]
 def weights(case: Case) -> list[np.ndarray]:
     """Exact in float32."""
     rng = np.random.default_rng(7)
-    made = [np.zeros(s) if case.zeros else exact(rng.standard_normal(s)) for s in SHAPES]
-    return made if case.scalars else made[:-1]
+    return [np.zeros(s) if case.zeros else exact(rng.standard_normal(s)) for s in shapes(case)]
+
+
+def shapes(case: Case) -> list[tuple[int, ...]]:
+    return [*case.shapes] or SHAPES[: None if case.scalars else -1]
 
 
 def exact(values: np.ndarray) -> np.ndarray:
@@ -55,8 +57,7 @@ def gradients(case: Case, step: int) -> list[np.ndarray | None]:
     """A direction that turns round, noise, and a changing size: an estimate of the distance grows. Exact in float32."""
     lasting, noise = np.random.default_rng(11), np.random.default_rng([13, step])
     size, turned = (1.0, 0.25, 0.5)[step % 3], np.cos(step / 5)
-    made = [size * (turned * lasting.standard_normal(s) + 0.2 * noise.standard_normal(s)) for s in SHAPES]
-    made = made if case.scalars else made[:-1]
+    made = [size * (turned * lasting.standard_normal(s) + 0.2 * noise.standard_normal(s)) for s in shapes(case)]
     return [None if case.absent and step % 3 == 1 and i % 2 else exact(g) for i, g in enumerate(made)]
 
 
@@ -196,7 +197,7 @@ def row(case: Case, of: str) -> tuple[list[str], bool, tuple[float, float]]:
     low, low_name, low_gap = largest(steps(case, torch.float32, by_neon=by_neon))
     ulp = low / 2**-23
     told = f"{case.name} (neon: {case.differs})" if case.differs else case.name
-    kept = far <= FLOAT64_BOUND and (not by_neon or ulp <= case.float32_ulp)
+    kept = far <= case.float64_bound and (not by_neon or ulp <= case.float32_ulp)
     return [
         "neon" if by_neon else "reference", told, f"{far:.1e}", f"{gap:.1e}", name,
         f"{ulp:.1f}", f"{low_gap:.1e}", low_name, "yes" if kept else "NO",

@@ -40,10 +40,12 @@ class Case:
     frozen: int | None = None  # a group that has rate 0 from half of the steps on
     zeros: bool = False  # weights that begin at 0
     scalars: bool = True  # a tensor of no dimensions is among them
+    shapes: tuple[tuple[int, ...], ...] = ()  # of its own, where a rule takes no others
     differs: str = ""  # in what neon is another on purpose: the reference alone is compared
     absent: bool = False  # every second tensor has no gradient at every third step
     around: Numbers | None = None  # a transform around another rule than AdamW: "rule" and its numbers
     by: Callable[[Numbers], Any] | None = None  # neon's optimizer, where it is not its class of the rule's name
+    float64_bound: float = 1e-12
     float32_ulp: float = 8.0
 
     def neons(self) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from rule_cases import make
+from rule_cases import OF_MATRICES, make
 from state_tensors import tensors_of
 from torch import Tensor
 
@@ -24,7 +24,8 @@ def steps(rule: str, option: str, format: str, device: str, start: int = 0) -> I
     dtype = torch.float32 if format == "float32" else torch.bfloat16
     values = [torch.randn(n, generator=generator) for n in SIZES]
     places = [torch.zeros(n + start, device=device, dtype=dtype)[start:] for n in SIZES]
-    params = [place.copy_(value).requires_grad_() for place, value in zip(places, values, strict=True)]
+    shape = (1, -1) if rule in OF_MATRICES else (-1,)
+    params = [p.copy_(value).view(shape).requires_grad_() for p, value in zip(places, values, strict=True)]
     opt = make(rule, option, **FORMATS[format]).attach(params)
     for _ in range(4):
         for p in params:

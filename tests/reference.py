@@ -18,13 +18,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-Hyper = dict[str, float | bool]
+Hyper = dict[str, Any]
 
 
 # By name, in the order in which they are written.
@@ -42,6 +42,7 @@ class Reference:
     float32_ulp: ClassVar[float] = 4.0
     shared: ClassVar[bool] = True  # whether the shared tests run it, whose gradients may be one number for all elements
     decoupled_decay: ClassVar[bool] = False  # True where the rule itself applies the weight decay
+    matrices: ClassVar[bool] = False  # whether it takes tensors of two dimensions and more alone
 
     learning_rate: float = 1.0
     batch_size: int = 1

@@ -35,6 +35,8 @@ TUNED: dict[str, tuple[str, Hyper]] = {
 VIEWED = {case for case, (name, _) in (RULES | TUNED).items() if name == "ScheduleFree"}
 # Rules that say themselves what is evaluated, beside which there is no average.
 WITH_VIEW = {case for case, (name, _) in (RULES | TUNED).items() if name in ("Lookahead", "ScheduleFree")}
+# Rules that take matrices alone: vectors of the table are one row each for them.
+OF_MATRICES = {case for case, (name, _) in (RULES | TUNED).items() if REFERENCES[name].matrices}
 # Rules that go by how far weights have moved, which of 16 bits have to be rounded at random.
 OF_DISTANCE = {case for case, (name, _) in (RULES | TUNED).items() if name == "Prodigy"}
 
@@ -112,18 +114,23 @@ def data() -> Data:
     return Data(rows[0], rows[1:])
 
 
-def weights(dtype: torch.dtype) -> list[torch.nn.Parameter]:
-    """Fresh parameters, one for each of `SHAPES`."""
+def taken(x: Array, rule: str | None) -> Array:
+    """A tensor as a rule takes it."""
+    return np.atleast_2d(x) if rule in OF_MATRICES else x
+
+
+def weights(dtype: torch.dtype, rule: str | None = None) -> list[torch.nn.Parameter]:
+    """Fresh parameters, one for each of `SHAPES`, as the rule takes them."""
     return [
-        torch.nn.Parameter(lay_out(torch.tensor(w, dtype=dtype), layout))
+        torch.nn.Parameter(lay_out(torch.tensor(taken(w, rule), dtype=dtype), layout))
         for w, (_, layout) in zip(data().weights, SHAPES, strict=True)
     ]
 
 
-def gradients(step: int, dtype: torch.dtype) -> Iterator[torch.Tensor]:
+def gradients(step: int, dtype: torch.dtype, rule: str | None = None) -> Iterator[torch.Tensor]:
     """Fresh gradients of a step, in their own layouts."""
     for g, (shape, layout) in zip(data().gradients[step], SHAPES, strict=True):
-        tensor = torch.tensor(g, dtype=dtype)
+        tensor = torch.tensor(taken(g, rule), dtype=dtype)
         if layout == "gradient expanded":
             yield tensor[0, 0].expand(shape)
         elif layout == "gradient transposed":
@@ -179,7 +186,7 @@ class Result:
 
 def run(rule: str, option: str, dtype: torch.dtype, *, backend: str, how: str, steps: int = STEPS) -> Result:
     """`steps` updates by neon, the epoch moving on every third step."""
-    params = weights(dtype)
+    params = weights(dtype, rule)
     opt = make(rule, option)
     bsz = opt.be.bsz
     layer = PlainLayer(params)
@@ -188,7 +195,7 @@ def run(rule: str, option: str, dtype: torch.dtype, *, backend: str, how: str, s
         opt.be.bsz = int(OPTIONS[option].get("batch_size", 1))
         try:
             for step in range(steps):
-                for p, g in zip(params, gradients(step, dtype), strict=True):
+                for p, g in zip(params, gradients(step, dtype, rule), strict=True):
                     p.grad = g
                 if attached is None:
                     opt.optimize([layer], step // 3)
@@ -219,11 +226,11 @@ class Expected:
 def expect(rule: str, option: str) -> Expected:
     """The same run by the reference, in float64."""
     ref = make_reference(rule, option)
-    params = [w.copy() for w in data().weights]
+    params = [taken(w, rule).copy() for w in data().weights]
     tensors = list(params)
     scales = [np.abs(w).max(initial=0.0) for w in params]
     for step in range(STEPS):
-        ref.step(params, data().gradients[step], step // 3)
+        ref.step(params, [taken(g, rule) for g in data().gradients[step]], step // 3)
         tensors = params + [s for i in range(len(params)) for s in ref.state[i]]
         sizes = [np.abs(x).max(initial=0.0) for x in tensors]
         scales = [max(pair) for pair in zip_longest(scales, sizes, fillvalue=0.0)]
@@ -240,11 +247,13 @@ SPECIAL = [0.0, -0.0, math.inf, -math.inf, math.nan, 1e-40, -1e-40, 3e38, -3e38,
 
 def after_special(rule: str, option: str, backend: str, *, steps: int) -> list[torch.Tensor]:
     """A weight and its states after steps with every pair of special values as weight and gradient."""
-    p = torch.nn.Parameter(torch.tensor(SPECIAL).repeat(len(SPECIAL)))
+    every = torch.tensor(SPECIAL).repeat(len(SPECIAL))
+    shape = (1, -1) if rule in OF_MATRICES else (-1,)
+    p = torch.nn.Parameter(every.view(shape))
     with use_backend(backend):
         attached = make(rule, option).attach([p])
         for _ in range(steps):
-            p.grad = torch.tensor(SPECIAL).repeat_interleave(len(SPECIAL))
+            p.grad = torch.tensor(SPECIAL).repeat_interleave(len(SPECIAL)).view(shape)
             attached.step()
     return [p.detach(), *moments(attached, p)]
 

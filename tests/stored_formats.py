@@ -74,12 +74,12 @@ def train(
     **more: Any,
 ) -> list[Tensor]:
     """The weights after some steps, and everything that is kept beside them."""
-    params, opt = weights(dtype), make(rule, option, **more)
+    params, opt = weights(dtype, rule), make(rule, option, **more)
     layer = PlainLayer(params)
     with use_backend(backend):
         attached = opt.attach(params) if how == "attach" else None
         for step in range(steps):
-            for param, grad in zip(params, gradients(step, dtype), strict=True):
+            for param, grad in zip(params, gradients(step, dtype, rule), strict=True):
                 param.grad = grad
             if attached is None:
                 opt.optimize([layer], 0)

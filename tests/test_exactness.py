@@ -41,13 +41,13 @@ BACKENDS = ["eager", "numba"]
 
 @pytest.mark.parametrize(("rule", "how", "backend"), crossed(product(RULES, ["attach", "optimize"], BACKENDS)))
 def test_gradients_are_never_written_to(rule: str, how: str, backend: str) -> None:
-    params = weights(torch.float32)
+    params = weights(torch.float32, rule)
     opt = make(rule, "all")
     layer = PlainLayer(params)
     with use_backend(backend):
         attached = opt.attach(params) if how == "attach" else None
         for step in range(2):
-            held = list(gradients(step, torch.float32))
+            held = list(gradients(step, torch.float32, rule))
             before = [g.clone() for g in held]
             for p, g in zip(params, held, strict=True):
                 p.grad = g
@@ -63,14 +63,14 @@ def test_gradients_are_never_written_to(rule: str, how: str, backend: str) -> No
 @pytest.mark.parametrize("rule", RULES)
 def test_changing_a_number_never_compiles(rule: str) -> None:
     """Every number of a group changes between steps, and the results follow."""
-    params = weights(torch.float32)
+    params = weights(torch.float32, rule)
     with use_backend("numba"):
         attached = make(rule, "all").attach(params)
         group = attached.param_groups[0]
         group.update({"d": 2.0} if "d" in group and rule.startswith("adafactor") else {})  # no less than 1
         counts = []
         for step in range(6):
-            for p, g in zip(params, gradients(step, torch.float32), strict=True):
+            for p, g in zip(params, gradients(step, torch.float32, rule), strict=True):
                 p.grad = g
             attached.step()
             counts.append(neon.engine.compilations())
@@ -83,14 +83,14 @@ def test_changing_a_number_never_compiles(rule: str) -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_zero_is_a_number_like_another(rule: str) -> None:
     """A rate that warms up from 0, a decay that is switched on later, a rate in a tensor."""
-    p = torch.nn.Parameter(torch.ones(5))
+    p = torch.nn.Parameter(torch.ones(5, 1))
     with use_backend("numba"):
         attached = make(rule, "plain").attach([p])
         group, counts = attached.param_groups[0], []
         for lr, decay in [(0.0, 0.0), (0.1, 0.0), (0.1, 0.5), (torch.tensor(0.2), 0.5), (0.1, 0.0)]:
             group["lr"], group["weight_decay"] = lr, decay
             before = p.detach().clone()
-            p.grad = torch.full((5,), 0.25)
+            p.grad = torch.full((5, 1), 0.25)
             attached.step()
             if rule not in ("asgd", "rprop"):  # whose steps go by a rate of before
                 assert torch.equal(p, before) == (float(lr) == 0.0)

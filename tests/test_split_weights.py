@@ -28,10 +28,11 @@ def nearest_bfloat16(x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_split_weight_has_the_trajectory_of_float32(rule: str) -> None:
-    split, whole = weights(torch.bfloat16), [p.detach().float().requires_grad_() for p in weights(torch.bfloat16)]
+    split = weights(torch.bfloat16, rule)
+    whole = [p.detach().float().requires_grad_() for p in split]
     halves, full = make(rule, "plain", master="split").attach(split), make(rule, "plain").attach(whole)
     for step in range(6):
-        for p, q, grad in zip(split, whole, gradients(step, torch.bfloat16), strict=True):
+        for p, q, grad in zip(split, whole, gradients(step, torch.bfloat16, rule), strict=True):
             p.grad, q.grad = grad, lay_out(grad.float(), "contiguous")
         halves.step()
         full.step()

@@ -28,12 +28,12 @@ def trained(
     rule: str, dtype: torch.dtype, backend: str = "numba", **options: Any
 ) -> tuple[list[nn.Parameter], Any, list[list[Tensor]]]:
     """Parameters, their optimizer, and the weights before the first step and after each."""
-    params = weights(dtype)
+    params = weights(dtype, rule)
     path = [[p.detach().clone() for p in params]]
     with use_backend(backend):
         optimizer = make(rule, "plain", **options).attach(params)
         for step in range(STEPS):
-            for param, grad in zip(params, gradients(step, dtype), strict=True):
+            for param, grad in zip(params, gradients(step, dtype, rule), strict=True):
                 param.grad = grad
             optimizer.step()
             path.append([p.detach().clone() for p in params])

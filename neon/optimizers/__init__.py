@@ -33,6 +33,7 @@ from neon.optimizers.lion import Lion as Lion
 from neon.optimizers.lookahead import Lookahead as Lookahead
 from neon.optimizers.mars import MARS as MARS
 from neon.optimizers.multioptimizer import MultiOptimizer as MultiOptimizer
+from neon.optimizers.muon import Muon as Muon
 from neon.optimizers.nadam import NAdam as NAdam
 from neon.optimizers.optimizer import Optimizer as Optimizer
 from neon.optimizers.prodigy import Prodigy as Prodigy
