@@ -102,7 +102,9 @@ class Plan:
         made = []
         for (program, formats, device, _), positions in members.items():
             kernel = lower(program, formats)
-            buckets = buckets_of(kernel, [(each, self.items[each]) for each in positions]) if kernel.buffers else None
+            buckets = (
+                buckets_of(kernel, [(each, self.items[each]) for each in positions], device) if kernel.buffers else None
+            )
             made += [self._make_batch(device, kernel, bucket) for bucket in buckets or [positions]]
         return made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from neon.engine.calls.arena import Arena
-from neon.engine.calls.matrix_functions import CALLS
+from neon.engine.calls.called import CALLS
 from neon.engine.program.graph import CALL, LOADS, Node, walk
 from neon.engine.program.kernel import Calls, Kernel
 from neon.engine.program.operations import OPERATIONS
@@ -23,13 +24,13 @@ BUCKET = 64 << 20
 _ALIGNED = 64
 
 
-def buckets_of(kernel: Kernel, items: Sequence[tuple[int, Item]]) -> list[list[int]]:
+def buckets_of(kernel: Kernel, items: Sequence[tuple[int, Item]], device: torch.device) -> list[list[int]]:
     """Tensors by their places, in buckets that bound the memory of a step: equal ones together, each in its order."""
     shapes = {place: (item.matrices or ONE_MATRIX).shapes(item.param.shape) for place, item in items}
     buckets: list[list[int]] = []
     room = 0
     for place in sorted(shapes, key=lambda place: (shapes[place], place)):
-        needed = sum(_needed(kernel, *each) for each in shapes[place])
+        needed = sum(_needed(kernel, each, device) for each in shapes[place])
         if needed > room:
             buckets.append([])
             room = max(BUCKET, needed)
@@ -38,12 +39,12 @@ def buckets_of(kernel: Kernel, items: Sequence[tuple[int, Item]]) -> list[list[i
     return [sorted(bucket) for bucket in buckets]
 
 
-def _needed(kernel: Kernel, count: int, rows: int, columns: int) -> int:
+def _needed(kernel: Kernel, shape: tuple[int, int, int], device: torch.device) -> int:
     """How many bytes the buffers of so many matrices take, and calls beside them."""
-    size = kernel.formats.compute.itemsize
-    names = {n.label.name for stage in kernel.stages if stage.calls for n in walk(stage.roots) if n.op == CALL}
-    beside = max(CALLS[name].temporaries(count, rows, columns, size) for name in names)
-    return len(kernel.buffers) * count * rows * columns * size + beside
+    dtype = kernel.formats.compute
+    called = {node.label for stage in kernel.stages if stage.calls for node in walk(stage.roots) if node.op == CALL}
+    beside = (CALLS[each.name].temporaries(shape, dtype, device, **dict(each.choices)) for each in called)
+    return len(kernel.buffers) * math.prod(shape) * dtype.itemsize + max(beside)
 
 
 class Laid(NamedTuple):
@@ -148,14 +149,17 @@ class Stacks:
 
     def _run(self, stack: _Stack, calls: Calls, known: dict[Node, Any], numbers: Mapping[Node, float]) -> None:
         given: dict[Node, Any] = {**known, **numbers}
-        for node in walk(calls.roots, into_reductions=False, given=given):
+        nodes = [*walk(calls.roots, into_reductions=False, given=given)]
+        called = [node for node in nodes if node.op == CALL]
+        in_place = len(called) == 1 and CALLS[called[0].label.name].in_place
+        for node in nodes:
             if node not in given:
-                given[node] = self._value(stack, node, given)
+                given[node] = self._value(stack, node, given, in_place=in_place)
         for name, root in calls.buffers.items():
             self._put(stack, name, given[root])
         known |= {node: given[node] for node in (*calls.values, *calls.stores.values())}
 
-    def _value(self, stack: _Stack, node: Node, given: Mapping[Node, Any]) -> Any:
+    def _value(self, stack: _Stack, node: Node, given: Mapping[Node, Any], *, in_place: bool) -> Any:
         if node.op == "const":
             return node.label
         if node.op in LOADS and node.space in PAIRS:
@@ -164,7 +168,8 @@ class Stacks:
             return self._get(stack, node.label)
         operands = [given[operand] for operand in node.args]
         if node.op == CALL:
-            return CALLS[node.label.name].function(*operands, **dict(node.label.choices))
+            out = {"out": operands[0]} if in_place else {}
+            return CALLS[node.label.name].function(*operands, **dict(node.label.choices), **out)
         like = next(x for x in operands if isinstance(x, Tensor))
         return OPERATIONS[node.op].torch(*(x if isinstance(x, Tensor) else like.new_tensor(x) for x in operands))
 
@@ -176,7 +181,9 @@ class Stacks:
 
     def _put(self, stack: _Stack, name: str, value: Tensor) -> None:
         if stack.first is not None:
-            self._whole(stack, name).copy_(value)
+            whole = self._whole(stack, name)
+            if whole.data_ptr() != value.data_ptr():  # not yet in its place
+                whole.copy_(value)
             return
         parts = value.split([count for *_, count in stack.members])
         for (position, place, _), part in zip(stack.members, parts, strict=True):
