@@ -13,19 +13,24 @@ LEAST = 1e-30
 LIFTS = (0.0, 2.0**-40, 2.0**-20, 2.0**-10)
 
 
-def eigenbasis(m: Tensor) -> Tensor:
+def eigenbasis(m: Tensor, floor: float = 0.0) -> Tensor:
     """The eigenvectors of symmetric matrices, as columns, of the largest eigenvalue first.
 
     `m` is of shape (n, s, s), float32 or float64, and of each matrix the lower triangle is read. Signs are LAPACK's.
-    Where it finds no eigenvectors, float64 is tried, and then more and more on the diagonal. A matrix with a NaN or an
-    infinity has a basis of NaN; the others do not notice.
+    Eigenvectors of equal eigenvalues, such as the null vectors of x·xᵀ with more rows than columns, are any basis of
+    their space: rounding chooses. A `floor` above 0 chooses by the diagonal, to which it adds floor·(its largest) in the
+    first row, less in each, and 0 in the last. Where LAPACK finds no eigenvectors, float64 is tried, and then more and more
+    on the diagonal. A matrix with a NaN or an infinity has a basis of NaN; the others do not notice.
     """
-    return each(_eigenbasis, m)
+    return each(lambda a: _eigenbasis(a, floor), m)
 
 
-def _eigenbasis(m: Tensor) -> Tensor:
+def _eigenbasis(m: Tensor, floor: float) -> Tensor:
     m, good = without_bad(m)
     m.diagonal().add_(LEAST)
+    if floor > 0 and len(m) > 1:
+        falling = torch.arange(len(m) - 1, -1, -1, dtype=m.dtype, device=m.device) / (len(m) - 1)
+        m = m + torch.diag(floor * m.diagonal().max() * falling)
     _, basis = decomposed(m)
     return torch.where(good, basis.flip(1), torch.nan)
 

@@ -1,0 +1,52 @@
+"""Shampoo (Gupta et al. 2018), with the length of another rule's step (Anil et al. 2020)."""
+
+from __future__ import annotations
+
+from neon.optimizers.functions import equal, norm, remainder, sign, sqrt
+from neon.optimizers.matrix_functions import gram, restored, root_of
+
+
+def _grafted(g, square, graft, beta2, graft_eps):  # type: ignore[no-untyped-def]
+    """The step whose length counts, and its squares."""
+    if graft in ("adagrad", "rmsprop"):
+        square = square + g * g if graft == "adagrad" else beta2 * square + (1 - beta2) * g * g
+        return g / (sqrt(square) + graft_eps), square
+    return sign(g) if graft == "sign" else g, square
+
+
+def shampoo(  # type: ignore[no-untyped-def]
+    w, g, momentum_buffer=0.0, square=0.0, left=0.0, left_root=0.0, right=0.0, right_root=0.0, graft_buffer=0.0,
+    *, lr, betas, eps, graft_eps, weight_decay, every, start, graft, eps_of="one",
+    nesterov=False, decoupled=True, rotate_rows, rotate_columns, step,
+):  # fmt: skip
+    """One step of Shampoo (Gupta et al. 2018, algorithm 1) with grafting (Anil et al. 2020).
+
+        left, right           ← β₂·left + (1−β₂)·g·gᵀ, β₂·right + (1−β₂)·gᵀ·g;  both begin at ε·I.  β₂ = 1: sums
+        left_root, right_root ← left^(−1/4), right^(−1/4), every k steps; the identity before
+        d                     = g (sgd), sign(g) (sign) or g / (√square + ε') (adagrad, rmsprop: sums or averages of g²)
+        u                     = ‖d‖/‖left_root·g·right_root‖ · left_root·g·right_root
+        momentum_buffer       ← β₁·momentum_buffer + u
+        w                     ← w − lr·λ·w − lr·momentum_buffer; with Nesterov −lr·(β₁·momentum_buffer + u)
+
+    Before step `start` the steps are those of d, with a momentum of their own, graft_buffer. With `graft="none"` u keeps
+    its length. Without `decoupled` λ·w is added to u and d. A side of which `rotate_rows` or `rotate_columns` is False has
+    no root; the other's exponent is then −1/2. Without either side u is d.
+    """
+    d, square = _grafted(g, square, graft, betas[1], graft_eps)
+    ours, due, begin = 1 if betas[1] == 1 else 1 - betas[1], equal(remainder(step, every), 0), eps * betas[1] ** step
+    exponent = 2 * (rotate_rows + rotate_columns)
+    if rotate_rows:
+        left = betas[1] * left + ours * gram(g, "rows")
+        left_root = root_of(left, left_root, exponent, begin, eps_of, due)
+    if rotate_columns:
+        right = betas[1] * right + ours * gram(g, "columns")
+        right_root = root_of(right, right_root, exponent, begin, eps_of, due)
+    roots = (left_root if rotate_rows else None, right_root if rotate_columns else None)
+    u = (restored(g, *roots) if step >= every else g) if exponent else d
+    u = u if graft == "none" else norm(d) / (norm(u) + 1e-16) * u
+    u, d = (u, d) if decoupled else (u + weight_decay * w, d + weight_decay * w)
+    momentum_buffer, graft_buffer = betas[0] * momentum_buffer + u, betas[0] * graft_buffer + d
+    taken, fresh = (momentum_buffer, u) if step >= start else (graft_buffer, d)
+    w = w - lr * weight_decay * w if decoupled else w
+    w = w - lr * (betas[0] * taken + fresh if nesterov else taken)
+    return w, momentum_buffer, square, left, left_root, right, right_root, graft_buffer
