@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
-
 from neon.engine.calls import eigenbasis as bases
 from neon.engine.calls import inverse_root as roots
 from neon.engine.calls import products
@@ -17,33 +15,37 @@ from neon.engine.calls import products
 Value = Any
 
 
-def _stack(x: Tensor | None) -> Tensor | None:
+def _stack(x: Value) -> Value:
     return None if x is None else x.reshape(-1, *x.shape[-2:])
 
 
-def gram(g: Value, over: str) -> Value:
+def gram(g: Value, over: Any) -> Value:
     """g·gᵀ, a number for each pair of "rows", or gᵀ·g for each pair of "columns"."""
-    found = products.gram(_stack(g), over)  # type: ignore[arg-type]
+    found = products.gram(_stack(g), over)
     return found.reshape(*g.shape[:-2], *found.shape[-2:])
 
 
 def rotated(x: Value, left: Value = None, right: Value = None) -> Value:
     """leftᵀ·x·right; a side of None stays as it is."""
-    return products.rotated(_stack(x), _stack(left), _stack(right)).reshape(x.shape)  # type: ignore[arg-type]
+    return products.rotated(_stack(x), _stack(left), _stack(right)).reshape(x.shape)
 
 
 def restored(x: Value, left: Value = None, right: Value = None) -> Value:
     """left·x·rightᵀ, the way back; of symmetric matrices what `rotated` is too."""
-    return products.restored(_stack(x), _stack(left), _stack(right)).reshape(x.shape)  # type: ignore[arg-type]
+    return products.restored(_stack(x), _stack(left), _stack(right)).reshape(x.shape)
 
 
 def basis_of(m: Value, basis: Value, first: float, when: float, floor: float = 0.0) -> Value:
     """The eigenvectors of m at `first`; one step of power iteration from `basis` `when`; else `basis`."""
     if first:
-        return bases.eigenbasis(_stack(m), floor).reshape(m.shape)  # type: ignore[arg-type]
-    return bases.refined_in_place(_stack(m), _stack(basis), floor).reshape(m.shape) if when else basis  # type: ignore[arg-type]
+        return bases.eigenbasis(_stack(m), floor).reshape(m.shape)
+    if when:
+        return bases.refined_in_place(_stack(m), _stack(basis), floor).reshape(m.shape)
+    return basis
 
 
-def root_of(m: Value, root: Value, exponent: float, epsilon: float, of: str, when: float) -> Value:
+def root_of(m: Value, root: Value, exponent: float, epsilon: float, of: Any, when: float) -> Value:
     """(m + ε·I)^(−1/exponent) `when`, else `root`."""
-    return roots.inverse_root(_stack(m), exponent, epsilon, of).reshape(m.shape) if when else root  # type: ignore[arg-type]
+    if when:
+        return roots.inverse_root(_stack(m), exponent, epsilon, of).reshape(m.shape)
+    return root

@@ -10,7 +10,7 @@ def normuon(  # type: ignore[no-untyped-def]
     w, g, momentum_buffer=0.0, row_sq=0.0,
     *, lr, momentum, beta2, eps, weight_decay, nesterov, keep_norm, scale, orthogonalize,
 ):  # fmt: skip
-    """One step of NorMuon (Li et al. 2025, algorithm 1): Muon, of which each row is divided by its own length over time.
+    """One step of NorMuon (Li et al. 2025, algorithm 1): Muon, each row by its own length over time.
 
         momentum_buffer ← μ·momentum_buffer + (1−μ)·g
         o               = orthogonalised momentum_buffer; with Nesterov of μ·momentum_buffer + (1−μ)·g
@@ -18,9 +18,9 @@ def normuon(  # type: ignore[no-untyped-def]
         u               = o / (√row_sq + ε)
         w               ← w − lr·λ·w − lr·scale/(‖u‖ + ε)·u
 
-    `scale` is 0.2·√(rows·columns), for a root mean square of 0.2 as in the paper. With `keep_norm` ‖o‖ is a factor more, as
-    in the authors' program, and `scale` their √max(1, rows/columns). `row_sq` begins at 0 and needs no correction of that:
-    all rows have the same, and u is scaled.
+    `scale` is 0.2·√(rows·columns), for a root mean square of 0.2 as in the paper. With `keep_norm` ‖o‖ is a factor
+    more, as in the authors' program, and `scale` their √max(1, rows/columns). `row_sq` begins at 0 and needs no
+    correction of that: all rows have the same, and u is scaled.
     """
     momentum_buffer = momentum * momentum_buffer + (1 - momentum) * g
     o = orthogonalize(momentum * momentum_buffer + (1 - momentum) * g if nesterov else momentum_buffer)

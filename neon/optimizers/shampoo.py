@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from neon.optimizers.functions import equal, norm, remainder, sign, sqrt
+from neon.optimizers.functions import clip, equal, norm, remainder, sign, sqrt, where
 from neon.optimizers.matrix_functions import gram, restored, root_of
 
 
@@ -15,8 +15,8 @@ def _grafted(g, square, graft, beta2, graft_eps):  # type: ignore[no-untyped-def
 
 
 def shampoo(  # type: ignore[no-untyped-def]
-    w, g, momentum_buffer=0.0, square=0.0, left=0.0, left_root=0.0, right=0.0, right_root=0.0, graft_buffer=0.0,
-    *, lr, betas, eps, graft_eps, weight_decay, every, start, graft, eps_of="one",
+    w, g, momentum_buffer=0.0, graft_buffer=0.0, square=0.0, left=0.0, right=0.0, left_root=0.0, right_root=0.0,
+    *, lr, betas, eps, graft_eps, weight_decay, every, start, graft, eps_of="start",
     nesterov=False, decoupled=True, rotate_rows, rotate_columns, step,
 ):  # fmt: skip
     """One step of Shampoo (Gupta et al. 2018, algorithm 1) with grafting (Anil et al. 2020).
@@ -28,25 +28,29 @@ def shampoo(  # type: ignore[no-untyped-def]
         momentum_buffer       ← β₁·momentum_buffer + u
         w                     ← w − lr·λ·w − lr·momentum_buffer; with Nesterov −lr·(β₁·momentum_buffer + u)
 
-    Before step `start` the steps are those of d, with a momentum of their own, graft_buffer. With `graft="none"` u keeps
-    its length. Without `decoupled` λ·w is added to u and d. A side of which `rotate_rows` or `rotate_columns` is False has
-    no root; the other's exponent is then −1/2. Without either side u is d.
+    Before step `start` the steps are those of d, with a momentum of their own, graft_buffer. With `graft="none"` u
+    keeps its length. Without `decoupled` λ·w is added to u and d. A side of which `rotate_rows` or `rotate_columns` is
+    False has no root; the other's exponent is then −1/2. Without either side u is d. ε·I fades as the averages go on;
+    with `eps_of` "one" it is added at each root instead, with "largest" times the largest eigenvalue, with "least"
+    above a negative one.
     """
     d, square = _grafted(g, square, graft, betas[1], graft_eps)
-    ours, due, begin = 1 if betas[1] == 1 else 1 - betas[1], equal(remainder(step, every), 0), eps * betas[1] ** step
+    ours, due = where(equal(betas[1], 1), 1, 1 - betas[1]), equal(remainder(step, every), 0)
+    rooted, begun = clip(step - every + 1, 0, 1), clip(step - start + 1, 0, 1)
     exponent = 2 * (rotate_rows + rotate_columns)
+    least = (eps * betas[1] ** step, "one") if eps_of == "start" else (eps, eps_of)
     if rotate_rows:
         left = betas[1] * left + ours * gram(g, "rows")
-        left_root = root_of(left, left_root, exponent, begin, eps_of, due)
+        left_root = root_of(left, left_root, exponent, *least, due)
     if rotate_columns:
         right = betas[1] * right + ours * gram(g, "columns")
-        right_root = root_of(right, right_root, exponent, begin, eps_of, due)
+        right_root = root_of(right, right_root, exponent, *least, due)
     roots = (left_root if rotate_rows else None, right_root if rotate_columns else None)
-    u = (restored(g, *roots) if step >= every else g) if exponent else d
+    u = rooted * restored(g, *roots) + (1 - rooted) * g if exponent else d
     u = u if graft == "none" else norm(d) / (norm(u) + 1e-16) * u
     u, d = (u, d) if decoupled else (u + weight_decay * w, d + weight_decay * w)
     momentum_buffer, graft_buffer = betas[0] * momentum_buffer + u, betas[0] * graft_buffer + d
-    taken, fresh = (momentum_buffer, u) if step >= start else (graft_buffer, d)
+    taken, fresh = begun * momentum_buffer + (1 - begun) * graft_buffer, begun * u + (1 - begun) * d
     w = w - lr * weight_decay * w if decoupled else w
     w = w - lr * (betas[0] * taken + fresh if nesterov else taken)
-    return w, momentum_buffer, square, left, left_root, right, right_root, graft_buffer
+    return w, momentum_buffer, graft_buffer, square, left, right, left_root, right_root

@@ -7,11 +7,11 @@ from neon.optimizers.matrix_functions import basis_of, gram, restored, rotated
 
 
 def soap(  # type: ignore[no-untyped-def]
-    w, g, exp_avg, exp_avg_sq, left=0.0, left_basis=0.0, right=0.0, right_basis=0.0,
+    w, g, exp_avg, exp_avg_sq, left=0.0, right=0.0, left_basis=0.0, right_basis=0.0,
     *, lr, betas, eps, weight_decay, shampoo_beta, every,
     correct_bias=True, heavyballs=False, floor=0.0, rotate_rows, rotate_columns, step,
 ):  # fmt: skip
-    """One step of SOAP (Vyas et al. 2024, algorithm 3; the first step as in the authors' program): Adam in the eigenbases of Shampoo.
+    """One step of SOAP (Vyas et al. 2024, algorithm 3): Adam in the eigenbases of Shampoo.
 
         turned     = Uᵀ·g·V,  U, V = left_basis, right_basis
         exp_avg    ← β₁·exp_avg + (1−β₁)·g
@@ -21,11 +21,11 @@ def soap(  # type: ignore[no-untyped-def]
         left       ← σ·left + (1−σ)·g·gᵀ;   right ← σ·right + (1−σ)·gᵀ·g
         U          ← the Q of QR of left·U, and V likewise, every k steps
 
-    The first step of a tensor changes `left` and `right` alone and makes U and V of them, by their eigenvectors; n = `step`
-    − 1 counts the others. With `heavyballs` four things are as heavyball has them: ε is the least denominator,
-    max(√(exp_avg_sq/(1−β₂ⁿ)), ε); w ← w − lr·(u + λ·w); σ at step t is 1 − (1−σ)/(1−σᵗ); and the first step is one of the k.
-    A `floor` above 0 keeps directions without gradients where they are, as heavyball does with ε for it. A side of which
-    `rotate_rows` or `rotate_columns` is False has no basis.
+    As in the authors' program the first step of a tensor changes `left` and `right` alone and makes U and V of them, by
+    their eigenvectors; n = `step` − 1 counts the others. With `heavyballs` four things are as heavyball has them: ε is
+    the least denominator, max(√(exp_avg_sq/(1−β₂ⁿ)), ε); w ← w − lr·(u + λ·w); σ at step t is 1 − (1−σ)/(1−σᵗ); and the
+    first step is one of the k. A `floor` above 0 keeps directions without gradients where they are, as heavyball does
+    with ε for it. A side of which `rotate_rows` or `rotate_columns` is False has no basis.
     """
     first, n = equal(step, 1), maximum(step - 1, 1)
     later, due = 1 - first, equal(remainder(step if heavyballs else step - 1, every), 0)
@@ -43,4 +43,4 @@ def soap(  # type: ignore[no-untyped-def]
     if rotate_columns:
         right = kept * right + (1 - kept) * gram(g, "columns")
         right_basis = basis_of(right, right_basis, first, due, floor)
-    return w, exp_avg, exp_avg_sq, left, left_basis, right, right_basis
+    return w, exp_avg, exp_avg_sq, left, right, left_basis, right_basis

@@ -18,9 +18,9 @@ def eigenbasis(m: Tensor, floor: float = 0.0) -> Tensor:
 
     `m` is of shape (n, s, s), float32 or float64, and of each matrix the lower triangle is read. Signs are LAPACK's.
     Eigenvectors of equal eigenvalues, such as the null vectors of x·xᵀ with more rows than columns, are any basis of
-    their space: rounding chooses. A `floor` above 0 chooses by the diagonal, to which it adds floor·(its largest) in the
-    first row, less in each, and 0 in the last. Where LAPACK finds no eigenvectors, float64 is tried, and then more and more
-    on the diagonal. A matrix with a NaN or an infinity has a basis of NaN; the others do not notice.
+    their space: rounding chooses. A `floor` above 0 chooses by the diagonal, to which it adds floor·(its largest) in
+    the first row, less in each, and 0 in the last. Where LAPACK finds no eigenvectors, float64 is tried, and then more
+    and more on the diagonal. A matrix with a NaN or an infinity has a basis of NaN; the others do not notice.
     """
     return each(lambda a: _eigenbasis(a, floor), m)
 
@@ -42,7 +42,7 @@ def decomposed(m: Tensor) -> tuple[Tensor, Tensor]:
         try:
             values, vectors = torch.linalg.eigh(tried)
             return values.to(m.dtype), vectors.to(m.dtype)
-        except torch.linalg.LinAlgError:
+        except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
             largest = largest or m.abs().max().item()
             tried = m.double() + lift * largest * torch.eye(len(m), dtype=torch.float64, device=m.device)
     return torch.full_like(m[0], torch.nan), torch.full_like(m, torch.nan)
@@ -51,11 +51,11 @@ def decomposed(m: Tensor) -> tuple[Tensor, Tensor]:
 def refined_basis(m: Tensor, basis: Tensor, floor: float = 0.0) -> tuple[Tensor, Tensor]:
     """One step of power iteration: the Q of QR of m·basis, and the old place of each of its columns.
 
-    The columns stand by their Rayleigh quotients qᵀ·m·q, the largest first, and are made orthogonal in this order; equal
-    ones keep theirs. What belongs to the columns of the old basis is indexed by the order, of int64 and shape (n, s).
-    Directions in which m is 0 are filled by rounding, as SOAP's are. With a `floor` above 0 they stay where they were:
-    the share `floor` of the largest quotient, and no less than rounding makes (64·s·ε, at most ⅛), times the old basis is
-    added to m·basis.
+    The columns stand by their Rayleigh quotients qᵀ·m·q, the largest first, and are made orthogonal in this order;
+    equal ones keep theirs. What belongs to the columns of the old basis is indexed by the order, of int64 and shape (n,
+    s). Directions in which m is 0 are filled by rounding, as SOAP's are. With a `floor` above 0 they stay where they
+    were: the share `floor` of the largest quotient, and no less than rounding makes (64·s·ε, at most ⅛), times the old
+    basis is added to m·basis.
     """
     return each(lambda a, q: _refined(a, q, floor), m, basis)
 

@@ -11,16 +11,14 @@ from neon.engine.calls.eigenbasis import decomposed
 from neon.engine.calls.stacks import each, without_bad
 
 
-def inverse_root(
-    m: Tensor, exponent: float, epsilon: float, of: Literal["one", "largest", "least"] = "one"
-) -> Tensor:
+def inverse_root(m: Tensor, exponent: float, epsilon: float, of: Literal["one", "largest", "least"] = "one") -> Tensor:
     """(m + ε·I)^(−1/exponent) of symmetric positive semidefinite matrices, of shape (n, s, s), by their eigenvalues.
 
-    ε = `epsilon` is added to each eigenvalue, and what rounding left below 0 counts as 0. `of="one"`: as it stands, which
-    is Shampoo's (Gupta et al. 2018), whose sums begin at ε·I. `of="largest"`: times the largest eigenvalue (Anil et al.
-    2020). `of="least"`: as it stands, above the least eigenvalue where that is negative (Shi et al. 2023). A direction of
-    eigenvalue 0 without ε has root 0, not infinity. A matrix with a NaN or an infinity has a root of NaN; the others do
-    not notice.
+    ε = `epsilon` is added to each eigenvalue, and what rounding left below 0 counts as 0. `of="one"`: as it stands,
+    which is Shampoo's (Gupta et al. 2018), whose sums begin at ε·I. `of="largest"`: times the largest eigenvalue (Anil
+    et al. 2020). `of="least"`: as it stands, above the least eigenvalue where that is negative (Shi et al. 2023). A
+    direction of eigenvalue 0 without ε has root 0, not infinity. A matrix with a NaN or an infinity has a root of NaN;
+    the others do not notice.
     """
     if of not in ("one", "largest", "least"):
         raise ValueError(f"of must be 'one', 'largest' or 'least'. Received: of={of!r}.")
@@ -34,7 +32,7 @@ def _inverse_root(m: Tensor, exponent: float, epsilon: float, of: str) -> Tensor
         values = values - values[:1].clamp(max=0.0)
     values = values.clamp(min=0.0)
     values = values + epsilon * (values[-1:] if of == "largest" else 1.0)
-    # Half of the root on each side: the product is then as symmetric as BLAS makes it. In float64: pow differs by processor.
+    # Half of the root on each side, for symmetry; in float64, of which float32 keeps what processors have in common.
     half = torch.where(values > 0, values.double() ** (-0.5 / exponent), 0.0).to(m.dtype)
     vectors = vectors * half
     return torch.where(good, vectors @ vectors.T, torch.nan)

@@ -10,7 +10,7 @@ from neon.engine.calls.stacks import each
 
 
 def gram(x: Tensor, over: Literal["rows", "columns"]) -> Tensor:
-    """x·xᵀ, a number for each pair of rows, or xᵀ·x, one for each pair of columns: of (n, r, c), (n, r, r) or (n, c, c)."""
+    """x·xᵀ of (n, r, c), a number for each pair of rows: (n, r, r); or xᵀ·x, one for each of columns: (n, c, c)."""
     if over not in ("rows", "columns"):
         raise ValueError(f"over must be 'rows' or 'columns'. Received: over={over!r}.")
     return each(lambda a: a @ a.T if over == "rows" else a.T @ a, x)

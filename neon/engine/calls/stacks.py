@@ -30,6 +30,6 @@ def _stacked(matrices: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
 
 
 def without_bad(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """The matrix, or the identity where it has a NaN or an infinity, of which LAPACK may raise; and whether it is good."""
+    """The matrix, or the identity where it is not finite, of which LAPACK may raise; and whether it is finite."""
     good = torch.isfinite(matrix).all()
     return torch.where(good, matrix, torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)), good
