@@ -24,6 +24,7 @@ import reference
 from reference import Array
 
 Numbers = dict[str, Any]
+SHAPES: tuple[tuple[int, ...], ...] = ((1,), (7,), (3, 5), (2, 3, 4, 5), (33, 17), ())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,8 @@ class Case:
     around: Numbers | None = None  # a transform around another rule than AdamW: "rule" and its numbers
     by: Callable[[Numbers], Any] | None = None  # neon's optimizer, where it is not its class of the rule's name
     float32_ulp: float = 8.0
+    float64: float = 1e-12  # within which both are in float64
+    shapes: tuple[tuple[int, ...], ...] = SHAPES
 
     def neons(self) -> Any:
         """neon's optimizer, or None where it has no such rule or another."""
