@@ -100,5 +100,6 @@ class Shampoo(Reference):
             values = values - min(values[0], 0.0)
         factor = {"start": self.beta_2**t, "largest": values[-1]}.get(self.epsilon_of, 1.0)
         values = np.maximum(values, 0.0) + self.epsilon * factor
-        powers = np.array([value ** (-1 / exponent) if value > 0 else 0.0 for value in values])
+        nothing = 0.0 if values.max(initial=0.0) > 0 else 1.0
+        powers = np.array([value ** (-1 / exponent) if value > 0 else nothing for value in values])
         return vectors * powers @ vectors.T

@@ -92,3 +92,16 @@ CASES = [
 def test_a_draft_steps_as_its_reference(name: str, case: str, numbers: Any, shape: tuple[int, int]) -> None:
     assert compared(name, numbers, shape, torch.float64) <= 1e-12
     assert compared(name, numbers, shape, torch.float32) / 2**-23 <= reference.REFERENCES[name].float32_ulp
+
+
+@pytest.mark.parametrize(("name", "case", "numbers"), CASES, ids=[case for _, case, _ in CASES])
+def test_nothing_moves_without_gradients_and_a_nan_shows(name: str, case: str, numbers: Any) -> None:
+    made: Any = reference.REFERENCES[name](**numbers | {"wdecay": 0.0})
+    first, states = torch.ones(5, 3), None
+    w = first
+    for t in range(1, 8):
+        w, *states = DRAFTS[name](made, w, torch.zeros(5, 3), states, t)
+    assert torch.equal(w, first)
+    for t in range(8, 10):
+        w, *states = DRAFTS[name](made, w, torch.full((5, 3), torch.nan), states, t)
+    assert w.isnan().all()
