@@ -5,9 +5,10 @@
     python benchmarks/agreement.py --of reference          # not neon but the references in numpy, tests/reference.py
 
 A rule that neon does not have, or has otherwise on purpose, is compared by its reference. Weights have 0, 1, 2 and 4
-dimensions. All that both keep is compared, states and shared numbers too, relative to the largest magnitude it had on
-the way. In float64 only rounding may differ. In float32 a package rounds at places of its own: the bounds are what was
-seen of neon, and some more, for sums are in another order on other processors.
+dimensions, those of rules of matrices what a row says. All that both keep is compared, states and shared numbers too,
+relative to the largest magnitude it had on the way. In float64 only rounding may differ. In float32 a package rounds at
+places of its own: the bounds are what was seen of neon, and some more, for sums are in another order on other
+processors.
 
 Left out: timm's LAMB counts the steps of a group, the reference those of a tensor, so that a tensor without a
 gradient now and then has another bias correction.
@@ -36,6 +37,10 @@ SHAPES: list[tuple[int, ...]] = [(1,), (7,), (3, 5), (2, 3, 4, 5), (33, 17), ()]
 HEADINGS = ("of", "case", "float64", "absolute", "of what", "float32, ulp", "absolute", "of what", "within")
 RIGHT = ("float64", "absolute", "float32, ulp")
 Seen = dict[str, np.ndarray]
+
+
+def shapes(case: Case) -> list[tuple[int, ...]]:
+    return [s for s in case.shapes if case.scalars or s]
 
 
 def weights(case: Case) -> list[np.ndarray]:

@@ -18,5 +18,6 @@ pip="$folder/venv/bin/pip install --quiet --disable-pip-version-check"
 $pip --constraint "$here/constraints.txt" torch numpy llvmlite numba platformdirs rich typer typing_extensions
 # without what they ask for besides torch: of timm one file is imported, and no model
 $pip --no-deps prodigyopt==1.1.2 schedulefree==1.4.1 timm==1.0.31 torch-optimi==0.3.3
-$pip --no-deps pytorch_optimizer==4.1.0 adabelief-pytorch==0.2.1 tabulate==0.9.0 colorama==0.4.6 packaging==26.0
+$pip --no-deps pytorch_optimizer==4.1.0 adabelief-pytorch==0.2.1 heavyball==3.2.1 opt-einsum==3.4.0 tabulate==0.9.0 \
+    colorama==0.4.6 packaging==26.0
 PYTHONPATH=$here OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} "$folder/venv/bin/python" "$here/benchmarks/$script" "$@"

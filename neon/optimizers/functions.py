@@ -13,11 +13,10 @@ from typing import Any
 
 import torch
 
-from neon.engine.calls.called import CALLS
 from neon.engine.program.operations import OPERATIONS
 from neon.engine.program.reductions import REDUCTIONS
-from neon.engine.program.spaces import COLUMNS, ELEMENT, ROWS, TENSOR, Scope
-from neon.engine.program.symbols import Symbol, call, count, operation, precision, reduction
+from neon.engine.program.spaces import COLUMNS, ROWS, TENSOR, Scope
+from neon.engine.program.symbols import Symbol, count, operation, precision, reduction
 
 __all__ = [
     "clip",
@@ -32,7 +31,6 @@ __all__ = [
     "mean_square",
     "minimum",
     "norm",
-    "orthogonalize",
     "power_of_two",
     "remainder",
     "rms",
@@ -178,32 +176,6 @@ def mean_square(x: Value, over: Scope = TENSOR) -> Value:
 def rms(x: Value, over: Scope = TENSOR) -> Value:
     """√(mean of x²), over the same as `total`."""
     return sqrt(mean_square(x, over))
-
-
-def orthogonalize(
-    x: Value,
-    coefficients: Any = "simple",
-    *,
-    eps: Value = 1e-7,
-    steps: Value = 5,
-    scale: str | None = None,
-    units: str | None = None,
-) -> Value:
-    """Each matrix of x with singular values near 1: s·p(x/max(‖x‖, ε)), p a polynomial of odd powers of x.
-
-    p is a step aX + b(XXᵀ)X + c(XXᵀ)²X taken `steps` times, with (a, b, c) out of `coefficients`, the name of a
-    schedule or three numbers for each step; a shorter schedule goes on. s is a factor by rows and columns, by the name
-    `scale`. A tensor of more dimensions is the matrix of its first by all others. `units` says for what kind of
-    processor the way there is chosen: None for the one at hand.
-    """
-    name, numbers = (coefficients, ()) if isinstance(coefficients, str) else (None, tuple(coefficients))
-    choices = {"coefficients": name, "scale": scale, "units": units}
-    if isinstance(x, Symbol):
-        return call("orthogonalize", ELEMENT, x, eps, steps, *numbers, **choices)
-    matrix = torch.as_tensor(x, dtype=None if isinstance(x, torch.Tensor) else torch.float64)
-    one = matrix.reshape(1, matrix.shape[0] if matrix.dim() else 1, -1)
-    found = CALLS["orthogonalize"].function(one, float(eps), float(steps), *map(float, numbers), **choices)
-    return found.view(x.shape) if isinstance(x, torch.Tensor) else found.item()
 
 
 def machine_epsilon(w: Value) -> Value:

@@ -10,7 +10,7 @@ from neon.engine.calls.schedules import SCALES, SCHEDULES
 from neon.engine.program.numbers import Number
 from neon.messages import listed, received
 from neon.optimizers.asgd import finite
-from neon.optimizers.functions import orthogonalize
+from neon.optimizers.matrix_functions import orthogonalize
 from neon.optimizers.optimizer import Optimizer
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from neon.engine.calls.eigenbasis import eigenbasis, refined_in_place
+from neon.engine.calls.inverse_root import inverse_root
 from neon.engine.calls.orthogonalize import orthogonalize, temporaries
 from neon.engine.calls.schedules import SCALES, schedule
+from neon.engine.calls.turned import gram, restored, rotated
 from neon.engine.calls.ways import processor, way_of
 
 
@@ -52,4 +56,45 @@ def _orthogonalizing(
     return temporaries(*shape, way, dtype.itemsize, device)
 
 
-CALLS = {"orthogonalize": Call(_orthogonalized, _orthogonalizing, in_place=True)}
+def _rotated(x: Tensor, *bases: Tensor, left: bool, right: bool) -> Tensor:
+    return rotated(x, *_sides(bases, left=left, right=right))
+
+
+def _restored(x: Tensor, *bases: Tensor, left: bool, right: bool) -> Tensor:
+    return restored(x, *_sides(bases, left=left, right=right))
+
+
+def _sides(bases: Sequence[Tensor], *, left: bool, right: bool) -> tuple[Tensor | None, Tensor | None]:
+    return (bases[0] if left else None, bases[-1] if right else None)
+
+
+def _basis_of(m: Tensor, basis: Tensor, first: float, when: float, floor: float) -> Tensor:
+    if first:
+        return eigenbasis(m, floor)
+    return refined_in_place(m, basis, floor) if when else basis
+
+
+def _root_of(m: Tensor, root: Tensor, exponent: float, eps: float, when: float, *, of: Any) -> Tensor:
+    return inverse_root(m, exponent, eps, of) if when else root
+
+
+def _results(
+    shape: tuple[int, int, int], dtype: torch.dtype, _: torch.device, **__: Any
+) -> int:
+    """A result of a matrix's shape, and one on the way there."""
+    return 2 * math.prod(shape) * dtype.itemsize
+
+
+def _squares(shape: tuple[int, int, int], dtype: torch.dtype, _: torch.device, **__: Any) -> int:
+    """Some squares of the longer side, one matrix after another."""
+    return 4 * max(shape[1:]) ** 2 * dtype.itemsize
+
+
+CALLS = {
+    "orthogonalize": Call(_orthogonalized, _orthogonalizing, in_place=True),
+    "gram": Call(gram, _squares),
+    "rotated": Call(_rotated, _results),
+    "restored": Call(_restored, _results),
+    "basis_of": Call(_basis_of, _squares),
+    "root_of": Call(_root_of, _squares),
+}
