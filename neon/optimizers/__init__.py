@@ -50,8 +50,10 @@ from neon.optimizers.schedules import ShiftSchedule as ShiftSchedule
 from neon.optimizers.schedules import StepSchedule as StepSchedule
 from neon.optimizers.schedules import WarmupCosine as WarmupCosine
 from neon.optimizers.schedules import WarmupStableDecay as WarmupStableDecay
+from neon.optimizers.shampoo import Shampoo as Shampoo
 from neon.optimizers.shift_adamax import ShiftAdaMax as ShiftAdaMax
 from neon.optimizers.signum import Signum as Signum
+from neon.optimizers.soap import SOAP as SOAP
 from neon.optimizers.stableadamw import StableAdamW as StableAdamW
 from neon.optimizers.transform import Transform as Transform
 

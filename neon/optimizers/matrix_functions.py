@@ -72,7 +72,7 @@ def root_of(m: Value, root: Value, exponent: Value, eps: Value, when: Value, of:
 
     `of`: "one", "largest" for ε times the largest eigenvalue, "least" for ε above a negative one.
     """
-    return _called("root_of", _space(m), m, root, exponent, eps, when, of=of)
+    return _called("root_of", _space(m), m, root, exponent, eps, when, place=of)
 
 
 def _turned(name: str, x: Value, left: Value, right: Value) -> Value:
