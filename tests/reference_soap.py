@@ -96,11 +96,13 @@ class SOAP(Reference):
 
 
 def eigenvectors(m: Array, floor: float) -> Array:
-    """The largest eigenvalue's first."""
-    lifted = m + 1e-30 * np.eye(len(m))
-    if floor > 0 and len(m) > 1:
-        lifted = lifted + floor * lifted.diagonal().max() * np.diag(np.linspace(1.0, 0.0, len(m)))
-    return np.linalg.eigh(lifted)[1][:, ::-1]
+    """The largest eigenvalue's first; with a floor null vectors are those of diag(2 … 1) in the space that they span."""
+    values, vectors = np.linalg.eigh(m + 1e-30 * np.eye(len(m)))
+    null = vectors[:, values <= len(m) * np.finfo(m.dtype).eps * values.max(initial=0.0)]
+    if floor > 0 and null.size:
+        within = np.linalg.eigh(null.T @ np.diag(np.linspace(2.0, 1.0, len(m))) @ null)[1]
+        vectors[:, : null.shape[1]] = null @ within
+    return vectors[:, ::-1]
 
 
 def refined(m: Array, basis: Array, floor: float) -> Array:

@@ -24,8 +24,10 @@ def soap(  # type: ignore[no-untyped-def]
     As in the authors' program the first step of a tensor changes `left` and `right` alone and makes U and V of them, by
     their eigenvectors; n = `step` − 1 counts the others. With `heavyballs` four things are as heavyball has them: ε is
     the least denominator, max(√(exp_avg_sq/(1−β₂ⁿ)), ε); w ← w − lr·(u + λ·w); σ at step t is 1 − (1−σ)/(1−σᵗ); and the
-    first step is one of the k. A `floor` above 0 keeps directions without gradients where they are, as heavyball does
-    with ε for it. A side of which `rotate_rows` or `rotate_columns` is False has no basis.
+    first step is one of the k. Without a `floor` rounding chooses a basis of directions that had no gradient, and all
+    but square matrices have them at first: weights then differ between processors by whole steps. A `floor` above 0
+    chooses it, and keeps it in QR as heavyball does with ε for it. A side of which `rotate_rows` or `rotate_columns` is
+    False has no basis.
     """
     first, n = equal(step, 1), maximum(step - 1, 1)
     later, due = 1 - first, equal(remainder(step if heavyballs else step - 1, every), 0)
