@@ -46,7 +46,6 @@ class Case:
     around: Numbers | None = None  # a transform around another rule than AdamW: "rule" and its numbers
     by: Callable[[Numbers], Any] | None = None  # neon's optimizer, where it is not its class of the rule's name
     float32_ulp: float = 8.0
-    float64: float = 1e-12  # within which both are in float64
     shapes: tuple[tuple[int, ...], ...] = SHAPES
 
     def neons(self) -> Any:

@@ -29,8 +29,8 @@ class SOAP(Reference):
     """Adam of Uᵀ·g·V, with m kept as it is: θ ← (θ − α·U(UᵀmV/(√v+ε))Vᵀ·√(1−β₂ⁿ)/(1−β₁ⁿ))·(1 − αλ), n = t − 1.
 
     L ← σL + (1−σ)ggᵀ and R ← σR + (1−σ)gᵀg after the step; U and V are the eigenvectors of L and R at t = 1, where
-    nothing is stepped, and then the Q of QR of L·U every k steps. A `floor` decides which null
-    vectors there are at first, and holds null directions where they are.
+    nothing is stepped, and then the Q of QR of L·U every k steps. A `floor` decides which null vectors there are at
+    first, and holds null directions where they are.
     """
 
     # Without a floor rounding chooses null vectors, which all but squares have at first: 2e-2 after twenty steps.
