@@ -9,6 +9,7 @@ from neon.engine.settings import Settings
 
 if TYPE_CHECKING:
     from neon.assignment.sites import Site
+    from neon.engine.tensors.weight_matrices import Parts
 
 
 class Description(Protocol):
@@ -21,10 +22,13 @@ class Description(Protocol):
     schedule: Any
     gradient_clip_norm: float | None
     scratch: int
+    of_matrices: bool  # whether its rule works on whole matrices
     _mapped: Any  # the layers of the last step, of a mapping
 
     @property
     def _optimizers_by_key(self) -> Mapping[str, Any] | None: ...
+    @property
+    def parts(self) -> Parts: ...
     @property
     def _by_hand(self) -> bool: ...
     @property
@@ -41,6 +45,7 @@ class Description(Protocol):
     def _backend_batch_size(self) -> int: ...
     @property
     def default_key(self) -> str: ...
+    def scale_of(self, shape: tuple[int, int]) -> float | None: ...
     def _names_of_rules(self) -> tuple[set[str], list[set[str]]]: ...
     def _scheduled_rate(self, learning_rate: float, epoch: float, updates: int) -> float: ...
     def match(self, site: Site) -> Any: ...
