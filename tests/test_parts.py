@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from matrix_rules import DropInWhole, Whole, fill_gradients, matrices, taken_for
+from matrix_rules import DropInWhole, Orthogonal, Whole, fill_gradients, matrices, taken_for
 from torch import nn
 
 from neon.initializers import Gaussian
@@ -165,6 +165,44 @@ def test_parts_that_do_not_divide_are_refused_when_attached() -> None:
             Whole(parts={"*.qkv": 5}).attach(target(model()))
     with pytest.raises(ValueError, match=r"add up to 20\. Give lengths that add up to 24"):
         Whole(parts={"*.qkv": (16, 4)}).attach(model())
+
+
+# -- what they do ------------------------------------------------------------------------------------
+
+
+WHOLE_SHAPES = {
+    "query, key and value": (Matrices(3), (96, 40)),
+    "shared keys and values": (Matrices((64, 16, 16)), (96, 40)),
+    "heads": (Matrices(6), (96, 40)),
+    "along columns": (Matrices(3, dim=1), (40, 96)),
+    "inputs first": (Matrices(3, dim=1, inputs_first=True), (40, 96)),
+    "experts": (Matrices(stacked=True), (4, 24, 40)),
+    "gate and up of experts": (Matrices(2, stacked=True), (4, 24, 40)),
+    "experts with inputs first": (Matrices((16, 8), 1, stacked=True, inputs_first=True), (4, 40, 24)),
+    "a convolution in groups": (Matrices(2), (24, 8, 3, 3)),
+}
+
+
+@pytest.mark.parametrize("layout", [torch.clone, lambda x: x.transpose(0, 1).contiguous().transpose(0, 1)])
+@pytest.mark.parametrize("case", WHOLE_SHAPES.values(), ids=WHOLE_SHAPES)
+def test_parts_step_as_separate_weights_would(case: tuple[Matrices, tuple[int, ...]], layout: Any) -> None:
+    """To the bit, whatever the layout: the weight as one parameter, and each of its matrices as a parameter."""
+    declared, shape = case
+    generator = torch.Generator().manual_seed(0)
+    weight = nn.Parameter(layout(torch.randn(shape, generator=generator)))
+    apart = [nn.Parameter(matrix.clone()) for stack in declared.gather(weight.detach()) for matrix in stack]
+    together = Orthogonal(parts=declared, wdecay=0.1).attach([weight])
+    separate = Orthogonal(wdecay=0.1).attach(apart)
+    for _ in range(3):
+        weight.grad = layout(torch.randn(shape, generator=generator))
+        for param, grad in zip(apart, (m for s in declared.gather(weight.grad) for m in s), strict=True):
+            param.grad = grad.clone()
+        together.step()
+        separate.step()
+    found = [matrix for stack in declared.gather(weight.detach()) for matrix in stack]
+    assert len(found) == len(apart)
+    for one, other in zip(found, apart, strict=True):
+        assert torch.equal(one, other)
 
 
 # -- what is changed later ---------------------------------------------------------------------------
