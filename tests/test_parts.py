@@ -194,8 +194,8 @@ def test_parts_step_as_separate_weights_would(case: tuple[Matrices, tuple[int, .
     together = Orthogonal(parts=declared, wdecay=0.1).attach([weight])
     separate = Orthogonal(wdecay=0.1).attach(apart)
     for _ in range(3):
-        weight.grad = layout(torch.randn(shape, generator=generator))
-        for param, grad in zip(apart, (m for s in declared.gather(weight.grad) for m in s), strict=True):
+        weight.grad = given = layout(torch.randn(shape, generator=generator))
+        for param, grad in zip(apart, (m for s in declared.gather(given) for m in s), strict=True):
             param.grad = grad.clone()
         together.step()
         separate.step()

@@ -8,8 +8,8 @@ from torch.nn.parameter import is_lazy
 
 from neon.assignment.description import Description
 from neon.assignment.keys import CLASS, NAME, PATTERN, Match, fitting_keys
-from neon.assignment.matrix_layers import EMBEDDING
-from neon.assignment.roles import PLAIN
+from neon.assignment.matrix_layers import EMBEDDING, EMBEDDINGS, HEAD
+from neon.assignment.roles import PLAIN, own_names
 from neon.assignment.sites import Site
 from neon.assignment.unmatched import what_there_is
 from neon.messages import listed, shortened
@@ -50,13 +50,11 @@ def _one_line(kind: str) -> str:
 
 def _is_named(site: Site, match: Match) -> bool:
     """Whether a key is about this parameter or its layer, not about all that is around it."""
-    whole = [name for name in site.names if name.endswith(f".{site.own}")] if site.own else []
-    own = {*whole, *(name.removesuffix(f".{site.own}") for name in whole), *site.names[:1]}
-    itself = Site("", "", tuple(own), ())
+    itself = Site("", "", (*own_names(site), *site.role.tied), ())
     for level, _, key in match.path:
         if level in (NAME, PATTERN) and fitting_keys([key], itself):
             return True
-        if level == CLASS and key == (site.kind if site.role.said == EMBEDDING else site.role.key):
+        if level == CLASS and (key == HEAD or (key in {site.kind, *EMBEDDINGS} and site.role.said == EMBEDDING)):
             return True
     return False
 

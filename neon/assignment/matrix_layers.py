@@ -14,10 +14,10 @@ from neon.engine.tensors.weight_matrices import Matrices
 # Roles that are keys, as classes are.
 HIDDEN, HEAD = "HiddenMatrix", "OutputHead"
 ROLES = (HIDDEN, HEAD)
-EMBEDDING = "embedding"
+EMBEDDING, VECTOR = "embedding", "a vector"
 
 # By the names of classes: look-alikes, and layers of neon's own, are the same.
-_EMBEDDINGS = {"Embedding", "EmbeddingBag", "LookupTable"}
+EMBEDDINGS = {"Embedding", "EmbeddingBag", "LookupTable"}
 _CONVOLUTIONS = {"_ConvNd", "Convolution"}
 _TRANSPOSED = {"_ConvTransposeNd", "Deconvolution"}
 _GATES = {"LSTM": 4, "LSTMCell": 4, "GRU": 3, "GRUCell": 3, "RNN": 1, "RNNCell": 1}
@@ -31,13 +31,14 @@ _WITHIN = {"NonDynamicallyQuantizableLinear"}
 class Role:
     """What a parameter is: `key` by which mappings may assign it, what tables say of it, its matrices where it has any.
 
-    `heads` says whether its layer could give the outputs of a model.
+    `heads` says whether its layer could give the outputs of a model; `tied` are the names of what it is tied to.
     """
 
     key: str = ""
     said: str = ""
     matrices: Matrices | None = None
     heads: bool = False
+    tied: tuple[str, ...] = ()
 
 
 NO_ROLE = Role()
@@ -49,15 +50,15 @@ def role_of(layer: Any, name: str, param: Tensor) -> Role:
         return NO_ROLE
     kinds = {kind.__name__ for kind in type(layer).__mro__}
     name = name or _name_of(layer, param)
-    if kinds & _EMBEDDINGS and name == "weight":
+    if kinds & EMBEDDINGS and name == "weight":
         return Role(said=EMBEDDING)
     matrices = _matrices(layer, kinds, name)
     if matrices is None:
         return Role(said="of no known layer")
     sides = {side for _, *rest in matrices.shapes(param.shape) for side in rest}
-    if 1 in sides:  # also each filter of a convolution by channels
-        return Role(said="a vector")
     heads = name == "weight" and not (kinds & (_WITHIN | {"Bilinear"} | _GATES.keys()))
+    if 1 in sides:  # also each filter of a convolution by channels
+        return Role("", VECTOR, matrices, heads)
     return Role(HIDDEN, "", matrices, heads)
 
 

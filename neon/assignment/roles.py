@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 
 from neon.assignment.description import Description
-from neon.assignment.matrix_layers import EMBEDDING, HEAD, HIDDEN, NO_ROLE, ROLES, Role, role_of
+from neon.assignment.matrix_layers import EMBEDDING, HEAD, HIDDEN, NO_ROLE, ROLES, VECTOR, Role, role_of
 from neon.assignment.sites import Site, by_parameter
 
 TIED, SIZED, NAMED, LAST = (
@@ -42,11 +42,23 @@ def with_roles(sites: Iterable[Site]) -> list[Site]:
     What stands in numbered blocks that are alike, `layers.0.mlp.down_proj`, is none by 2 to 4.
     """
     found = [_begun(site) for site in sites]
-    tied = {id(s.param) for shared in by_parameter(found) if len({x.role.said == EMBEDDING for x in shared}) > 1
-            for s in shared}  # fmt: skip
-    found = [_as(site, TIED) if id(site.param) in tied and site.role.said != EMBEDDING else site for site in found]
+    tied: dict[int, tuple[str, ...]] = {}
+    for shared in by_parameter(found):
+        if len({site.role.said == EMBEDDING for site in shared}) > 1:
+            names = tuple(name for site in shared for name in own_names(site))
+            tied |= {id(site.param): names for site in shared}
+    for place, site in enumerate(found):
+        if (names := tied.get(id(site.param))) is not None:
+            as_head = site.role if site.role.said == EMBEDDING else _as(site, TIED).role
+            found[place] = replace(site, role=replace(as_head, tied=names))
     heads = _heads(found)
     return [site if place not in heads else _as(site, heads[place]) for place, site in enumerate(found)]
+
+
+def own_names(site: Site) -> set[str]:
+    """The names of a parameter and of its layer, without those of what is around these."""
+    own = [name for name in site.names if name.endswith(f".{site.own}")] if site.own else []
+    return {*own, *(name.removesuffix(f".{site.own}") for name in own), *site.names[:1]}
 
 
 def _begun(site: Site) -> Site:
@@ -62,7 +74,9 @@ def _as(site: Site, said: str) -> Site:
 def _heads(sites: Sequence[Site]) -> dict[int, str]:
     """The places of output heads that are not tied, with why they are."""
     lengths = {site.param.shape[0] for site in sites if site.role.said == EMBEDDING and site.param is not None}
-    matrices = [(place, site) for place, site in enumerate(sites) if site.role.key == HIDDEN]
+    matrices = [
+        (place, site) for place, site in enumerate(sites) if site.role.key == HIDDEN or site.role.said == VECTOR
+    ]
     alike = Counter(kind for _, kind in {(site.label, _kind(site)) for _, site in matrices})
     single = [(place, site) for place, site in matrices if site.role.heads and alike[_kind(site)] == 1]
     found = {place: SIZED for place, site in single if _is_flat(site) and _outputs(site) in lengths}

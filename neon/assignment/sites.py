@@ -15,6 +15,8 @@ from neon.messages import shortened
 
 # Classes that every layer has: keys on them would be a second "default".
 _NOT_CLASSES = {"object", "Module"}
+# The kind of parameters of which only names are known.
+NAMED = "Parameter"
 
 
 @dataclass(frozen=True)
@@ -94,9 +96,7 @@ def named_sites(named: Iterable[tuple[str, Tensor]]) -> list[Site]:
     sites = []
     for (name, param), unwrapped_name in zip(given, bare_names([name for name, _ in given]), strict=True):
         names, own = dict.fromkeys((*_prefixes(name), *_prefixes(unwrapped_name))), name.rpartition(".")[2]
-        sites.append(
-            Site(name, "Parameter", tuple(names), _parameter_classes(own), param, role=role_by_name(own, param))
-        )
+        sites.append(Site(name, NAMED, tuple(names), _parameter_classes(own), param, role=role_by_name(own, param)))
     return sites
 
 
