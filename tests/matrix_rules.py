@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from neon.engine.tensors.weight_matrices import Matrices
 from neon.optimizers import Optimizer
-from neon.optimizers.functions import orthogonalize
 from neon.torch.described import DropIn, TorchRule
 
 
@@ -27,17 +26,6 @@ class Whole(Optimizer):
     def scale_of(self, shape: tuple[int, int]) -> float:
         rows, columns = shape
         return max(1, rows / columns) ** 0.5
-
-
-def orthogonal_descent(w, g, momentum_buffer, *, lr=0.02, momentum=0.95):  # type: ignore[no-untyped-def]
-    momentum_buffer = momentum * momentum_buffer + g
-    return w - lr * orthogonalize(momentum_buffer), momentum_buffer
-
-
-class Orthogonal(Whole):
-    """The same with a step of which every singular value is about 1."""
-
-    rule = staticmethod(orthogonal_descent)
 
 
 class _DropInRule(TorchRule):

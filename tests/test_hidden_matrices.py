@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from neon.assignment.roles import with_roles
 from neon.assignment.sites import module_sites
-from neon.optimizers import Adam, AdamW, Matrices, MultiOptimizer, Optimizer
+from neon.optimizers import Adam, AdamW, Matrices, MultiOptimizer, Muon, Optimizer
 
-ONE_LINE = 'MultiOptimizer({"default": AdamW(), "HiddenMatrix": Whole()}) over the whole model'
+ONE_LINE = 'MultiOptimizer({"default": AdamW(), "HiddenMatrix": Muon()}) over the whole model'
 
 
 def whole_model(*, parts: Any = None, **others: Optimizer | None) -> MultiOptimizer:
-    return MultiOptimizer({"default": AdamW(), "HiddenMatrix": Whole(parts=parts), **others})
+    return MultiOptimizer({"default": AdamW(), "HiddenMatrix": Muon(parts=parts)} | others)
 
 
 class Conv1D(nn.Module):
@@ -192,7 +192,7 @@ def test_layers_of_torch_that_hold_several_matrices() -> None:
 def test_a_name_that_says_it_is_enough_for_attention() -> None:
     attention = nn.TransformerEncoderLayer(8, 2, 16)
     named = [(name, param) for name, param in attention.named_parameters() if param.dim() > 1]
-    found = matrices(Whole().attach(named))
+    found = matrices(Muon().attach(named))
     assert found["self_attn.in_proj_weight"] == Matrices(3)
     assert found["linear1.weight"] == Matrices()
 
@@ -229,17 +229,17 @@ def test_experts_are_matrices_where_it_is_said() -> None:
     optimizer = whole_model().attach(net)
     assert matrices(optimizer) == {"0.weight": Matrices(), "1.router.weight": Matrices()}
     assert "of no known layer" in optimizer.table()
-    rule = Whole(parts={"1.gate_up": Matrices(2, stacked=True)})
+    rule = Muon(parts={"1.gate_up": Matrices(2, stacked=True)})
     named = MultiOptimizer({"default": AdamW(), "HiddenMatrix": rule, "1.gate_up": rule}).attach(net)
     assert matrices(named)["1.gate_up"].shapes((4, 12, 6)) == [(8, 6, 6)]
-    with pytest.raises(ValueError, match=r"Whole: no parameter of its own fits the key '1\.gate_up' of parts"):
+    with pytest.raises(ValueError, match=r"Muon: no parameter of its own fits the key '1\.gate_up' of parts"):
         whole_model(parts={"1.gate_up": 2}).attach(net)
 
 
 def test_keys_of_names_go_before_roles() -> None:
     net = nn.Sequential()
     net.patch_embed, net.body, net.lm_head = nn.Conv2d(3, 4, 2), nn.Linear(4, 4), nn.Linear(4, 5)
-    rule = Whole()
+    rule = Muon()
     keys = {"default": AdamW(), "HiddenMatrix": rule, "lm_head.weight": rule, "patch_embed": AdamW()}
     assert [*matrices(MultiOptimizer(keys).attach(net))] == ["body.weight", "lm_head.weight"]
 
@@ -263,10 +263,10 @@ def test_it_is_one_optimizer_of_torchs() -> None:
     fill_gradients(net)
     optimizer.step()
     scheduler.step()
-    assert [group["lr"] for group in optimizer.param_groups] == [0.0005, 0.01]
+    assert [group["lr"] for group in optimizer.param_groups] == [0.0005, 0.0005]
     other = whole_model().attach(copy.deepcopy(net))
     other.load_state_dict(optimizer.state_dict())
-    assert [group["lr"] for group in other.param_groups] == [0.0005, 0.01]
+    assert [group["lr"] for group in other.param_groups] == [0.0005, 0.0005]
     assert isinstance(optimizer, torch.optim.Optimizer)
 
 
@@ -279,7 +279,7 @@ def test_wrappers_do_not_hide_what_layers_are() -> None:
 def test_in_layer_lists() -> None:
     net = Gpt(tied=False)
     fill_gradients(net)
-    optimizer = whole_model(parts={"*.c_attn": 3})
+    optimizer = whole_model(HiddenMatrix=Whole(parts={"*.c_attn": 3}))
     before = {name: param.detach().clone() for name, param in net.named_parameters()}
     optimizer.optimize(net, 0)
     moved = {name for name, param in net.named_parameters() if (before[name] - param).mean().item() > 0.019}
@@ -306,21 +306,21 @@ def test_the_table_says_what_each_is() -> None:
 
 def test_vectors_are_refused_by_name() -> None:
     net = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
-    message = "Whole updates matrices, and these parameters are none: 0.bias, 1.weight, 1.bias. " + re.escape(
+    message = "Muon updates matrices, and these parameters are none: 0.bias, 1.weight, 1.bias. " + re.escape(
         f"Give them another rule: {ONE_LINE}"
     )
     targets: list[Callable[[], Any]] = [
-        lambda: Whole().attach(net),
-        lambda: Whole().attach(net.named_parameters()),
-        lambda: MultiOptimizer({"default": Whole()}).attach(net),
-        lambda: MultiOptimizer({"default": Whole()}).attach(net.named_parameters()),
-        lambda: Whole().attach(net, in_backward=True),
+        lambda: Muon().attach(net),
+        lambda: Muon().attach(net.named_parameters()),
+        lambda: MultiOptimizer({"default": Muon()}).attach(net),
+        lambda: MultiOptimizer({"default": Muon()}).attach(net.named_parameters()),
+        lambda: Muon().attach(net, in_backward=True),
     ]
     for attach in targets:
         with pytest.raises(ValueError, match=message):
             attach()
     with pytest.raises(ValueError, match=r"these parameters are none: params\[1\] of 'default', params\[2\]"):
-        Whole().attach(net.parameters())
+        Muon().attach(net.parameters())
     with pytest.raises(ValueError, match=r"_DropIn updates matrices, and these parameters are none: 0\.bias"):
         DropInWhole(net.named_parameters())
     with pytest.raises(ValueError, match=r"_DropIn updates matrices, .*: params\[1\] of 'default'"):
@@ -330,31 +330,31 @@ def test_vectors_are_refused_by_name() -> None:
 @pytest.mark.parametrize("layer", [nn.Embedding(9, 4), nn.EmbeddingBag(9, 4), type("Mine", (nn.Embedding,), {})(9, 4)])
 def test_embeddings_are_refused_unless_they_are_named(layer: nn.Module) -> None:
     net = nn.ModuleDict({"inner": nn.ModuleDict({"tokens": layer, "body": nn.Linear(4, 4, bias=False)})})
-    message = r"Whole is for hidden matrices, and these are not: inner.tokens.weight \(embedding\). Give them another"
-    for keys in ({"default": Whole()}, {"default": AdamW(), "inner": Whole()}, {"default": AdamW(), "i*r": Whole()}):
+    message = r"Muon is for hidden matrices, and these are not: inner.tokens.weight \(embedding\). Give them another"
+    for keys in ({"default": Muon()}, {"default": AdamW(), "inner": Muon()}, {"default": AdamW(), "i*r": Muon()}):
         with pytest.raises(ValueError, match=message):
             MultiOptimizer(keys).attach(net)
     with pytest.raises(ValueError, match=message):
-        Whole().attach(net)
+        Muon().attach(net)
     for key in ("inner.tokens", "inner.tokens.weight", "*.tokens", type(layer).__name__):
-        assert "inner.tokens.weight" in matrices(MultiOptimizer({"default": AdamW(), key: Whole()}).attach(net))
+        assert "inner.tokens.weight" in matrices(MultiOptimizer({"default": AdamW(), key: Muon()}).attach(net))
 
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_heads_are_refused_unless_they_are_named(tied: bool) -> None:
     net = llama(tied=tied)
     name, said = ("model.embed_tokens.weight", "embedding") if tied else ("lm_head.weight", "output head .as wide as")
-    keys = {"default": AdamW(), "Linear": Whole()}
+    keys = {"default": AdamW(), "Linear": Muon()}
     with pytest.raises(ValueError, match=rf"these are not: {name} \({said}"):
         MultiOptimizer(keys).attach(net)
     for key in ("lm_head", "lm_head.weight", "*_head", "OutputHead"):
-        assert name in matrices(MultiOptimizer({**keys, key: Whole()}).attach(net))
+        assert name in matrices(MultiOptimizer({**keys, key: Muon()}).attach(net))
 
 
 def test_what_may_be_a_head_is_left_to_the_user() -> None:
     """Of a few layers alone the last is no head: where nothing but the order says so, a plain rule takes it."""
     net = nn.Sequential(nn.Linear(4, 8, bias=False), nn.Linear(8, 4, bias=False))
-    assert [*matrices(Whole().attach(net))] == ["0.weight", "1.weight"]
+    assert [*matrices(Muon().attach(net))] == ["0.weight", "1.weight"]
 
 
 def test_roles_are_known_of_modules_alone() -> None:
@@ -378,5 +378,5 @@ def test_lists_of_layers_refuse_the_same() -> None:
     fill_gradients(net)
     before: list[Tensor] = [param.detach().clone() for param in net.parameters()]
     with pytest.raises(ValueError, match=r"these are not: 0.weight \(embedding\), 1.weight \(output head"):
-        Whole().optimize(net, 0)
+        Muon().optimize(net, 0)
     assert all(torch.equal(param, own) for param, own in zip(net.parameters(), before, strict=True))

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from matrix_rules import DropInWhole, Orthogonal, Whole, fill_gradients, matrices, taken_for
+from matrix_rules import DropInWhole, Whole, fill_gradients, matrices, taken_for
 from torch import nn
 
 from neon.initializers import Gaussian
 from neon.layers import Affine
 from neon.layers import Linear as NeonLinear
-from neon.optimizers import Adam, AdamW, Cautious, Matrices, MultiOptimizer
+from neon.optimizers import Adam, AdamW, Cautious, Matrices, MultiOptimizer, Muon
 
 
 class Block(nn.Module):
@@ -191,8 +191,8 @@ def test_parts_step_as_separate_weights_would(case: tuple[Matrices, tuple[int, .
     generator = torch.Generator().manual_seed(0)
     weight = nn.Parameter(layout(torch.randn(shape, generator=generator)))
     apart = [nn.Parameter(matrix.clone()) for stack in declared.gather(weight.detach()) for matrix in stack]
-    together = Orthogonal(parts=declared, wdecay=0.1).attach([weight])
-    separate = Orthogonal(wdecay=0.1).attach(apart)
+    together = Muon(parts=declared, wdecay=0.1).attach([weight])
+    separate = Muon(wdecay=0.1).attach(apart)
     for _ in range(3):
         weight.grad = given = layout(torch.randn(shape, generator=generator))
         for param, grad in zip(apart, (m for s in declared.gather(given) for m in s), strict=True):

@@ -26,9 +26,7 @@ GROUP_BYTES = 4 << 20  # small matrices of a CPU run in groups that stay in its 
 LARGEST_GROWTH = 500.0  # Keller Jordan's five steps have 485
 
 
-def orthogonalize(
-    x: Tensor, schedule: Sequence[Step], *, eps: float, way: str, out: Tensor | None = None
-) -> Tensor:
+def orthogonalize(x: Tensor, schedule: Sequence[Step], *, eps: float, way: str, out: Tensor | None = None) -> Tensor:
     """Orthogonalise each matrix of a stack (n, rows, columns) of float32 or float64.
 
     `schedule` has one (a, b, c) a step; `way` is one of WAYS, float64 is computed in float64 whatever the way. The result
@@ -176,7 +174,9 @@ def sided(square: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     return (square, x) if x.shape[1] <= x.shape[2] else (x, square)
 
 
-def temporaries(n: int, rows: int, columns: int, way: str, itemsize: int = 4, device: torch.device | str = "cpu") -> int:
+def temporaries(
+    n: int, rows: int, columns: int, way: str, itemsize: int = 4, device: torch.device | str = "cpu"
+) -> int:
     """Bytes that orthogonalize allocates beside its result, for matrices of `itemsize` bytes an element."""
     group = min(n, group_of(n, rows, columns, itemsize, device)) if rows and columns else 0
     rows, columns = padded(rows), padded(columns)
