@@ -28,6 +28,15 @@ class Whole(Optimizer):
         return max(1, rows / columns) ** 0.5
 
 
+class Shaped(Whole):
+    """A rule that has a step for vectors too."""
+
+    @staticmethod
+    def rule(w, g, momentum_buffer, *, lr=0.02, momentum=0.95, matrix):  # type: ignore[no-untyped-def]
+        momentum_buffer = momentum * momentum_buffer + g
+        return w - (lr if matrix else 2 * lr) * momentum_buffer, momentum_buffer
+
+
 class _DropInRule(TorchRule):
     of_matrices = True
     rule = staticmethod(momentum_descent)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from matrix_rules import DropInWhole, Whole, fill_gradients, matrices, taken_for
+from matrix_rules import DropInWhole, Shaped, Whole, fill_gradients, matrices, taken_for
 from torch import Tensor, nn
 
 from neon.assignment.roles import with_roles
@@ -365,6 +365,15 @@ def test_roles_are_known_of_modules_alone() -> None:
     assert [name for name, own in taken_for(whole_model().attach(groups)).items() if own] == [
         "params[0] of 'HiddenMatrix'"
     ]
+
+
+def test_rules_with_a_step_for_vectors_refuse_nothing() -> None:
+    net = Gpt()
+    optimizer = Shaped(parts={"*.c_attn.weight": 3}).attach(net)
+    assert matrices(optimizer)["h.0.c_attn.weight"] == Matrices(3, dim=1, inputs_first=True)
+    row = next(row for row in optimizer.table(full=True).splitlines() if row.startswith("h.0.c_attn.weight"))
+    assert row.endswith("3 of 16x16, scale 1")
+    Shaped(parts={"*.c_attn": 3}).optimize(net, 0)
 
 
 def test_plain_rules_take_everything() -> None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
+
 from neon.assignment.description import Description
 from neon.assignment.keys import check_key, strongest_key
 from neon.assignment.sites import Site
@@ -38,13 +40,20 @@ def _checked(name: str, value: Any) -> Any:
     return value
 
 
-def matrices_of(optimizer: Description, site: Site) -> Matrices:
+def matrices_of(optimizer: Description, site: Site, param: Tensor) -> Matrices:
     """Of which matrices a parameter is made: as declared, else as its layer has them, else it is one.
 
-    Numbers and lengths cut along the outputs, wherever the layer has these. Rules that work on elements see one.
+    Numbers and lengths cut along the outputs, wherever the layer has these. It does not matter to rules that work on
+    elements, of vectors alone too. Raises `ValueError` where what is declared does not fit.
     """
-    if not optimizer.of_matrices:
+    if not optimizer.of_matrices or (optimizer._serves_vectors and param.dim() < 2):
         return ONE_MATRIX
+    found = _declared_of(optimizer, site)
+    found.check(site.names[0] if site.names else site.label, param.shape)
+    return found
+
+
+def _declared_of(optimizer: Description, site: Site) -> Matrices:
     parts = optimizer.parts
     own = site.role.matrices or Matrices()
     key = strongest_key(parts, site) if isinstance(parts, Mapping) else None

@@ -16,11 +16,14 @@ from neon.messages import listed, shortened
 
 
 def check_matrices(assigned: Iterable[tuple[Site, Match]]) -> None:
-    """Refuse parameters that are no matrices, and those that are no hidden ones and that no key of their own names."""
+    """Refuse parameters that are no matrices, and those that are no hidden ones and that no key of their own names.
+
+    Of rules that have a step for vectors too nothing is refused.
+    """
     vectors: dict[str, list[str]] = {}
     others: dict[str, list[str]] = {}
     for site, match in assigned:
-        if match.optimizer is None or not match.optimizer.of_matrices or site.param is None or is_lazy(site.param):
+        if match.optimizer is None or match.optimizer._serves_vectors or site.param is None or is_lazy(site.param):
             continue
         kind, name = called(match.optimizer), site.names[0] if site.names else site.label
         if site.param.dim() < 2:

@@ -400,6 +400,12 @@ class Optimizer(NervanaObject):
         return None
 
     @property
+    def _serves_vectors(self) -> bool:
+        """Whether it has a step for what is no matrix: it works on elements, or its rule asks what it is given."""
+        rule = self._widest_rule
+        return not self.of_matrices or (rule is not None and not {*OF_SHAPES}.isdisjoint(signature(rule).keywords))
+
+    @property
     def _by_hand(self) -> bool:
         """Whether it has an `optimize` written by hand in the place of a rule."""
         return type(self).optimize is not Optimizer.optimize

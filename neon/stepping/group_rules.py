@@ -79,9 +79,7 @@ class GroupRules:
             return ONE_MATRIX
         if not has_names(group):
             check_known(called(leaf), leaf.parts, f"the group {shortened(repr(group['optimizer']))}")
-        found = matrices_of(leaf, self.sites.get(name) or named_sites([(name, param)])[0])
-        found.check(name, param.shape)
-        return found
+        return matrices_of(leaf, self.sites.get(name) or named_sites([(name, param)])[0], param)
 
     def check_new(self, group: Group) -> None:
         """Refuse a key that the description does not have, and a multiplier of a rate that there is not."""

@@ -220,9 +220,7 @@ class _Layers:
             settings = self._settings[match.key]
             check_parameter(site.label, param)
             check_weight(settings, site.label, param)
-            matrices = matrices_of(match.optimizer, site)
-            if match.optimizer.of_matrices:
-                matrices.check(site.label, param.shape)
+            matrices = matrices_of(match.optimizer, site, param)
             program = settings.program_of(param, matrices)
             check_sides(site.label, param, program)
             kept = kept_in_list(states, site, match.optimizer, program, settings, matrices)

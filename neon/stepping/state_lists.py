@@ -73,7 +73,7 @@ def viewed_in_list(site: Site, leaf: Description) -> Viewed | None:
     if settings.view is None or site.entry is None or not site.entry[1]:
         return None
     (param, _), states = site.entry
-    program = settings.program_of(param, matrices_of(leaf, site))
+    program = settings.program_of(param, matrices_of(leaf, site, param))
     own = states[: len(program.states)]
     if len(own) < len(program.states):
         return None
