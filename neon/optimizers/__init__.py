@@ -12,6 +12,7 @@ from neon.engine.program.spaces import GROUP as GROUP
 from neon.engine.program.spaces import OPTIMIZER as OPTIMIZER
 from neon.engine.program.spaces import ROWS as ROWS
 from neon.engine.program.spaces import TENSOR as TENSOR
+from neon.engine.tensors.weight_matrices import Matrices as Matrices
 from neon.old_paths import pickled_as as _pickled_as
 from neon.optimizers.adabelief import AdaBelief as AdaBelief
 from neon.optimizers.adadelta import Adadelta as Adadelta

@@ -95,13 +95,16 @@ class Muon(Optimizer):
         m' = μm + (1−μ)g;  u = (1−μ)g + μm', without `nesterov` m';  O = s·p(u/max(‖u‖, ε));  θ' = (1−αλ)θ − αO
 
     p is a polynomial of the singular values, that of `ns_coefficients` applied `ns_steps` times, and s a factor by
-    rows and columns. A convolution is the matrix of its first dimension by all others, by whose shape s goes; tensors
-    of fewer than two dimensions are refused, and embeddings and output heads want another rule. The defaults are
-    torch's; `Muon.preset("moonshot")` has another package's, and `PRESETS` lists them. Others add ε to ‖u‖, or keep m
-    as a sum, 1/(1−μ) times as large: their steps are the same but for that ε. The other options are `Optimizer`'s.
+    rows and columns. A convolution is the matrix of its first dimension by all others, by whose shape s goes; `parts`
+    says which weights are several matrices. Tensors of fewer than two dimensions are refused, and embeddings and output
+    heads too, unless a key names them: `MultiOptimizer({"default": AdamW(), "HiddenMatrix": Muon()})` has another rule
+    for all of these. The defaults are torch's; `Muon.preset("moonshot")` has another package's, and `PRESETS` lists
+    them. Others add ε to ‖u‖, or keep m as a sum, 1/(1−μ) times as large: their steps are the same but for that ε. The
+    other options are `Optimizer`'s.
     Raises `ValueError` or `TypeError` for others.
     """
 
+    of_matrices = True
     rule = staticmethod(muon)
     learning_rate = Number(1e-3, non_negative, "lr", "α ≥ 0")
     wdecay = Number(0.1, non_negative, "weight_decay", "λ ≥ 0")  # type: ignore[assignment]
@@ -113,6 +116,9 @@ class Muon(Optimizer):
     epsilon = Number(1e-7, positive, "eps", "ε > 0, the least ‖u‖ that is divided by")
     ns_steps = Number(5, step_count, meaning="how many steps, 0 to 99: a shorter schedule goes on")
     scale = Number("original", scale_name, "adjust_lr_fn", "s: √max(1, R/C) of R rows and C columns, or another name's")
+
+    def scale_of(self, shape: tuple[int, int]) -> float:
+        return SCALES[self.scale](*shape)
 
     @classmethod
     def preset(cls, name: str, **arguments: Any) -> Self:

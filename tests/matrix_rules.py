@@ -1,0 +1,74 @@
+"""Rules of matrices for tests of what is a matrix, and what an optimizer takes each parameter for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neon.engine.tensors.weight_matrices import Matrices
+from neon.optimizers import Optimizer
+from neon.torch.described import DropIn, TorchRule
+
+
+def momentum_descent(w, g, momentum_buffer, *, lr=0.02, momentum=0.95):  # type: ignore[no-untyped-def]
+    momentum_buffer = momentum * momentum_buffer + g
+    return w - lr * momentum_buffer, momentum_buffer
+
+
+class Whole(Optimizer):
+    """A rule that says it works on matrices."""
+
+    of_matrices = True
+    rule = staticmethod(momentum_descent)
+
+    def scale_of(self, shape: tuple[int, int]) -> float:
+        rows, columns = shape
+        return max(1, rows / columns) ** 0.5
+
+
+class Shaped(Whole):
+    """A rule that has a step for vectors too."""
+
+    @staticmethod
+    def rule(w, g, momentum_buffer, *, lr=0.02, momentum=0.95, matrix):  # type: ignore[no-untyped-def]
+        momentum_buffer = momentum * momentum_buffer + g
+        return w - (lr if matrix else 2 * lr) * momentum_buffer, momentum_buffer
+
+
+class _DropInRule(TorchRule):
+    of_matrices = True
+    rule = staticmethod(momentum_descent)
+
+
+class DropInWhole(DropIn):
+    """The same in the manner of torch's classes."""
+
+    rule = _DropInRule
+
+    def __init__(self, params: Any, lr: float = 0.02, momentum: float = 0.95, *, parts: Any = None, **options: Any):
+        self._take(locals())
+
+
+def fill_gradients(target: nn.Module | list[Tensor]) -> None:
+    for param in target.parameters() if isinstance(target, nn.Module) else target:
+        param.grad = torch.ones_like(param)
+
+
+def taken_for(optimizer: Any) -> dict[str, Matrices | None]:
+    """What each parameter is taken for in a step, by its name: its matrices, None under a rule that has none."""
+    for group in optimizer.param_groups:
+        fill_gradients(group["params"])
+    optimizer.step()
+    groups = {id(param): group for group in optimizer.param_groups for param in group["params"]}
+    planned = zip(optimizer._stepper._plan.items, optimizer._stepper._planned.params, strict=True)
+    return {
+        item.name: item.matrices if optimizer._rules.leaf_of(groups[id(param)]).of_matrices else None
+        for item, param in planned
+    }
+
+
+def matrices(optimizer: Any) -> dict[str, Matrices]:
+    """The same of those that have some."""
+    return {name: found for name, found in taken_for(optimizer).items() if found is not None}
