@@ -57,7 +57,7 @@ class SOAP(Reference):
     shampoo_beta: float = 0.95
     frequency: int = 10
     max_size: int = 10000
-    floor: float = 0.0
+    floor: float = 1e-8
     correct_bias: bool = True
     heavyball: bool = False
     bases: dict[int, dict[int, Array]] = field(default_factory=dict)  # by a tensor's list of states, and by side

@@ -15,7 +15,7 @@ def soap(  # type: ignore[no-untyped-def]
     w, g, exp_avg, exp_avg_sq, left=State(of=ROW_PAIRS), right=State(of=COLUMN_PAIRS),
     left_basis=State(of=ROW_PAIRS), right_basis=State(of=COLUMN_PAIRS),
     *, lr, betas, eps, weight_decay, shampoo_beta, frequency,
-    correct_bias=True, heavyball=False, floor=0.0, few_rows, few_columns, step,
+    correct_bias=True, heavyball=False, floor=1e-8, few_rows, few_columns, step,
 ):  # fmt: skip
     """One step of SOAP (Vyas et al. 2024, algorithm 3): Adam in the eigenbases of Shampoo.
 
@@ -30,8 +30,10 @@ def soap(  # type: ignore[no-untyped-def]
     As in the authors' program the first step of a tensor changes `left` and `right` alone and makes U and V of them, by
     their eigenvectors; n = `step` − 1 counts the others. With `heavyball` four things are as heavyball has them: ε is
     the least denominator, max(√(exp_avg_sq/(1−β₂ⁿ)), ε); w ← w − lr·(u + λ·w); σ at step t is 1 − (1−σ)/(1−σᵗ); and the
-    first step is one of the k. A `floor` above 0 keeps directions without gradients where they are, as heavyball does
-    with ε for it. A side of which `few_rows` or `few_columns` is False has no basis.
+    first step is one of the k. Without a `floor` rounding chooses a basis of directions that had no gradient, and all
+    but square matrices have them at first: weights then differ between processors by whole steps. A `floor` above 0
+    chooses it, and keeps it in QR as heavyball does with ε for it. A side of which `few_rows` or `few_columns` is False
+    has no basis.
     """
     first, n = equal(step, 1), maximum(step - 1, 1)
     later, due = 1 - first, equal(remainder(step if heavyball else step - 1, frequency), 0)
@@ -62,9 +64,9 @@ class SOAP(Optimizer):
     more than `max_size` has no basis: what is left is Adam along it, and Adam alone where both are longer, or the tensor
     is no matrix. A convolution is the matrix of its first dimension by all others. The columns of U keep their places
     from step to step, where the authors' program sorts them, and v with them: the steps are the same. The defaults are
-    theirs. `heavyball` has four things as the package of that name: ε is the least denominator, decay is not of the new
-    weight, σ is corrected for its start, and the first step is one of the k. `floor` above 0 keeps directions without
-    gradients where they are, which rounding fills otherwise. The other options are `Optimizer`'s. Raises `ValueError` or
+    theirs, but for the `floor`: with 0, as they have it, rounding chooses a basis of directions that had no gradient, and
+    weights differ between processors by whole steps. `heavyball` has four things as the package of that name: ε is the least denominator, decay is not of the new
+    weight, σ is corrected for its start, and the first step is one of the k. The other options are `Optimizer`'s. Raises `ValueError` or
     `TypeError` for others.
     """
 
@@ -77,6 +79,6 @@ class SOAP(Optimizer):
     shampoo_beta = Number(0.95, beta, meaning="σ in [0, 1)")
     frequency = Number(10, positive_integer, meaning="k: how many steps a basis stays")
     max_size = Number(10000, positive_integer, meaning="the longest side that has a basis")
-    floor = Number(0.0, non_negative, meaning="the share of the largest eigenvalue that holds null directions")
+    floor = Number(1e-8, non_negative, meaning="the share of the largest eigenvalue that holds null directions")
     correct_bias = Number(True, flag, meaning="whether √(1−β₂ⁿ)/(1−β₁ⁿ) is a factor")
     heavyball = Number(False, flag, meaning="as the package heavyball has it")
