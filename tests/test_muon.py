@@ -1,22 +1,22 @@
-"""Muon: presets, schedules of coefficients, and the drop-in class beside torch.optim's, whose iteration is in bfloat16."""
+"""Muon: presets, schedules of coefficients, and the drop-in class beside torch.optim's, which iterates in bfloat16."""
 
 from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
-import reference
+import reference_muon
 import torch
 from drop_in_training import saved
-from reference_muon import SCHEDULES as BY_HAND
 from test_optim_db import DATABASE, distance, through_a_file
 from torch import nn
 
 import neon.torch
 from neon.engine.calls.schedules import SCALES, SCHEDULES, schedule
+from neon.engine.calls.ways import PROCESSORS, processor
 from neon.optimizers import Muon
 from neon.optimizers.muon import PRESETS
 
@@ -53,10 +53,9 @@ def train(params: list[nn.Parameter], opt: Any, steps: range = range(STEPS)) -> 
 
 
 @pytest.fixture
-def in_full(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def in_full(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch's own lines, with the cast to bfloat16 left out."""
     monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)
-    yield
 
 
 def assert_close(ours: Any, mine: Any, theirs: Any, other: Any) -> None:
@@ -90,9 +89,9 @@ def test_the_defaults_are_torchs() -> None:
     assert ours["adjust_lr_fn"] == "original"
 
 
-@pytest.mark.parametrize("name", BY_HAND)
+@pytest.mark.parametrize("name", reference_muon.SCHEDULES)
 def test_schedules_are_those_of_the_reference(name: str) -> None:
-    divisor, cycles, steps = BY_HAND[name]
+    divisor, cycles, steps = reference_muon.SCHEDULES[name]
     first = tuple(number / divisor**power for number, power in zip(steps[0], (1, 3, 5), strict=True))
     assert SCHEDULES[name] == (first, *steps[1:])
     assert schedule(name, 7)[5:] == (schedule(name)[:2] if cycles else [steps[-1]] * 2)
@@ -104,7 +103,7 @@ def test_every_schedule_brings_singular_values_near_1(name: str) -> None:
     values = torch.linspace(0.02, 1.0, 500, dtype=torch.float64)
     for a, b, c in schedule(name, 5 if name == "simple" else None):
         values = a * values + b * values**3 + c * values**5
-    assert 0.6 < values.min()
+    assert values.min() > 0.6
     assert values.max() < 1.4
 
 
@@ -114,6 +113,25 @@ def test_scales() -> None:
         "original": (1.0, 2.0), "match_rms_adamw": pytest.approx((0.2 * 24**0.5,) * 2), "spectral": (24**0.5,) * 2,
         "spectral_unclamped": (0.5, 2.0), "none": (1.0, 1.0),
     }  # fmt: skip
+
+
+def test_a_run_goes_on_in_the_way_in_which_it_began() -> None:
+    """Whatever processor it is resumed on, unless told otherwise."""
+    runs = {}
+    for units in PROCESSORS:
+        [p, *_] = matrices(torch.float32)[3:]
+        opt = Muon(units=units).attach([p])
+        other = Muon(units="amx").attach([p])
+        other.load_state_dict(through_a_file(opt.state_dict()))
+        assert other.param_groups[0]["units"] == opt.param_groups[0]["units"] == units
+        runs[units] = train([p], opt, range(1))[0].detach()
+    assert Muon().group()["units"] == neon.torch.Muon(matrices()).param_groups[0]["units"] == processor()
+    assert torch.equal(runs["amx"], runs["bfloat16"])
+    assert not torch.equal(runs["bfloat16"], runs["float32"])
+    with pytest.raises(
+        ValueError, match=r"^units must be None, for the processor at hand, or one of amx, bfloat16, float32"
+    ):
+        Muon(units="avx")
 
 
 def test_a_convolution_is_the_matrix_of_its_filters() -> None:
@@ -165,21 +183,23 @@ def test_the_steps_are_those_of_torchs_lines(label: str, dtype: torch.dtype) -> 
 
 
 @pytest.mark.parametrize("label", CONFIGURATIONS)
-def test_torch_as_it_is_errs_by_some_per_cent_of_its_steps(label: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Our float32 is as far from torch as torch is from its own lines in float64."""
+def test_the_bfloat16_of_torch_costs_per_cents_of_a_step(label: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And ours no more than a few either, nothing where a processor is quick in float32."""
     given = {**CONFIGURATIONS[label], "weight_decay": 0.0}
-    ours, theirs = matrices(torch.float32), matrices(torch.float32)
-    train(ours, neon.torch.Muon(ours, **copy.deepcopy(given)))
-    train(theirs, torch.optim.Muon(theirs, **copy.deepcopy(given)))
+    runs = {"torch": matrices(torch.float32), **{units: matrices(torch.float32) for units in PROCESSORS}}
+    for name, params in runs.items():
+        made = torch.optim.Muon if name == "torch" else partial(neon.torch.Muon, units=name)
+        train(params, made(params, **copy.deepcopy(given)))
     monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)
-    exact = matrices()
+    exact, start = matrices(), matrices()
     train(exact, torch.optim.Muon(exact, **copy.deepcopy(given)))
-    for mine, other, p, start in zip(ours, theirs, exact, matrices(), strict=True):
-        ours_off, theirs_off = ((q.double() - p).detach().norm() / (p - start).detach().norm() for q in (mine, other))
-        assert ours_off < 1e-3
-        assert theirs_off < 0.1
-    worst = max((q.double() - p).detach().norm() for q, p in zip(theirs, exact, strict=True))
-    assert worst > 1e-5
+    for name, params in runs.items():
+        errors = [
+            (p.double() - q).detach().norm() / (q - w).detach().norm()
+            for p, q, w in zip(params, exact, start, strict=True)
+        ]
+        assert max(errors) < (2e-4 if name == "float32" else 0.05)
+        assert name == "float32" or max(errors) > 5e-4
 
 
 def test_the_buffer_is_the_average_of_gradients_where_torch_divides_it_by_its_norm() -> None:
@@ -248,9 +268,7 @@ def test_what_torch_refuses_is_refused_with_the_same_type(error: Any) -> None:
 def test_a_group_of_others_than_matrices_is_refused_and_not_added() -> None:
     named = {"a": nn.Parameter(torch.ones(2, 2)), "b": nn.Parameter(torch.ones(4, 2, 2))}
     opt = neon.torch.Muon([("first", nn.Parameter(torch.ones(2, 2)))])
-    with pytest.raises(
-        ValueError, match=r"Muon takes parameters of two dimensions\. 'b' has the shape \(4, 2, 2\): give"
-    ):
+    with pytest.raises(ValueError, match=r"Muon takes parameters of two dimensions\. 'b' has shape \(4, 2, 2\): give"):
         opt.add_param_group({"params": [*named.items()]})
     assert len(opt.param_groups) == 1
 
@@ -258,7 +276,7 @@ def test_a_group_of_others_than_matrices_is_refused_and_not_added() -> None:
 def test_a_group_may_have_a_schedule_by_name_and_torchs_scale_of_2_14() -> None:
     [p, *_] = matrices()
     opt = neon.torch.Muon([p], 0.1, ns_coefficients="quintic", adjust_lr_fn="spectral_unclamped")  # type: ignore[arg-type]
-    by_hand = reference.REFERENCES["Muon"](learning_rate=0.1, ns_coefficients="quintic", scale="spectral_unclamped")
+    by_hand = reference_muon.Muon(learning_rate=0.1, ns_coefficients="quintic", scale="spectral_unclamped")
     expected = [p.detach().numpy().copy()]
     p.grad = torch.ones_like(p)
     opt.step()

@@ -39,7 +39,7 @@ _NEUTRAL = {
     "initial_accumulator_value": 0, "weight_decay": 0,
 }  # fmt: skip
 # Values that torch's classes did not have from the start: their older checkpoints lack them.
-_LATER = {"maximize", "foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay"}
+_LATER = {"maximize", "foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay", "units"}
 # States that torch keeps without a count of the steps (SGD): they have had one at least.
 _UNCOUNTED = {"momentum_buffer"}
 

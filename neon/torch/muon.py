@@ -12,10 +12,11 @@ from typing_extensions import Unpack
 
 from neon.arguments import non_negative
 from neon.engine.calls.schedules import SCHEDULES
+from neon.engine.calls.ways import processor
 from neon.engine.program.options import Check
 from neon.messages import quoted, shown
 from neon.optimizers.asgd import finite
-from neon.optimizers.muon import coefficients, muon, scale_name, step_count
+from neon.optimizers.muon import coefficients, muon, processor_units, scale_name, step_count
 from neon.stepping.group_names import named_parameters
 from neon.torch.described import DropIn, GraphOptions, TorchRule
 
@@ -35,6 +36,7 @@ class MuonRule(TorchRule):
         "ns_coefficients": coefficients,
         "ns_steps": step_count,
         "adjust_lr_fn": _optional_scale,
+        "units": processor_units,
     }
 
 
@@ -43,14 +45,14 @@ class Muon(DropIn):
 
         b ← μb + (1−μ)g;  u = b, with `nesterov` (1−μ)g + μb;  w ← (1 − lr·λ)w − lr·s·p(u/max(‖u‖, ε))
 
-    p applies aX + b(XXᵀ)X + c(XXᵀ)²X of `ns_coefficients` `ns_steps` times. s goes by R rows and C columns: √max(1, R/C)
+    p applies aX + b(XXᵀ)X + c(XXᵀ)²X of `ns_coefficients` `ns_steps` times. s is by R rows and C columns √max(1, R/C)
     ("original", or None), 0.2√max(R, C) ("match_rms_adamw") or √(R/C) ("spectral_unclamped", in torch from 2.14 on).
     `momentum` is μ, `weight_decay` λ, `eps` ε. Parameters have two dimensions, as torch's. The other arguments are
     described at `DropIn`.
 
     torch iterates in bfloat16, which makes it wrong by some per cent of a step; and of bfloat16 gradients without
     `nesterov` it divides its buffer by the buffer's norm at each step, up to 2.14. Here the buffer is the average of
-    gradients.
+    gradients. `units`, of groups too, is what the way there was chosen for: None for the processor at hand.
     """
 
     rule = MuonRule
@@ -68,9 +70,10 @@ class Muon(DropIn):
         adjust_lr_fn: str | None = None,
         *,
         maximize: bool = False,
+        units: str | None = None,
         **options: Unpack[GraphOptions],
     ) -> None:
-        self._take(locals())
+        self._take(locals() | {"units": units or processor()})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         super().add_param_group(param_group)

@@ -11,6 +11,7 @@ import functools
 import torch
 
 WAYS = ("gram", "float32", "bfloat16")
+PROCESSORS = ("amx", "bfloat16", "float32")
 
 # Iterating on the Gram matrix multiplies only small squares. In float32, 5 steps, symmetric products halved, it costs as
 # much as plain iteration at an aspect of 1.15; beside torch's bfloat16 on units for bfloat16 (Zen 4), at 3.
