@@ -52,14 +52,13 @@ def wrong_count(value: Any) -> str | None:
 
 def wrong_state(key: str, value: Any, param: Tensor, settings: Settings, matrices: Matrices) -> str | None:
     """What is wrong with a saved state of a parameter that is to go by these settings, and is made of matrices."""
-    program, form = (
-        settings.program_of(param, matrices),
-        FORMATS.get(value.dtype) if isinstance(value, Tensor) else None,
-    )
+    program = settings.program_of(param, matrices)
+    form = FORMATS.get(value.dtype) if isinstance(value, Tensor) else None
     of = program.states[key].of if key in program.states else ELEMENT
     if of is TENSOR:
         return None if is_one_number(value) else f"is {shown(value)} in the checkpoint; it must be one number"
-    if wrong := _wrong_tensor(value, param, shape_of(of, param.shape, matrices), _served(key, program)):
+    shape = shape_of(of, param.shape, matrices if program.calls else None)
+    if wrong := _wrong_tensor(value, param, shape, _served(key, program)):
         return wrong
     assert form is not None
     if form.block > 1:

@@ -36,6 +36,7 @@ from neon.optimizers.mars import MARS as MARS
 from neon.optimizers.multioptimizer import MultiOptimizer as MultiOptimizer
 from neon.optimizers.muon import Muon as Muon
 from neon.optimizers.nadam import NAdam as NAdam
+from neon.optimizers.normuon import NorMuon as NorMuon
 from neon.optimizers.optimizer import Optimizer as Optimizer
 from neon.optimizers.prodigy import Prodigy as Prodigy
 from neon.optimizers.radam import RAdam as RAdam

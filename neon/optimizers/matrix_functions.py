@@ -61,8 +61,8 @@ def restored(x: Value, left: Value = None, right: Value = None) -> Value:
 def basis_of(m: Value, basis: Value, first: Value, when: Value, floor: Value = 0.0) -> Value:
     """The eigenvectors of a symmetric m at `first`, the largest eigenvalue's first; later one step towards them.
 
-    That is the Q of the QR decomposition of m·basis, taken `when` that is not 0, each column in the place that it had. A
-    `floor` above 0 keeps directions in which m is 0 where they are.
+    That is the Q of the QR decomposition of m·basis, taken `when` that is not 0, each column in the place that it had.
+    A `floor` above 0 keeps directions in which m is 0 where they are.
     """
     return _called("basis_of", _space(m), m, basis, first, when, floor)
 

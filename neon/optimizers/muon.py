@@ -80,6 +80,11 @@ def processor_units(name: str, value: Any) -> str | None:
     return value
 
 
+def with_units(values: dict[str, Any]) -> dict[str, Any]:
+    """Values of a group with what the processor at hand is quick in, where they ask for that."""
+    return values | {"units": values["units"] or processor()}
+
+
 # By package, in what it differs from torch's defaults.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "torch": {},
@@ -129,8 +134,7 @@ class Muon(Optimizer):
     units = Number(None, processor_units, meaning="what a processor is quick in; None: that at hand", optional=True)
 
     def group(self) -> dict[str, Any]:
-        values = super().group()
-        return values | {"units": values["units"] or processor()}
+        return with_units(super().group())
 
     def scale_of(self, shape: tuple[int, int]) -> float:
         return SCALES[self.scale](*shape)

@@ -24,7 +24,8 @@ def _grafted(g, square, graft, beta2, graft_eps):  # type: ignore[no-untyped-def
 
 def shampoo(  # type: ignore[no-untyped-def]
     w, g, momentum_buffer=0.0, graft_buffer=0.0, square=0.0,
-    left=State(of=ROW_PAIRS), right=State(of=COLUMN_PAIRS), left_root=State(of=ROW_PAIRS), right_root=State(of=COLUMN_PAIRS),
+    left=State(of=ROW_PAIRS), right=State(of=COLUMN_PAIRS),
+    left_root=State(of=ROW_PAIRS), right_root=State(of=COLUMN_PAIRS),
     *, lr, betas, eps, graft_eps, weight_decay, frequency, start, graft, eps_of="start",
     nesterov=False, decoupled=True, few_rows, few_columns, step,
 ):  # fmt: skip
@@ -90,13 +91,14 @@ class Shampoo(Optimizer):
         u = ‖d‖/‖L^(−1/4)·g·R^(−1/4)‖ · L^(−1/4)·g·R^(−1/4);  m' = β₁m + u;  θ' = (1−αλ)θ − αm'
 
     d is the step of `graft`, whose length u takes ("none": its own): "sgd", "sign", "adagrad" or "rmsprop". Before step
-    `start` the steps are d's. A side of more than `max_size` has no root, the other has −1/2 then; without either, and for
-    tensors that are no matrices, u is d. A convolution is the matrix of its first dimension by all others. `epsilon_of`
-    says what ε is: what L and R begin with ("start", Gupta et al.), added at each root as it stands ("one") or times the
-    largest eigenvalue ("largest"), or above the least where that is negative ("least"). The other options are
-    `Optimizer`'s. Raises `ValueError` or `TypeError` for others.
+    `start` the steps are d's. A side of more than `max_size` has no root, the other has −1/2 then; without either, and
+    for tensors that are no matrices, u is d. A convolution is the matrix of its first dimension by all others.
+    `epsilon_of` says what ε is: what L and R begin with ("start", Gupta et al.), added at each root as it stands
+    ("one") or times the largest eigenvalue ("largest"), or above the least where that is negative ("least"). The other
+    options are `Optimizer`'s. Raises `ValueError` or `TypeError` for others.
     """
 
+    of_matrices = True
     rule = staticmethod(shampoo)
     learning_rate = Number(1e-3, non_negative, "lr", "α ≥ 0")
     beta_1 = Number(0.9, unit_interval, "betas[0]", "β₁ in [0, 1]")

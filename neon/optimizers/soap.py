@@ -61,15 +61,16 @@ class SOAP(Optimizer):
         θ' = (θ − αu)(1 − αλ);  L' = σL + (1−σ)ggᵀ;  R' = σR + (1−σ)gᵀg;  every k steps U' = Q of QR of L'U, V' likewise
 
     The first step of a tensor makes L, R and their eigenvectors, and changes no weight; n counts the others. A side of
-    more than `max_size` has no basis: what is left is Adam along it, and Adam alone where both are longer, or the tensor
-    is no matrix. A convolution is the matrix of its first dimension by all others. The columns of U keep their places
-    from step to step, where the authors' program sorts them, and v with them: the steps are the same. The defaults are
-    theirs, but for the `floor`: with 0, as they have it, rounding chooses a basis of directions that had no gradient, and
-    weights differ between processors by whole steps. `heavyball` has four things as the package of that name: ε is the least denominator, decay is not of the new
-    weight, σ is corrected for its start, and the first step is one of the k. The other options are `Optimizer`'s. Raises `ValueError` or
-    `TypeError` for others.
+    more than `max_size` has no basis: what is left is Adam along it, and Adam alone where both are longer, or the
+    tensor is no matrix. A convolution is the matrix of its first dimension by all others. The columns of U keep their
+    places from step to step, where the authors' program sorts them, and v with them: the steps are the same. The
+    defaults are theirs, but for the `floor`: with 0, as they have it, rounding chooses a basis of directions that had
+    no gradient, and weights differ between processors by whole steps. `heavyball` has four things as the package of
+    that name: ε is the least denominator, decay is not of the new weight, σ is corrected for its start, and the first
+    step is one of the k. The other options are `Optimizer`'s. Raises `ValueError` or `TypeError` for others.
     """
 
+    of_matrices = True
     rule = staticmethod(soap)
     learning_rate = Number(3e-3, non_negative, "lr", "α ≥ 0")
     beta_1 = Number(0.95, beta, "betas[0]", "β₁ in [0, 1)")

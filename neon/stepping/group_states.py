@@ -66,12 +66,18 @@ def make_item(
             f"Parameter {quoted(name)} has placements {param.placements}; rows and columns are known of parameters "
             "that are cut by Shard alone. Redistribute it."
         )
-    if whole is not None and program.flattened and len(whole.shape) > 2 and not whole.keeps_rows:
+    if program.by_rows and program.calls and not (matrices.keep_order and (whole is None or matrices == ONE_MATRIX)):
+        raise ValueError(
+            f"{shortened(program.name)} has values for the rows of matrices, and parameter {quoted(name)} is made of "
+            f"{matrices}: parts must be of one length, of the first dimension, and on one process. Give it Muon."
+        )
+    if whole is not None and program.sees_matrices and len(whole.shape) > 2 and not whole.keeps_rows:
         raise ValueError(
             f"Parameter {quoted(name)} has placements {param.placements}; flattened to a matrix, as "
             f"{shortened(program.name)} sees it, it can be cut along its first dimension alone. Redistribute it."
         )
-    return Item(name, part, own, step, row, order, reach, shard_of(param), count, whole, matrices)
+    seen = matrices if program.calls else None
+    return Item(name, part, own, step, row, order, reach, shard_of(param), count, whole, seen)
 
 
 def still_has(state: Any, placed: Placed) -> bool:

@@ -233,7 +233,17 @@ class _Layers:
             owners[id(states)] = site.label
             self._created.append((states, used))
             count = update_count(used[0] if used else param)
-            items.append(Item(site.label, param, kept, count, places[match.key], index, matrices=matrices))
+            items.append(
+                Item(
+                    site.label,
+                    param,
+                    kept,
+                    count,
+                    places[match.key],
+                    index,
+                    matrices=matrices if program.calls else None,
+                )
+            )
         plan = Plan(items, self.gradients(), list(self._settings.values()))
         self._kept = LayerPlan(plan, self._keys())
         return plan

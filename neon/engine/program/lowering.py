@@ -215,7 +215,7 @@ class _Buffers:
         """One that nobody reads, from now on held."""
         free = next((name for name in self.names if name not in self.held), None)
         if free is None:
-            free = f"matrix{len(self.names)}"
+            free = f"buffer{len(self.names)}"
             self.names = (*self.names, free)
         self.held.add(free)
         return free
