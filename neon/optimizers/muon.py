@@ -132,8 +132,8 @@ class Muon(Optimizer):
         values = super().group()
         return values | {"units": values["units"] or processor()}
 
-    def scale_of(self, shape: tuple[int, int]) -> float:
-        return SCALES[self.scale](*shape)
+    def scale_of(self, shape: tuple[int, int], values: Mapping[str, Any]) -> float:
+        return SCALES[values["adjust_lr_fn"]](*shape)
 
     @classmethod
     def preset(cls, name: str, **arguments: Any) -> Self:
