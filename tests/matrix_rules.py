@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,7 +10,6 @@ from torch import Tensor, nn
 
 from neon.engine.tensors.weight_matrices import Matrices
 from neon.optimizers import Optimizer
-from neon.torch.described import DropIn, TorchRule
 
 
 def momentum_descent(w, g, momentum_buffer, *, lr=0.02, momentum=0.95):  # type: ignore[no-untyped-def]
@@ -23,9 +23,9 @@ class Whole(Optimizer):
     of_matrices = True
     rule = staticmethod(momentum_descent)
 
-    def scale_of(self, shape: tuple[int, int]) -> float:
+    def scale_of(self, shape: tuple[int, int], values: Mapping[str, Any]) -> float:
         rows, columns = shape
-        return max(1, rows / columns) ** 0.5
+        return max(1, rows / columns) ** 0.5 if values["lr"] else 0
 
 
 class Shaped(Whole):
@@ -35,20 +35,6 @@ class Shaped(Whole):
     def rule(w, g, momentum_buffer, *, lr=0.02, momentum=0.95, matrix):  # type: ignore[no-untyped-def]
         momentum_buffer = momentum * momentum_buffer + g
         return w - (lr if matrix else 2 * lr) * momentum_buffer, momentum_buffer
-
-
-class _DropInRule(TorchRule):
-    of_matrices = True
-    rule = staticmethod(momentum_descent)
-
-
-class DropInWhole(DropIn):
-    """The same in the manner of torch's classes."""
-
-    rule = _DropInRule
-
-    def __init__(self, params: Any, lr: float = 0.02, momentum: float = 0.95, *, parts: Any = None, **options: Any):
-        self._take(locals())
 
 
 def fill_gradients(target: nn.Module | list[Tensor]) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from matrix_rules import DropInWhole, Shaped, Whole, fill_gradients, matrices, taken_for
+from matrix_rules import Shaped, Whole, fill_gradients, matrices, taken_for
 from torch import Tensor, nn
 
+import neon.torch
 from neon.assignment.roles import with_roles
 from neon.assignment.sites import module_sites
 from neon.optimizers import Adam, AdamW, Matrices, MultiOptimizer, Muon, Optimizer
@@ -321,10 +322,10 @@ def test_vectors_are_refused_by_name() -> None:
             attach()
     with pytest.raises(ValueError, match=r"these parameters are none: params\[1\] of 'default', params\[2\]"):
         Muon().attach(net.parameters())
-    with pytest.raises(ValueError, match=r"_DropIn updates matrices, and these parameters are none: 0\.bias"):
-        DropInWhole(net.named_parameters())
-    with pytest.raises(ValueError, match=r"_DropIn updates matrices, .*: params\[1\] of 'default'"):
-        DropInWhole(net.parameters())
+    with pytest.raises(ValueError, match=r"Muon updates matrices, and these parameters are none: 0\.bias"):
+        neon.torch.Muon(net.named_parameters())
+    with pytest.raises(ValueError, match=r"Muon updates matrices, .*: params\[1\] of 'default'"):
+        neon.torch.Muon(net.parameters())
 
 
 @pytest.mark.parametrize("layer", [nn.Embedding(9, 4), nn.EmbeddingBag(9, 4), type("Mine", (nn.Embedding,), {})(9, 4)])

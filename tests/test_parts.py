@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from matrix_rules import DropInWhole, Whole, fill_gradients, matrices, taken_for
+from matrix_rules import Whole, fill_gradients, matrices, taken_for
 from torch import nn
 
+import neon.torch
 from neon.initializers import Gaussian
 from neon.layers import Affine
 from neon.layers import Linear as NeonLinear
@@ -74,7 +75,7 @@ def test_parts_go_by_the_keys_of_mappings(case: tuple[Any, dict[str, Matrices]],
 @pytest.mark.parametrize("case", PARTS.values(), ids=PARTS)
 def test_a_drop_in_has_them_too(case: tuple[Any, dict[str, Matrices]]) -> None:
     parts, found = case
-    assert matrices(DropInWhole(model().named_parameters(), parts=parts)) == found
+    assert matrices(neon.torch.Muon(model().named_parameters(), parts=parts)) == found
 
 
 def test_a_class_is_a_key_where_it_is_known() -> None:
@@ -93,7 +94,7 @@ def test_within_a_mapping() -> None:
 def test_around_it() -> None:
     around = Cautious(Whole(parts={"*.qkv": 3}))
     assert matrices(around.attach(model())) == expected(qkv=Matrices(3))
-    assert around.scale_of((8, 2)) == 2
+    assert around.scale_of((8, 2), around.group()) == 2
     assert "parts={'*.qkv': 3}" in repr(around)
 
 
@@ -121,8 +122,8 @@ def test_parameters_without_names() -> None:
         ValueError, match=r"Whole has parts by name, such as '\*.qkv'.* without names\. Attach a module"
     ):
         Whole(parts={"*.qkv": 3}).attach(params)
-    with pytest.raises(ValueError, match=r"_DropIn has parts by name"):
-        DropInWhole(params, parts={"*.qkv": 3})
+    with pytest.raises(ValueError, match=r"Muon has parts by name"):
+        neon.torch.Muon(params, parts={"*.qkv": 3})
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)

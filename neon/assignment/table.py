@@ -61,11 +61,11 @@ def given(optimizer: Description, key: str, values: Mapping[str, Any], own: Mapp
     return Given(optimizer.name or type(optimizer).__name__, key, lr, decay, ", ".join(notes))
 
 
-def matrices_text(optimizer: Description, matrices: Matrices, shape: Sequence[int]) -> str:
+def matrices_text(optimizer: Description, values: Mapping[str, Any], matrices: Matrices, shape: Sequence[int]) -> str:
     """What a parameter of a shape is made of, with the scales of its matrices: `3 of 768x768, scale 0.2`."""
     texts = []
     for count, rows, columns in matrices.shapes(shape):
-        scale = optimizer.scale_of((rows, columns))
+        scale = optimizer.scale_of((rows, columns), values)
         times = "" if scale is None else f", scale {scale:.4g}"
         texts.append((f"{count} of " if count > 1 else "") + f"{rows}x{columns}{times}")
     return "; ".join(texts)

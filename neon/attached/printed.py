@@ -71,7 +71,7 @@ def _members(optimizer: Optimizer, rules: GroupRules, *, full: bool) -> Iterator
 def _matrices(rules: GroupRules, group: Mapping[str, Any], name: str, param: Tensor) -> str:
     """The matrices of a parameter, or why it is under another rule, where one of the rules is of matrices."""
     if (leaf := rules.leaf_of(group)).of_matrices and param.dim() > 1:
-        return matrices_text(leaf, rules.matrices(group, name, param), param.shape)
+        return matrices_text(leaf, group, rules.matrices(group, name, param), param.shape)
     return rules.sites[name].role.said if name in rules.sites else ""
 
 

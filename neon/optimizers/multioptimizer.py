@@ -140,7 +140,8 @@ def _with_matrices(found: Given, match: Match, site: Site) -> Given:
     leaf = match.optimizer
     if leaf is None or not leaf.of_matrices or site.param is None or is_lazy(site.param) or site.param.dim() < 2:
         return found._replace(matrices=site.role.said)
-    return found._replace(matrices=matrices_text(leaf, matrices_of(leaf, site, site.param), site.param.shape))
+    made_of = matrices_of(leaf, site, site.param)
+    return found._replace(matrices=matrices_text(leaf, leaf.group(), made_of, site.param.shape))
 
 
 def _state_bytes(site: Site) -> int:

@@ -136,8 +136,8 @@ class Muon(Optimizer):
     def group(self) -> dict[str, Any]:
         return with_units(super().group())
 
-    def scale_of(self, shape: tuple[int, int]) -> float:
-        return SCALES[self.scale](*shape)
+    def scale_of(self, shape: tuple[int, int], values: Mapping[str, Any]) -> float:
+        return SCALES[values["adjust_lr_fn"]](*shape)
 
     @classmethod
     def preset(cls, name: str, **arguments: Any) -> Self:

@@ -256,8 +256,8 @@ class Optimizer(NervanaObject):
         """What a weight is at evaluation with these hyper-parameters; None where it is the weight."""
         return type(self).view
 
-    def scale_of(self, shape: tuple[int, int]) -> float | None:
-        """The factor of the step that goes by the (rows, columns) of a matrix; None where there is none."""
+    def scale_of(self, shape: tuple[int, int], values: Mapping[str, Any]) -> float | None:
+        """The factor of a step by the (rows, columns) of a matrix, with a group's values; None: there is none."""
         return None
 
     def rule_of(self, values: Mapping[str, Any]) -> Rule:

@@ -137,8 +137,8 @@ class Transform(Optimizer):
     def parts(self, value: Parts) -> None:
         self.inner.parts = value
 
-    def scale_of(self, shape: tuple[int, int]) -> float | None:
-        return self.inner.scale_of(shape)
+    def scale_of(self, shape: tuple[int, int], values: Mapping[str, Any]) -> float | None:
+        return self.inner.scale_of(shape, values)
 
     def _decouples(self, values: Mapping[str, Any]) -> bool:
         return self.inner._decouples(values)

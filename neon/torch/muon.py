@@ -11,9 +11,10 @@ from torch.optim.optimizer import ParamsT
 from typing_extensions import Unpack
 
 from neon.arguments import non_negative
-from neon.engine.calls.schedules import SCHEDULES
+from neon.engine.calls.schedules import SCALES, SCHEDULES
 from neon.engine.calls.ways import processor
 from neon.engine.program.options import Check
+from neon.engine.tensors.weight_matrices import Parts
 from neon.messages import quoted, shown
 from neon.optimizers.asgd import finite
 from neon.optimizers.muon import coefficients, muon, processor_units, scale_name, step_count
@@ -28,6 +29,7 @@ def _optional_scale(name: str, value: Any) -> str | None:
 class MuonRule(TorchRule):
     """Muon, of whose ε torch allows every number."""
 
+    of_matrices = True
     rule = staticmethod(muon)
     _bounds: ClassVar[Mapping[str, Check]] = {
         **TorchRule._bounds,
@@ -38,6 +40,9 @@ class MuonRule(TorchRule):
         "adjust_lr_fn": _optional_scale,
         "units": processor_units,
     }
+
+    def scale_of(self, shape: tuple[int, int], values: Mapping[str, Any]) -> float:
+        return SCALES[values["adjust_lr_fn"] or "original"](*shape)
 
 
 class Muon(DropIn):
@@ -52,7 +57,8 @@ class Muon(DropIn):
 
     torch iterates in bfloat16, which makes it wrong by some per cent of a step; and of bfloat16 gradients without
     `nesterov` it divides its buffer by the buffer's norm at each step, up to 2.14. Here the buffer is the average of
-    gradients. `units`, of groups too, is what the way there was chosen for: None for the processor at hand.
+    gradients. `units`, of groups too, is what the way there was chosen for: None for the processor at hand. `parts`
+    says by name which parameters are several matrices: `{"*.c_attn.weight": 3}`.
     """
 
     rule = MuonRule
@@ -71,6 +77,7 @@ class Muon(DropIn):
         *,
         maximize: bool = False,
         units: str | None = None,
+        parts: Parts = None,
         **options: Unpack[GraphOptions],
     ) -> None:
         self._take(locals() | {"units": units or processor()})
