@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from neon.engine.tensors.weight_matrices import Matrices
 from neon.optimizers import Optimizer
+from neon.optimizers.matrix_functions import orthogonalize
 
 
 def momentum_descent(w, g, momentum_buffer, *, lr=0.02, momentum=0.95):  # type: ignore[no-untyped-def]
     momentum_buffer = momentum * momentum_buffer + g
-    return w - lr * momentum_buffer, momentum_buffer
+    return w - lr * orthogonalize(momentum_buffer, steps=0), momentum_buffer
 
 
 class Whole(Optimizer):
@@ -34,7 +35,9 @@ class Shaped(Whole):
     @staticmethod
     def rule(w, g, momentum_buffer, *, lr=0.02, momentum=0.95, matrix):  # type: ignore[no-untyped-def]
         momentum_buffer = momentum * momentum_buffer + g
-        return w - (lr if matrix else 2 * lr) * momentum_buffer, momentum_buffer
+        return w - (
+            lr * orthogonalize(momentum_buffer, steps=0) if matrix else 2 * lr * momentum_buffer
+        ), momentum_buffer
 
 
 def fill_gradients(target: nn.Module | list[Tensor]) -> None:
