@@ -124,23 +124,24 @@ def iterated(x: Tensor, schedule: Sequence[Step]) -> Tensor:
 def iterated_by_gram(x: Tensor, schedule: Sequence[Step]) -> Tensor:
     """Iterate on A = X·Xᵀ; x is overwritten.
 
-    With Z = b·A + c·A² a step is X ← (a·I + Z)·X, hence A ← (a·I + Z)·A·(a·I + Z). All are polynomials of one symmetric
-    matrix: they commute, and so does Q, the product of all a·I + Z, which X is multiplied by once.
+    A step is X ← G·X with G = a·I + b·A + c·A², hence A ← G·A·G. All are polynomials of one symmetric matrix: they
+    commute, every product is symmetric, and so is Q, the product of all G, which X is multiplied by once.
     """
-    gram, update, factor, spare = squares(x, 4)
+    gram, factor, update, spare = squares(x, 4)
     other = torch.empty_like(x)
     for steps in restarts(schedule):
         of_gram(x, gram)
         for k, (a, b, c) in enumerate(steps):
             symmetric_product(gram, gram, update, plus=gram, beta=b, alpha=c)
-            if k == 0:
-                factor.copy_(update).diagonal(dim1=-2, dim2=-1).add_(a)
-            else:
-                symmetric_product(factor, update, spare, plus=factor, beta=a)
-                factor, spare = spare, factor
+            update.diagonal(dim1=-2, dim2=-1).add_(a)
             if k + 1 < len(steps):
-                symmetric_product(gram, update, spare, plus=gram, beta=a)
-                symmetric_product(spare, update, gram, plus=spare, beta=a)
+                symmetric_product(gram, update, spare)
+                symmetric_product(spare, update, gram)
+            if k == 0:
+                factor, update = update, factor
+            else:
+                symmetric_product(factor, update, spare)
+                factor, spare = spare, factor
         torch.bmm(*sided(factor, x), out=other)
         x, other = other, x
     return x

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Zen 4, two threads: at a side of 768 blocks of 192 take 0.70 of a whole product in float32, 0.80 in bfloat16; below 512
-# the blocks are too small to gain.
-BLOCK = 192
+# On Zen 4 at a side of 768, blocks of 128 take 0.66 of a whole product in float32, 0.73 in bfloat16. Below a side of 512 the
+# blocks are too small to gain.
+BLOCK = 128
 SMALLEST_SIDE = 512
 
 
@@ -21,18 +21,16 @@ def symmetric_product(
 ) -> Tensor:
     """out ← beta·plus + alpha·left·right for stacks (n, side, side), where the result is symmetric.
 
-    Large ones on a CPU are computed down to the diagonal only, by columns of blocks, and mirrored.
+    Large ones on a CPU are computed from the diagonal on, by rows of blocks, and mirrored.
     """
-    plus = out if plus is None else plus  # with a beta of 0 it is not read
     side = out.shape[-1]
+    plus = out if plus is None else plus  # with a beta of 0 it is not read
     if not halved(side, out.device):
         return torch.baddbmm(plus, left, right, beta=beta, alpha=alpha, out=out)
     for i in range(len(out)):
         for start in range(0, side, BLOCK):
             end = min(start + BLOCK, side)
-            block = out[i, :end, start:end]
-            torch.addmm(
-                plus[i, :end, start:end], left[i, :end], right[i, :, start:end], beta=beta, alpha=alpha, out=block
-            )
-            out[i, start:end, :start].copy_(block[:start].mT)
+            block = out[i, start:end, start:]
+            torch.addmm(plus[i, start:end, start:], left[i, start:end], right[i, :, start:], beta=beta, alpha=alpha, out=block)
+            out[i, end:, start:end].copy_(block[:, end - start :].mT)
     return out
