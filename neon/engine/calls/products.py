@@ -23,6 +23,8 @@ def symmetric_product(
 
     Large ones on a CPU are computed from the diagonal on, by rows of blocks, and mirrored.
     """
+    if alpha == 0:  # torch 2.13's baddbmm of bfloat16 takes an alpha of 0 for 1 on a CPU
+        return torch.mul(out if plus is None else plus, beta, out=out)
     side = out.shape[-1]
     plus = out if plus is None else plus  # with a beta of 0 it is not read
     if not halved(side, out.device):
