@@ -26,6 +26,16 @@ def exported_rules() -> dict[str, type[Optimizer]]:
     return {cls.__name__: cls for cls in classes if cls.rule is not None}
 
 
+def works_on_matrices(rule: type[Optimizer]) -> bool:
+    """Whether a rule calls functions of whole matrices, and so steps no vectors.
+
+    >>> [works_on_matrices(rule) for rule in (optimizers.Muon, optimizers.Adam)]
+    [True, False]
+    """
+    optimizer = rule(**example_numbers(rule))
+    return optimizer.settings(optimizer.group()).program.calls
+
+
 def example_numbers(rule: type[Optimizer]) -> dict[str, float]:
     """The numbers that a rule has no defaults for, as it declares them; 0.5 for what a constructor of its own asks for.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +14,14 @@ from rich.console import Console
 
 from neon.commands import machine
 from neon.commands.bench.bar_figure import save_bars
-from neon.commands.bench.kinds import KINDS
+from neon.commands.bench.kinds import KINDS, Kind
 from neon.commands.bench.measured_tables import LEGEND, tables, written
 from neon.commands.bench.results import Line, Report, Result, Settings
 from neon.commands.bench.tensor_shapes import SHAPES
 from neon.commands.bench.torch_peers import OPTIONS
 from neon.commands.errors import SettingsError
 from neon.commands.figures import require_matplotlib
-from neon.commands.library import exported_rules
+from neon.commands.library import exported_rules, works_on_matrices
 from neon.commands.output import print_line, print_written, require_writable, write_json
 
 QUICK_ROUNDS = 3
@@ -83,10 +83,19 @@ class Request:
             if self.device in (made_for.devices or DEVICES)
             for shape in made_for.shapes or shapes
             if self.device != "cpu" or shape not in SHAPES or not SHAPES[shape].on_gpu
-            for rule in rules
-            if rule in (made_for.rules or rules)
+            for rule in self._rules_of(made_for, rules)
             for option in made_for.options or options
         ]
+
+    def _rules_of(self, kind: Kind, chosen: Sequence[str]) -> list[str]:
+        """Of the rules chosen those that a kind is made for; where none was chosen by name, all of these at the least.
+
+        A kind that names none is made for all but those of matrices.
+        """
+        if kind.rules is None:
+            return [rule for rule in chosen if not works_on_matrices(exported_rules()[rule])]
+        named = [rule for rule in chosen if rule in kind.rules]
+        return named if named or self.rules is not None else [*kind.rules]
 
     def settings(self) -> Settings:
         return Settings(QUICK_ROUNDS if self.quick and self.rounds is None else self.rounds, self.compiled)

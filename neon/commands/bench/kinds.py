@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from neon.commands.bench.backward import NETWORKS, measure_backward
 from neon.commands.bench.few_bits import measure_rounding, measure_states
+from neon.commands.bench.matrices import MATRICES, measure_matrices
 from neon.commands.bench.new_process import measure_memory, measure_start
 from neon.commands.bench.results import Line, Result, Settings
 from neon.commands.bench.step_alone import measure_step
@@ -28,6 +29,7 @@ _ROUNDING = "A step, bfloat16 with float32 states: rounded at random, to nearest
 _EXTRA = "Peak memory beyond parameters, gradients and states, bytes a parameter"
 _KEPT = "Peak memory of weights and states, bytes a parameter"
 _BACKWARD = "A step right after the backward pass of a small network"
+_MATRICES = "A step over matrices, float32"
 _SGD = "GradientDescentMomentum"
 KINDS = {
     "step": Kind("A step, float32", measure_step, shapes=None, options=None, devices=None),
@@ -37,4 +39,5 @@ KINDS = {
     "start": Kind("The first step in a new process", measure_start, ("Adam",), ("mlp",)),
     "memory": Kind(_EXTRA, measure_memory),
     "kept": Kind(_KEPT, measure_memory, (_SGD, "Adam")),
+    "matrices": Kind(_MATRICES, measure_matrices, ("Muon",), tuple(MATRICES)),
 }

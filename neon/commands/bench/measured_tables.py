@@ -18,6 +18,7 @@ RATIOS = (
     "speed-up", "over compiled", "of one group", "of rounding to nearest", "split of nearest", "8 of 32 bits",
     "16 of 32 bits", "of torch's fused",
 )  # fmt: skip
+SHARES = ("of the limit", "split of the limit", "sweeps of the limit", "sweeps of a step", "of a bucket")
 LEGEND = """\
 Times are medians. speed-up: the time of torch's fastest by neon's. of the limit: bytes that the rule must move, by
 the time, by what scaling in place moves. Green: target met, red: missed.
@@ -42,8 +43,10 @@ def written(figure: str, value: float) -> str:
     """A time, a ratio, a share, or bytes a parameter, as they stand in tables."""
     if figure in ("seconds", "host seconds", "empty cache", "filled cache"):
         return seconds(value)
-    if figure in ("of the limit", "split of the limit"):
+    if figure in SHARES:
         return f"{value:.2f}"
+    if "error" in figure:
+        return f"{value:.1e}"
     return f"{value:.2f}x" if figure in RATIOS else f"{value:.3f}"
 
 

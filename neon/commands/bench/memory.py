@@ -1,4 +1,4 @@
-"""``python -m neon.commands.bench.memory memory|kept RULE SIDE`` prints what raises a process's peak, as JSON."""
+"""``python -m neon.commands.bench.memory memory|kept|matrices RULE SIDE|SHAPE`` prints what raises a peak, as JSON."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import gc
 import json
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,11 +14,12 @@ from torch import Tensor
 
 from neon.commands import machine
 from neon.commands.bench.few_bits import FORMATS, Format
+from neon.commands.bench.matrices import MATRICES, torch_peer
 from neon.commands.bench.results import Line
 from neon.commands.bench.step_alone import attach
 from neon.commands.bench.tensor_shapes import Shapes
 from neon.commands.bench.torch_peers import OPTIONS, neon_optimizer, torch_optimizers
-from neon.commands.bench.work import make_work
+from neon.commands.bench.work import Work, make_work, state_bytes
 from neon.torch import AttachedOptimizer
 
 
@@ -76,7 +78,32 @@ def _new(rule: str, form: Format, grads: Sequence[Tensor]) -> AttachedOptimizer:
     return optimizer
 
 
-MEASURED = {"memory": extra_memory, "kept": kept_memory}
+def matrix_memory(rule: str, shape: str) -> dict[str, float]:
+    """The bytes that two steps over matrices raise resident memory by, beyond states: neon's, then torch's.
+
+    What neon works in stays between steps: the peak of a later one alone would not show it.
+    """
+    line, extra = Line("matrices", rule, shape), {}
+    for who, make in (("neon", partial(attach, line)), ("torch", partial(torch_peer, rule))):
+        make(make_work(Shapes(((64, 64),), rounds=0))).step()  # kernels are there before
+        gc.collect()
+        work = make_work(MATRICES[shape])
+        machine.forget_peak()
+        before = machine.resident_bytes("VmRSS")
+        optimizer = make(work)
+        optimizer.step()
+        optimizer.step()
+        states = sum(state_bytes(optimizer.state[param]) for param in work.params)
+        extra[who] = machine.resident_bytes("VmHWM") - before - states
+        del optimizer
+    return extra
+
+
+MEASURED: dict[str, Callable[[str, str], dict[str, float]]] = {
+    "memory": lambda rule, side: extra_memory(rule, int(side)),
+    "kept": lambda rule, side: kept_memory(rule, int(side)),
+    "matrices": matrix_memory,
+}
 
 if __name__ == "__main__":
-    print(json.dumps(MEASURED[sys.argv[1]](sys.argv[2], int(sys.argv[3])) if machine.LINUX else {}))
+    print(json.dumps(MEASURED[sys.argv[1]](*sys.argv[2:]) if machine.LINUX else {}))
