@@ -87,7 +87,7 @@ def divided(x: Tensor, eps: float, out: Tensor) -> Tensor:
     if x.device.type != "cpu":  # the host does not wait to see whether one does
         return divided_twice(x, eps, out)
     norm = frobenius(x)
-    large = torch.nonzero(~norm.isfinite()).flatten().tolist()
+    large = torch.nonzero(~norm.flatten().isfinite()).flatten().tolist()
     kept = {i: x[i : i + 1].clone() for i in large}
     torch.div(x, norm.clamp(min=eps), out=out)
     for i, matrix in kept.items():
