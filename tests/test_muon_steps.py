@@ -14,7 +14,7 @@ from stepped_parameters import bits
 from torch import Tensor, nn
 
 from neon.engine.calls import stacks
-from neon.optimizers import AdamW, Muon, MultiOptimizer, Optimizer
+from neon.optimizers import AdamW, MultiOptimizer, Muon, Optimizer
 from neon.torch import AttachedOptimizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -60,7 +60,7 @@ def muon(**options: Any) -> Muon:
 
 
 def state_of(opt: AttachedOptimizer, p: Tensor) -> dict[str, Any]:
-    return {name: value for name, value in opt.state.get(p, {}).items()}
+    return dict(opt.state.get(p, {}))
 
 
 def all_bits(opt: AttachedOptimizer, params: Sequence[Tensor]) -> list[Any]:
