@@ -15,7 +15,7 @@ from test_optim_db import DATABASE, distance, through_a_file
 from torch import nn
 
 import neon.torch
-from neon.engine.calls.schedules import SCALES, SCHEDULES, schedule
+from neon.engine.calls.coefficients import SCALES, SCHEDULES, schedule
 from neon.engine.calls.ways import PROCESSORS, processor
 from neon.optimizers import Muon
 from neon.optimizers.muon import PRESETS

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from neon.arguments import flag, non_negative, plain, positive, unit_interval, whole_number
-from neon.engine.calls.schedules import SCALES, SCHEDULES
+from neon.engine.calls.coefficients import SCALES, SCHEDULES
 from neon.engine.calls.ways import PROCESSORS, processor
 from neon.engine.program.numbers import Number
 from neon.messages import listed, received

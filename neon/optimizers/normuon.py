@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from neon.arguments import beta, flag, non_negative, positive, unit_interval
-from neon.engine.calls.schedules import SCHEDULES
+from neon.engine.calls.coefficients import SCHEDULES
 from neon.engine.program.declared import State
 from neon.engine.program.numbers import Number
 from neon.engine.program.spaces import COLUMNS, ROWS

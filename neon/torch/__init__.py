@@ -9,7 +9,7 @@ from neon.attached.attached_optimizer import AttachedOptimizer
 from neon.old_paths import pickled_as
 from neon.torch.drop_in import SGD, Adadelta, Adafactor, Adagrad, Adam, AdamW, Lion, RMSprop
 from neon.torch.less_used import ASGD, Adamax, NAdam, RAdam, Rprop
-from neon.torch.muon import Muon
+from neon.torch.of_matrices import Muon
 
 pickled_as(
     __name__,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from neon.commands.bench.backward import NETWORKS, measure_backward
 from neon.commands.bench.few_bits import measure_rounding, measure_states
-from neon.commands.bench.matrices import MATRICES, measure_matrices
+from neon.commands.bench.matrix_steps import MATRICES, measure_matrices
 from neon.commands.bench.new_process import measure_memory, measure_start
 from neon.commands.bench.results import Line, Result, Settings
 from neon.commands.bench.step_alone import measure_step

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from neon.commands import machine
 from neon.commands.bench.few_bits import FORMATS, Format
-from neon.commands.bench.matrices import MATRICES, torch_peer
+from neon.commands.bench.matrix_steps import MATRICES, torch_peer
 from neon.commands.bench.results import Line
 from neon.commands.bench.step_alone import attach
 from neon.commands.bench.tensor_shapes import Shapes

@@ -11,7 +11,7 @@ from torch.optim.optimizer import ParamsT
 from typing_extensions import Unpack
 
 from neon.arguments import non_negative
-from neon.engine.calls.schedules import SCALES, SCHEDULES
+from neon.engine.calls.coefficients import SCALES, SCHEDULES
 from neon.engine.calls.ways import processor
 from neon.engine.program.options import Check
 from neon.engine.tensors.weight_matrices import Parts
