@@ -15,7 +15,7 @@ from neon.optimizers.matrix_functions import orthogonalize
 
 def momentum_descent(w, g, momentum_buffer, *, lr=0.02, momentum=0.95):  # type: ignore[no-untyped-def]
     momentum_buffer = momentum * momentum_buffer + g
-    return w - lr * orthogonalize(momentum_buffer, steps=0), momentum_buffer
+    return w - lr * (momentum_buffer + 0 * orthogonalize(momentum_buffer, steps=0)), momentum_buffer
 
 
 class Whole(Optimizer):
@@ -35,9 +35,8 @@ class Shaped(Whole):
     @staticmethod
     def rule(w, g, momentum_buffer, *, lr=0.02, momentum=0.95, matrix):  # type: ignore[no-untyped-def]
         momentum_buffer = momentum * momentum_buffer + g
-        return w - (
-            lr * orthogonalize(momentum_buffer, steps=0) if matrix else 2 * lr * momentum_buffer
-        ), momentum_buffer
+        along = momentum_buffer + 0 * orthogonalize(momentum_buffer, steps=0) if matrix else 2 * momentum_buffer
+        return w - lr * along, momentum_buffer
 
 
 def fill_gradients(target: nn.Module | list[Tensor]) -> None:
