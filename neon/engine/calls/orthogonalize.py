@@ -5,7 +5,7 @@
 
 A matrix's result does not depend on the stack it is in. Every matrix is copied to one layout: contiguous, its sides
 rounded up to multiples of 16. The zeros there change nothing, and the order of a product's sums no longer depends on
-addresses and seldom on threads.
+addresses and hardly on threads.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def orthogonalize(x: Tensor, schedule: Sequence[Step], *, eps: float, way: str, 
 
     >>> x = torch.tensor([[[3.0, 0.0], [0.0, 4.0]]])
     >>> orthogonalize(x, [(2.0, -1.5, 0.5)] * 2, eps=1e-7, way="float32").round(decimals=4)
-    tensor([[[0.9905, 0.0000],
+    tensor([[[1.0016, 0.0000],
              [0.0000, 1.0000]]])
     """
     if way not in WAYS:

@@ -13,7 +13,7 @@ import torch
 WAYS = ("gram", "float32", "bfloat16")
 
 # From this ratio of the sides on, iterating on the Gram matrix in float32 is as quick as the other. It multiplies only
-# small squares: 17 products in 5 steps, beside two with the matrix. Measured on Zen 4 with Keller Jordan's 5 steps: plain
+# small squares: 17 products in 5 steps, beside two with the matrix. On Zen 4, with Keller Jordan's 5 steps, plain
 # float32 costs the same at 1.3 to 1.5, torch's function (bfloat16, with instructions for it) at 3.
 GRAM_ASPECT = {"float32": 1.5, "bfloat16": 3.0}
 
