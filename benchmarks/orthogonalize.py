@@ -3,10 +3,10 @@
     python benchmarks/orthogonalize.py                          # a minute and a half
     python benchmarks/orthogonalize.py --markdown --threads 1 --clock cpu --shapes 144x64x64 1x768x3072
 
-Same coefficients (Keller Jordan's), same five steps. In a round torch's function and each way have their turn; a ratio is
-the median over rounds of torch's time by the way's. Errors are those of a whole update against the iteration in
-float64, of a matrix with singular values from 1e-6 to 1. On a machine that others use, `--clock cpu` with one thread counts the
-process's own time.
+Same coefficients (Keller Jordan's), same five steps. In a round torch's function and each way have their turn; a ratio
+is the median over rounds of torch's time by the way's. Errors are those of a whole update against the iteration in
+float64, of a matrix with singular values from 1e-6 to 1. On a machine that others use, `--clock cpu` with one thread
+counts the process's own time.
 """
 
 from __future__ import annotations
