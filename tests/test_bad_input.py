@@ -56,6 +56,7 @@ ARGUMENTS: dict[str, dict[type[Exception], list[Any]]] = {
     "decay": UNIT,
     **{f"beta_{number}": BETA for number in (1, 2, 3)},
     "wdecay": NOT_NEGATIVE,
+    "parts": {ValueError: [0, -1, (), (0, 1)], TypeError: ["3", 1.5]},
     "decay_form": {ValueError: ["L2", "", True, 0.1, ["coupled"]]},
     "gradient_clip_norm": CLIP,
     "gradient_clip_value": CLIP,
