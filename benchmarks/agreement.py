@@ -39,10 +39,6 @@ RIGHT = ("float64", "absolute", "float32, ulp")
 Seen = dict[str, np.ndarray]
 
 
-def shapes(case: Case) -> list[tuple[int, ...]]:
-    return [s for s in case.shapes if case.scalars or s]
-
-
 def weights(case: Case) -> list[np.ndarray]:
     """Exact in float32."""
     rng = np.random.default_rng(7)

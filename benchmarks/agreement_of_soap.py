@@ -2,8 +2,8 @@
 
 Matrices are squares. Of others one of the first products, g·gᵀ or gᵀ·g, has null vectors, which rounding chooses: the
 same rule from sums in another order is off by the size of a step. Convolutions are left out: pytorch_optimizer has a
-basis for each of their sides, and heavyball merges sides. heavyball has its numbers in float32. Its columns of v keep
-their places, those of pytorch_optimizer are sorted: v is not compared.
+basis for each of their sides, and heavyball merges sides. heavyball's numbers are in torch's default format; its
+columns of v keep their places, those of pytorch_optimizer are sorted: v is not compared.
 
 pytorch_optimizer makes QR in float32 whatever the weights are: without `in_their_own_precision` the first row is 2e-8
 apart, and every row where eigenvalues are near each other more. The step is counted for a group: no row has tensors
@@ -63,7 +63,7 @@ PYTORCH_OPTIMIZER = replace(
     },
 )  # fmt: skip
 HEAVYBALL = replace(
-    PYTORCH_OPTIMIZER, package="heavyball", make=heavyballs, float64_bound=1e-6, float32_ulp=700.0,
+    PYTORCH_OPTIMIZER, package="heavyball", make=heavyballs, float32_ulp=700.0,
     numbers={**PYTORCH_OPTIMIZER.numbers, "beta_1": 0.9, "frequency": 2, "floor": 1e-8, "heavyball": True},
 )  # fmt: skip
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from constructors import DROP_INS, RULES, described
+from constructors import DROP_INS, RULES, described, without_vectors
 from torch import nn
 
 import neon.optimizers
@@ -142,17 +142,16 @@ def _scaler(opt: AttachedOptimizer) -> list[Any]:
 Make = Callable[[Net], AttachedOptimizer]
 
 
-def _attached(rule: Callable[..., Optimizer]) -> Make:
-    return lambda model: rule(stochastic_round=True, gradient_clip_norm=2.0, schedule=IN_STEPS, wdecay=0.1).attach(
-        model
-    )
+def _attached(name: str, rule: Callable[..., Optimizer]) -> Make:
+    options = {"stochastic_round": True, "gradient_clip_norm": 2.0, "schedule": IN_STEPS, "wdecay": 0.1}
+    return lambda model: rule(**options).attach(without_vectors(name, model))
 
 
 def _drop_in(name: str) -> Make:
     numbers = {"SGD": {"momentum": 0.9, "dampening": 0.5}, "RMSprop": {"momentum": 0.9, "centered": True}}
     decay = {} if name == "Rprop" else {"weight_decay": 0.1}
     options: Any = {"stochastic_round": True, **decay, **numbers.get(name, {})}
-    return lambda model: getattr(neon.torch, name)(model.named_parameters(), 0.1, **options)
+    return lambda model: getattr(neon.torch, name)(without_vectors(name, model).named_parameters(), 0.1, **options)
 
 
 def _rounded(model: Net) -> AttachedOptimizer:
@@ -168,7 +167,7 @@ def _layers_with_values_of_their_own(model: Net) -> AttachedOptimizer:
 
 
 RUNS: dict[str, Make] = {
-    **{name: _attached(rule) for name, rule in rules().items()},
+    **{name: _attached(name, rule) for name, rule in rules().items()},
     **{f"torch.{name}": _drop_in(name) for name in DROP_INS},
     "rounded to 10 bits": _rounded,
     "in epochs": lambda model: AdamW(schedule=Schedule([1, 2], 0.25)).attach(model),

@@ -6,7 +6,9 @@ A class whose constructor needs arguments has them in `REQUIRED`; every other on
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
+
+from torch import nn
 
 import neon.optimizers
 import neon.torch
@@ -20,6 +22,7 @@ from neon.optimizers import (
     WarmupStableDecay,
 )
 
+Module = TypeVar("Module", bound=nn.Module)
 REQUIRED: dict[str, dict[str, Any]] = {
     "GradientDescentMomentum": {"learning_rate": 0.1, "momentum_coef": 0.9},
     "MultiOptimizer": {
@@ -56,6 +59,29 @@ def described(name: str, /, **options: Any) -> Optimizer:
     if "master" in required and options.get("stochastic_round") in (True, 10):
         del options["stochastic_round"]
     return OPTIMIZERS[name](**{**required, **options})
+
+
+def _of_matrices(name: str) -> bool:
+    optimizer = described(name)
+    return all(program.calls for program in optimizer.settings(optimizer.group()).programs)
+
+
+# Rules that take matrices alone.
+OF_MATRICES = {name for name in RULES if _of_matrices(name)}
+
+
+def without_vectors(name: str, model: Module) -> Module:
+    """A module as a rule takes it: without its vectors where that takes matrices alone."""
+    for module in model.modules() if name in OF_MATRICES else ():
+        for key, param in [*module.named_parameters(recurse=False)]:
+            if param.dim() < 2:
+                module.register_parameter(key, None)
+    return model
+
+
+def shaped(name: str, *shape: int) -> tuple[int, ...]:
+    """The shape of a tensor as a rule takes it: a vector as a row where it takes matrices alone."""
+    return (1, *shape)[len(shape) > 1 or name not in OF_MATRICES :]
 
 
 def describing(**required: dict[str, Any]) -> Callable[..., Optimizer]:

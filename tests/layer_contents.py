@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import reference
 import torch
+from rule_cases import taken
 from torch import Tensor, nn
 
 from neon.optimizers import (
@@ -124,9 +125,10 @@ WAYS: dict[str, Callable[[Any], Optimizer]] = {
 class Run:
     """Weights in some dtype with the reference's beside them, and the same gradients for both."""
 
-    def __init__(self, content: str, dtype: torch.dtype = torch.float64) -> None:
+    def __init__(self, content: str, dtype: torch.dtype = torch.float64, rule: str | None = None) -> None:
         self.rng = np.random.default_rng(17)
-        self.expected = [self.numbers(shape, dtype) for shape in SHAPES]
+        self.shapes = [taken(np.empty(shape), rule).shape for shape in SHAPES]
+        self.expected = [self.numbers(shape, dtype) for shape in self.shapes]
         self.start = [w.copy() for w in self.expected]
         self.weights = [torch.tensor(w, dtype=dtype) for w in self.expected]
         self.grads = [torch.zeros_like(w) for w in self.weights]
@@ -138,7 +140,8 @@ class Run:
 
     def steps(self, opt: Optimizer, rule: reference.Reference) -> Iterator[int]:
         for epoch in range(STEPS):
-            gradients = [self.numbers(shape, grad.dtype, BATCH) for shape, grad in zip(SHAPES, self.grads, strict=True)]
+            shapes = zip(self.shapes, self.grads, strict=True)
+            gradients = [self.numbers(shape, grad.dtype, BATCH) for shape, grad in shapes]
             for grad, g in zip(self.grads, gradients, strict=True):
                 grad.copy_(torch.tensor(g))
             opt.optimize(self.layers, epoch)

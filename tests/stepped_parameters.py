@@ -18,7 +18,11 @@ from neon.torch import AttachedOptimizer
 def bits(value: Any) -> Any:
     """A value of which two are equal only where every bit of every tensor is."""
     if isinstance(value, torch.Tensor):
-        return value.dtype, value.shape, value.detach().flatten().view(torch.uint8).numpy().tobytes()
+        return (
+            value.dtype,
+            value.shape,
+            value.detach().flatten().clone(memory_format=torch.contiguous_format).view(torch.uint8).numpy().tobytes(),
+        )
     if isinstance(value, dict):
         return {key: bits(item) for key, item in value.items()}
     return [bits(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -34,6 +34,7 @@ from neon.optimizers import (
 from neon.optimizers.adafactor import at_least_one, non_positive, optional_epsilon
 from neon.optimizers.adopt import optional_exponent
 from neon.optimizers.asgd import finite
+from neon.optimizers.muon import coefficients, scale_name, step_count
 from neon.optimizers.rprop import grows, shrinks
 
 NAN, INF = math.nan, math.inf
@@ -87,6 +88,9 @@ OF_CHECK: dict[Any, dict[type[Exception], list[Any]]] = {
     finite: {ValueError: [NAN, INF, -INF], **NUMBER},
     shrinks: {ValueError: [-0.1, 0, 0.0, 1, 1.5, NAN, INF], **NUMBER},
     grows: {ValueError: [-0.1, 0, 1, 1.0, NAN, INF], **NUMBER},
+    scale_name: {ValueError: ["", "spectral norm", 1, True]},
+    coefficients: {ValueError: ["", "quartic", (1.0, 2.0), (), 3.0, None]},
+    step_count: {ValueError: [-1, 100], TypeError: ["1", None, True, 1.5, [1]]},
     RULES["Prodigy"]._declared.numbers["beta_3"].check: BETA,
     RULES["Prodigy"]._declared.numbers["growth_rate"].check: {ValueError: [0, 0.5, -1, NAN], **NUMBER},
 }  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from constructors import OPTIMIZERS, RULES, described
+from constructors import OPTIMIZERS, RULES, described, shaped
 from exported_optimizers import (
     assert_same,
     attached,
@@ -225,7 +225,10 @@ def test_the_number_of_threads_changes_no_bit(name: str) -> None:
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
         torch.manual_seed(0)
-        params = {n: nn.Parameter(torch.rand(size) - 0.5) for n, size in (("a", 150_001), ("b", 66_000), ("c", 5))}
+        params = {
+            n: nn.Parameter(torch.rand(shaped(name, size)) - 0.5)
+            for n, size in (("a", 150_001), ("b", 66_000), ("c", 5))
+        }
         optimizer = described(name).attach(params.items())
         train([*params.values()], optimizer, range(2))
         runs.append(everything(optimizer))

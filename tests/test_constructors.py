@@ -33,7 +33,7 @@ def unpacked(cls: Any) -> set[str]:
     return {*get_type_hints(get_args(hints["options"])[0])} if "options" in hints else set()
 
 
-OWN_DECAYS = {("AdamW", "wdecay"), ("LAMB", "wdecay"), ("StableAdamW", "wdecay")}
+OWN_DECAYS = {"AdamW": 0.01, "LAMB": 0.01, "Muon": 0.1, "StableAdamW": 0.01}
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -42,7 +42,7 @@ def test_every_option_is_in_the_signature_of_a_rule(name: str) -> None:
     assert {*OPTIONS} <= {*found}
     assert all(p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in found.values())
     for option, default in OPTIONS.items():
-        assert found[option].default == (0.01 if (name, option) in OWN_DECAYS else default)
+        assert found[option].default == (OWN_DECAYS.get(name, default) if option == "wdecay" else default)
     if "__init__" in vars(RULES[name]) and name != "Optimizer":  # else the signature follows from the table
         written = {*inspect.signature(RULES[name].__init__).parameters} - {"self", "options"}
         assert {*found} == written | unpacked(RULES[name])

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 from checkpoint_runs import END, IN_STEPS, RUNS, SAVED, Run, fresh, give, rules
+from constructors import shaped
 from stepped_parameters import bits, by_name
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
@@ -203,17 +204,17 @@ HARMFUL: dict[str, dict[str, Any]] = {
 class Delicate(nn.Module):
     """Values that an update would change, were it by nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, rule: str) -> None:
         super().__init__()
-        self.wide = nn.Parameter(torch.tensor([-0.0, 0.0, 1 / 3, -3.0]))
-        self.low = nn.Parameter(torch.tensor([-0.0, 2.0], dtype=torch.bfloat16))
+        self.wide = nn.Parameter(torch.tensor([-0.0, 0.0, 1 / 3, -3.0]).view(shaped(rule, 4)))
+        self.low = nn.Parameter(torch.tensor([-0.0, 2.0], dtype=torch.bfloat16).view(shaped(rule, 2)))
 
 
 @pytest.mark.parametrize("option", HARMFUL)
 @pytest.mark.parametrize("rule", rules())
 def test_the_step_that_makes_states_for_torch_changes_nothing(rule: str, option: str) -> None:
     """torch.distributed.checkpoint takes one with zero gradients and rates, to have states to load into."""
-    runs = [Run(model, rules()[rule](**HARMFUL[option]).attach(model)) for model in (Delicate(), Delicate())]
+    runs = [Run(model, rules()[rule](**HARMFUL[option]).attach(model)) for model in (Delicate(rule), Delicate(rule))]
     before = bits([list(runs[0].model.parameters()), runs[0].groups()])
     found = get_optimizer_state_dict(runs[0].model, runs[0].opt)
     assert bits([list(runs[0].model.parameters()), runs[0].groups()]) == before

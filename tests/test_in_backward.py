@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from constructors import describing
+from constructors import describing, without_vectors
 from exported_optimizers import APART
 from optimizer_contents import assert_same, everything
 from torch import nn
@@ -36,9 +36,10 @@ def sgd(rate: float = 0.5, momentum: float = 0.0, **options: Any) -> Optimizer:
     return GradientDescentMomentum(rate, momentum, **options)
 
 
-def network(depth: int = 3) -> nn.Sequential:
+def network(depth: int = 3, rule: str = "") -> nn.Sequential:
     torch.manual_seed(1)
-    return nn.Sequential(*(nn.Sequential(nn.Linear(4, 4), nn.Tanh()) for _ in range(depth)))
+    model = nn.Sequential(*(nn.Sequential(nn.Linear(4, 4), nn.Tanh()) for _ in range(depth)))
+    return without_vectors(rule, model)
 
 
 def loss(model: nn.Module, step: int) -> torch.Tensor:
@@ -63,7 +64,7 @@ def values(optimizer: Any) -> list[dict[str, Any]]:
 def test_the_steps_are_those_without(name: str, clip: float | None) -> None:
     ends = []
     for in_backward in (True, False):
-        model = network()
+        model = network(rule=name)
         optimizer: Any = description(name).attach(model, in_backward=in_backward)
         if clip is not None:
             optimizer.set("gradient_clip_value", clip)
@@ -208,7 +209,7 @@ RESUMED: dict[str, Callable[[Any, nn.Module, Any], tuple[nn.Module, Any]]] = {
 
 
 def _loaded(made: Any, model: nn.Module, old: Any) -> tuple[nn.Module, Any]:
-    fresh = network()
+    fresh = network(rule=type(made).__name__)
     optimizer = made.attach(fresh, in_backward=True, gradient_clip_previous_norm=0.5)
     fresh.load_state_dict(copy.deepcopy(model.state_dict()))
     optimizer.load_state_dict(copy.deepcopy(old.state_dict()))
@@ -218,7 +219,7 @@ def _loaded(made: Any, model: nn.Module, old: Any) -> tuple[nn.Module, Any]:
 @pytest.mark.parametrize("how", RESUMED)
 @every
 def test_resumed_in_mid_run(name: str, how: str) -> None:
-    made, model = description(name), network()
+    made, model = description(name), network(rule=name)
     optimizer: Any = made.attach(model, in_backward=True, gradient_clip_previous_norm=0.5)
     train(model, optimizer, range(3))
     twin_model, twin = RESUMED[how](made, model, optimizer)
@@ -316,7 +317,7 @@ def test_a_state_from_before_the_first_step() -> None:
 @every
 def test_the_rehearsal_of_distributed_checkpoints(name: str) -> None:
     """torch has states made by a step with rates and gradients of zero: nothing else comes of it."""
-    model = network()
+    model = network(rule=name)
     options = {} if name == "MultiOptimizer" else {"param_clip_value": 0.01}
     optimizer: Any = description(name, **options).attach(model, in_backward=True)
     params, groups = copy.deepcopy([*model.parameters()]), values(optimizer)

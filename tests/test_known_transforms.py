@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from constructors import RULES, described
+from constructors import RULES, described, without_vectors
 from reference import Array
 from rule_cases import PlainLayer
 from state_tensors import tensors_of
@@ -340,7 +340,7 @@ def test_around_every_exported_rule(name: str, inner: str) -> None:
         with pytest.raises(TypeError, match="one sees a tensor of many dimensions as one matrix, the other as"):
             kind(described(inner))
         return
-    model = net(torch.bfloat16 if inner == "ScheduleFree" else torch.float32)
+    model = without_vectors(inner, net(torch.bfloat16 if inner == "ScheduleFree" else torch.float32))
     with use_backend("eager"):
         optimizer = kind(described(inner)).attach(model)
         train(model, optimizer, *range(1, 7))

@@ -13,7 +13,7 @@ import rule_cases
 import torch
 from layer_contents import BATCH, CLIP, CONTENTS, WAYS, ByHand, Run
 from pairs import crossed
-from rule_cases import REFERENCES, RULES, VIEWED, make_reference
+from rule_cases import OF_MATRICES, REFERENCES, RULES, VIEWED, make_reference
 from torch import Tensor
 
 from neon.initializers import Gaussian
@@ -53,7 +53,11 @@ def made(rule: str, **options: Any) -> tuple[Any, reference.Reference]:
 
 # Every rule by every way, and rules with and without states on every content, in float64 or rounded to bfloat16.
 EVERY = crossed(
-    (case for case in product(CONTENTS, WAYS, RULES, [False, True]) if case[2] not in VIEWED or not case[3]),
+    (
+        (content, way, rule, rounds)
+        for content, way, rule, rounds in product(CONTENTS, WAYS, RULES, [False, True])
+        if not (rule in VIEWED and rounds) and not (rule in OF_MATRICES and content == "flat views made anew")
+    ),
     lambda content, way, rule, rounds: (rule, way, rounds),
     lambda content, way, rule, rounds: (content, way, rounds, make_reference(rule, "plain").keeps() > 0),
 )
@@ -68,7 +72,7 @@ def of_every(*, rounds: bool) -> list[Any]:
 def test_every_rule_on_every_content(content: str, way: str, rule: str) -> None:
     """The norm of all gradients is about 100, so the bound bites."""
     opt, expected = made(rule, gradient_clip_norm=CLIP)
-    run = Run(content)
+    run = Run(content, rule=rule)
     for _ in run.steps(WAYS[way](opt), expected):
         pass
     run.check()
@@ -111,7 +115,7 @@ def test_rounding_at_random(content: str, way: str, rule: str) -> None:
     """Each step errs by less than a unit of the last bit of a bfloat16, and by nothing on average."""
     numbers = {"epsilon_1": 1e-3} if rule == "adafactor" else {}  # by default that of bfloat16
     opt, expected = made(rule, stochastic_round=True, **numbers)
-    run = Run(content, torch.bfloat16)
+    run = Run(content, torch.bfloat16, rule)
     units = [np.zeros_like(w) for w in run.expected]
     for _ in run.steps(WAYS[way](opt), expected):
         units = [

@@ -124,18 +124,30 @@ def test_a_zero_matrix_keeps_its_directions_apart() -> None:
     assert order.tolist() == [[0, 1, 2, 3]]
 
 
-def test_a_floor_chooses_among_equal_eigenvalues() -> None:
-    """The null vectors of rank 1: by the diagonal at first, and afterwards those that were."""
-    x = torch.tensor([[1.0, 2.0, 2.0]], dtype=torch.float64).T
-    m = gram(x[None], "rows")
-    first, other = (eigenbasis(m * scale, 1e-3) for scale in (1.0, 1 + 2**-40))
-    torch.testing.assert_close(first.abs(), other.abs(), rtol=0, atol=1e-9)
-    falling = m[0] + 1e-3 * 4 * torch.diag(torch.tensor([1.0, 0.5, 0.0], dtype=torch.float64))
-    torch.testing.assert_close(first[0].abs(), torch.linalg.eigh(falling)[1].flip(1).abs())
-    kept = refined_in_place(m, first, 1e-3)
-    torch.testing.assert_close(kept.abs(), first.abs(), rtol=0, atol=1e-2)
-    held = refined_in_place(m, kept, 1e-3)
-    torch.testing.assert_close(held[0, :, 1:].abs(), kept[0, :, 1:].abs(), rtol=0, atol=1e-2)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_with_a_floor_bases_of_null_spaces_differ_by_rounding_alone(dtype: torch.dtype) -> None:
+    """Columns in another order have the same products, by other sums; null vectors are those of diag(2 … 1)."""
+    for rows, columns in ((2, 1), (9, 5), (33, 17), (64, 1)):
+        x = matrices(1, rows, columns, dtype)
+        first, other = (eigenbasis(gram(a, "rows"), 1e-8).double().numpy()[0] for a in (x, x.flip(2)))
+        np.testing.assert_allclose(np.abs(first), np.abs(other), rtol=0, atol=1000 * rows * ROUNDING[dtype])
+        null = first[:, columns:]
+        within = null.T @ np.diag(np.linspace(2.0, 1.0, rows)) @ null
+        np.testing.assert_allclose(within, np.diag(within.diagonal()), rtol=0, atol=20 * rows * ROUNDING[dtype])
+        np.testing.assert_allclose(x[0].double().numpy().T @ null, 0, atol=50 * rows * ROUNDING[dtype])
+        plain = eigenbasis(gram(x, "rows"))[0, :, :columns].double().numpy()
+        assert np.array_equal(first[:, :columns], plain)
+    full = squares(2, 9, dtype)
+    assert torch.equal(eigenbasis(full, 1e-8), eigenbasis(full))
+
+
+def test_with_a_floor_refinement_leaves_null_vectors_where_they_are() -> None:
+    m = squares(1, 6, torch.float64, rank=2)
+    first = eigenbasis(m, 1e-8)
+    kept = first
+    for _ in range(5):
+        kept = refined_in_place(m, kept, 1e-8)
+    torch.testing.assert_close(kept.abs(), first.abs(), rtol=0, atol=1e-6)
 
 
 def test_lapack_that_gives_up_is_asked_in_float64_and_with_more_on_the_diagonal(monkeypatch: Any) -> None:

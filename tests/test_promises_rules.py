@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from constructors import RULES, described
+from constructors import RULES, described, shaped
 from torch import nn
 
 import neon.layers
@@ -154,12 +154,13 @@ def test_every_rule_follows_its_schedule(rule: str) -> None:
             **options,
         )
 
+    shape = shaped(rule, 2)
     scheduled, layer, control = (
         make(0.25, schedule=Schedule([1, 3], [0.5, 0.0625])),
-        *(Plain([0.5, -0.25], [0.75, 0.5]) for _ in range(2)),
+        *(Plain(np.reshape([0.5, -0.25], shape), np.reshape([0.75, 0.5], shape)) for _ in range(2)),
     )
     for epoch, rate in enumerate([0.25, 0.5, 0.5, 0.0625]):
         scheduled.optimize([layer], epoch)
         make(rate).optimize([control], epoch)
     assert torch.equal(layer.w, control.w)
-    assert layer.w[0] != 0.5
+    assert layer.w.view(-1)[0] != 0.5

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from checkpoint_runs import give
-from constructors import DROP_INS, RULES, described
+from constructors import DROP_INS, RULES, described, shaped
 from stepped_parameters import bits, drop_in, one, parameters, saved_by, stepped, torchs
 from torch import nn
 
@@ -71,9 +71,9 @@ MAKERS: dict[str, Callable[[Any], AttachedOptimizer]] = {
 @cache
 def states_of(kind: str) -> tuple[AttachedOptimizer, dict[str, Any]]:
     """An optimizer after a step, and the state of its parameter, which nobody is to change."""
-    param = nn.Parameter(torch.ones(2))
+    param = nn.Parameter(torch.ones(shaped(kind.removeprefix("torch."), 2)))
     opt = MAKERS[kind]([param])
-    param.grad = torch.ones(2)
+    param.grad = torch.ones_like(param)
     opt.step()
     return opt, dict(opt.state[param])
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from re import fullmatch
+from typing import Any
 
 from neon.assignment.description import Description
 from neon.assignment.sites import Site, by_parameter, one_site
-from neon.messages import listed
+from neon.messages import listed, shortened, shown
 
 DEFAULT, CLASS, PATTERN, NAME = range(4)
 
@@ -40,6 +41,19 @@ def is_pattern(key: str) -> bool:
     return key.startswith("re:") or any(character in key for character in "*?[")
 
 
+def check_key(of: str, key: Any) -> None:
+    """Refuse what cannot be a key of the mapping `of`."""
+    if not isinstance(key, str):
+        raise TypeError(f"{of}'s keys must be strings. Received the key {shown(key, 60)}.")
+    if "/" in key:
+        raise ValueError(f"{of}'s key {shortened(key)!r} holds a slash, which separates nested keys. Leave it out.")
+    if key.startswith("re:"):
+        try:
+            re.compile(key[3:])
+        except re.error as error:
+            raise ValueError(f"{of}'s key {shortened(key)!r} is not a regular expression: {error}.") from error
+
+
 def strongest_key(keys: Collection[str], site: Site) -> tuple[int, int, str] | None:
     """The key that holds for a site, as (level, length, key)."""
     for name in site.names:
@@ -49,8 +63,8 @@ def strongest_key(keys: Collection[str], site: Site) -> tuple[int, int, str] | N
     if patterns:
         longest = max(patterns, key=_length)  # of equals the first in the mapping
         return PATTERN, _length(longest), longest
-    for kind in site.classes:
-        if kind in keys and kind != "default":
+    for kind in (site.role.key, *site.classes):
+        if kind in keys and kind not in ("", "default"):
             return CLASS, 0, kind
     return (DEFAULT, 0, "default") if "default" in keys else None
 
@@ -66,7 +80,7 @@ def _length(pattern: str) -> int:
 
 def _fits(pattern: str, name: str) -> bool:
     if pattern.startswith("re:"):
-        return fullmatch(pattern[3:], name) is not None
+        return re.fullmatch(pattern[3:], name) is not None
     return fnmatchcase(name, pattern)
 
 

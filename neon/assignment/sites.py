@@ -8,12 +8,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from neon.assignment.matrix_layers import NO_ROLE, Role, role_by_name, role_of
 from neon.assignment.param_list import Entry, is_neons, joined, layer_entries, memory, param_entry
 from neon.assignment.wrappers import bare_names, unwrapped
 from neon.messages import shortened
 
 # Classes that every layer has: keys on them would be a second "default".
 _NOT_CLASSES = {"object", "Module"}
+# The kind of parameters of which only names are known.
+NAMED = "Parameter"
 
 
 @dataclass(frozen=True)
@@ -21,8 +24,9 @@ class Site:
     """One parameter, or a layer without any (`param` and `entry` are None).
 
     `names` and `classes` come nearest first: the parameter's own, its layer's, what contains the layer. `own` is the
-    parameter's name within its layer, where it has one. The layer itself, and the `sharers` that have the same
-    parameter, are there in layer lists alone: what is attached holds no module.
+    parameter's name within its layer, where it has one. `role` is what it is to its layer, and after `with_roles` to
+    the whole model. The layer itself, and the `sharers` that have the same parameter, are there in layer lists alone:
+    what is attached holds no module.
     """
 
     label: str
@@ -32,6 +36,7 @@ class Site:
     param: Tensor | None = None
     entry: Entry | None = None
     own: str = ""
+    role: Role = field(default=NO_ROLE, repr=False, compare=False)
     layer: Any = field(default=None, repr=False, compare=False)
     sharers: tuple[Any, ...] = field(default=(), repr=False, compare=False)
 
@@ -90,8 +95,8 @@ def named_sites(named: Iterable[tuple[str, Tensor]]) -> list[Site]:
     given = list(named)
     sites = []
     for (name, param), unwrapped_name in zip(given, bare_names([name for name, _ in given]), strict=True):
-        names = dict.fromkeys((*_prefixes(name), *_prefixes(unwrapped_name)))
-        sites.append(Site(name, "Parameter", tuple(names), _parameter_classes(name.rpartition(".")[2]), param))
+        names, own = dict.fromkeys((*_prefixes(name), *_prefixes(unwrapped_name))), name.rpartition(".")[2]
+        sites.append(Site(name, NAMED, tuple(names), _parameter_classes(own), param, role=role_by_name(own, param)))
     return sites
 
 
@@ -128,8 +133,8 @@ def _walk(layer: Any, path: _Path, *, as_layers: bool, child: str = "", top: boo
     for name, param, entry in _parameters(layer, entries, as_layers=as_layers, is_one=is_one):
         found = True
         classes = here.classes if is_one else (*_parameter_classes(name), *here.classes)
-        owner = layer if as_layers else None
-        yield Site(here.label or kind, kind, here.names_of(name), classes, param, entry, name, owner)
+        role, owner = (NO_ROLE, layer) if as_layers else (role_of(layer, name, param), None)
+        yield Site(here.label or kind, kind, here.names_of(name), classes, param, entry, name, role, owner)
     for name, module in children:
         if module is not None:
             yield from _walk(module, here, as_layers=as_layers, child=name)
@@ -158,7 +163,7 @@ def _inside_container(container: Any, path: _Path) -> Iterator[Site]:
             yield site
     for entry in layer_entries(container) or []:
         if memory(param := entry[0][0]) not in found:
-            yield Site(path.label, type(container).__name__, path.names, path.classes, param, entry, "", container)
+            yield Site(path.label, type(container).__name__, path.names, path.classes, param, entry, layer=container)
 
 
 def _not_a_layer(value: Any) -> str:

@@ -15,21 +15,26 @@ from torch.nn.parameter import is_lazy
 from neon.assignment.description import Description
 from neon.assignment.sites import Site, dotted
 from neon.engine.program.options import DECAY, SCALE
+from neon.engine.tensors.weight_matrices import Matrices
 
-_HEADS = ("layer", "class", "optimizer", "parameters", "state bytes", "key", "lr", "decay", "set")
+_HEADS = ("layer", "class", "optimizer", "parameters", "state bytes", "key", "lr", "decay", "set", "matrices")
 _RIGHT = {"parameters", "state bytes", "lr", "decay"}
 # A range says more than its rows from so many on.
 _LEAST = 3
 
 
 class Given(NamedTuple):
-    """What a parameter goes by, as the table has it: in `own` what is set for it, frozen or scheduled."""
+    """What a parameter goes by, as the table has it: in `own` what is set for it, frozen or scheduled.
+
+    `matrices` are those of a parameter under a rule of matrices, with their scales, or why it is under another.
+    """
 
     optimizer: str
     key: str = ""
     lr: str = ""
     decay: str = ""
     own: str = ""
+    matrices: str = ""
 
 
 NOTHING = Given("None (no parameters)")
@@ -56,6 +61,16 @@ def given(optimizer: Description, key: str, values: Mapping[str, Any], own: Mapp
     return Given(optimizer.name or type(optimizer).__name__, key, lr, decay, ", ".join(notes))
 
 
+def matrices_text(optimizer: Description, values: Mapping[str, Any], matrices: Matrices, shape: Sequence[int]) -> str:
+    """What a parameter of a shape is made of, with the scales of its matrices: `3 of 768x768, scale 0.2`."""
+    texts = []
+    for count, rows, columns in matrices.shapes(shape):
+        scale = optimizer.scale_of((rows, columns), values)
+        times = "" if scale is None else f", scale {scale:.4g}"
+        texts.append((f"{count} of " if count > 1 else "") + f"{rows}x{columns}{times}")
+    return "; ".join(texts)
+
+
 def _number(value: Any) -> Any:
     return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
 
@@ -79,14 +94,16 @@ def table(rows: Iterable[tuple[Site, Given, int]], *, full: bool = False) -> str
         for line in lines:
             root.add(line)
         lines = root.lines_below("")
-    texts = [_HEADS, *(line.cells() for line in lines)]
+    cells = [line.cells() for line in lines]
+    some = len(_HEADS) if any(line[-1] for line in cells) else len(_HEADS) - 1  # matrices, where there are any
+    texts = [heads[:some] for heads in (_HEADS, *cells)]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     texts.insert(1, tuple("-" * width for width in widths))
     return "\n".join(_aligned(text, widths) for text in texts)
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
-    columns = zip(_HEADS, cells, widths, strict=True)
+    columns = zip(_HEADS[: len(cells)], cells, widths, strict=True)
     return "  ".join(c.rjust(width) if head in _RIGHT else c.ljust(width) for head, c, width in columns).rstrip()
 
 

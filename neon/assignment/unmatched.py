@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from neon.assignment.description import Description
 from neon.assignment.keys import fitting_keys, is_pattern, strongest_key
-from neon.assignment.sites import Site
+from neon.assignment.matrix_layers import ROLES
+from neon.assignment.sites import NAMED, Site
 from neon.messages import LONGEST, listed, shortened
 
 
@@ -35,7 +36,10 @@ def explain_unmatched(mapping: Description, sites: Sequence[Site]) -> str | None
         text = f"the key{'s' * plural} {names} fit{'s' * (not plural)} nothing below {below}"
     if others:
         text += f", nor do {listed((repr(f'{use.paths[0]}/{key}') for use, keys in others for key in keys), 60)}"
-    return f"MultiOptimizer: {text}.{what_there_is(keys, use.sites, len(text) + 44)} Correct or remove the key."
+    remedy = "Correct or remove the key."
+    if not {*ROLES}.isdisjoint(keys) and all(site.kind == NAMED for site in sites):
+        remedy = "What a layer is a module knows: attach the model itself."
+    return f"MultiOptimizer: {text}.{what_there_is(keys, use.sites, len(text) + 18 + len(remedy))} {remedy}"
 
 
 def _uses(mapping: Description, sites: Sequence[Site]) -> list[_Use]:

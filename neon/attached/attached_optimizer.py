@@ -13,10 +13,12 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 
 from neon.arguments import clip_bound, epoch_number, flag, plain
 from neon.assignment.description import Description
+from neon.assignment.matrix_checks import check_matrices
 from neon.assignment.table import table
 from neon.attached.checkpoint import check_held, loaded
 from neon.attached.evaluated import Evaluated, loaded_aside, views, with_trained_weights
 from neon.attached.layers_by_name import Layers
+from neon.attached.matrix_groups import by_name, check_group_matrices, check_keys_of_parts
 from neon.attached.new_layers import add_layers
 from neon.attached.observed import UnlessWrapped, observed, on_itself, untraced
 from neon.attached.pickled import of_this_version
@@ -109,6 +111,8 @@ class AttachedOptimizer(Evaluated):
         self._aside = Aside()
         self._module = weakref.ref(target) if isinstance(target, torch.nn.Module) else None
         groups, self._assigned = target_groups(description, target)
+        check_matrices(self._assigned)
+        rules.know(by_name(self._assigned))
         defaults: dict[str, Any] = {}
         for leaf in rules.leaves:
             defaults = {**leaf.group(), **defaults}
@@ -117,6 +121,7 @@ class AttachedOptimizer(Evaluated):
             defaults.pop(own, None)  # torch would give it to groups whose rule has no rate, or another form
         super().__init__(groups, defaults)
         check_groups(self.param_groups)
+        check_keys_of_parts(rules, self.param_groups)
         self._storages = storages_of(self.param_groups)
         self._stepper = self._new_stepper()
         self._stepper.watch(self)
@@ -152,6 +157,7 @@ class AttachedOptimizer(Evaluated):
         untraced(torch.optim.Optimizer.add_param_group)(self, param_group)
         try:
             self._rules.settings(self.param_groups[-1])  # now that there is a list of parameters
+            check_group_matrices(self._rules, self.param_groups[-1])
             if self.in_backward:
                 check_sizes(self.param_groups[-1]["params"], "in_backward=True")
                 check_once(named_parameters(self.param_groups[-1]))
@@ -222,6 +228,7 @@ class AttachedOptimizer(Evaluated):
         place, but not what was set for that. Raises `ValueError` where nothing is new.
         """
         self._assigned = add_layers(self, self.description, self._assigned, target)
+        self._rules.know(by_name(self._assigned))
         self._restart()
 
     def _layers(self) -> Layers:
@@ -338,6 +345,7 @@ class AttachedOptimizer(Evaluated):
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = {"_skipped": self.skipped_steps, **state} if "_stepper" in vars(self) else of_this_version(state)
         super().__setstate__(state)
+        self._rules.know(by_name(self._assigned))  # which earlier versions did not
         self.param_groups = list(self.param_groups)  # of a shallow copy, not the list of the original
         if "_stepper" in vars(self):
             self._stepper.release()

@@ -39,7 +39,7 @@ _NEUTRAL = {
     "initial_accumulator_value": 0, "weight_decay": 0,
 }  # fmt: skip
 # Values that torch's classes did not have from the start: their older checkpoints lack them.
-_LATER = {"maximize", "foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay"}
+_LATER = {"maximize", "foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay", "units"}
 # States that torch keeps without a count of the steps (SGD): they have had one at least.
 _UNCOUNTED = {"momentum_buffer"}
 
@@ -296,7 +296,8 @@ class _Loading:
         """What keeps a saved state from being loaded; what others keep there is theirs."""
         own = overrides_of(self.group).get(name)
         settings = self._rules.settings(values_over(own, self.group)) if own else self._settings
-        program = settings.program_of(param)
+        matrices = self._rules.matrices(self._own, name, param)
+        program = settings.program_of(param, matrices)
         leaf = self._rules.leaf_of(self.group)
         # What is kept may depend on values: a momentum that is switched off keeps its velocity.
         known = {*program.states, *(signature(rule).tensors if (rule := leaf._widest_rule) else ())}
@@ -315,7 +316,7 @@ class _Loading:
         for key, value in ours.items():
             if key in ("scales", LOW_BITS, TRAINED):
                 continue
-            if wrong := wrong_count(value) if key == "step" else wrong_state(key, value, param, settings):
+            if wrong := wrong_count(value) if key == "step" else wrong_state(key, value, param, settings, matrices):
                 yield f"{key} {wrong}"
                 return  # the other states will be alike
         for key in program.own_numbers:

@@ -143,7 +143,8 @@ def views(optimizer: Optimizer, rules: GroupRules) -> Views:
             settings = known[repr(own)]
             if settings.view is not None and settings.view.states.keys() <= state.keys():
                 of_view = Settings(settings.view, settings.values, storage=settings.storage)
-                item = make_item(name, param, 0, 0, of_view, optimizer.state, reaches.of(name, param))
+                reach, matrices = reaches.of(name, param), rules.matrices(group, name, param)
+                item = make_item(name, param, 0, 0, of_view, optimizer.state, reach, matrices=matrices)
                 item.count = counts.get(key, float(item.step)) - 1  # an update later it is what it is now
                 item.step = torch.tensor(item.count, dtype=torch.float32, device="cpu")
                 yield param, Viewed(item, settings)

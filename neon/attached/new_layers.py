@@ -9,6 +9,8 @@ from torch.optim import Optimizer
 
 from neon.assignment.description import Description
 from neon.assignment.keys import Match, assign
+from neon.assignment.matrix_checks import check_matrices
+from neon.assignment.roles import with_roles
 from neon.assignment.sites import Site, module_sites, named_sites
 from neon.assignment.wrappers import bare_names
 from neon.attached.targets import Assigned, check_apart, site_name
@@ -26,7 +28,7 @@ def add_layers(optimizer: Optimizer, description: Description, assigned: Assigne
         raise ValueError(
             "Nothing can be added to parameters that have no names: attach a module or its named_parameters()."
         )
-    sites = list(module_sites(target)) if isinstance(target, nn.Module) else named_sites(target)
+    sites = with_roles(module_sites(target)) if isinstance(target, nn.Module) else named_sites(target)
     held = {id(param) for group in optimizer.param_groups for param in group["params"]}
     now = assign(description, sites)
     new = [
@@ -41,6 +43,7 @@ def add_layers(optimizer: Optimizer, description: Description, assigned: Assigne
             raise ValueError(
                 f"Parameter {shortened(site_name(site))!r} is not a leaf of the graph: an optimizer cannot update it."
             )
+    check_matrices(new)
     replaced = _replaced(optimizer, sites, new)
     leaving = {id(old.param) for old in replaced.values()}
     others = [(n, p) for group in optimizer.param_groups for n, p in named_parameters(group) if id(p) not in leaving]

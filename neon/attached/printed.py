@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from neon.assignment.sites import Site
-from neon.assignment.table import NOTHING, Given, frozen, given
+from neon.assignment.table import NOTHING, Given, frozen, given, matrices_text
 from neon.attached.targets import Assigned, site_name
 from neon.stepping import overrides
 from neon.stepping.group_names import has_names
@@ -52,7 +52,8 @@ def _members(optimizer: Optimizer, rules: GroupRules, *, full: bool) -> Iterator
         if not has_names(group):
             for number, param in enumerate(group["params"]):
                 label = f"param_groups[{place}]" + (f".params[{number}]" if full else "")
-                yield id(param), (Site(label, "Parameter", (), (), param), every)
+                goes_by = every._replace(matrices=_matrices(rules, group, label, param))
+                yield id(param), (Site(label, "Parameter", (), (), param), goes_by)
             continue
         of_layers = overrides_of(group)
         same: dict[str, Given] = {}
@@ -62,7 +63,16 @@ def _members(optimizer: Optimizer, rules: GroupRules, *, full: bool) -> Iterator
                 if (text := repr(own)) not in same:
                     same[text] = given(leaf, group["optimizer"], values_over(own, values), own)
                 goes_by = same[text]
+            if text := _matrices(rules, group, name, param):
+                goes_by = goes_by._replace(matrices=text)
             yield id(param), (Site(name, "Parameter", (name,), (), param), goes_by)
+
+
+def _matrices(rules: GroupRules, group: Mapping[str, Any], name: str, param: Tensor) -> str:
+    """The matrices of a parameter, or why it is under another rule, where one of the rules is of matrices."""
+    if (leaf := rules.leaf_of(group)).of_matrices and param.dim() > 1:
+        return matrices_text(leaf, group, rules.matrices(group, name, param), param.shape)
+    return rules.sites[name].role.said if name in rules.sites else ""
 
 
 def _state_bytes(optimizer: Optimizer, param: Any) -> int:

@@ -18,6 +18,7 @@ from neon.engine.program.spaces import ELEMENT, TENSOR
 from neon.engine.program.trace import Program
 from neon.engine.settings import Settings
 from neon.engine.tensors.kept import is_one_number
+from neon.engine.tensors.weight_matrices import Matrices, shape_of
 from neon.messages import shown
 from neon.stepping.sharding import is_sharded, keeps_blocks, local
 
@@ -49,13 +50,15 @@ def wrong_count(value: Any) -> str | None:
     return None if counts else f"is {value!r} in the checkpoint; it must be a number of steps"
 
 
-def wrong_state(key: str, value: Any, param: Tensor, settings: Settings) -> str | None:
-    """What is wrong with a saved state of a parameter that is to go by these settings."""
-    program, form = settings.program_of(param), FORMATS.get(value.dtype) if isinstance(value, Tensor) else None
+def wrong_state(key: str, value: Any, param: Tensor, settings: Settings, matrices: Matrices) -> str | None:
+    """What is wrong with a saved state of a parameter that is to go by these settings, and is made of matrices."""
+    program = settings.program_of(param, matrices)
+    form = FORMATS.get(value.dtype) if isinstance(value, Tensor) else None
     of = program.states[key].of if key in program.states else ELEMENT
     if of is TENSOR:
         return None if is_one_number(value) else f"is {shown(value)} in the checkpoint; it must be one number"
-    if wrong := _wrong_tensor(value, param, of.shape(param.shape), _served(key, program)):
+    shape = shape_of(of, param.shape, matrices if program.calls else None)
+    if wrong := _wrong_tensor(value, param, shape, _served(key, program)):
         return wrong
     assert form is not None
     if form.block > 1:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from neon.assignment.description import Description
 from neon.assignment.keys import Match, assign
 from neon.assignment.param_list import is_plain
+from neon.assignment.roles import with_roles
 from neon.assignment.sites import Site, module_sites, named_sites
 from neon.assignment.unmatched import explain_unmatched
 from neon.engine.tensors.overlap import sharing
@@ -29,7 +30,7 @@ def target_groups(description: Description, target: Any) -> tuple[Any, Assigned]
                 "The module has parameters without a size yet: its layers infer the number of inputs from the first "
                 "batch. Run one forward pass, then attach."
             )
-        return _site_groups(description, list(module_sites(target)))
+        return _site_groups(description, with_roles(module_sites(target)))
     if isinstance(target, (Tensor, Mapping, str)) or not isinstance(target, Iterable):
         raise TypeError(
             "attach takes a module, named parameters, parameters or a list of parameter groups. "

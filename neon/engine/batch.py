@@ -350,8 +350,12 @@ class Batch:
         assert stage.calls is not None
         assert self.stacks is not None
         with np.errstate(all="ignore"):
-            values = stage.host.evaluate({**self._numbers, **sums})
+            values = stage.host.evaluate({**self._known_for(stage), **sums})
         self.stacks.run(stage.calls, dict(zip(stage.scalars, values, strict=True)), self._left_out())
+
+    def _known_for(self, stage: Stage) -> dict[Node, Any]:
+        """The numbers that calls are made with: the host knows them all."""
+        return self._numbers
 
     def _left_out(self) -> Tensor | None:
         """Whether the step is left out, as a device alone knows."""

@@ -12,6 +12,7 @@ from neon.engine.program.kernel import Kernel
 from neon.engine.program.spaces import COLUMNS
 from neon.engine.settings import Item
 from neon.engine.tensors.sides import Sides
+from neon.engine.tensors.weight_matrices import ONE_MATRIX
 
 
 def is_sum(node: Node) -> bool:
@@ -23,7 +24,9 @@ class Beside:
     """The sides of a tensor, and what is kept beside it by name, as vectors: of columns, a sum for each chunk."""
 
     def __init__(self, kernel: Kernel, item: Item) -> None:
-        self.sides = Sides.of(item.param.shape, flattened=kernel.program.flattened)
+        # Of a part of a tensor no more than one matrix is known.
+        known = ONE_MATRIX if kernel.program.flattened or item.part is not None else item.matrices
+        self.sides = Sides.of(item.param.shape, known if kernel.program.sees_matrices else None)
         self.tensors = {name: self._new(node, kernel, item.param) for name, node in kernel.beside.items()}
 
     def _new(self, node: Node, kernel: Kernel, param: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
-from neon.engine.program.options import OF_SHAPES, OF_SIDES
+from neon.engine.program.options import MOST, OF_SHAPES, OF_SIDES
 from neon.engine.program.slots import Slot
 from neon.engine.program.spaces import GROUP, Space
 from neon.engine.program.trace import Program
@@ -24,7 +24,7 @@ def holds_of(shape: Sequence[int], matrices: Matrices, values: Mapping[str, Any]
     found: dict[str, bool] = dict.fromkeys(OF_SHAPES, len(shape) > 1)
     if len(shape) > 1:
         _, *sides = matrices.shapes(shape)[0]
-        few = (side <= values.get("max_size", math.inf) for side in sides)
+        few = (side <= values.get(MOST, math.inf) for side in sides)
         found |= dict(zip(OF_SIDES, few, strict=True))
     return found
 
@@ -94,7 +94,7 @@ class Settings:
     @property
     def _sizes(self) -> Any:
         """The value of the group that programs are chosen by."""
-        return self.values.get("max_size") if {*OF_SIDES} & {*self.asks} else None
+        return self.values.get(MOST) if {*OF_SIDES} & {*self.asks} else None
 
 
 class Reach(Protocol):

@@ -25,7 +25,7 @@ class Whole(Beside):
 
     def __init__(self, kernel: Kernel, item: Item, local: Beside) -> None:
         assert item.part is not None
-        self.part, self.local = item.part.flattened() if kernel.program.flattened else item.part, local
+        self.part, self.local = item.part.flattened() if kernel.program.sees_matrices else item.part, local
         self.sides = Sides.of(self.part.shape).uncut()
         self.tensors = {name: self._new(node, kernel, item.param) for name, node in kernel.beside.items()}
         self.own = {slot.name: kept for slot, kept in item.kept.items() if slot.space.is_narrow}

@@ -12,6 +12,7 @@ from neon.engine.program.spaces import GROUP as GROUP
 from neon.engine.program.spaces import OPTIMIZER as OPTIMIZER
 from neon.engine.program.spaces import ROWS as ROWS
 from neon.engine.program.spaces import TENSOR as TENSOR
+from neon.engine.tensors.weight_matrices import Matrices as Matrices
 from neon.old_paths import pickled_as as _pickled_as
 from neon.optimizers.adabelief import AdaBelief as AdaBelief
 from neon.optimizers.adadelta import Adadelta as Adadelta
@@ -35,6 +36,7 @@ from neon.optimizers.mars import MARS as MARS
 from neon.optimizers.multioptimizer import MultiOptimizer as MultiOptimizer
 from neon.optimizers.muon import Muon as Muon
 from neon.optimizers.nadam import NAdam as NAdam
+from neon.optimizers.normuon import NorMuon as NorMuon
 from neon.optimizers.optimizer import Optimizer as Optimizer
 from neon.optimizers.prodigy import Prodigy as Prodigy
 from neon.optimizers.radam import RAdam as RAdam
@@ -50,8 +52,10 @@ from neon.optimizers.schedules import ShiftSchedule as ShiftSchedule
 from neon.optimizers.schedules import StepSchedule as StepSchedule
 from neon.optimizers.schedules import WarmupCosine as WarmupCosine
 from neon.optimizers.schedules import WarmupStableDecay as WarmupStableDecay
+from neon.optimizers.shampoo import Shampoo as Shampoo
 from neon.optimizers.shift_adamax import ShiftAdaMax as ShiftAdaMax
 from neon.optimizers.signum import Signum as Signum
+from neon.optimizers.soap import SOAP as SOAP
 from neon.optimizers.stableadamw import StableAdamW as StableAdamW
 from neon.optimizers.transform import Transform as Transform
 

@@ -16,10 +16,12 @@ import torch
 from neon.engine.program.operations import OPERATIONS
 from neon.engine.program.reductions import REDUCTIONS
 from neon.engine.program.spaces import COLUMNS, ROWS, TENSOR, Scope
-from neon.engine.program.symbols import Symbol, count, operation, precision, reduction
+from neon.engine.program.symbols import Symbol, operation, precision, reduction
+from neon.engine.program.symbols import count as count_of
 
 __all__ = [
     "clip",
+    "count",
     "dot",
     "equal",
     "exp",
@@ -134,10 +136,10 @@ def _reduce(op: str, over: Scope, *operands: Value) -> Value:
     return found.to(like.dtype) if tensors else found.item()
 
 
-def _count(x: Value, over: Scope) -> Value:
-    """How many elements x has: of all shards of a tensor too, for it is a sum as others are."""
+def count(x: Value, over: Scope = TENSOR) -> Value:
+    """How many elements x has, over the same as `total`: of ROWS as many as there are columns; all shards count."""
     if isinstance(x, Symbol):
-        return count(over) if over in _ALONG else reduction("total", over, 1.0)
+        return count_of(over) if over in _ALONG else reduction("total", over, 1.0)
     if not isinstance(x, torch.Tensor):
         return 1.0
     return float(x.shape[_ALONG[over]] if over in _ALONG else x.numel())
@@ -165,12 +167,12 @@ def largest(x: Value, over: Scope = TENSOR) -> Value:
 
 def mean(x: Value, over: Scope = TENSOR) -> Value:
     """The mean of x, over the same as `total`: of `ROWS` one for each row, of `COLUMNS` one for each column."""
-    return total(x, over) / _count(x, over)
+    return total(x, over) / count(x, over)
 
 
 def mean_square(x: Value, over: Scope = TENSOR) -> Value:
     """The mean of x², over the same as `total`; the squares are exact."""
-    return _reduce("sum_of_squares", over, x) / _count(x, over)
+    return _reduce("sum_of_squares", over, x) / count(x, over)
 
 
 def rms(x: Value, over: Scope = TENSOR) -> Value:

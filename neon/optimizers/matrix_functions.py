@@ -61,8 +61,8 @@ def restored(x: Value, left: Value = None, right: Value = None) -> Value:
 def basis_of(m: Value, basis: Value, first: Value, when: Value, floor: Value = 0.0) -> Value:
     """The eigenvectors of a symmetric m at `first`, the largest eigenvalue's first; later one step towards them.
 
-    That is the Q of the QR decomposition of m·basis, taken `when` that is not 0, each column in the place that it had. A
-    `floor` above 0 keeps directions in which m is 0 where they are.
+    That is the Q of the QR decomposition of m·basis, taken `when` that is not 0, each column in the place that it had.
+    A `floor` above 0 keeps directions in which m is 0 where they are.
     """
     return _called("basis_of", _space(m), m, basis, first, when, floor)
 
@@ -72,7 +72,7 @@ def root_of(m: Value, root: Value, exponent: Value, eps: Value, when: Value, of:
 
     `of`: "one", "largest" for ε times the largest eigenvalue, "least" for ε above a negative one.
     """
-    return _called("root_of", _space(m), m, root, exponent, eps, when, of=of)
+    return _called("root_of", _space(m), m, root, exponent, eps, when, place=of)
 
 
 def _turned(name: str, x: Value, left: Value, right: Value) -> Value:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
+from torch.nn.parameter import is_lazy
+
 from neon.arguments import clip_bound, optional_name
-from neon.assignment.keys import Match, assign, strongest_key
+from neon.assignment.declared_parts import matrices_of
+from neon.assignment.keys import Match, assign, check_key, strongest_key
 from neon.assignment.mapped_layers import MappedLayers
+from neon.assignment.roles import asks_for_roles, with_roles
 from neon.assignment.sites import Site, layer_sites
-from neon.assignment.table import NOTHING, Given, frozen, given, table
+from neon.assignment.table import NOTHING, Given, frozen, given, matrices_text, table
 from neon.messages import kind_of, listed, shortened, shown
 from neon.optimizers.optimizer import Optimizer
 
@@ -111,10 +114,12 @@ class MultiOptimizer(Optimizer):
 
         Layers that are alike and numbered one after another are one row, unless `full`.
         """
-        assigned = assign(self, layer_sites(layer_list))
+        sites = list(layer_sites(layer_list))
+        assigned = assign(self, with_roles(sites) if asks_for_roles(self) else sites)
         found = {match.key: _given(match) for _, match in assigned}
         rows = (
-            (site, NOTHING if site.param is None else found[match.key], _state_bytes(site)) for site, match in assigned
+            (site, NOTHING if site.param is None else _with_matrices(found[match.key], match, site), _state_bytes(site))
+            for site, match in assigned
         )
         return table(rows, full=full)
 
@@ -129,6 +134,14 @@ def _given(match: Match) -> Given:
     if leaf is None:
         return frozen(match.key)
     return given(leaf, match.key, {} if leaf._by_hand else leaf.group())  # what values it goes by is its own affair
+
+
+def _with_matrices(found: Given, match: Match, site: Site) -> Given:
+    leaf = match.optimizer
+    if leaf is None or not leaf.of_matrices or site.param is None or is_lazy(site.param) or site.param.dim() < 2:
+        return found._replace(matrices=site.role.said)
+    made_of = matrices_of(leaf, site, site.param)
+    return found._replace(matrices=matrices_text(leaf, leaf.group(), made_of, site.param.shape))
 
 
 def _state_bytes(site: Site) -> int:
@@ -147,19 +160,7 @@ def _checked(mapping: Any) -> dict[str, Optimizer | None]:
             f"Received the keys: {listed(map(shown, mapping))}."
         )
     for key, value in mapping.items():
-        if not isinstance(key, str):
-            raise TypeError(f"optimizer_mapping's keys must be strings. Received the key {shown(key, 60)}.")
-        if "/" in key:
-            raise ValueError(
-                f"optimizer_mapping's key {shortened(key)!r} holds a slash, which separates nested keys. Leave it out."
-            )
-        if key.startswith("re:"):
-            try:
-                re.compile(key[3:])
-            except re.error as error:
-                raise ValueError(
-                    f"optimizer_mapping's key {shortened(key)!r} is not a regular expression: {error}."
-                ) from error
+        check_key("optimizer_mapping", key)
         if value is not None and not isinstance(value, Optimizer):
             raise TypeError(
                 f"optimizer_mapping[{shortened(key)!r}] must be an Optimizer, or None to leave those layers as they "

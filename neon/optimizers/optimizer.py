@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from neon.arguments import clip_bound, plain, positive_integer
+from neon.assignment.declared_parts import checked_parts
 from neon.assignment.keys import Match
 from neon.assignment.sites import Site
 from neon.backends import NervanaObject
@@ -34,6 +35,7 @@ from neon.engine.program.views import View, view_of
 from neon.engine.refusals.formats import check_signs, check_states
 from neon.engine.settings import Settings, held_by_shapes
 from neon.engine.tensors.storage import Storage
+from neon.engine.tensors.weight_matrices import Parts
 from neon.engine.versions import uncompiled
 from neon.messages import listed, received, shortened, shown
 from neon.old_paths import names_of
@@ -112,6 +114,8 @@ class Optimizer(NervanaObject):
     seed: int
     # How many tensors, behind the states of the rule, a caller's list of states may hold that no rule reads or writes.
     scratch: int = 0
+    # Whether the rule works on whole matrices: it takes `parts` then, and no parameters of one dimension.
+    of_matrices: bool = False
     # Checks of values of its groups that it does not declare as numbers.
     _bounds: ClassVar[Mapping[str, Check]] = {}
     _declared: ClassVar[Declared]
@@ -139,6 +143,8 @@ class Optimizer(NervanaObject):
             elif (option := DESCRIBED.get(word)) is not None:
                 if value is not option.default:
                     own[word] = option.check(word, value)
+            elif word == "parts" and self.of_matrices:
+                self.parts = value
             else:
                 others[word] = value
         for word in declared.properties:
@@ -208,6 +214,19 @@ class Optimizer(NervanaObject):
         check_values(numbers)
         return numbers
 
+    @property
+    def parts(self) -> Parts:
+        """What of its parameters are matrices: a number of parts, their lengths, `Matrices`, or a dict of these by key.
+
+        None: each is one, or what its layer of torch is known to hold. What is attached goes by what it was attached
+        with.
+        """
+        return vars(self).get("parts")
+
+    @parts.setter
+    def parts(self, value: Parts) -> None:
+        vars(self)["parts"] = checked_parts("parts", value) if self.of_matrices else value
+
     # -- what a subclass may override --------------------------------------------------------------
 
     def hyperparameters(self) -> dict[str, Any]:
@@ -236,6 +255,10 @@ class Optimizer(NervanaObject):
     def select_view(self, values: Mapping[str, Any]) -> View | None:
         """What a weight is at evaluation with these hyper-parameters; None where it is the weight."""
         return type(self).view
+
+    def scale_of(self, shape: tuple[int, int], values: Mapping[str, Any]) -> float | None:
+        """The factor of a step by the (rows, columns) of a matrix, with a group's values; None: there is none."""
+        return None
 
     def rule_of(self, values: Mapping[str, Any]) -> Rule:
         """The rule for these values, with the form of weight decay that they ask for."""
@@ -377,6 +400,12 @@ class Optimizer(NervanaObject):
         return None
 
     @property
+    def _serves_vectors(self) -> bool:
+        """Whether it has a step for what is no matrix: it works on elements, or its rule asks what it is given."""
+        rule = self._widest_rule
+        return not self.of_matrices or (rule is not None and not {*OF_SHAPES}.isdisjoint(signature(rule).keywords))
+
+    @property
     def _by_hand(self) -> bool:
         """Whether it has an `optimize` written by hand in the place of a rule."""
         return type(self).optimize is not Optimizer.optimize
@@ -457,6 +486,8 @@ class Optimizer(NervanaObject):
             word, default = (option.shown, option.default) if (option := GROUPED.get(key)) else (key, None)
             if key != "epoch" and value is not None and value != default:
                 present[word] = value
+        if self.of_matrices and self.parts is not None:
+            present["parts"] = self.parts
         if self._has_schedule:
             present["schedule"] = self.schedule
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in present.items())})"

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from neon.arguments import flag, non_negative, positive_integer, unit_interval, whole_number
+from neon.engine.program.declared import State
+from neon.engine.program.numbers import Number
+from neon.engine.program.spaces import COLUMN_PAIRS, COLUMNS, ROW_PAIRS, ROWS
+from neon.messages import listed, received
 from neon.optimizers.functions import clip, equal, norm, remainder, sign, sqrt, where
 from neon.optimizers.matrix_functions import gram, restored, root_of
+from neon.optimizers.optimizer import Optimizer
 
 
 def _grafted(g, square, graft, beta2, graft_eps):  # type: ignore[no-untyped-def]
@@ -15,9 +23,10 @@ def _grafted(g, square, graft, beta2, graft_eps):  # type: ignore[no-untyped-def
 
 
 def shampoo(  # type: ignore[no-untyped-def]
-    w, g, momentum_buffer=0.0, graft_buffer=0.0, square=0.0, 
-    left=State(of=ROW_PAIRS), right=State(of=COLUMN_PAIRS), left_root=State(of=ROW_PAIRS), right_root=State(of=COLUMN_PAIRS),
-    *, lr, betas, eps, graft_eps, weight_decay, every, start, graft, eps_of="start",
+    w, g, momentum_buffer=0.0, graft_buffer=0.0, square=0.0,
+    left=State(of=ROW_PAIRS), right=State(of=COLUMN_PAIRS),
+    left_root=State(of=ROW_PAIRS), right_root=State(of=COLUMN_PAIRS),
+    *, lr, betas, eps, graft_eps, weight_decay, frequency, start, graft, eps_of="start",
     nesterov=False, decoupled=True, few_rows, few_columns, step,
 ):  # fmt: skip
     """One step of Shampoo (Gupta et al. 2018, algorithm 1) with grafting (Anil et al. 2020).
@@ -36,16 +45,16 @@ def shampoo(  # type: ignore[no-untyped-def]
     above a negative one.
     """
     d, square = _grafted(g, square, graft, betas[1], graft_eps)
-    ours, due = where(equal(betas[1], 1), 1, 1 - betas[1]), equal(remainder(step, every), 0)
-    rooted, begun = clip(step - every + 1, 0, 1), clip(step - start + 1, 0, 1)
+    ours, due = where(equal(betas[1], 1), 1, 1 - betas[1]), equal(remainder(step, frequency), 0)
+    rooted, begun = clip(step - frequency + 1, 0, 1), clip(step - start + 1, 0, 1)
     exponent = 2 * (few_rows + few_columns)
-    least = (eps * betas[1] ** step, "one") if eps_of == "start" else (eps, eps_of)
+    least, of = (eps * betas[1] ** step, "one") if eps_of == "start" else (eps, eps_of)
     if few_rows:
         left = betas[1] * left + ours * gram(g, ROWS)
-        left_root = root_of(left, left_root, exponent, *least, due)
+        left_root = root_of(left, left_root, exponent, least, due, of)
     if few_columns:
         right = betas[1] * right + ours * gram(g, COLUMNS)
-        right_root = root_of(right, right_root, exponent, *least, due)
+        right_root = root_of(right, right_root, exponent, least, due, of)
     roots = (left_root if few_rows else None, right_root if few_columns else None)
     u = rooted * restored(g, *roots) + (1 - rooted) * g if exponent else d
     u = u if graft == "none" else norm(d) / (norm(u) + 1e-16) * u
@@ -55,3 +64,52 @@ def shampoo(  # type: ignore[no-untyped-def]
     w = w - lr * weight_decay * w if decoupled else w
     w = w - lr * (betas[0] * taken + fresh if nesterov else taken)
     return w, momentum_buffer, graft_buffer, square, left, right, left_root, right_root
+
+
+GRAFTS = ("none", "sgd", "sign", "adagrad", "rmsprop")
+PLACES_OF_EPSILON = ("start", "one", "largest", "least")
+
+
+def graft_name(name: str, value: Any) -> str:
+    """One of GRAFTS."""
+    if value not in GRAFTS:
+        raise ValueError(f"{name} must be one of {listed(GRAFTS)}. {received(name, value)}")
+    return value
+
+
+def place_of_epsilon(name: str, value: Any) -> str:
+    """One of PLACES_OF_EPSILON."""
+    if value not in PLACES_OF_EPSILON:
+        raise ValueError(f"{name} must be one of {listed(PLACES_OF_EPSILON)}. {received(name, value)}")
+    return value
+
+
+class Shampoo(Optimizer):
+    """Shampoo (Gupta et al. 2018) with grafting (Anil et al. 2020): g by inverse roots of averages of ggᵀ and gᵀg.
+
+        L' = β₂L + (1−β₂)ggᵀ;  R' = β₂R + (1−β₂)gᵀg;  every k steps their roots L'^(−1/4), R'^(−1/4)
+        u = ‖d‖/‖L^(−1/4)·g·R^(−1/4)‖ · L^(−1/4)·g·R^(−1/4);  m' = β₁m + u;  θ' = (1−αλ)θ − αm'
+
+    d is the step of `graft`, whose length u takes ("none": its own): "sgd", "sign", "adagrad" or "rmsprop". Before step
+    `start` the steps are d's. A side of more than `max_size` has no root, the other has −1/2 then; without either, and
+    for tensors that are no matrices, u is d. A convolution is the matrix of its first dimension by all others.
+    `epsilon_of` says what ε is: what L and R begin with ("start", Gupta et al.), added at each root as it stands
+    ("one") or times the largest eigenvalue ("largest"), or above the least where that is negative ("least"). The other
+    options are `Optimizer`'s. Raises `ValueError` or `TypeError` for others.
+    """
+
+    of_matrices = True
+    rule = staticmethod(shampoo)
+    learning_rate = Number(1e-3, non_negative, "lr", "α ≥ 0")
+    beta_1 = Number(0.9, unit_interval, "betas[0]", "β₁ in [0, 1]")
+    beta_2 = Number(0.999, unit_interval, "betas[1]", "β₂ in [0, 1]: with 1 sums")
+    epsilon = Number(1e-6, non_negative, "eps", "ε ≥ 0")
+    graft_epsilon = Number(1e-10, non_negative, "graft_eps", "ε' ≥ 0")
+    wdecay = Number(0.0, non_negative, "weight_decay", "λ ≥ 0")  # type: ignore[assignment]
+    frequency = Number(1000, positive_integer, meaning="k: how many steps roots stay")
+    start = Number(25, whole_number, meaning="the first step that is not d's")
+    max_size = Number(8192, positive_integer, meaning="the longest side that has a root")
+    graft = Number("sgd", graft_name, meaning="the rule whose step's length counts")
+    epsilon_of = Number("start", place_of_epsilon, "eps_of", "what ε is")
+    nesterov = Number(False, flag, meaning="Nesterov's form")
+    decouple = Number(True, flag, "decoupled", "whether the decay is none of u's")

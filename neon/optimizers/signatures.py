@@ -10,9 +10,12 @@ from typing_extensions import get_type_hints
 
 from neon.engine.program.numbers import Number
 from neon.engine.program.options import DESCRIBED, SUPPLIED
+from neon.engine.tensors.weight_matrices import Parts
 from neon.optimizers.schedules import Schedule
 
 _Parameter = inspect.Parameter
+# What rules of matrices take besides.
+_PARTS = _Parameter("parts", _Parameter.KEYWORD_ONLY, default=None, annotation=Parts)
 
 
 class CommonOptions(TypedDict, total=False):
@@ -103,6 +106,9 @@ class NamedOptions:
             named[place:place] = _hyperparameters(owner)
         else:
             named.append(rest)
+        if getattr(owner, "of_matrices", False) and all(p.name != "parts" for p in named):
+            rest = [p for p in named if p.kind is _Parameter.VAR_KEYWORD]
+            named = [*named[: len(named) - len(rest)], _PARTS, *rest]
         return inspect.Signature(named)
 
     def _options(self, owner: type, name: str) -> list[inspect.Parameter]:

@@ -11,6 +11,7 @@ from neon.engine.program.numbers import check_values
 from neon.engine.program.options import DECAY, DESCRIBED, SUPPLIED
 from neon.engine.program.trace import Rule, signature
 from neon.engine.program.views import View
+from neon.engine.tensors.weight_matrices import Parts
 from neon.messages import listed, received, shortened
 from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.schedules import is_constant
@@ -64,6 +65,7 @@ class Transform(Optimizer):
 
     def __init__(self, inner: Optimizer, *numbers: Any, **arguments: Any) -> None:
         self.inner = _checked_inner(type(self).__name__, inner)
+        self.of_matrices = inner.of_matrices
         super().__init__(*numbers, **arguments)
         given = {*[*self._declared.numbers][: len(numbers)], *arguments}
         self._check_given([name for name in self._declared.required if name not in given])
@@ -125,6 +127,18 @@ class Transform(Optimizer):
     @property
     def _widest_rule(self) -> Rule:
         return self._around(self.inner._widest_rule or self.inner.select_rule({}))
+
+    @property
+    def parts(self) -> Parts:
+        """Those of the inner optimizer."""
+        return self.inner.parts
+
+    @parts.setter
+    def parts(self, value: Parts) -> None:
+        self.inner.parts = value
+
+    def scale_of(self, shape: tuple[int, int], values: Mapping[str, Any]) -> float | None:
+        return self.inner.scale_of(shape, values)
 
     def _decouples(self, values: Mapping[str, Any]) -> bool:
         return self.inner._decouples(values)

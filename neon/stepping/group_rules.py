@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
+from neon.assignment.declared_parts import check_known, matrices_of
 from neon.assignment.description import Description
+from neon.assignment.matrix_checks import called
+from neon.assignment.sites import Site, named_sites
 from neon.engine.program.declared import OPTIMIZER, State
 from neon.engine.program.lowering import wide_levels
 from neon.engine.program.numbers import check_names, check_values
@@ -24,7 +27,9 @@ from neon.engine.refusals.combinations import (
     check_zero,
 )
 from neon.engine.settings import Reach, Settings
+from neon.engine.tensors.weight_matrices import ONE_MATRIX, Matrices
 from neon.messages import listed, shortened
+from neon.stepping.group_names import has_names
 from neon.stepping.sharding import Partition, is_shared
 
 Group = Mapping[str, Any]
@@ -51,6 +56,7 @@ class GroupRules:
         for key, (leaf, _) in self._leaves.items():
             check_leaf(key, leaf)
         check_together({"partitioned": self.partition is not None, **vars(self)})
+        self.sites: Mapping[str, Site] = {}  # by the names of parameters, which they do not hold
 
     @property
     def leaves(self) -> Sequence[Description]:
@@ -60,6 +66,20 @@ class GroupRules:
     def leaf_of(self, group: Group) -> Description:
         """The description of a group."""
         return self._leaves[group["optimizer"]][0]
+
+    def know(self, sites: Mapping[str, Site]) -> None:
+        """Keep what is known of parameters by their names, where a rule of matrices asks for it."""
+        asks = any(leaf.of_matrices for leaf in self.leaves)
+        self.sites = {name: replace(s, param=None, entry=None) for name, s in sites.items()} if asks else {}
+
+    def matrices(self, group: Group, name: str, param: Tensor) -> Matrices:
+        """Of which matrices a parameter is made, as it matters to a rule of matrices."""
+        leaf = self.leaf_of(group)
+        if not leaf.of_matrices:
+            return ONE_MATRIX
+        if not has_names(group):
+            check_known(called(leaf), leaf.parts, f"the group {shortened(repr(group['optimizer']))}")
+        return matrices_of(leaf, self.sites.get(name) or named_sites([(name, param)])[0], param)
 
     def check_new(self, group: Group) -> None:
         """Refuse a key that the description does not have, and a multiplier of a rate that there is not."""

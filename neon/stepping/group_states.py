@@ -15,6 +15,7 @@ from neon.engine.refusals.formats import check_weight
 from neon.engine.refusals.tensors import check_parameter, check_sides
 from neon.engine.settings import Item, Reach, Settings
 from neon.engine.tensors.kept import kept_tensors
+from neon.engine.tensors.weight_matrices import ONE_MATRIX, Matrices
 from neon.messages import quoted, shortened
 from neon.stepping.sharding import (
     is_abstract,
@@ -41,6 +42,7 @@ def make_item(
     states: Mapping[Any, Any],
     reach: Reach | None,
     count: float | None = None,
+    matrices: Matrices = ONE_MATRIX,
 ) -> Item:
     """A parameter with the states that it has, and new ones where it has none, as the engine takes it.
 
@@ -51,10 +53,12 @@ def make_item(
         check_parameter(name, part)
     check_weight(settings, name, part)
     size, blocks = param.numel(), keeps_blocks(param)
-    program = settings.program_of(part)
+    program = settings.program_of(part, matrices)
     check_sides(name, part, program)
     parts = _begun(_local_parts(kept), program)
-    own = kept_tensors(settings.storage, program, part, parts, settings.values, size=size, blocks=blocks)
+    own = kept_tensors(
+        settings.storage, program, part, parts, settings.values, size=size, blocks=blocks, matrices=matrices
+    )
     step = kept["step"] if "step" in kept else mark_movable(torch.zeros((), dtype=torch.float32, device="cpu"))
     whole = part_of(param) if program.by_rows and reach is not None else None
     if whole is None and program.by_rows and is_shared(param):
@@ -62,12 +66,18 @@ def make_item(
             f"Parameter {quoted(name)} has placements {param.placements}; rows and columns are known of parameters "
             "that are cut by Shard alone. Redistribute it."
         )
-    if whole is not None and program.flattened and len(whole.shape) > 2 and not whole.keeps_rows:
+    if program.by_rows and program.calls and not (matrices.keep_order and (whole is None or matrices == ONE_MATRIX)):
+        raise ValueError(
+            f"{shortened(program.name)} has values for the rows of matrices, and parameter {quoted(name)} is made of "
+            f"{matrices}: parts must be of one length, of the first dimension, and on one process. Give it Muon."
+        )
+    if whole is not None and program.sees_matrices and len(whole.shape) > 2 and not whole.keeps_rows:
         raise ValueError(
             f"Parameter {quoted(name)} has placements {param.placements}; flattened to a matrix, as "
             f"{shortened(program.name)} sees it, it can be cut along its first dimension alone. Redistribute it."
         )
-    return Item(name, part, own, step, row, order, reach, shard_of(param), count, whole)
+    seen = matrices if program.calls else None
+    return Item(name, part, own, step, row, order, reach, shard_of(param), count, whole, seen)
 
 
 def still_has(state: Any, placed: Placed) -> bool:
@@ -103,7 +113,7 @@ def put_states(states: Any, param: Any, item: Item, step: Tensor, settings: Sett
     What belonged to another format is let go.
     """
     state = Watched.of(states.get(param, {}), changes)
-    for path in auxiliary_paths(settings.program_of(param)) - {slot.path for slot in item.kept}:
+    for path in auxiliary_paths(settings.program_of(param, item.matrices)) - {slot.path for slot in item.kept}:
         if isinstance(folder := at(state, path[:-1]), dict):
             dict.pop(folder, path[-1], None)
     placed: Placed = {("step",): step}

@@ -226,7 +226,8 @@ class _Parameter:
         reach = Reaches(self._of._rules.partition).of(member.name, self._param)
         count = own.plan.counts.read().item() if own else exact_steps(self.group).get(member.key)
         states = self._optimizer.state
-        self._item = make_item(member.name, self._param, 0, member.order, self.settings, states, reach, count)
+        matrices = self._of._rules.matrices(self.group, member.name, self._param)
+        self._item = make_item(member.name, self._param, 0, member.order, self.settings, states, reach, count, matrices)
         if is_abstract(self._param):
             self._put(self._item.step)
             return None

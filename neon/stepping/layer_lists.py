@@ -14,10 +14,13 @@ import torch
 from torch import Tensor
 
 from neon.arguments import epoch_number
+from neon.assignment.declared_parts import matrices_of
 from neon.assignment.description import Description
 from neon.assignment.keys import Match, assign
 from neon.assignment.mapped_layers import MappedLayers
+from neon.assignment.matrix_checks import check_matrices
 from neon.assignment.param_list import Entry
+from neon.assignment.roles import asks_for_roles, with_roles
 from neon.assignment.sites import Site, layer_sites
 from neon.assignment.unmatched import explain_unmatched
 from neon.engine.plan import Plan
@@ -86,8 +89,9 @@ class LayerStepper:
         return match.optimizer is not self._optimizer and is_by_hand(match)
 
     def _assign(self, layer_list: Any) -> list[tuple[Site, Match]]:
-        sites = list(layer_sites(layer_list))
-        optimizer = self._optimizer
+        optimizer, sites = self._optimizer, list(layer_sites(layer_list))
+        if asks_for_roles(optimizer):
+            sites = with_roles(sites)
         if optimizer._optimizers_by_key is not None and self._warned is not optimizer._optimizers_by_key:
             fitted = (
                 (*optimizer._optimizers_by_key,),
@@ -206,6 +210,7 @@ class _Layers:
         return [_gradient(site) for _, site, _ in self._ours]
 
     def make_plan(self) -> Plan:
+        check_matrices((site, match) for _, site, match in self._ours)
         places = {key: place for place, key in enumerate(self._settings)}
         items, self._created, owners = [], [], dict[int, str]()  # of each list of states, the layer
         for index, site, match in self._ours:
@@ -215,9 +220,10 @@ class _Layers:
             settings = self._settings[match.key]
             check_parameter(site.label, param)
             check_weight(settings, site.label, param)
-            program = settings.program_of(param)
+            matrices = matrices_of(match.optimizer, site, param)
+            program = settings.program_of(param, matrices)
             check_sides(site.label, param, program)
-            kept = kept_in_list(states, site, match.optimizer, program, settings)
+            kept = kept_in_list(states, site, match.optimizer, program, settings, matrices)
             used = [*kept.values()]
             if used and id(states) in owners:
                 raise ValueError(
@@ -227,7 +233,17 @@ class _Layers:
             owners[id(states)] = site.label
             self._created.append((states, used))
             count = update_count(used[0] if used else param)
-            items.append(Item(site.label, param, kept, count, places[match.key], index))
+            items.append(
+                Item(
+                    site.label,
+                    param,
+                    kept,
+                    count,
+                    places[match.key],
+                    index,
+                    matrices=matrices if program.calls else None,
+                )
+            )
         plan = Plan(items, self.gradients(), list(self._settings.values()))
         self._kept = LayerPlan(plan, self._keys())
         return plan

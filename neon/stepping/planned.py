@@ -41,7 +41,7 @@ class Planned:
         ]
         self.settings = [rules.settings(values, unscale=unscale) for _, values in rows.listed]
         made = [
-            (self._item(optimizer, name, param, row, order, reaches, counts[order]), param)
+            (self._item(optimizer, name, param, row, order, reaches, counts[order], groups[rows.listed[row][0]]), param)
             for order, row, name, param in updated
             if param.grad is not None or "step" in optimizer.state.get(param, {})
         ]
@@ -63,10 +63,18 @@ class Planned:
         self._overrides = [group.get(KEY) for group in groups]
 
     def _item(
-        self, optimizer: Optimizer, name: str, param: Any, row: int, order: int, reaches: Reaches, count: float | None
+        self,
+        optimizer: Optimizer,
+        name: str,
+        param: Any,
+        row: int,
+        order: int,
+        reaches: Reaches,
+        count: float | None,
+        group: dict[str, Any],
     ) -> Item:
-        reach = reaches.of(name, param)
-        return make_item(name, param, row, order, self.settings[row], optimizer.state, reach, count)
+        reach, matrices = reaches.of(name, param), self._rules.matrices(group, name, param)
+        return make_item(name, param, row, order, self.settings[row], optimizer.state, reach, count, matrices)
 
     def gradients(self) -> list[Any]:
         """The gradients of the planned parameters, of the parts that are here."""

@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neon.assignment.declared_parts import matrices_of
 from neon.assignment.description import Description
 from neon.assignment.sites import Site
 from neon.engine.program.trace import Program, signature
 from neon.engine.settings import Item, Settings
 from neon.engine.tensors.kept import Kept, kept_tensors
+from neon.engine.tensors.weight_matrices import Matrices
 from neon.messages import listed, shortened
 from neon.stepping.in_place import Viewed
 from neon.stepping.update_counts import is_counted, update_count
@@ -19,7 +21,9 @@ from neon.stepping.update_counts import is_counted, update_count
 _MARK = "_neon_scratch"  # on a tensor that a step has found to be scratch
 
 
-def kept_in_list(states: list[Tensor], site: Site, leaf: Description, program: Program, settings: Settings) -> Kept:
+def kept_in_list(
+    states: list[Tensor], site: Site, leaf: Description, program: Program, settings: Settings, matrices: Matrices
+) -> Kept:
     """The tensors of a parameter that a list holds, in the order of their slots; new ones for an empty list.
 
     Behind its states the list may hold as many tensors as the optimizer's class calls `scratch`, which are left alone.
@@ -30,7 +34,7 @@ def kept_in_list(states: list[Tensor], site: Site, leaf: Description, program: P
     assert site.param is not None
     storage = settings.storage
     if not states:
-        return kept_tensors(storage, program, site.param, {}, settings.values)
+        return kept_tensors(storage, program, site.param, {}, settings.values, matrices=matrices)
     own = states[: len(program.states)]
     slots = storage.slots(program, site.param, own) if len(own) == len(program.states) else ()
     count = len(slots) or len(program.states) + storage.splits(site.param)
@@ -69,7 +73,7 @@ def viewed_in_list(site: Site, leaf: Description) -> Viewed | None:
     if settings.view is None or site.entry is None or not site.entry[1]:
         return None
     (param, _), states = site.entry
-    program = settings.program_of(param)
+    program = settings.program_of(param, matrices_of(leaf, site, param))
     own = states[: len(program.states)]
     if len(own) < len(program.states):
         return None

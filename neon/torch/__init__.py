@@ -9,6 +9,7 @@ from neon.attached.attached_optimizer import AttachedOptimizer
 from neon.old_paths import pickled_as
 from neon.torch.drop_in import SGD, Adadelta, Adafactor, Adagrad, Adam, AdamW, Lion, RMSprop
 from neon.torch.less_used import ASGD, Adamax, NAdam, RAdam, Rprop
+from neon.torch.muon import Muon
 
 pickled_as(
     __name__,
@@ -16,5 +17,5 @@ pickled_as(
 )  # fmt: skip
 __all__ = [
     "ASGD", "LBFGS", "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "AttachedOptimizer", "Lion",
-    "NAdam", "RAdam", "RMSprop", "Rprop", "SparseAdam",
+    "Muon", "NAdam", "RAdam", "RMSprop", "Rprop", "SparseAdam",
 ]  # fmt: skip

@@ -26,6 +26,7 @@ from neon.engine.program.kernel import Stage
 from neon.engine.program.reductions import kind_of
 from neon.engine.program.spaces import COLUMNS
 from neon.engine.program.trace import PER_STEP
+from neon.engine.refusals.tensors import check_steady_calls
 
 
 class DevicePass:
@@ -167,6 +168,8 @@ class DeviceBatch(Batch):
     def __init__(self, *arguments: Any, counts: Counts | DeviceCounts, capturable: bool) -> None:
         super().__init__(*arguments)
         self._counts, self._capturable = counts if isinstance(counts, DeviceCounts) else None, capturable
+        if capturable:
+            check_steady_calls(self.kernel)
         # Tensors of which one goes on in a graph without the other have counts of their own.
         self._rows_apart |= capturable
         self.stop = torch.zeros(1, dtype=torch.float32, device=self.device)
@@ -320,6 +323,19 @@ class DeviceBatch(Batch):
         if self._replayed or not np.array_equal(places, self._kept_at):
             self._kept_at = places
             self._send(places, self.kept)
+
+    def _known_for(self, stage: Stage) -> dict[Node, Any]:
+        """The numbers that calls are made with; for those that the device alone knows it is waited."""
+        known = {**self._numbers}
+        names = {node.label for node in stage.host.inputs if node.op != REDUCTION}
+        if "step" in names and self._counts is not None:
+            known[scalar("step")] = column((self._counts.read()[self._places][self.first_of_row] + 1).tolist())
+        for place, (name, _) in enumerate(self.kernel.program.places):
+            node = self._number_nodes[place]
+            given = [self._settings[group].given(self.kernel.program)[place] for group in self.row_groups]
+            if name in names and any(map(self._is_here, given)):
+                known[node] = column([*map(float, given)])
+        return known
 
     def _left_out(self) -> Tensor | None:
         return self.stop

@@ -74,13 +74,11 @@ def _basis_of(m: Tensor, basis: Tensor, first: float, when: float, floor: float)
     return refined_in_place(m, basis, floor) if when else basis
 
 
-def _root_of(m: Tensor, root: Tensor, exponent: float, eps: float, when: float, *, of: Any) -> Tensor:
-    return inverse_root(m, exponent, eps, of) if when else root
+def _root_of(m: Tensor, root: Tensor, exponent: float, eps: float, when: float, *, place: Any) -> Tensor:
+    return inverse_root(m, exponent, eps, place) if when else root
 
 
-def _results(
-    shape: tuple[int, int, int], dtype: torch.dtype, _: torch.device, **__: Any
-) -> int:
+def _results(shape: tuple[int, int, int], dtype: torch.dtype, _: torch.device, **__: Any) -> int:
     """A result of a matrix's shape, and one on the way there."""
     return 2 * math.prod(shape) * dtype.itemsize
 

@@ -17,10 +17,10 @@ def eigenbasis(m: Tensor, floor: float = 0.0) -> Tensor:
     """The eigenvectors of symmetric matrices, as columns, of the largest eigenvalue first.
 
     `m` is of shape (n, s, s), float32 or float64, and of each matrix the lower triangle is read. Signs are LAPACK's.
-    Eigenvectors of equal eigenvalues, such as the null vectors of x·xᵀ with more rows than columns, are any basis of
-    their space: rounding chooses. A `floor` above 0 chooses by the diagonal, to which it adds floor·(its largest) in
-    the first row, less in each, and 0 in the last. Where LAPACK finds no eigenvectors, float64 is tried, and then more
-    and more on the diagonal. A matrix with a NaN or an infinity has a basis of NaN; the others do not notice.
+    Null vectors, such as x·xᵀ has with more rows than columns, are any basis of their space: rounding chooses. With a
+    `floor` above 0 they are those of diag(2 … 1) within their space, and bases differ by rounding alone; null is what
+    rounding makes of 0, s·ε of the largest. Where LAPACK finds no eigenvectors, float64 is tried, and then more and
+    more on the diagonal. A matrix with a NaN or an infinity has a basis of NaN; the others do not notice.
     """
     return each(lambda a: _eigenbasis(a, floor), m)
 
@@ -28,11 +28,20 @@ def eigenbasis(m: Tensor, floor: float = 0.0) -> Tensor:
 def _eigenbasis(m: Tensor, floor: float) -> Tensor:
     m, good = without_bad(m)
     m.diagonal().add_(LEAST)
-    if floor > 0 and len(m) > 1:
-        falling = torch.arange(len(m) - 1, -1, -1, dtype=m.dtype, device=m.device) / (len(m) - 1)
-        m = m + torch.diag(floor * m.diagonal().max() * falling)
-    _, basis = decomposed(m)
+    values, basis = decomposed(m)
+    if floor > 0 and len(m):
+        basis = _settled(basis, values <= len(m) * torch.finfo(m.dtype).eps * values[-1])
     return torch.where(good, basis.flip(1), torch.nan)
+
+
+def _settled(vectors: Tensor, null: Tensor) -> Tensor:
+    """Vectors of rising eigenvalues, of which the null ones, the first, are those of diag(2 … 1) in their space."""
+    size, others = len(vectors), (~null).sum()
+    space = (vectors * null) @ vectors.T
+    falling = torch.linspace(2.0, 1.0, size, dtype=vectors.dtype, device=vectors.device)
+    _, settled = decomposed(space @ (falling.unsqueeze(1) * space))
+    places = (torch.arange(size, device=vectors.device) + others).clamp(max=size - 1)
+    return torch.where(null, settled[:, places], vectors)
 
 
 def decomposed(m: Tensor) -> tuple[Tensor, Tensor]:

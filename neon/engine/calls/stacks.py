@@ -31,7 +31,7 @@ def buckets_of(kernel: Kernel, items: Sequence[tuple[int, Item]], device: torch.
     room = 0
     for place in sorted(shapes, key=lambda place: (shapes[place], place)):
         needed = sum(_needed(kernel, each, device) for each in shapes[place])
-        if needed > room:
+        if needed > room or not buckets:
             buckets.append([])
             room = max(BUCKET, needed)
         buckets[-1].append(place)

@@ -43,7 +43,8 @@ def _lower(program: Program, formats: Formats) -> Kernel:
             stores |= formats.weight.encode(name, value, random, formats.width or None)
         else:  # a mean of squares moves by a thousandth of itself: to nearest, it would stand still
             encoded = forms[name].encode(name, value, dither_bits(1 + [*states].index(name)))
-            stores |= {stored: narrowed(root, spaces[name]) for stored, root in encoded.items()}
+            whole = spaces[name] in PAIRS  # kept as they are computed, and perhaps of elements
+            stores |= encoded if whole else {stored: narrowed(root, spaces[name]) for stored, root in encoded.items()}
     guard = None if program.guard is None else _replace([program.guard], decoded)[0]
     numbers = dict(zip(program.new_numbers, _replace([*program.new_numbers.values()], decoded), strict=True))
     slots = slots_of(program, formats.states, split=formats.split)
@@ -214,7 +215,7 @@ class _Buffers:
         """One that nobody reads, from now on held."""
         free = next((name for name in self.names if name not in self.held), None)
         if free is None:
-            free = f"matrix{len(self.names)}"
+            free = f"buffer{len(self.names)}"
             self.names = (*self.names, free)
         self.held.add(free)
         return free

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar, overload
 from torch import Tensor
 
 from neon.arguments import non_negative, plain
-from neon.engine.program.options import DESCRIBED, GROUPED, RESERVED, SCALE, SUPPLIED, Check
+from neon.engine.program.options import DESCRIBED, GROUPED, MOST, OF_SIDES, RESERVED, SCALE, SUPPLIED, Check
 from neon.messages import listed, received, shown
 
 T = TypeVar("T")
@@ -122,7 +122,8 @@ class Declared:
     def check_read(self, owner: type, keywords: Callable[[], Collection[str]]) -> None:
         """Refuse numbers that the class itself declares, and that its rule does not read."""
         for name, number in self.numbers.items():
-            if name in vars(owner) and number.stem not in keywords():
+            read = {*keywords()}
+            if name in vars(owner) and number.stem not in read and not (number.stem == MOST and read & {*OF_SIDES}):
                 raise TypeError(
                     f"{owner.__name__}.{name} is the rule's {number.word!r}, which it does not read: it reads "
                     f"{listed(keywords())}. Give the number a word of these, or remove it."

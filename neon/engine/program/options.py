@@ -156,8 +156,8 @@ _BY_VALUE = [
 ]
 # What the engine supplies to a rule that asks for it.
 SUPPLIED = ("step", "epoch", "matrix", "flattened", "few_rows", "few_columns")
-# Of these whether a side of a matrix is at most as long as the `max_size` of the group.
-OF_SIDES = ("few_rows", "few_columns")
+# Of these whether a side of a matrix is at most as long as a value of the group.
+OF_SIDES, MOST = ("few_rows", "few_columns"), "max_size"
 # Those that a rule is asked with for each tensor; without sides, True for two dimensions and more.
 OF_SHAPES = ("matrix", "flattened", *OF_SIDES)
 # Names that the engine, options and torch's states have taken; a weight decay may be a rule's own.

@@ -11,12 +11,13 @@ from torch import Tensor
 from neon.engine.program.formats import FORMATS, weight_dtypes
 from neon.engine.program.slots import Slot
 from neon.engine.program.spaces import PAIRS, TENSOR
-from neon.engine.program.trace import Program
+from neon.engine.program.trace import PER_STEP, Program
 from neon.engine.tensors.overlap import address, overlaps_itself
 from neon.engine.tensors.weight_matrices import shape_of
 from neon.messages import kind_of, quoted, shortened, shown
 
 if TYPE_CHECKING:
+    from neon.engine.program.kernel import Kernel
     from neon.engine.settings import Item
 
 
@@ -153,6 +154,16 @@ def check_capturable(device: torch.device, capturable: bool) -> None:
         raise ValueError(
             "capturable=True asks for steps that can be captured in a graph of the device. That needs parameters on a "
             f"device that Triton serves, such as cuda; some are on {device}. Leave it out."
+        )
+
+
+def check_steady_calls(kernel: Kernel) -> None:
+    """Refuse functions of matrices whose numbers change with the step for graphs of a device, which have no host."""
+    found = [n for stage in kernel.stages if stage.calls for n in stage.host.inputs if n.label in PER_STEP]
+    if found:
+        raise ValueError(
+            f"{shortened(kernel.program.name)} works on matrices by the {found[0].label}, which the host has to know, "
+            "and a graph that is replayed has no host: capturable=True cannot be had. Leave it out."
         )
 
 

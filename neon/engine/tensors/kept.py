@@ -44,7 +44,8 @@ def kept_tensors(
         for name, declared in program.states.items()
     ]
     slots = slots_of(program, dtypes, split=storage.splits(param), values=values)
-    return {slot: _tensor(slot, param, state, matrices) for slot in slots}
+    seen = matrices if program.calls else None
+    return {slot: _tensor(slot, param, state, seen) for slot in slots}
 
 
 def _tensor(slot: Slot, param: Tensor, state: Mapping[str, Any], matrices: Matrices | None) -> Tensor:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from neon.engine.program.kernel import CHUNK
 from neon.engine.program.spaces import COLUMNS, MATRIX, ROWS, TENSOR, Space
+from neon.engine.tensors.weight_matrices import Matrices
 
 # A chunk has so many rows at least where a matrix is cut, and no matrix is cut into more parts than this.
 _LEAST_ROWS, _MOST_PARTS = 64, 256
@@ -25,12 +26,12 @@ class Sides(NamedTuple):
     height: int
 
     @classmethod
-    def of(cls, shape: Sequence[int], *, flattened: bool = False) -> Sides:
+    def of(cls, shape: Sequence[int], matrices: Matrices | None = None) -> Sides:
         """The sides of a tensor; they depend on its shape alone, and so does the order of its sums.
 
-        Flattened it is one matrix, of its first dimension by all others.
+        The matrices are those that are given, all of one shape and in order, else those of its last two dimensions.
         """
-        *others, rows, columns = (shape[0], math.prod(shape[1:])) if flattened else shape
+        *others, rows, columns = shape if matrices is None else matrices.shapes(shape)[0]
         height = max(_LEAST_ROWS, -(-CHUNK // max(columns, 1)), -(-rows // _MOST_PARTS))
         return cls(math.prod(others), rows, columns, min(height, max(rows, 1)))
 

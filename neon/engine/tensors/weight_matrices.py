@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from neon.engine.program.spaces import PAIRS, Space
+from neon.engine.program.spaces import COLUMNS, PAIRS, ROW_PAIRS, ROWS, Space
 from neon.messages import quoted, received, shown
 
 # A stack of equal matrices: how many, rows, columns.
@@ -97,6 +97,11 @@ class Matrices:
             found.append((stacks * count, columns, rows) if self.inputs_first else (stacks * count, rows, columns))
         return found
 
+    @property
+    def keep_order(self) -> bool:
+        """Whether they lie one after another in a contiguous weight, and all are of one shape."""
+        return self.dim == 0 and not self.inputs_first and (isinstance(self.parts, int) or len(set(self.parts)) == 1)
+
     def gather(self, tensor: Tensor) -> list[Tensor]:
         """The stacks (n, rows, columns) of a weight, in the order of `shapes`; copies only where strides need it.
 
@@ -146,9 +151,17 @@ ONE_MATRIX = Matrices()
 
 
 def shape_of(space: Space, shape: Sequence[int], matrices: Matrices | None = None) -> tuple[int, ...]:
-    """The shape of a tensor with one value for each of a space, beside a weight of this shape and of these matrices."""
-    if space not in PAIRS:
+    """The shape of a tensor with one value for each of a space, beside a weight of this shape.
+
+    `matrices` are those that a rule of matrices sees; without them they are those of the last two dimensions.
+    """
+    if matrices is None or not (space in PAIRS or space.is_narrow):
         return space.shape(shape)
-    count, *sides = (matrices or ONE_MATRIX).shapes(shape)[0]
-    side = sides[PAIRS.index(space)]
-    return (side, side) if count == 1 else (count, side, side)
+    count, rows, columns = matrices.shapes(shape)[0]
+    if space in PAIRS:
+        side = rows if space is ROW_PAIRS else columns
+        return (side, side) if count == 1 else (count, side, side)
+    lines = 1 + int(matrices.stacked)
+    if space is ROWS:
+        return (*shape[:lines], *[1] * (len(shape) - lines))
+    return (count, columns) if space is COLUMNS else (count,)
