@@ -287,5 +287,5 @@ def test_in_lists_of_neons_layers() -> None:
     optimizer = MultiOptimizer({"default": Whole(parts={"first": 2}), "Bias": AdamW()})
     optimizer.optimize(layers, 0)
     (plan,) = optimizer._layer_stepper()._plans._kept
-    assert [item.matrices for item in plan.plan.items] == [Matrices(2), Matrices(), Matrices()]
+    assert [item.matrices for item in plan.plan.items] == [Matrices(2), Matrices(), None]
     assert "2 of 2x4" in optimizer.table(layers)
