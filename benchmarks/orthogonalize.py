@@ -83,14 +83,14 @@ def main() -> None:
     rows: list[list[str]] = []
     theirs = ours = 0.0
     for shape in arguments.shapes:
-        n, *sides = map(int, shape.split("x"))
-        taken = times(torch.randn(n, *sides), arguments.rounds, CLOCKS[arguments.clock])
-        error = errors(of_wide_spectrum(*sides)[None])
-        chosen = way_of(n, *sides, torch.float32, "cpu", processor())
+        n, height, width = map(int, shape.split("x"))
+        taken = times(torch.randn(n, height, width), arguments.rounds, CLOCKS[arguments.clock])
+        error = errors(of_wide_spectrum(height, width)[None])
+        chosen = way_of(n, height, width, torch.float32, "cpu", processor())
         cells = [f"{ratio(taken, way):.2f}x, {error[way]:.0e}" for way in WAYS]
         rows.append([shape, f"{statistics.median(taken['torch']) * 1e3:.1f} ms, {error['torch']:.0e}", *cells, chosen])
-        theirs += GPT2.get((*sides,), 0) * statistics.median(taken["torch"]) / n
-        ours += GPT2.get((*sides,), 0) * statistics.median(taken[chosen]) / n
+        theirs += GPT2.get((height, width), 0) * statistics.median(taken["torch"]) / n
+        ours += GPT2.get((height, width), 0) * statistics.median(taken[chosen]) / n
     header = ["stack", "torch", *WAYS, "chosen"]
     if arguments.markdown:
         print("\n".join("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows]))

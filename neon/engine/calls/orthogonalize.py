@@ -45,8 +45,9 @@ def orthogonalize(x: Tensor, schedule: Sequence[Step], *, eps: float, way: str, 
         out = torch.empty_like(x, memory_format=torch.contiguous_format)
     if x.numel() == 0:
         return out
-    group = group_of(*x.shape, x.element_size(), x.device)
-    for start in range(0, len(x), group):
+    n, rows, columns = x.shape
+    group = group_of(n, rows, columns, x.element_size(), x.device)
+    for start in range(0, n, group):
         part = slice(start, start + group)
         orthogonalize_group(x[part], schedule, eps, way, out[part])
     return out
