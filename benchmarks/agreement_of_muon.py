@@ -116,8 +116,8 @@ QUINTIC = JORDAN | {"nesterov": False, "ns_coefficients": "quintic", "scale": "m
 DION = JORDAN | {"nesterov": False, "ns_coefficients": "polar_express_dion", "scale": "spectral_unclamped"}
 DION |= {"learning_rate": 2.0**-6}
 TORCH = replace(
-    ADAMW, rule="Muon", package="torch", make=partial(exact, torchs), shapes=MATRICES, float32_ulp=120.0, numbers=JORDAN,
-    by=lambda numbers: neon.optimizers.Muon(**numbers),
+    ADAMW, rule="Muon", package="torch", make=partial(exact, torchs), shapes=MATRICES, numbers=JORDAN,
+    float32_ulp=120.0, by=lambda numbers: neon.optimizers.Muon(**numbers),
 )  # fmt: skip
 TIMM = replace(TORCH, package="timm", make=partial(exact, timms), shapes=FLATTENED, numbers=QUINTIC)
 PYTORCH_OPTIMIZER = replace(TIMM, package="pytorch_optimizer", make=partial(exact, pytorch_optimizers), numbers=JORDAN)
