@@ -167,6 +167,11 @@ class Program:
         return "flattened" in self.keywords
 
     @property
+    def sees_matrices(self) -> bool:
+        """Whether rows and columns are those of the matrices that a tensor is made of, not of its last dimensions."""
+        return self.flattened or self.calls
+
+    @property
     def _spaces(self) -> set[Space]:
         return {node.space for node in walk([*self.outputs.values(), *self.new_numbers.values()])} | {
             state.of for state in self.states.values()
