@@ -41,7 +41,9 @@ class Room:
         self._sent[own] = sent
         if self._barrier.wait() == 0:
             self.exchanges += 1
-        found: dict[int, Sequence[Tensor]] = {own: [part.clone() for part in parts] for own, parts in self._sent.items()}
+        found: dict[int, Sequence[Tensor]] = {
+            own: [part.clone() for part in parts] for own, parts in self._sent.items()
+        }
         self._barrier.wait()
         return found
 

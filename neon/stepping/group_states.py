@@ -70,8 +70,8 @@ def make_item(
             f"{shortened(program.name)} has values for the rows of matrices, and parameter {quoted(name)} is made of "
             f"{matrices}: parts must be of one length, of the first dimension, and on one process. Give it Muon."
         )
-    rows_cut = whole is not None and program.by_rows and not whole.keeps_rows
-    if whole is not None and rows_cut and program.sees_matrices and len(whole.shape) > 2:
+    by_rows = program.by_rows and program.sees_matrices
+    if whole is not None and by_rows and len(whole.shape) > 2 and not whole.keeps_rows:
         raise ValueError(
             f"Parameter {quoted(name)} has placements {param.placements}; flattened to a matrix, as "
             f"{shortened(program.name)} sees it, it can be cut along its first dimension alone. Redistribute it."
