@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
+from neon.commands.bench import new_process
 from neon.commands.bench.matrix_errors import update_errors
-from neon.commands.bench.new_process import run
 from neon.commands.bench.results import Line, Result, Settings
 from neon.commands.bench.step_alone import attach, states_of
 from neon.commands.bench.tensor_shapes import Shapes
@@ -67,9 +67,8 @@ def measure_matrices(line: Line, settings: Settings) -> Result:
 
 def memory_of(line: Line) -> dict[str, float]:
     """Bytes that raise a process's peak in its first steps, beyond parameters, gradients and states."""
-    return json.loads(
-        run("neon.commands.bench.memory", line.kind, line.rule, line.shape, MALLOC_MMAP_THRESHOLD_="65536")
-    )
+    what = ("neon.commands.bench.memory", line.kind, line.rule, line.shape)
+    return json.loads(new_process.run(*what, MALLOC_MMAP_THRESHOLD_="65536"))
 
 
 def errors_of(line: Line, shapes: Shapes) -> dict[str, dict[str, float]]:
