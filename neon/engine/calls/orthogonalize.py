@@ -46,6 +46,9 @@ def orthogonalize(x: Tensor, schedule: Sequence[Step], *, eps: float, way: str, 
     if x.numel() == 0:
         return out
     n, rows, columns = x.shape
+    if rows > columns and padded(rows) == padded(columns):  # the Gram matrix of columns has full rank, that of rows not
+        orthogonalize(x.mT, schedule, eps=eps, way=way, out=out.mT)
+        return out
     group = group_of(n, rows, columns, x.element_size(), x.device)
     for start in range(0, n, group):
         part = slice(start, start + group)
