@@ -10,8 +10,8 @@ import torch
 from gpu_run import Case, Run, launches_of
 from gpu_table import Line, Target
 
-from neon.commands.bench.matrices import MATRICES, torch_peer
 from neon.commands.bench.matrix_errors import update_errors
+from neon.commands.bench.matrix_steps import MATRICES, torch_peer
 from neon.commands.bench.torch_peers import neon_optimizer
 from neon.commands.bench.work import Work
 

@@ -22,7 +22,7 @@ from neon.commands.bench.bench_command import MEASURED, Request, choose
 from neon.commands.bench.few_bits import FORMATS
 from neon.commands.bench.first_step import first_step
 from neon.commands.bench.kinds import KINDS
-from neon.commands.bench.matrices import MATRICES
+from neon.commands.bench.matrix_steps import MATRICES
 from neon.commands.bench.results import TARGETS, Line, Result, Settings
 from neon.commands.bench.tensor_shapes import SHAPES, Shapes
 from neon.commands.bench.timing import Contender, interleaved, scaling

@@ -21,7 +21,7 @@ from neon.commands.bench import new_process
 from neon.commands.bench.bench_command import Request, run_command
 from neon.commands.bench.first_step import first_step
 from neon.commands.bench.kinds import KINDS
-from neon.commands.bench.matrices import MATRICES
+from neon.commands.bench.matrix_steps import MATRICES
 from neon.commands.bench.measured_tables import tables
 from neon.commands.bench.results import Line, Report, Result
 from neon.commands.bench.tensor_shapes import SHAPES
