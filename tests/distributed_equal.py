@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from constructors import DROP_INS, RULES, described
+from constructors import DROP_INS, OF_MATRICES, RULES, described
 from distributed_models import Run, everything, train
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -20,7 +20,9 @@ from neon.optimizers import GradientDescentMomentum, MultiOptimizer, Optimizer
 LAYERS, SIZE = 8, 8
 
 MAKE: dict[str, Callable[[], Optimizer]] = {
-    **{name: partial(described, name) for name in RULES},
+    # Rules of whole matrices, which take no biases, have cases of their own: gradients that are summed in another order
+    # give SOAP other bases of directions without gradients.
+    **{name: partial(described, name) for name in RULES if name not in OF_MATRICES},
     "descent": lambda: GradientDescentMomentum(0.1, 0.0),
 }
 
@@ -76,7 +78,7 @@ def _optimizers(model: Stack, turn: int | None) -> dict[str, Callable[[], torch.
         for number, (how, given) in enumerate(GIVEN.items()):
             if turn is None or (place + turn) % len(GIVEN) == number:
                 found[f"{name}, {how}"] = partial(given, make, model)
-    for place, name in enumerate(DROP_INS):
+    for place, name in enumerate(name for name in DROP_INS if name not in OF_MATRICES):
         if turn is None or (place + turn) % len(GIVEN) == 0:
             found[f"{name}, drop-in"] = lambda name=name: DROP_INS[name](model.parameters(), lr=0.01)
     return found

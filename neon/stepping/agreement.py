@@ -30,7 +30,7 @@ class Agreement:
                     if isinstance(reach, (Mesh, Replicas)) and reach.size > 1:
                         self._shared.setdefault(reach, []).append((name, param))
 
-    def settle(self) -> None:
+    def decide(self) -> None:
         """Give parameters that have no gradient here, but have one elsewhere, a gradient of zeros.
 
         A shard's is what it has of the whole gradient then. Of whole parameters processes have the same gradients or

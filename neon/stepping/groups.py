@@ -114,7 +114,7 @@ class GroupStepper:
                     plan, self._unscales = None, unscales
                 if plan is None:
                     self._agreement = Agreement(optimizer.param_groups, self._rules)
-                self._agreement.settle()
+                self._agreement.decide()
                 if plan is None and self._is_rehearsed(optimizer):
                     return None
                 self._begun = True

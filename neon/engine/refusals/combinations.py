@@ -66,7 +66,7 @@ def check_calls(asked: Any, leaf: Any, settings: Settings, *, shared: bool) -> N
     if asked.capturable and shared and any(program.calls for program in settings.programs):
         raise ValueError(
             f"{shortened(type(leaf).__name__)} cannot be had with capturable=True for parameters of which other "
-            f"processes hold parts: whole matrices are brought together by hosts, {_NO_HOST}. Leave capturable out."
+            f"processes hold parts: whole matrices are gathered by hosts, {_NO_HOST}. Leave capturable out."
         )
 
 
