@@ -58,7 +58,7 @@ def test_other_work_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
             super().__init__(params, lr, ns_steps=ns_steps - 4)  # type: ignore[arg-type]
 
     monkeypatch.setitem(matrices.PEERS, "Muon", OtherSteps)  # type: ignore[arg-type]
-    with pytest.raises(AgreementError, match="torch is .* of an update from float64: not the same work"):
+    with pytest.raises(AgreementError, match=r"torch is .* of an update from float64: not the same work"):
         errors_of(LINE, Shapes(((48, 64),), rounds=0))
 
 

@@ -39,7 +39,8 @@ WRONG = 0.7  # of an update: a matrix that has nothing to do with it is 1.4 away
 def measure_matrices(line: Line, settings: Settings) -> Result:
     """A step over matrices, with the same coefficients and as many iterations as torch's.
 
-    Speed-up is the median over rounds of torch's time by neon's."""
+    Speed-up is the median over rounds of torch's time by neon's.
+    """
     shapes = MATRICES[line.shape]
     errors = errors_of(line, shapes)
     work = make_work(shapes, states=states_of(line.rule), device=line.device)
