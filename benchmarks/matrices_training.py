@@ -8,7 +8,7 @@
 `digits`: a perceptron of three hidden layers on scikit-learn's handwritten digits. `text`: a transformer of two layers
 that predicts the next character of Python's own documentation, 64 at a time. Both train as many steps under either; the
 rate falls by half a cosine, decays are equal. Muon's updates have the size of AdamW's (`match_rms_adamw`), so that one
-rate serves both and one grid is fair to both. A seed decides the first weights and the batches: runs of a seed differ in
+rate serves both and one grid is fair to both. A seed decides the first weights and the batches: its runs differ in
 optimizer and rate alone.
 """
 

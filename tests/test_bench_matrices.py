@@ -10,8 +10,8 @@ import torch
 
 from neon.commands import machine
 from neon.commands.bench import matrix_steps, new_process
-from neon.commands.bench.matrix_errors import SMALLEST, gradients, newton_schulz
 from neon.commands.bench.matrix_steps import MATRICES, errors_of, memory_of, without_calls
+from neon.commands.bench.matrix_errors import SMALLEST, gradients, newton_schulz
 from neon.commands.bench.results import Line
 from neon.commands.bench.step_alone import attach
 from neon.commands.bench.tensor_shapes import Shapes
@@ -58,7 +58,7 @@ def test_other_work_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
             super().__init__(params, lr, ns_steps=ns_steps - 4)  # type: ignore[arg-type]
 
     monkeypatch.setitem(matrix_steps.PEERS, "Muon", OtherSteps)  # type: ignore[arg-type]
-    with pytest.raises(AgreementError, match="torch is .* of an update from float64: not the same work"):
+    with pytest.raises(AgreementError, match=r"torch is .* of an update from float64: not the same work"):
         errors_of(LINE, Shapes(((48, 64),), rounds=0))
 
 

@@ -56,7 +56,7 @@ def rehearse(out: Path, *arguments: str) -> str:
 
 def test_a_rehearsal_writes_every_kind_of_result(tmp_path: Path) -> None:
     steps = "AdamW (plain|norm), float32, large|grid, tile 512.* float32, large"
-    chosen = f"probe|copy|launches|graph|tensor rates|scaler|{steps}"
+    chosen = f"probe|copy|launches|graph|tensor rates|scaler|Muon, float32, 768x3072|{steps}"
     printed = rehearse(tmp_path, "--seconds", "300", "--cases", chosen)
     results = {line["case"]: line for line in lines(tmp_path) if "case" in line}
     assert not [line for line in results.values() if "error" in line]
@@ -67,6 +67,10 @@ def test_a_rehearsal_writes_every_kind_of_result(tmp_path: Path) -> None:
     assert {*step["device_s"]} == {"neon", "fused", "foreach", "copy"}
     assert {*results["launches, large"]["device_s"]} >= {"stage_0", "sum_up", "numbers_1", "stage_1"}
     assert "grid, tile 512, part 8192, 4 warps, float32, large" in results
+    muon = results["Muon, float32, 768x3072"]
+    assert muon["launches"] > 0
+    assert {*muon["device_s"]} == {"neon", "torch"}
+    assert 0 < muon["neon's error"] < 1.1 * muon["torch's error"]
     table = (tmp_path / "table.md").read_text()
     assert all(f"| {name} |" in table and f"| {name} |" in printed for name in results)
     assert "| clip by norm, of plain ≤ 1.2 |" in table.partition("| case |")[0]

@@ -102,7 +102,7 @@ TARGETS = (
     _target(8.0, "speed-up", f"144 of 64 by 64: {_TORCH}", kind="matrices", shape="144-of-64x64"),
     _target(1.0, "of torch's error", "matrices: error by torch's", kind="matrices"),
     _target(1e-3, "of torch's error", "768 by 3072: error by torch's", kind="matrices", shape="768x3072 3072x768"),
-    _target(0.9, "sweeps of the limit", f"matrices, sweeps alone: {_LIMIT}", kind="matrices"),
+    _target(0.9, "sweeps of the limit", f"matrices, sweeps alone: {_LIMIT}", kind="matrices", shape="gpt2-hidden"),
     # A page here and there, and what torch keeps for its products.
     _target(1.05, "of a bucket", "matrices: extra memory, buckets of 64 MiB", kind="matrices"),
 )
