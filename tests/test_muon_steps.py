@@ -353,14 +353,14 @@ def test_optimizers_that_step_at_the_same_time(made: str) -> None:
         for each, opt in zip(sets, optimizers, strict=True):
             run(each, opt, range(1))
     with ThreadPoolExecutor(4) as pool:
-        found = [*pool.map(lambda pair: run(*pair, range(start, 6)), zip(sets, optimizers, strict=True))]
+        found = [*pool.map(lambda each, opt: run(each, opt, range(start, 6)), sets, optimizers)]
     assert found == [expected] * 4
 
 
 def test_an_optimizer_that_goes_from_thread_to_thread() -> None:
     expected = run(params := weights(), muon().attach(params), range(6))
     params = weights()
-    opt = muon().attach(params)
+    opt, found = muon().attach(params), []
     for step in range(6):
         with ThreadPoolExecutor(1) as pool:
             found = pool.submit(run, params, opt, range(step, step + 1)).result()
