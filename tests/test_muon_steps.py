@@ -7,6 +7,7 @@ import inspect
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
@@ -535,6 +536,26 @@ def test_a_gradient_that_is_not_finite_leaves_the_step_out() -> None:
     opt.step()
     assert all_bits(opt, [*model.parameters()]) == kept
     assert (opt.skipped_steps, opt.last_nonfinite) == (1, "2.weight")
+
+
+SURROUNDINGS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "inference mode": torch.inference_mode,
+    "another device": lambda: torch.device("meta"),
+}
+
+
+@pytest.mark.parametrize("when", [{0}, {1}, {0, 1, 2}], ids=["first", "then", "always"])
+@pytest.mark.parametrize("surroundings", SURROUNDINGS)
+def test_what_is_around_a_step_does_not_matter(surroundings: str, when: set[int]) -> None:
+    params, others = weights(), weights()
+    opt, plain = muon().attach(params), muon().attach(others)
+    for step in range(3):
+        give(params, step)
+        with SURROUNDINGS[surroundings]() if step in when else nullcontext():
+            opt.step()
+    run(others, plain, range(3))
+    assert all_bits(opt, params) == all_bits(plain, others)
 
 
 # -- transforms, options, memory -------------------------------------------------------------------
