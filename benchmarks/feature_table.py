@@ -24,11 +24,6 @@ def feature(text: str, table: dict[str, Check] = FEATURES) -> Callable[[Check], 
     return listed
 
 
-def network(dtype: torch.dtype = torch.float32, outputs: int = 4) -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(64, 64), nn.Linear(64, outputs)).to(dtype)
-
-
 def give(model: nn.Module, step: int, scale: float = 1.0) -> None:
     for number, (_, p) in enumerate(model.named_parameters()):
         p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(100 * step + number)).to(p.dtype) * scale

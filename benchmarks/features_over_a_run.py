@@ -22,7 +22,6 @@ from feature_table import (
     feature,
     give,
     leaves,
-    network,
     saved,
     saved_bytes,
     train,
@@ -38,7 +37,7 @@ from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
 @feature("A checkpoint of other shapes is refused, and changes nothing")
 def refuses(lib: Library) -> bool:
-    other, model = network(outputs=8), network()
+    other, model = lib.network(outputs=8), lib.network()
     first, second = lib.make(other), lib.make(model)
     train(other, first, range(2))
     train(model, second, range(2))
@@ -67,30 +66,32 @@ def resumes(lib: Library, model: nn.Module, *options: str, order: Callable[[Any]
 
 @feature("A resumed run is bit for bit the uninterrupted one")
 def resumes_exactly(lib: Library) -> bool:
-    return resumes(lib, network())
+    return resumes(lib, lib.network())
 
 
 @feature("So is one of bfloat16 parameters that follow small updates, whatever torch's random state")
 def resumes_bfloat16(lib: Library) -> bool:
     if not follows(lib):
         raise NoOptionError("they do not follow")
-    return resumes(lib, network(torch.bfloat16), "bfloat16")
+    return resumes(lib, lib.network(torch.bfloat16), "bfloat16")
 
 
 @feature("So is one with moments in 8 bits")
 def resumes_eight_bits(lib: Library) -> bool:
-    return resumes(lib, network(), "8 bits")
+    return resumes(lib, lib.network(), "8 bits")
 
 
 @feature("Named parameters in another order find their states")
 def by_name(lib: Library) -> bool:
     # Of equal shapes: a fused step with the states of another shape has ended in a corrupted heap.
-    return resumes(lib, network(outputs=64), order=lambda named: named[2:] + named[:2])
+    return resumes(
+        lib, lib.network(outputs=64), order=lambda named: named[len(named) // 2 :] + named[: len(named) // 2]
+    )
 
 
 @feature("`deepcopy` of model and optimizer keeps every option")
 def copies(lib: Library) -> bool:
-    model = network()
+    model = lib.network()
     optimizer = lib.make(model, "flags")
     train(model, optimizer, range(3))
     model_copy, optimizer_copy = copy.deepcopy((model, optimizer))
@@ -99,21 +100,21 @@ def copies(lib: Library) -> bool:
     return equal(model, model_copy)
 
 
-@feature("`OneCycleLR` cycles the rate and β₁")
+@feature("`OneCycleLR` cycles the rate, and β₁ or the momentum")
 def one_cycle(lib: Library) -> bool:
     def run(cycle: bool) -> nn.Module:
-        model = network()
+        model = lib.network()
         optimizer = lib.make(model)
         train(model, optimizer, range(5), OneCycleLR(optimizer, 0.1, total_steps=6, cycle_momentum=cycle))
         return model
 
-    return not close(run(True), run(False)) and not close(run(False), network())
+    return not close(run(True), run(False)) and not close(run(False), lib.network())
 
 
 @feature("The rate may be a tensor, which a scheduler writes to")
 def tensor_rate(lib: Library) -> bool:
     def run(lr: Any) -> nn.Module:
-        model = network()
+        model = lib.network()
         optimizer = lib.make(model, lr=lr)
         train(model, optimizer, range(4), LambdaLR(optimizer, lambda epoch: 0.5**epoch))
         return model
@@ -121,9 +122,11 @@ def tensor_rate(lib: Library) -> bool:
     return close(run(torch.tensor(0.01)), run(0.01))
 
 
-@feature("New values of lr, betas and weight decay compile nothing (a step after a change takes under 50 ms)")
+@feature(
+    "New values of lr, betas or momentum, and weight decay compile nothing (a step after a change takes under 50 ms)"
+)
 def recompiles_nothing(lib: Library) -> bool:
-    model = network()
+    model = lib.network()
     optimizer = lib.make(model)
     train(model, optimizer, range(3))
     seconds = []
@@ -131,7 +134,10 @@ def recompiles_nothing(lib: Library) -> bool:
         for group in optimizer.param_groups:
             lr = 0.02 + 0.001 * change
             group["lr"] = group["lr"].fill_(lr) if isinstance(group["lr"], Tensor) else lr
-            group["betas"] = (0.8 + 0.01 * change, 0.95 + 0.001 * change)
+            if "betas" in group:
+                group["betas"] = (0.8 + 0.01 * change, 0.95 + 0.001 * change)
+            else:
+                group["momentum"] = 0.8 + 0.01 * change
             group["weight_decay"] = 0.2 + 0.01 * change
         give(model, change)
         start = time.perf_counter()
@@ -142,14 +148,14 @@ def recompiles_nothing(lib: Library) -> bool:
 
 @feature("`torch.distributed.checkpoint`'s dummy step leaves the parameters as they were")
 def dummy_step(lib: Library) -> bool:
-    model, before = network(), network()
+    model, before = lib.network(), lib.network()
     get_optimizer_state_dict(model, lib.make(model))
     return equal(model, before)
 
 
 @feature("Its round trip resumes bit for bit")
 def distributed_checkpoint(lib: Library) -> bool:
-    model = network()
+    model = lib.network()
     optimizer = lib.make(model)
     train(model, optimizer, range(3))
     resumed = copy.deepcopy(model)
@@ -166,7 +172,7 @@ def distributed_checkpoint(lib: Library) -> bool:
 
 @feature("The state loads with `weights_only=True`, and nothing in it is None")
 def plain_state(lib: Library) -> bool:
-    model = network()
+    model = lib.network()
     optimizer = lib.make(model)
     train(model, optimizer, range(2))
     return None not in [leaf for leaf in leaves(saved(optimizer)["state"]) if not isinstance(leaf, Tensor)]
@@ -174,7 +180,7 @@ def plain_state(lib: Library) -> bool:
 
 @feature("An option updates in the backward pass and lets each gradient go")
 def in_backward(lib: Library) -> bool:
-    model, reference = network(), network()
+    model, reference = lib.network(), lib.network()
     optimizer = lib.way("in_backward")(model)
     plain = lib.make(reference, betas=(0.9, 0.999), weight_decay=0.01)
     for step in range(3):
@@ -191,7 +197,7 @@ def in_backward(lib: Library) -> bool:
 
 @feature("A layer's rate that is set in mid-run stays, whatever a scheduler writes")
 def layer_rate(lib: Library) -> bool:
-    model = network()
+    model = lib.network()
     set_rate = lib.way("set a layer's rate")
     optimizer = lib.make(model)
     train(model, optimizer, range(2))
@@ -203,7 +209,7 @@ def layer_rate(lib: Library) -> bool:
 
 @feature("Layers are frozen by name in mid-run; the norm that is clipped by does not count them")
 def freezes(lib: Library) -> bool:
-    model, reference = network(), network()
+    model, reference = lib.network(), lib.network()
     freeze = lib.way("freeze")
     optimizer = lib.make(model, "clip by norm")
     freeze(optimizer)
@@ -215,7 +221,7 @@ def freezes(lib: Library) -> bool:
 
 @feature("A rule of one's own has the option of clipping by norm")
 def own_rule(lib: Library) -> bool:
-    model, reference = network(), network()
+    model, reference = lib.network(), lib.network()
     train(model, lib.way("own rule")(model), range(4))
     momentum = [torch.zeros_like(p) for p in reference.parameters()]
     for step in range(4):
@@ -229,7 +235,7 @@ def own_rule(lib: Library) -> bool:
 
 @feature("A rule of one's own may have its state in 8 bits")
 def own_rule_eight_bits(lib: Library) -> bool:
-    model = network()
+    model = lib.network()
     optimizer = lib.way("own rule in 8 bits")(model)
     train(model, optimizer, range(2))
     return saved_bytes(optimizer) < 3 * model[0].weight.numel()

@@ -18,13 +18,25 @@ class NoOptionError(Exception):
 
 @dataclass(frozen=True)
 class Library:
-    """A column: a library's AdamW, arguments for it by feature, and what is more than an argument."""
+    """A column: a library's AdamW, arguments for it by feature, and what is more than an argument.
+
+    Of a rule in its place: whether it takes biases, how many moments it has, and by how many times a rate moves
+    weights as AdamW's would, of gradients that are 1 everywhere in a matrix of 64 × 64.
+    """
 
     name: str
     distribution: str
     adamw: Callable[..., torch.optim.Optimizer]
     options: Mapping[str, Arguments] = field(default_factory=dict)
     ways: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    biases: bool = True
+    moments: int = 2
+    rate_of_ones: float = 1.0
+
+    def network(self, dtype: torch.dtype = torch.float32, outputs: int = 4) -> nn.Sequential:
+        torch.manual_seed(0)
+        layers = (nn.Linear(64, count, bias=self.biases) for count in (64, outputs))
+        return nn.Sequential(*layers).to(dtype)
 
     def make(self, target: nn.Module | Iterable[Any], *features: str, **arguments: Any) -> torch.optim.Optimizer:
         """An AdamW over named parameters, with the options for some features."""

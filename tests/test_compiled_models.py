@@ -11,7 +11,7 @@ from torch import nn
 from torch._dynamo.utils import counters
 from torch.optim.lr_scheduler import ExponentialLR
 
-from neon.optimizers import Adam, AdamW, GradientDescentMomentum, MultiOptimizer
+from neon.optimizers import Adam, AdamW, GradientDescentMomentum, MultiOptimizer, Muon, Optimizer
 from neon.torch import AttachedOptimizer
 
 pytestmark = pytest.mark.usefixtures("one_thread", "fresh_compiler")
@@ -31,8 +31,8 @@ def net() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 1))
 
 
-def mapping() -> MultiOptimizer:
-    rules = {"default": AdamW(learning_rate=0.1), "Bias": GradientDescentMomentum(0.1, 0.9)}
+def mapping(**more: Optimizer) -> MultiOptimizer:
+    rules = {"default": AdamW(learning_rate=0.1), "Bias": GradientDescentMomentum(0.1, 0.9), **more}
     return MultiOptimizer(rules, gradient_clip_norm=0.5)
 
 
@@ -46,10 +46,14 @@ def loss_of(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("compiled_after", [False, True], ids=["attached to the compiled", "attached before"])
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-def test_a_compiled_model_trains_to_the_same_bits(backend: str, compiled_after: bool) -> None:
+@pytest.mark.parametrize("more", [{}, {"HiddenMatrix": Muon(learning_rate=0.1)}], ids=["elements", "matrices"])
+def test_a_compiled_model_trains_to_the_same_bits(
+    more: dict[str, Optimizer], backend: str, compiled_after: bool
+) -> None:
     plain, model = net(), net()
     compiled = torch.compile(model, backend=backend)
-    runs = [(plain, mapping().attach(plain)), (compiled, mapping().attach(model if compiled_after else compiled))]
+    rules = mapping(**more)
+    runs = [(plain, rules.attach(plain)), (compiled, rules.attach(model if compiled_after else compiled))]
     for step in range(6):
         for trained, optimizer in runs:
             optimizer.zero_grad()

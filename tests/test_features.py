@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 STORED = json.loads((ROOT / "benchmarks/results/features.json").read_text(encoding="utf-8"))
-TABLES = ("features", "elsewhere")
+TABLES = ("features", "muon", "elsewhere")
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +26,18 @@ def features() -> Any:
 def test_the_stored_results_hold(features: Any) -> None:
     names = ["neon", "torch.optim", "torch.optim, fused"]
     found = features.run(names)
-    for table in TABLES:
+    for table in ("features", "elsewhere"):
         stored = {text: {name: cells[name] for name in names} for text, cells in STORED[table].items()}
         assert found[table] == stored, found["reasons"]
     assert {cells["neon"] for cells in found["features"].values()} == {"yes"}
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
+@pytest.mark.usefixtures("one_thread")
+def test_the_stored_results_of_muon_hold(features: Any) -> None:
+    found = features.run_of_muon()
+    assert found["muon"] == STORED["muon"], found["reasons of muon"]
+    assert {cells["neon, Muon beside AdamW"] for cells in found["muon"].values()} == {"yes"}
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -7,6 +7,7 @@ import inspect
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
@@ -353,14 +354,14 @@ def test_optimizers_that_step_at_the_same_time(made: str) -> None:
         for each, opt in zip(sets, optimizers, strict=True):
             run(each, opt, range(1))
     with ThreadPoolExecutor(4) as pool:
-        found = [*pool.map(lambda pair: run(*pair, range(start, 6)), zip(sets, optimizers, strict=True))]
+        found = [*pool.map(lambda each, opt: run(each, opt, range(start, 6)), sets, optimizers)]
     assert found == [expected] * 4
 
 
 def test_an_optimizer_that_goes_from_thread_to_thread() -> None:
     expected = run(params := weights(), muon().attach(params), range(6))
     params = weights()
-    opt = muon().attach(params)
+    opt, found = muon().attach(params), []
     for step in range(6):
         with ThreadPoolExecutor(1) as pool:
             found = pool.submit(run, params, opt, range(step, step + 1)).result()
@@ -535,6 +536,26 @@ def test_a_gradient_that_is_not_finite_leaves_the_step_out() -> None:
     opt.step()
     assert all_bits(opt, [*model.parameters()]) == kept
     assert (opt.skipped_steps, opt.last_nonfinite) == (1, "2.weight")
+
+
+SURROUNDINGS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "inference mode": torch.inference_mode,
+    "another device": lambda: torch.device("meta"),
+}
+
+
+@pytest.mark.parametrize("when", [{0}, {1}, {0, 1, 2}], ids=["first", "then", "always"])
+@pytest.mark.parametrize("surroundings", SURROUNDINGS)
+def test_what_is_around_a_step_does_not_matter(surroundings: str, when: set[int]) -> None:
+    params, others = weights(), weights()
+    opt, plain = muon().attach(params), muon().attach(others)
+    for step in range(3):
+        give(params, step)
+        with SURROUNDINGS[surroundings]() if step in when else nullcontext():
+            opt.step()
+    run(others, plain, range(3))
+    assert all_bits(opt, params) == all_bits(plain, others)
 
 
 # -- transforms, options, memory -------------------------------------------------------------------

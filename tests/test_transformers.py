@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from training_runs import Make, assert_same
 
 import neon.torch
-from neon.optimizers import LAMB, AdamW, GradientDescentMomentum, MultiOptimizer, Prodigy, RMSProp, ScheduleFree
+from neon.optimizers import LAMB, AdamW, GradientDescentMomentum, MultiOptimizer, Muon, Prodigy, RMSProp, ScheduleFree
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 from transformers import (
@@ -38,6 +38,9 @@ OPTIMIZERS: dict[str, Make] = {
     ).attach(model),
     "sums over tensors": lambda model: MultiOptimizer(
         {"default": Prodigy(d0=0.01), "Embedding": LAMB(), "classifier": Prodigy(d0=0.02, growth_rate=2.0)}
+    ).attach(model),
+    "hidden matrices": lambda model: MultiOptimizer(
+        {"default": AdamW(learning_rate=0.01), "HiddenMatrix": Muon(learning_rate=0.02)}, gradient_clip_norm=0.4
     ).attach(model),
     "drop-in class": lambda model: neon.torch.AdamW(model.parameters(), lr=0.01),
 }

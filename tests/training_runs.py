@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader, TensorDataset
 
 import neon.torch
-from neon.optimizers import Adam, AdamW, GradientDescentMomentum, MultiOptimizer, Prodigy, RMSProp
+from neon.optimizers import Adam, AdamW, GradientDescentMomentum, MultiOptimizer, Muon, Prodigy, RMSProp
 
 Make = Callable[[nn.Module], torch.optim.Optimizer]
 
@@ -36,10 +36,17 @@ def sums() -> MultiOptimizer:
     )
 
 
+def hidden_matrices() -> MultiOptimizer:
+    return MultiOptimizer(
+        {"default": AdamW(learning_rate=0.01), "HiddenMatrix": Muon(learning_rate=0.02)}, gradient_clip_norm=0.8
+    )
+
+
 OPTIMIZERS: dict[str, Make] = {
     "one rule": lambda model: AdamW(learning_rate=0.02, wdecay=0.1).attach(model),
     "many rules": lambda model: many_rules().attach(model),
     "sums over tensors": lambda model: sums().attach(model),
+    "hidden matrices": lambda model: hidden_matrices().attach(model),
     "drop-in class": lambda model: neon.torch.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True),
 }
 

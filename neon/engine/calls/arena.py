@@ -20,12 +20,14 @@ class Arena:
         """Have so many bytes at least; what was there is lost then."""
         if self.memory.numel() < size:
             self.memory = torch.empty(0, dtype=torch.uint8, device=self._device)  # let go of the smaller one first
-            self.memory = torch.empty(size, dtype=torch.uint8, device=self._device)
+            with torch.inference_mode(mode=False):
+                self.memory = torch.empty(size, dtype=torch.uint8, device=self._device)
 
     def cut(self, first: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """A tensor that begins at a byte."""
         count = torch.Size(shape).numel() * dtype.itemsize
-        return self.memory[first : first + count].view(dtype).view(shape)
+        with torch.inference_mode(mode=False):  # steps outside of that mode write to it too
+            return self.memory[first : first + count].view(dtype).view(shape)
 
     def behind(self, first: int) -> Arena:
         """What is left of it from a byte on."""

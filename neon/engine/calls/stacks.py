@@ -58,8 +58,9 @@ class Laid(NamedTuple):
     @property
     def is_plain(self) -> bool:
         """Whether its memory is its matrices, one after another, and all of one shape."""
-        tensor = torch.empty_strided(self.shape, self.stride, device="meta")
-        stacks = self.matrices.gather(tensor)
+        with torch.inference_mode(mode=False):  # in which no tensor is known for a view
+            tensor = torch.empty_strided(self.shape, self.stride, device="meta")
+            stacks = self.matrices.gather(tensor)
         return len(stacks) == 1 and stacks[0]._is_view() and stacks[0].is_contiguous()
 
     def in_memory(self, vector: Tensor) -> Tensor:
