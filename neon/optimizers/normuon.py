@@ -32,7 +32,9 @@ def normuon(  # type: ignore[no-untyped-def]
     >>> numbers = dict(lr=0.1, momentum=0.9, beta2=0.5, eps=0.5, weight_decay=0.5, ns_coefficients=(2.0, -1.5, 0.5))
     >>> w, momentum_buffer, row_sq = normuon(2.0, 0.5, 0.1, 0.3, **numbers, ns_steps=1)
     >>> round(w, 8), round(momentum_buffer, 8), round(row_sq, 8)
-    (1.88585459, 0.14, 0.65)
+    (1.88790161, 0.14, 0.65)
+    >>> round(normuon(2.0, 0.5, 0.1, 0.3, **numbers, ns_steps=0, match_rms=False)[0], 8)
+    1.83950806
     """
     momentum_buffer = momentum * momentum_buffer + (1 - momentum) * g
     update = momentum * momentum_buffer + (1 - momentum) * g if nesterov else momentum_buffer

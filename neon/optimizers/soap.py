@@ -34,6 +34,17 @@ def soap(  # type: ignore[no-untyped-def]
     but square matrices have them at first: weights then differ between processors by whole steps. A `floor` above 0
     chooses it, and keeps it in QR as heavyball does with ε for it. A side of which `few_rows` or `few_columns` is False
     has no basis.
+
+    >>> numbers = dict(lr=0.1, betas=(0.9, 0.99), eps=0.5, weight_decay=0.5, shampoo_beta=0.9, frequency=2,
+    ...                few_rows=True, few_columns=True)
+    >>> w, *states = soap(2.0, 0.5, 0.1, 0.2, 0.3, 0.4, 1.0, -1.0, **numbers, step=3)
+    >>> round(w, 8), [round(state, 8) for state in states]
+    (1.88958113, [0.14, 0.2005, 0.295, 0.385, 1.0, 1.0])
+    >>> round(soap(2.0, 0.5, 0.1, 0.2, 0.3, 0.4, 1.0, -1.0, **numbers, step=3, heavyball=True)[0], 8)
+    1.87678633
+    >>> w, *states = soap(2.0, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, **numbers, step=1)
+    >>> w, [round(state, 8) for state in states]
+    (2.0, [0.0, 0.0, 0.025, 0.025, 1.0, 1.0])
     """
     first, n = equal(step, 1), maximum(step - 1, 1)
     later, due = 1 - first, equal(remainder(step if heavyball else step - 1, frequency), 0)
