@@ -11,7 +11,7 @@ from typing import Any
 
 from agreement_cases import ADAMW, DECAYS, Numbers, falling, in_torch_words, replace, rows
 
-OWN = {"momentum_coef": "momentum", "beta_2": "beta2", "steps": "ns_steps", "match_rms": "update_scale"}
+OWN = {"momentum_coef": "momentum", "beta_2": "beta2", "match_rms": "update_scale"}
 
 
 def words(numbers: Numbers) -> Numbers:
@@ -40,7 +40,7 @@ CASE = replace(
 
 CASES = rows(
     CASE, defaults={}, of_norm={"match_rms": False}, plain_momentum={"nesterov": False, "wdecay": 0.3},
-    betas_eps={"momentum_coef": 0.6, "beta_2": 0.8, "epsilon": 0.01}, steps={"steps": 3},
+    betas_eps={"momentum_coef": 0.6, "beta_2": 0.8, "epsilon": 0.01}, steps={"ns_steps": 3},
     weight_decay={"wdecay": 0.3}, falling={"rates": falling, "wdecay": 0.3}, two_groups={"groups": DECAYS},
     foreach={"make": partial(pytorch_optimizers, foreach=True)},
 )  # fmt: skip

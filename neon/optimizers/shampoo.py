@@ -31,7 +31,7 @@ def _rooted(g, side, root, over, beta2, exponent, eps, of, due):  # type: ignore
 def shampoo(  # type: ignore[no-untyped-def]
     w, g, momentum_buffer=0.0, graft_buffer=0.0, square=0.0,
     left=State(of=ROW_PAIRS), right=State(of=COLUMN_PAIRS),
-    left_root=State(of=ROW_PAIRS), right_root=State(of=COLUMN_PAIRS),
+    left_root=State(1.0, of=ROW_PAIRS), right_root=State(1.0, of=COLUMN_PAIRS),
     *, lr, betas, eps, graft_eps, weight_decay, frequency, start, graft, eps_of="start",
     nesterov=False, decoupled=True, few_rows, few_columns, step,
 ):  # fmt: skip
@@ -63,18 +63,17 @@ def shampoo(  # type: ignore[no-untyped-def]
     [1.76464277, 1.77274277, 1.78799716, 1.79609716, 1.6938, 1.7019]
     """
     d, square = _grafted(g, square, graft, betas[1], graft_eps)
-    rooted, begun = clip(step - frequency + 1, 0, 1), clip(step - start + 1, 0, 1)
     exponent, due = 2 * (few_rows + few_columns), equal(remainder(step, frequency), 0)
     least, of = (eps * betas[1] ** step, "one") if eps_of == "start" else (eps, eps_of)
     if few_rows:
         left, left_root = _rooted(g, left, left_root, ROWS, betas[1], exponent, least, of, due)
     if few_columns:
         right, right_root = _rooted(g, right, right_root, COLUMNS, betas[1], exponent, least, of, due)
-    roots = (left_root if few_rows else None, right_root if few_columns else None)
-    u = rooted * restored(g, *roots) + (1 - rooted) * g if exponent else d
+    u = restored(g, left_root if few_rows else None, right_root if few_columns else None) if exponent else d
     u = u if graft == "none" else norm(d) / (norm(u) + 1e-16) * u
     u, d = (u, d) if decoupled else (u + weight_decay * w, d + weight_decay * w)
     momentum_buffer, graft_buffer = betas[0] * momentum_buffer + u, betas[0] * graft_buffer + d
+    begun = clip(step - start + 1, 0, 1)
     taken, fresh = begun * momentum_buffer + (1 - begun) * graft_buffer, begun * u + (1 - begun) * d
     w = w - lr * weight_decay * w if decoupled else w
     w = w - lr * (betas[0] * taken + fresh if nesterov else taken)

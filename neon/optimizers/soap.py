@@ -13,7 +13,7 @@ from neon.optimizers.optimizer import Optimizer
 
 def soap(  # type: ignore[no-untyped-def]
     w, g, exp_avg, exp_avg_sq, left=State(of=ROW_PAIRS), right=State(of=COLUMN_PAIRS),
-    left_basis=State(of=ROW_PAIRS), right_basis=State(of=COLUMN_PAIRS),
+    left_basis=State(1.0, of=ROW_PAIRS), right_basis=State(1.0, of=COLUMN_PAIRS),
     *, lr, betas, eps, weight_decay, shampoo_beta, frequency,
     correct_bias=True, heavyball=False, floor=1e-8, few_rows, few_columns, step,
 ):  # fmt: skip
