@@ -34,7 +34,6 @@ class Shampoo(Reference):
         "shampoo, adagrad": {"frequency": 2, "start": 3, "epsilon": 0.1, "graft": "adagrad", "graft_epsilon": 0.5},
         "shampoo, sign": {"frequency": 2, "start": 3, "epsilon": 0.1, "graft": "sign"},
     }  # fmt: skip
-    never_negative = frozenset({"square"})
     float32_ulp = 20.0  # 19.8: sums of rank 1
     states = 5
     decoupled_decay = True
@@ -52,6 +51,10 @@ class Shampoo(Reference):
     decouple: bool = True
     max_size: int = 8192
     roots: dict[int, dict[int, Array]] = field(default_factory=dict)  # by a tensor's list of states, and by side
+
+    @property
+    def never_negative(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return frozenset({"square"} if self.graft in ("adagrad", "rmsprop") else ())
 
     def first_states(self, w: Array) -> list[Array]:
         """momentum_buffer, graft_buffer, square where it is kept, and left and right without their εI."""

@@ -55,9 +55,9 @@ class NorMuon(Optimizer):
         u = o / (√v' + ε);  θ' = (1−αλ)θ − α·0.2√(RC)/(‖u‖ + ε)·u    of a matrix of R rows and C columns
 
     Without `match_rms` the length of u is that of o, times √max(1, R/C), as in the authors' program, whose convolutions
-    are many matrices; here they are one, as in Muon. Tensors of fewer than two dimensions are refused. The other
-    options are `Optimizer`'s, and `parts` is Muon's for parts of one length. Raises `ValueError` or `TypeError` for
-    others.
+    are many matrices; here they are one, as in Muon. Tensors of fewer than two dimensions are refused. `parts` is
+    Muon's for parts of one length. m may be kept in 16 bits; "int8" leaves it in float32, for v goes by rows, which
+    blocks of 256 numbers would cut. The other options are `Optimizer`'s. Raises `ValueError` or `TypeError` for others.
     """
 
     of_matrices = True

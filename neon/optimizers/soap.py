@@ -49,8 +49,9 @@ def soap(  # type: ignore[no-untyped-def]
     first, n = equal(step, 1), maximum(step - 1, 1)
     later, due = 1 - first, equal(remainder(step if heavyball else step - 1, frequency), 0)
     sides = (left_basis if few_rows else None, right_basis if few_columns else None)
-    exp_avg = exp_avg + later * (1 - betas[0]) * (g - exp_avg)
-    exp_avg_sq = exp_avg_sq + later * (1 - betas[1]) * (rotated(g, *sides) ** 2 - exp_avg_sq)
+    fresh = later * (1 - betas[0]), later * (1 - betas[1])
+    exp_avg = (1 - fresh[0]) * exp_avg + fresh[0] * g
+    exp_avg_sq = (1 - fresh[1]) * exp_avg_sq + fresh[1] * rotated(g, *sides) ** 2
     unbiased = (1 - betas[0] ** n, sqrt(1 - betas[1] ** n)) if correct_bias else (1, 1)
     root = maximum(sqrt(exp_avg_sq), eps * unbiased[1]) if heavyball else sqrt(exp_avg_sq) + eps
     u = lr * unbiased[1] / unbiased[0] * restored(rotated(exp_avg, *sides) / root, *sides)

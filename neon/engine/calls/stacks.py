@@ -141,7 +141,7 @@ class Stacks:
             if not stack.count:
                 continue
             row = {
-                node: float(value[stack.row]) if hasattr(value, "ndim") else value for node, value in numbers.items()
+                node: float(value[stack.row]) if getattr(value, "ndim", 0) else value for node, value in numbers.items()
             }
             self._run(stack, calls, known, row)
             for name, root in calls.stores.items():
