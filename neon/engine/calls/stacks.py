@@ -194,8 +194,8 @@ class Stacks:
 
     def _read(self, stack: _Stack, name: str) -> Tensor:
         """A state of pairs of the matrices."""
-        kept = [self._pairs[position][name] for position, *_ in stack.members]
-        stacks = [state.view(-1, *state.shape[-2:]) for state in kept]
+        kept = [(self._pairs[position][name], count) for position, _, count in stack.members]
+        stacks = [state.view(count, *state.shape[-2:]) for state, count in kept]
         return stacks[0] if len(stacks) == 1 else torch.cat(stacks)
 
     def _store(self, stack: _Stack, name: str, value: Tensor, left_out: Tensor | None) -> None:
