@@ -28,7 +28,8 @@ Groups = list[dict[str, Any]]
 
 
 def words(numbers: Numbers) -> Numbers:
-    return {OWN.get(word, word): number for word, number in in_torch_words(numbers).items()}
+    found = {OWN.get(word, word): number for word, number in in_torch_words(numbers).items()}
+    return {word: number for word, number in found.items() if word != "units"}
 
 
 @contextmanager
@@ -108,15 +109,15 @@ MATRICES = ((1, 1), (1, 7), (3, 5), (33, 17), (24, 24), (5, 1))
 FLATTENED = (*MATRICES, (6, 3, 2, 2), (5, 2, 9))
 JORDAN = {
     "learning_rate": 0.02, "momentum_coef": 0.95, "wdecay": 0.1, "nesterov": True,
-    "ns_coefficients": (3.4445, -4.775, 2.0315), "epsilon": 1e-30, "scale": "original",
+    "ns_coefficients": (3.4445, -4.775, 2.0315), "epsilon": 1e-30, "scale": "original", "units": "float32",
 }  # fmt: skip
 QUINTIC = JORDAN | {"nesterov": False, "ns_coefficients": "quintic", "scale": "match_rms_adamw"}
 # dion multiplies the rate with the scale in float32
 DION = JORDAN | {"nesterov": False, "ns_coefficients": "polar_express_dion", "scale": "spectral_unclamped"}
 DION |= {"learning_rate": 2.0**-6}
 TORCH = replace(
-    ADAMW, rule="Muon", package="torch", make=partial(exact, torchs), shapes=MATRICES, float32_ulp=40.0, numbers=JORDAN,
-    by=lambda numbers: neon.optimizers.Muon(**numbers),
+    ADAMW, rule="Muon", package="torch", make=partial(exact, torchs), shapes=MATRICES, numbers=JORDAN,
+    float32_ulp=120.0, by=lambda numbers: neon.optimizers.Muon(**numbers),
 )  # fmt: skip
 TIMM = replace(TORCH, package="timm", make=partial(exact, timms), shapes=FLATTENED, numbers=QUINTIC)
 PYTORCH_OPTIMIZER = replace(TIMM, package="pytorch_optimizer", make=partial(exact, pytorch_optimizers), numbers=JORDAN)
@@ -133,7 +134,7 @@ def of_all(*without: str) -> dict[str, Numbers]:
         "defaults": {},
         "no_decay": {"wdecay": 0.0},
         "momentum": {"momentum_coef": 0.5},
-        "weights_of_0": {"zeros": True},
+        "weights_of_0": {"zeros": True, "float32_ulp": 1200.0},
         "up_and_down": {"rates": up_and_down},
         "two_groups": {"groups": DECAYS},
         "gradients_missing": {"absent": True},

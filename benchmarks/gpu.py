@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_run import Case, Run, Step, measure_all, work_of
+from gpu_matrices import matrix_cases, matrix_targets
+from gpu_run import Case, Run, Step, launches_of, measure_all, work_of
 from gpu_table import Line, Target
 from gpu_tests import run_tests
 from torch.nn.utils import clip_grad_norm_
@@ -76,7 +77,9 @@ def cases() -> list[Case]:
         Case("graph, gpt2", partial(measure_graph, shape="gpt2")),
         Case("tensor rates, groups", measure_tensor_rates),
         Case("under a scaler, gpt2", partial(measure_scaled, shape="gpt2")),
+        *matrix_cases("float32"),
         *(step_case(shape, format, "AdamW", option) for shape, format, option in product(SHAPES, FORMATS, OPTIONS)),
+        *matrix_cases("bfloat16 at random"),
         *(step_case("large", "float32", rule, option) for rule, option in product(RULES, OPTIONS)),
         *(variant_case("float32", shape, sizes) for shape, sizes in product(("large", "gpt2"), GRID)),
         *(step_case(*each) for each in product(SHAPES, FORMATS, RULES, OPTIONS)),
@@ -90,6 +93,8 @@ def cases() -> list[Case]:
 
 def targets(line: Line, results: Mapping[str, Line]) -> Iterator[Target]:
     """What the figures of a step are to reach."""
+    if "matrices" in line:
+        yield from matrix_targets(line)
     if "shape" not in line:
         return
     ours, times = line["device_s"]["neon"], line["times"]
@@ -177,25 +182,6 @@ def torch_on(work: Work, rule: str, option: str) -> dict[str, Step]:
         optimizer.step()
 
     return {name: partial(step, optimizer) for name, optimizer in optimizers.items() if name != "loop"}
-
-
-def launches_of(step: Step) -> list[triton_launch.Launch]:
-    """What a step launches; where that is nothing, its figures would not be Triton's."""
-    launched: list[triton_launch.Launch] = []
-    call = triton_launch.Launch.__call__
-
-    def noting(launch: triton_launch.Launch) -> None:
-        launched.append(launch)
-        call(launch)
-
-    triton_launch.Launch.__call__ = noting  # type: ignore[method-assign]
-    try:
-        step()
-    finally:
-        triton_launch.Launch.__call__ = call  # type: ignore[method-assign]
-    if not launched:
-        raise RuntimeError("no Triton kernel made this step, torch operations did: its figures are not reported")
-    return launched
 
 
 def measure_step(run: Run, shape: str, format: str, rule: str, option: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from gpu_table import Line, Target, table
 
 from neon.commands.bench.tensor_shapes import Shapes
 from neon.commands.bench.work import Work
+from neon.engine.backends import triton_launch
 
 LOST = 3  # the exit status that says: the device is lost to this process, another has to go on
 ROUNDS = 15
@@ -179,6 +180,25 @@ def work_of(shapes: Shapes, dtype: torch.dtype, device: torch.device) -> Work:
         params.append(param.requires_grad_())
         param.grad = grad
     return Work(params, [], params[0].detach(), {"norm": 0.5 * float(torch.stack(norms).norm())}, shapes.grouped)
+
+
+def launches_of(step: Step) -> list[triton_launch.Launch]:
+    """What a step launches; where that is nothing, its figures would not be Triton's."""
+    launched: list[triton_launch.Launch] = []
+    call = triton_launch.Launch.__call__
+
+    def noting(launch: triton_launch.Launch) -> None:
+        launched.append(launch)
+        call(launch)
+
+    triton_launch.Launch.__call__ = noting  # type: ignore[method-assign]
+    try:
+        step()
+    finally:
+        triton_launch.Launch.__call__ = call  # type: ignore[method-assign]
+    if not launched:
+        raise RuntimeError("no Triton kernel made this step, torch operations did: its figures are not reported")
+    return launched
 
 
 # -- case by case ----------------------------------------------------------------------------------

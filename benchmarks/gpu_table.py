@@ -35,7 +35,7 @@ class Target:
 
 
 TIMES = ("device_s", "host_s", "times", "rounds")
-QUIET = ("case", "shape", "rule", "option", "format", "bytes", "seconds", "compiled_s", "here", *TIMES)
+QUIET = ("case", "shape", "matrices", "rule", "option", "format", "bytes", "seconds", "compiled_s", "here", *TIMES)
 
 
 def table(run: Run, targets: Callable[[Line, Mapping[str, Line]], Iterator[Target]], left_out: Sequence[str]) -> str:

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from neon.commands import machine
 from neon.commands.compare.digits import digits
 from neon.commands.figures import BLUE, VERMILION, dress, new_figure, save_figure
-from neon.optimizers import AdamW, Muon, MultiOptimizer, Optimizer, WarmupCosine
+from neon.optimizers import AdamW, MultiOptimizer, Muon, Optimizer, WarmupCosine
 
 FOLDER = Path(__file__).parent
 PAGE = FOLDER.parent / "docs" / "rules.md"

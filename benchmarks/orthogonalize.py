@@ -3,10 +3,10 @@
     python benchmarks/orthogonalize.py                          # a minute and a half
     python benchmarks/orthogonalize.py --markdown --threads 1 --clock cpu --shapes 144x64x64 1x768x3072
 
-Same coefficients (Keller Jordan's), same five steps. In a round torch's function and each way have their turn; a ratio is
-the median over rounds of torch's time by the way's. Errors are those of a whole update against the iteration in
-float64, of a matrix with singular values from 1e-6 to 1. On a machine that others use, `--clock cpu` with one thread counts the
-process's own time.
+Same coefficients (Keller Jordan's), same five steps. In a round torch's function and each way have their turn; a ratio
+is the median over rounds of torch's time by the way's. Errors are those of a whole update against the iteration in
+float64, of a matrix with singular values from 1e-6 to 1. On a machine that others use, `--clock cpu` with one thread
+counts the process's own time.
 """
 
 from __future__ import annotations
@@ -83,14 +83,14 @@ def main() -> None:
     rows: list[list[str]] = []
     theirs = ours = 0.0
     for shape in arguments.shapes:
-        n, *sides = map(int, shape.split("x"))
-        taken = times(torch.randn(n, *sides), arguments.rounds, CLOCKS[arguments.clock])
-        error = errors(of_wide_spectrum(*sides)[None])
-        chosen = way_of(n, *sides, torch.float32, "cpu", processor())
+        n, height, width = map(int, shape.split("x"))
+        taken = times(torch.randn(n, height, width), arguments.rounds, CLOCKS[arguments.clock])
+        error = errors(of_wide_spectrum(height, width)[None])
+        chosen = way_of(n, height, width, torch.float32, "cpu", processor())
         cells = [f"{ratio(taken, way):.2f}x, {error[way]:.0e}" for way in WAYS]
         rows.append([shape, f"{statistics.median(taken['torch']) * 1e3:.1f} ms, {error['torch']:.0e}", *cells, chosen])
-        theirs += GPT2.get((*sides,), 0) * statistics.median(taken["torch"]) / n
-        ours += GPT2.get((*sides,), 0) * statistics.median(taken[chosen]) / n
+        theirs += GPT2.get((height, width), 0) * statistics.median(taken["torch"]) / n
+        ours += GPT2.get((height, width), 0) * statistics.median(taken[chosen]) / n
     header = ["stack", "torch", *WAYS, "chosen"]
     if arguments.markdown:
         print("\n".join("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows]))

@@ -184,6 +184,8 @@ OTHERS = {"torch's scheduler": _one_cycle, "torch's loss scaler": _scaler}
 
 def fresh(name: str) -> Run:
     model = net()
+    if name == "torch.Muon":  # which takes two dimensions alone, as torch's does
+        del model.conv
     opt = RUNS[name](model)
     return Run(model, opt, OTHERS.get(name, lambda _: [])(opt))
 

@@ -24,6 +24,7 @@ from neon.optimizers import (
 
 Module = TypeVar("Module", bound=nn.Module)
 REQUIRED: dict[str, dict[str, Any]] = {
+    "Muon": {"units": "float32"},  # it would be another on another processor
     "GradientDescentMomentum": {"learning_rate": 0.1, "momentum_coef": 0.9},
     "MultiOptimizer": {
         "optimizer_mapping": {

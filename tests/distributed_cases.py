@@ -50,11 +50,13 @@ def low_precision(rule: str, dtype: str) -> Any:
     return {"losses": train(run, opt, range(STEPS)), **everything(model, opt)}
 
 
-def in_backward(previous: float | None) -> Any:
+def in_backward(previous: float | None, rule: str | None = None) -> Any:
     """Each shard is updated as its gradient arrives."""
     model = net()
     run = spread("sharded", model)
-    opt = Adam(learning_rate=0.05).attach(model, in_backward=True, gradient_clip_previous_norm=previous)
+    chosen = Adam(learning_rate=0.05) if rule is None else RULES[rule]()
+    chosen.gradient_clip_norm = None
+    opt = chosen.attach(model, in_backward=True, gradient_clip_previous_norm=previous)
     return {"losses": train(run, opt, range(STEPS)), **everything(model, opt)}
 
 

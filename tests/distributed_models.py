@@ -11,11 +11,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, Replicate
+from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
 import neon.torch
+from neon.engine.program.spaces import ROW_PAIRS, ROWS
 from neon.optimizers import (
     GROUP,
     LAMB,
@@ -35,6 +36,7 @@ from neon.optimizers import (
     WarmupCosine,
 )
 from neon.optimizers.functions import norm, total
+from neon.optimizers.matrix_functions import gram, orthogonalize, rotated
 
 STEPS, SAMPLES = 4, 12  # which divide by 2, 3 and 4
 
@@ -86,6 +88,20 @@ class Counted(Optimizer):
         return w - lr * d * (k + 1) * g, d, k + 1
 
 
+class Orthogonal(Optimizer):
+    """Momentum, of matrices turned by a mean of g·gᵀ and orthogonalized: calls, and a state of pairs."""
+
+    @staticmethod
+    def rule(  # type: ignore[no-untyped-def]
+        w, g, momentum_buffer: Any, pairs: Any = State(of=ROW_PAIRS), *, matrix, lr=0.05, momentum=0.9
+    ):
+        momentum_buffer = momentum * momentum_buffer + (1 - momentum) * g
+        if matrix:
+            pairs = momentum * pairs + (1 - momentum) * gram(g, ROWS)
+            return w - lr * orthogonalize(rotated(momentum_buffer, pairs), steps=2), momentum_buffer, pairs
+        return w - lr * momentum_buffer, momentum_buffer, pairs
+
+
 def mapping() -> MultiOptimizer:
     kinds = {
         "default": AdamW(
@@ -118,6 +134,7 @@ RULES: dict[str, Callable[[], Optimizer]] = {
     "sums": sums,
     "free": lambda: ScheduleFree(AdamW(learning_rate=0.05, wdecay=0.1)),
     "counted": Counted,
+    "orthogonal": lambda: Orthogonal(gradient_clip_norm=0.5),
     "transforms": lambda: Lookahead(
         Cautious(Centralized(AdamW(learning_rate=0.05, wdecay=0.1, decay_form="corrected", gradient_clip_norm=0.5))),
         k=2,
@@ -293,6 +310,12 @@ _LOST = {"row_var": 1, "col_var": 2}
 def _place_of(param: Tensor, key: str) -> Any:
     """Where a state belongs: with its parameter, of which each process has what is known of whole rows or columns."""
     place = _place(param, "scales" in key)
+    if key == "pairs":  # cut by rows, whatever the parameter is cut by; of shards by rows, where these are
+        square = torch.Size([param.shape[0]] * 2)
+        if not isinstance(param, DTensor):
+            return square
+        cuts = tuple(Replicate() if p.is_replicate() else Shard(0) for p in param.placements)
+        return square, torch.Size([place[1][0], square[1]]), cuts, param.device_mesh
     if key not in _LOST:
         return place
     lost = param.dim() - _LOST[key]

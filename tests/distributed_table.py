@@ -34,9 +34,12 @@ CURVES: list[tuple[Any, ...]] = [
     ("documented",),
     ("loss_curve", "sharded", "adafactor"),
     ("loss_curve", "sharded", "transforms"),
+    ("loss_curve", "grid", "orthogonal"),
+    ("in_backward", None, "orthogonal"),
+    ("zero", "orthogonal"),
 ]
 SCALED = [("scaled", way, rule) for way in ("data parallel", "sharded") for rule in ("momentum", "torch")]
-SCALED.append(("scaled", "sharded", "sums"))
+SCALED += [("scaled", "sharded", "sums"), ("scaled", "sharded", "orthogonal")]
 LOW = [("low_precision", rule, dtype) for rule in ("mapping", "own", "torch") for dtype in ("float32", "bfloat16")]
 LOW.append(("low_precision", "prodigy", "bfloat16"))
 GIVEN = [
@@ -65,6 +68,7 @@ SAVED = [
     ("checkpoint", "sharded", "sums", "full"),
     ("checkpoint", "hybrid", "prodigy", "sharded"),
     ("checkpoint", "data parallel", "mapping", "sharded"),
+    ("checkpoint", "sharded", "orthogonal", "sharded"),
 ]
 FORMATS = ("int8", "bfloat16", "int8, split", "float32, split", "averaged", "schedule-free")
 BLOCKS = [
@@ -85,6 +89,14 @@ BLOCKS_SAVED = [
     ("low_checkpoint", "hybrid", "int8", "sharded"),
     ("low_checkpoint", "data parallel", "int8, split", "sharded"),
 ]
+# By how many ranks each is run, beside one.
+MATRICES: dict[tuple[Any, ...], tuple[int, ...]] = {
+    ("matrices", "plain", 50, 2, 64 << 20): (2, 3, 4),
+    ("matrices", "clipped", 3, None, 64 << 20): (2, 4),
+    ("matrices", "twice", 3, None, 20_000): (3, 4),
+    ("matrices", "turned", 4, None, 64 << 20): (3, 4),
+    ("shared",): (2, 4),
+}
 # Every rule by each way, given the model by one of three ways to hand it over, which take turns.
 EQUAL = [("equal_layers", way, turn) for way in ("sharded", "hybrid", "tensor parallel") for turn in range(3)]
 ALONE = ("equal_layers", "alone", None)
@@ -98,8 +110,11 @@ AGREED = [
     *BLOCKS,
     *BLOCKS_SAVED,
     *EQUAL,
+    *MATRICES,
+    ("missing",),
 ]  # of which every rank gives the same
-CASES = [*AGREED, ALONE, ("alike",), ("cut_blocks",), ("zero_refused",), ("flat_refused",), ("failing",)]
+REFUSED = [("zero_refused",), ("flat_refused",), ("refused_matrices",)]
+CASES = [*AGREED, ALONE, ("alike",), ("cut_blocks",), *REFUSED, ("failing",)]
 # On three ranks rows are cut unevenly, and two rows leave an empty shard.
 BY_THREE: set[tuple[Any, ...]] = {
     ("same_gradients", "rows", "lamb", None),
@@ -133,10 +148,14 @@ WAITING |= {(ALONE, world) for world in (2, 4)}  # what the others are compared 
 
 def worlds(case: tuple[Any, ...]) -> tuple[int, ...]:
     """By how many ranks a case can be run."""
-    if case in (("zero_refused",), ("flat_refused",)):
+    if case in REFUSED:
         return (2,)
+    if case == ("missing",):
+        return (2, 3)
     if case[0] == "every_rule":
         return (1, 2)
+    if case in MATRICES:
+        return (1, *MATRICES[case])
     return (1, 2, 3, 4) if case in BY_THREE else (1, 2, 4)
 
 

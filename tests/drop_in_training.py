@@ -6,10 +6,11 @@ import io
 from typing import Any
 
 import torch
-from constructors import DROP_INS
+from constructors import DROP_INS, OF_MATRICES
 from torch import nn
 
-SHARED = [name for name in DROP_INS if hasattr(torch.optim, name)]
+# but for Muon, which takes matrices alone: test_muon.py
+SHARED = [name for name in DROP_INS if hasattr(torch.optim, name) and name not in OF_MATRICES]
 STEPS = 8
 BOUND = 2e-15  # float64, relative to the largest entry; seen: 8e-16
 

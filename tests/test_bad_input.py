@@ -34,7 +34,7 @@ from neon.optimizers import (
 from neon.optimizers.adafactor import at_least_one, non_positive, optional_epsilon
 from neon.optimizers.adopt import optional_exponent
 from neon.optimizers.asgd import finite
-from neon.optimizers.muon import coefficients, scale_name, step_count
+from neon.optimizers.muon import coefficients, processor_units, scale_name, step_count
 from neon.optimizers.rprop import grows, shrinks
 
 NAN, INF = math.nan, math.inf
@@ -56,6 +56,7 @@ ARGUMENTS: dict[str, dict[type[Exception], list[Any]]] = {
     "decay": UNIT,
     **{f"beta_{number}": BETA for number in (1, 2, 3)},
     "wdecay": NOT_NEGATIVE,
+    "parts": {ValueError: [0, -1, (), (0, 1)], TypeError: ["3", 1.5]},
     "decay_form": {ValueError: ["L2", "", True, 0.1, ["coupled"]]},
     "gradient_clip_norm": CLIP,
     "gradient_clip_value": CLIP,
@@ -89,6 +90,7 @@ OF_CHECK: dict[Any, dict[type[Exception], list[Any]]] = {
     shrinks: {ValueError: [-0.1, 0, 0.0, 1, 1.5, NAN, INF], **NUMBER},
     grows: {ValueError: [-0.1, 0, 1, 1.0, NAN, INF], **NUMBER},
     scale_name: {ValueError: ["", "spectral norm", 1, True]},
+    processor_units: {ValueError: ["avx", "", 1.0, True, ["amx"]]},
     coefficients: {ValueError: ["", "quartic", (1.0, 2.0), (), 3.0, None]},
     step_count: {ValueError: [-1, 100], TypeError: ["1", None, True, 1.5, [1]]},
     RULES["Prodigy"]._declared.numbers["beta_3"].check: BETA,

@@ -22,14 +22,16 @@ from neon.commands.bench.bench_command import MEASURED, Request, choose
 from neon.commands.bench.few_bits import FORMATS
 from neon.commands.bench.first_step import first_step
 from neon.commands.bench.kinds import KINDS
+from neon.commands.bench.matrix_steps import MATRICES
 from neon.commands.bench.results import TARGETS, Line, Result, Settings
 from neon.commands.bench.tensor_shapes import SHAPES, Shapes
 from neon.commands.bench.timing import Contender, interleaved, scaling
 from neon.commands.bench.torch_peers import OPTIONS, PEERS, torch_optimizers
 from neon.commands.bench.work import AgreementError, Work, bytes_moved, gradients, largest_difference, make_work
-from neon.commands.library import exported_rules
+from neon.commands.library import exported_rules, works_on_matrices
 
 FEW = Settings(rounds=2)
+OF_ELEMENTS = [name for name, rule in exported_rules().items() if not works_on_matrices(rule)]
 pytestmark = pytest.mark.usefixtures("one_thread")
 linux_only = pytest.mark.skipif(not machine.LINUX, reason="only Linux tells a process its peak memory")
 
@@ -39,7 +41,13 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every model with a few tensors, as small as have states in few bits; first steps in this process."""
     for name, shapes in SHAPES.items():
         monkeypatch.setitem(SHAPES, name, replace(shapes, tensors=((64, 64),) * 3, rounds=2, steps=2))
-    monkeypatch.setattr(new_process, "run", lambda module, who, rule, **_: str(first_step(who, rule)))
+    for name, shapes in MATRICES.items():
+        monkeypatch.setitem(MATRICES, name, replace(shapes, tensors=((48, 64), (64, 48)), rounds=2))
+
+    def run(module: str, who: str, rule: str, *_: str, **__: str) -> str:
+        return str(first_step(who, rule)) if who != "matrices" else json.dumps({"neon": 9.0, "torch": 0.0})
+
+    monkeypatch.setattr(new_process, "run", run)
 
 
 def measured(line: Line, settings: Settings = FEW) -> Result:
@@ -65,11 +73,11 @@ def test_the_models_have_their_sizes(monkeypatch: pytest.MonkeyPatch, name: str,
 
 def test_a_whole_run_has_every_rule_shape_and_option_and_every_target() -> None:
     every, on_a_gpu = Request(rules="every").lines(), Request(rules="every", device="cuda").lines()
-    assert {line.rule for line in Request().lines()} == {*MEASURED} <= {*exported_rules()}
+    assert {line.rule for line in Request().lines()} == {*MEASURED, "Muon"} <= {*exported_rules()}
     assert len(set(every)) == len(every)
     for found, shapes in ((every, {*SHAPES} - {"llama1b"}), (on_a_gpu, {*SHAPES})):
         assert {(e.shape, e.rule, e.option) for e in found if e.kind == "step"} == {
-            (shape, rule, option) for shape in shapes for rule in exported_rules() for option in OPTIONS
+            (shape, rule, option) for shape in shapes for rule in OF_ELEMENTS for option in OPTIONS
         }
     assert set(PEERS) < set(exported_rules())
     assert {(e.kind, e.device) for e in on_a_gpu} == {(kind, "cuda") for kind in ("step", "rounding", "states")}
@@ -125,6 +133,8 @@ def test_a_gpu_tells_its_own_time_and_scales_by_torch_alone(monkeypatch: pytest.
         (Line("backward", "AdamW", "mlp"), "neon fused foreach loop"),
         (Line("backward", "GradientDescentMomentum", "conv"), "neon fused foreach loop"),
         (Line("start", "Adam", "mlp"), "empty filled torch"),
+        (Line("matrices", "Muon", "gpt2-hidden"), "neon torch sweeps scale"),
+        (Line("matrices", "Muon", "144-of-64x64"), "neon torch"),
     ],
     ids=str,
 )
@@ -137,12 +147,13 @@ def test_every_kind_of_line_is_measured(line: Line, contenders: str) -> None:
     assert result.figures
     assert all(0 < value < math.inf for value in result.figures.values())
     expected = [target for target in TARGETS if target.covers(line)]
-    torch_has_it = [t for t in expected if line.rule in PEERS or t.figure != "speed-up"]
+    torch_has_it = [t for t in expected if line.rule in {*PEERS, "Muon"} or t.figure != "speed-up"]
     assert [target for target, _ in result.targets()] == torch_has_it
-    assert ("difference_in_updates" in result.details) == ("speed-up" in result.figures)
+    of_work = {"difference_in_updates", "errors"} & result.details.keys()
+    assert bool(of_work) == ("speed-up" in result.figures)
 
 
-@pytest.mark.parametrize("rule", exported_rules())
+@pytest.mark.parametrize("rule", OF_ELEMENTS)
 def test_neon_and_torch_do_the_same_work(rule: str) -> None:
     for option, grouped in product(OPTIONS, [False, True]):
         difference = step_alone.check_agreement(Line("step", rule, "large", option), grouped, FEW)
@@ -219,7 +230,7 @@ def test_bytes_that_a_rule_must_move(rule: str, form: str, option: str, moved: f
     assert bytes_moved(optimizer, work.params, option) == 64 * 64 * moved
 
 
-@pytest.mark.parametrize("rule", exported_rules())
+@pytest.mark.parametrize("rule", OF_ELEMENTS)
 def test_everybody_steps_over_the_same_memory(rule: str) -> None:
     shapes = Shapes(((33, 5), (7,), (64, 64)), rounds=2)
     count = step_alone.states_of(rule)

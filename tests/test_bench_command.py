@@ -21,6 +21,7 @@ from neon.commands.bench import new_process
 from neon.commands.bench.bench_command import Request, run_command
 from neon.commands.bench.first_step import first_step
 from neon.commands.bench.kinds import KINDS
+from neon.commands.bench.matrix_steps import MATRICES
 from neon.commands.bench.measured_tables import tables
 from neon.commands.bench.results import Line, Report, Result
 from neon.commands.bench.tensor_shapes import SHAPES
@@ -33,11 +34,15 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Every model with a few small tensors on an idle machine; no other processes."""
     for name, shapes in SHAPES.items():
         monkeypatch.setitem(SHAPES, name, replace(shapes, tensors=((64, 64),) * 3, rounds=2, steps=2))
+    for name, shapes in MATRICES.items():
+        monkeypatch.setitem(MATRICES, name, replace(shapes, tensors=((48, 64),) * 3, rounds=2))
 
     def run(module: str, *arguments: str, **_: str) -> str:
         if module == "neon.commands.bench.memory":
             extra = {"neon plain": 0.0, "neon norm": 0.0, "neon value": 1.0, "foreach": 4.0}
-            return json.dumps({"memory": extra, "kept": {"float32": 12.0, "8-bit states": 6.03}}[arguments[0]])
+            kept = {"float32": 12.0, "8-bit states": 6.03}
+            buckets = {"neon": float(1 << 25), "torch": 0.0}
+            return json.dumps({"memory": extra, "kept": kept, "matrices": buckets}[arguments[0]])
         return str(first_step(*arguments))
 
     monkeypatch.setattr(new_process, "run", run)
@@ -72,11 +77,12 @@ def test_a_quick_run_measures_shows_and_keeps() -> None:
     assert not stored["disturbed"]
     assert all(line["figures"] for line in stored["lines"])
     for kind, shape in {(line["line"]["kind"], line["line"]["shape"]) for line in stored["lines"]}:
-        assert re.search(rf"^\d+/\d+ {kind}: {shape}, Adam", done.stdout, re.MULTILINE)
+        assert re.search(rf"^\d+/\d+ {kind}: {shape}, (Adam|Muon)", done.stdout, re.MULTILINE)
     assert re.search(r"500 groups: time of one group +≤ 1.30x +\d", done.stdout)
     assert re.search(r"8-bit Adam, AdamW: time of 32-bit states +≤ 0.80x +\d", done.stdout)
     assert re.search(r"8-bit states *\n.*\n Adam +12.000 +6.030", done.stdout)
     assert re.search(r"extra memory, clip by value: bytes a parameter +≤ 0.050 +1.000 +1.000 +0 of 3", done.stdout)
+    assert re.search(r"matrices: extra memory, buckets of 64 MiB +≤ 1.05 +0.50 +0.50 +4 of 4", done.stdout)
     assert "*" not in done.stdout.split("Targets")[0]
     assert ElementTree.parse(path.with_suffix(".svg")).getroot().tag.endswith("svg")
 

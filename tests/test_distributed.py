@@ -29,6 +29,7 @@ from distributed_table import (
     EQUAL,
     GIVEN,
     LOW,
+    MATRICES,
     POISONED,
     POISONED_PARTS,
     RULES,
@@ -140,6 +141,28 @@ def test_the_same_gradients_give_the_same_bits(folder: Path, case: Case, world: 
     # Sums over tensors are taken in float64 of what each rank has. Of more elements the last bits of sums, and of
     # numbers of groups, may differ between worlds; weights and states see them in float32: there it hardly ever shows.
     assert_same(found, alone)
+
+
+@worlds_of([*MATRICES])
+def test_matrices_of_many_ranks_are_those_of_one(folder: Path, case: Case, world: int) -> None:
+    """Over 50 steps too, with gradients of low rank; wherever parts lie, and whoever owns a matrix."""
+    [alone] = results(folder, case, 1)
+    found = results(folder, case, world)[0]
+    assert_same(found, alone)
+    assert found.get("strays", []) == []
+
+
+def test_what_matrices_of_many_ranks_cannot_have_is_refused_by_all(folder: Path) -> None:
+    for found in results(folder, ("refused_matrices",), 2):
+        for name, words in {
+            "flat": "parts of flat ones, which are no matrices: Orthogonal works on whole ones. Use fully_shard",
+            "placements": "the whole matrix is known of parameters that are cut by Shard alone",
+            "unlike": "Parameter 'w' has a gradient on some processes and none on others",
+            "elementwise": "no rule here calls functions of matrices",
+            "partitioned": "share_matrices cannot be had with partitioned=True",
+            "in backward": "share_matrices cannot be had with in_backward=True",
+        }.items():
+            assert words in found[name]
 
 
 @worlds_of(ACROSS)

@@ -35,7 +35,7 @@ def assembly(kernel: Kernel) -> list[list[str]]:
     stages: dict[str, list[str]] = {}
     for number, text in zip(parts[::2], parts[1::2], strict=True):
         stages.setdefault(number, []).extend(text.splitlines())
-    return [stages[str(number)] for number in range(len(kernel.stages))]
+    return [stages[str(number)] for number in range(len(stages))]
 
 
 def loops(lines: list[str]) -> list[list[str]]:

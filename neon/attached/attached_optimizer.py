@@ -27,7 +27,7 @@ from neon.attached.targets import check_added, check_groups, name_alike, storage
 from neon.engine.backends import serving
 from neon.engine.counts import mark_movable
 from neon.engine.program.options import DECAY, SCALE
-from neon.engine.refusals.combinations import check_sizes
+from neon.engine.refusals.combinations import check_sharing, check_sizes
 from neon.engine.refusals.tensors import check_capturable, check_once
 from neon.engine.versions import uncompiled
 from neon.stepping import overrides
@@ -37,7 +37,7 @@ from neon.stepping.group_rules import GroupRules
 from neon.stepping.groups import GroupStepper
 from neon.stepping.in_backward import BackwardStepper, refuse_replicas
 from neon.stepping.in_place import refuse_in_place, way_in_place
-from neon.stepping.sharding import Partition, local
+from neon.stepping.sharding import Partition, local, replicas
 from neon.stepping.watched import Watched, unwatched
 
 # Of an instance, what copies do not take along: hooks, which torch leaves out too, and what a GradScaler has put there.
@@ -72,6 +72,9 @@ class AttachedOptimizer(Evaluated):
     - `capturable`: steps can be captured in a graph of the device (`torch.cuda.graph`). Step counts lie on the
       device, and values of groups that are tensors, such as `lr`, are read there, at each replay. For
       parameters on one device that Triton serves.
+    - `share_matrices`: where all processes of the default group have all parameters and the same gradients, as under
+      `DistributedDataParallel`, each of them makes a part of what a rule calls functions of matrices for, and has the
+      others know: the bits are the same as without.
 
     Raises `TypeError` or `ValueError` by name for targets, keys and values that do not fit.
     """
@@ -93,6 +96,7 @@ class AttachedOptimizer(Evaluated):
         in_backward: bool = False,
         gradient_clip_previous_norm: float | None = None,
         capturable: bool = False,
+        share_matrices: bool = False,
     ) -> None:
         # Not called `optimizer`: trainers take that for what a wrapper of theirs wraps.
         self.description = description
@@ -105,6 +109,7 @@ class AttachedOptimizer(Evaluated):
             in_backward,
             flag("capturable", capturable),
             clip_bound("gradient_clip_previous_norm", gradient_clip_previous_norm, norm=True),
+            replicas() if flag("share_matrices", share_matrices) else None,
         )
         self._skipped = 0
         self.last_nonfinite: str | None = None
@@ -122,6 +127,8 @@ class AttachedOptimizer(Evaluated):
         super().__init__(groups, defaults)
         check_groups(self.param_groups)
         check_keys_of_parts(rules, self.param_groups)
+        if rules.sharers is not None:
+            check_sharing(program for group in self.param_groups for program in rules.settings(group).programs)
         self._storages = storages_of(self.param_groups)
         self._stepper = self._new_stepper()
         self._stepper.watch(self)

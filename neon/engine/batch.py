@@ -18,6 +18,7 @@ from torch import Tensor
 
 from neon.engine.beside import Beside
 from neon.engine.calls.arena import arena_of
+from neon.engine.calls.owners import Owned, sharing_of
 from neon.engine.calls.stacks import Laid, Stacks
 from neon.engine.program import random_bits as random
 from neon.engine.program.graph import REDUCTION, Node, scalar
@@ -179,12 +180,15 @@ class Batch:
     def _make_passes(self) -> Sequence[Any]:
         return [None if stage.calls else Pass(self, stage) for stage in self.kernel.stages]
 
-    def _make_stacks(self) -> Stacks:
+    def _make_stacks(self) -> Stacks | Owned:
         laid = [
             Laid(tuple(item.param.shape), self._strides(position), item.matrices or ONE_MATRIX, row)
             for position, (item, row) in enumerate(zip(self.items, self.row_of.tolist(), strict=True))
         ]
         pairs = [{s.name: kept for s, kept in item.kept.items() if s.space in PAIRS} for item in self.items]
+        sharing = sharing_of(self.items[0])
+        if sharing is not None:
+            return Owned(self.kernel, laid, self.items, pairs, sharing)
         return Stacks(self.kernel, laid, pairs)
 
     def _make_rows(self, groups: npt.NDArray[np.int64], steps: npt.NDArray[np.float64]) -> None:

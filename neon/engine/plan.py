@@ -17,7 +17,7 @@ from neon.engine.backends import forced, prepare, serving
 from neon.engine.backends.capture import check_not_captured
 from neon.engine.backends.resident import Resident
 from neon.engine.batch import Batch, column
-from neon.engine.calls.stacks import buckets_of
+from neon.engine.calls.owners import buckets_of
 from neon.engine.counts import Counts
 from neon.engine.program.graph import Node, scalar
 from neon.engine.program.kernel import Kernel
@@ -96,11 +96,10 @@ class Plan:
             settings = self.settings[item.group]
             states = tuple(slot.dtype for slot in item.kept if slot.auxiliary_of is None)
             formats = Formats(item.param.dtype, dtype, states, settings.width, settings.storage.splits(item.param))
-            members[settings.program_of(item.param, item.matrices), formats, item.param.device, item.reach].append(
-                position
-            )
+            program = settings.program_of(item.part or item.param, item.matrices)
+            members[program, formats, item.param.device, item.reach, item.sharers].append(position)
         made = []
-        for (program, formats, device, _), positions in members.items():
+        for (program, formats, device, *_), positions in members.items():
             kernel = lower(program, formats)
             buckets = (
                 buckets_of(kernel, [(each, self.items[each]) for each in positions], device) if kernel.buffers else None

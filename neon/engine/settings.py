@@ -7,16 +7,16 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 from torch import Tensor
 
 from neon.engine.program.options import MOST, OF_SHAPES, OF_SIDES
 from neon.engine.program.slots import Slot
-from neon.engine.program.spaces import GROUP, Space
+from neon.engine.program.spaces import GROUP, PAIRS, Space
 from neon.engine.program.trace import Program
 from neon.engine.tensors.storage import AS_COMPUTED, Storage
-from neon.engine.tensors.weight_matrices import ONE_MATRIX, Matrices
+from neon.engine.tensors.weight_matrices import ONE_MATRIX, Matrices, shape_of
 
 
 def holds_of(shape: Sequence[int], matrices: Matrices, values: Mapping[str, Any]) -> dict[str, bool]:
@@ -63,7 +63,7 @@ class Settings:
         """The programs of its tensors."""
         return (self.program, *dict.fromkeys(self.others.values()))
 
-    def program_of(self, param: Tensor, matrices: Matrices | None = None) -> Program:
+    def program_of(self, param: Tensor | Part, matrices: Matrices | None = None) -> Program:
         """The program of a whole tensor."""
         if not self.others:
             return self.program
@@ -108,12 +108,32 @@ class Reach(Protocol):
 
 
 class Sharing(Reach, Protocol):
-    """The `size` processes that hold the parts of each tensor."""
+    """The processes that hold the parts of each tensor, or of which each has the whole."""
 
-    size: int
+    @property
+    def size(self) -> int:
+        """How many they are."""
+        ...
+
+    @property
+    def own(self) -> int:
+        """The number of this process among them."""
+        ...
 
     def gather_tensors(self, values: Tensor, sizes: Sequence[int]) -> list[Tensor]:
         """The vectors of every process, of which the sizes are known."""
+        ...
+
+    def cut(self, length: int) -> Sequence[tuple[int, int]]:
+        """What each process has of a dimension that is cut over all of them: where it begins, and its length."""
+        ...
+
+    def exchange(self, sent: Tensor, counts: Sequence[int], taken: Tensor, counts_taken: Sequence[int]) -> None:
+        """Send each process its part of a vector, and take what it has for this one; parts are in their order."""
+        ...
+
+    def spread(self, parts: Sequence[Tensor]) -> None:
+        """Have each process know the part of every one; here that of this process is filled."""
         ...
 
 
@@ -174,7 +194,8 @@ class Item:
     `count` is their exact number where one is known: it is believed if `step`, perhaps a float32, is its rounding.
     `reach` is given where other processes hold more of the parameter, or of the parameters beside it;
     `shard` says which part of the parameter this is, `part` where in it. `kept` are its states and auxiliary
-    tensors, by slots. `matrices` are those that the whole parameter is made of, for a rule of matrices.
+    tensors, by slots. `matrices` are those that the whole parameter is made of, for a rule of matrices, and `sharers`
+    who share out the work on matrices of which each of them has the whole.
     """
 
     name: str
@@ -188,3 +209,19 @@ class Item:
     count: float | None = None
     part: Part | None = None
     matrices: Matrices | None = None
+    sharers: Sharing | None = None
+
+    def shape_of(self, space: Space) -> tuple[int, ...]:
+        """The shape of what is here of a tensor with one value for each of a space."""
+        return shape_here(space, self.param, self.part, self.reach, self.matrices)
+
+
+def shape_here(
+    space: Space, param: Tensor, part: Part | None, reach: Reach | None, matrices: Matrices | None
+) -> tuple[int, ...]:
+    """The same of a parameter, or of a part of one; of whole pairs each process has some rows."""
+    if part is None or space not in PAIRS:
+        return shape_of(space, param.shape, matrices)
+    count, *others = shape_of(space, part.shape, matrices)
+    _, rows = cast("Sharing", reach).cut(count)[part.own]
+    return (rows, *others)

@@ -7,9 +7,11 @@ from neon.assignment.sites import get_param_list as get_param_list
 from neon.engine.program.declared import WEIGHT as WEIGHT
 from neon.engine.program.declared import State as State
 from neon.engine.program.numbers import Number as Number
+from neon.engine.program.spaces import COLUMN_PAIRS as COLUMN_PAIRS
 from neon.engine.program.spaces import COLUMNS as COLUMNS
 from neon.engine.program.spaces import GROUP as GROUP
 from neon.engine.program.spaces import OPTIMIZER as OPTIMIZER
+from neon.engine.program.spaces import ROW_PAIRS as ROW_PAIRS
 from neon.engine.program.spaces import ROWS as ROWS
 from neon.engine.program.spaces import TENSOR as TENSOR
 from neon.engine.tensors.weight_matrices import Matrices as Matrices

@@ -7,6 +7,7 @@ themselves and by numbers alone. `when` is a number of the step: where it is 0 n
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -101,4 +102,4 @@ def _called(name: str, of: Space, matrices: tuple[Value, ...], *numbers: Value, 
 def _stack(x: Value) -> Tensor:
     """A matrix alone; a float is one of one element."""
     x = x if isinstance(x, Tensor) else torch.tensor(x, dtype=torch.float64)
-    return x.reshape(1, x.shape[0] if x.dim() else 1, -1)
+    return x.reshape(1, *(x.shape[:1] or (1,)), math.prod(x.shape[1:]))

@@ -67,7 +67,7 @@ def step_count(name: str, value: Any) -> int:
 
 def scale_name(name: str, value: Any) -> str:
     """The name of a factor by rows and columns."""
-    if value not in SCALES:
+    if not isinstance(value, str) or value not in SCALES:
         raise ValueError(f"{name} must be one of {listed(SCALES)}. {received(name, value)}")
     return value
 

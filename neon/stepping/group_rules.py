@@ -18,6 +18,7 @@ from neon.engine.program.numbers import check_names, check_values
 from neon.engine.program.options import DECAY, GUARD, SCALE
 from neon.engine.program.trace import signature
 from neon.engine.refusals.combinations import (
+    check_calls,
     check_flat,
     check_group,
     check_leaf,
@@ -30,7 +31,7 @@ from neon.engine.settings import Reach, Settings
 from neon.engine.tensors.weight_matrices import ONE_MATRIX, Matrices
 from neon.messages import listed, shortened
 from neon.stepping.group_names import has_names
-from neon.stepping.sharding import Partition, is_shared
+from neon.stepping.sharding import Partition, Replicas, is_shared
 
 Group = Mapping[str, Any]
 # Values that a group has where they are others than these: checkpoints of earlier versions do not have them.
@@ -41,7 +42,8 @@ _OF_LATE = {SCALE: 1, DECAY: None}
 class GroupRules:
     """Read by steppers, checkpoints and tables. It knows no parameter and no optimizer, so nothing is held by it.
 
-    `partition` is the process group over which parameters are divided; the others are `AttachedOptimizer`'s.
+    `partition` is the process group over which parameters are divided, `sharers` the one over which matrices are
+    shared out; the others are `AttachedOptimizer`'s.
     """
 
     description: Description
@@ -50,12 +52,15 @@ class GroupRules:
     in_backward: bool = False
     capturable: bool = False
     gradient_clip_previous_norm: float | None = None
+    sharers: Replicas | None = None
 
     def __post_init__(self) -> None:
         self._leaves = self.description.leaves()
         for key, (leaf, _) in self._leaves.items():
             check_leaf(key, leaf)
-        check_together({"partitioned": self.partition is not None, **vars(self)})
+        check_together(
+            {"partitioned": self.partition is not None, "share_matrices": self.sharers is not None, **vars(self)}
+        )
         self.sites: Mapping[str, Site] = {}  # by the names of parameters, which they do not hold
 
     @property
@@ -100,6 +105,7 @@ class GroupRules:
         check_group(self, group, norms, shared=shared)
         settings = leaf.settings(group, norms, unscale=unscale, guard=self.skip_nonfinite)
         check_sums(self, leaf, settings.program)
+        check_calls(self, leaf, settings, shared=shared)
         if isinstance(params, list):
             check_flat(leaf, settings.program, params, partitioned=self.partition is not None)
         if self.partition is None:

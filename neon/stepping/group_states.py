@@ -13,11 +13,12 @@ from neon.engine.program.slots import at, auxiliary_paths
 from neon.engine.program.trace import Program
 from neon.engine.refusals.formats import check_weight
 from neon.engine.refusals.tensors import check_parameter, check_sides
-from neon.engine.settings import Item, Reach, Settings
+from neon.engine.settings import Item, Reach, Settings, shape_here
 from neon.engine.tensors.kept import kept_tensors
 from neon.engine.tensors.weight_matrices import ONE_MATRIX, Matrices
 from neon.messages import quoted, shortened
 from neon.stepping.sharding import (
+    Replicas,
     is_abstract,
     is_sharded,
     is_shared,
@@ -43,27 +44,25 @@ def make_item(
     reach: Reach | None,
     count: float | None = None,
     matrices: Matrices = ONE_MATRIX,
+    sharers: Replicas | None = None,
 ) -> Item:
     """A parameter with the states that it has, and new ones where it has none, as the engine takes it.
 
-    `count` is the exact number of its updates, where one is known.
+    `count` is the exact number of its updates, where one is known; `sharers` share out matrices that all of them have.
     """
     kept, part = states.get(param, {}), local(param)
     if not is_abstract(param):
         check_parameter(name, part)
     check_weight(settings, name, part)
     size, blocks = param.numel(), keeps_blocks(param)
-    program = settings.program_of(part, matrices)
+    program = settings.program_of(param, matrices)
     check_sides(name, part, program)
-    parts = _begun(_local_parts(kept), program)
-    own = kept_tensors(
-        settings.storage, program, part, parts, settings.values, size=size, blocks=blocks, matrices=matrices
-    )
-    step = kept["step"] if "step" in kept else mark_movable(torch.zeros((), dtype=torch.float32, device="cpu"))
-    whole = part_of(param) if program.by_rows and reach is not None else None
-    if whole is None and program.by_rows and is_shared(param):
+    needed = program.by_rows or program.calls
+    whole = part_of(param) if (needed or settings.others) and reach is not None else None
+    if whole is None and needed and is_shared(param):
+        known = "rows and columns are" if program.by_rows else "the whole matrix is"
         raise ValueError(
-            f"Parameter {quoted(name)} has placements {param.placements}; rows and columns are known of parameters "
+            f"Parameter {quoted(name)} has placements {param.placements}; {known} known of parameters "
             "that are cut by Shard alone. Redistribute it."
         )
     if program.by_rows and program.calls and not (matrices.keep_order and (whole is None or matrices == ONE_MATRIX)):
@@ -71,13 +70,22 @@ def make_item(
             f"{shortened(program.name)} has values for the rows of matrices, and parameter {quoted(name)} is made of "
             f"{matrices}: parts must be of one length, of the first dimension, and on one process. Give it Muon."
         )
-    if whole is not None and program.sees_matrices and len(whole.shape) > 2 and not whole.keeps_rows:
+    by_rows = program.by_rows and program.sees_matrices
+    if whole is not None and by_rows and len(whole.shape) > 2 and not whole.keeps_rows:
         raise ValueError(
             f"Parameter {quoted(name)} has placements {param.placements}; flattened to a matrix, as "
             f"{shortened(program.name)} sees it, it can be cut along its first dimension alone. Redistribute it."
         )
     seen = matrices if program.calls else None
-    return Item(name, part, own, step, row, order, reach, shard_of(param), count, whole, seen)
+    parts = _begun(_local_parts(kept), program)
+    own = kept_tensors(
+        settings.storage, program, part, parts, settings.values, size=size, blocks=blocks,
+        shape=lambda space: shape_here(space, part, whole, reach, seen),
+    )  # fmt: skip
+    step = kept["step"] if "step" in kept else mark_movable(torch.zeros((), dtype=torch.float32, device="cpu"))
+    if not program.calls or reach is not None or (sharers is not None and not sharers.shares(param)):
+        sharers = None
+    return Item(name, part, own, step, row, order, reach, shard_of(param), count, whole, seen, sharers)
 
 
 def still_has(state: Any, placed: Placed) -> bool:
@@ -120,7 +128,7 @@ def put_states(states: Any, param: Any, item: Item, step: Tensor, settings: Sett
     for slot, part in item.kept.items():
         own: Any = at(state, slot.path)
         if own is None or not (own is part or (is_sharded(own) and local(own).data_ptr() == part.data_ptr())):
-            own = sharded_like(param, part, slot.space)
+            own = sharded_like(param, part, slot.space, item.matrices)
         placed[slot.path] = own
     for path, tensor in placed.items():
         folder = state

@@ -14,6 +14,7 @@ from neon.engine.backends.capture import check_not_captured
 from neon.engine.plan import NotFiniteError, Plan
 from neon.engine.refusals.combinations import check_alike
 from neon.engine.tensors.watch import same_objects
+from neon.stepping.agreement import Agreement
 from neon.stepping.exact_steps import write_down
 from neon.stepping.group_rules import GroupRules, write_rate
 from neon.stepping.kept_numbers import new_numbers
@@ -111,6 +112,9 @@ class GroupStepper:
                 groups = () if plan is None else self._planned.groups
                 if self._unscales != unscales or not same_objects(optimizer.param_groups, groups):
                     plan, self._unscales = None, unscales
+                if plan is None:
+                    self._agreement = Agreement(optimizer.param_groups, self._rules)
+                self._agreement.settle()
                 if plan is None and self._is_rehearsed(optimizer):
                     return None
                 self._begun = True

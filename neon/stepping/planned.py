@@ -74,7 +74,8 @@ class Planned:
         group: dict[str, Any],
     ) -> Item:
         reach, matrices = reaches.of(name, param), self._rules.matrices(group, name, param)
-        return make_item(name, param, row, order, self.settings[row], optimizer.state, reach, count, matrices)
+        sharers = self._rules.sharers
+        return make_item(name, param, row, order, self.settings[row], optimizer.state, reach, count, matrices, sharers)
 
     def gradients(self) -> list[Any]:
         """The gradients of the planned parameters, of the parts that are here."""

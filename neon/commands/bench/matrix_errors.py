@@ -25,6 +25,7 @@ def update_errors(
     """By spectrum and optimizer, the distance of a first update from float64's, by the size of that (Frobenius)."""
     found: dict[str, dict[str, float]] = {}
     for spectrum, gradient in gradients(shape).items():
+        gradient = gradient.to(device)
         exact = newton_schulz(gradient.double(), numbers["ns_coefficients"], numbers["ns_steps"])
         exact *= max(1.0, shape[0] / shape[1]) ** 0.5
         found[spectrum] = {}
@@ -34,9 +35,9 @@ def update_errors(
             [group], [param] = optimizer.param_groups, work.params
             group["lr"], group["weight_decay"] = 1.0, 0.0
             param.detach().zero_()
-            param.grad = gradient.to(device)
+            param.grad = gradient
             optimizer.step()
-            found[spectrum][who] = float((-param.detach().cpu() - exact).norm() / exact.norm())
+            found[spectrum][who] = float((-param.detach() - exact).norm() / exact.norm())
     return found
 
 

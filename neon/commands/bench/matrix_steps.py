@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
+from neon.commands.bench import new_process
 from neon.commands.bench.matrix_errors import update_errors
-from neon.commands.bench.new_process import run
 from neon.commands.bench.results import Line, Result, Settings
 from neon.commands.bench.step_alone import attach, states_of
 from neon.commands.bench.tensor_shapes import Shapes
@@ -39,7 +39,8 @@ WRONG = 0.7  # of an update: a matrix that has nothing to do with it is 1.4 away
 def measure_matrices(line: Line, settings: Settings) -> Result:
     """A step over matrices, with the same coefficients and as many iterations as torch's.
 
-    Speed-up is the median over rounds of torch's time by neon's."""
+    Speed-up is the median over rounds of torch's time by neon's.
+    """
     shapes = MATRICES[line.shape]
     errors = errors_of(line, shapes)
     work = make_work(shapes, states=states_of(line.rule), device=line.device)
@@ -67,9 +68,8 @@ def measure_matrices(line: Line, settings: Settings) -> Result:
 
 def memory_of(line: Line) -> dict[str, float]:
     """Bytes that raise a process's peak in its first steps, beyond parameters, gradients and states."""
-    return json.loads(
-        run("neon.commands.bench.memory", line.kind, line.rule, line.shape, MALLOC_MMAP_THRESHOLD_="65536")
-    )
+    what = ("neon.commands.bench.memory", line.kind, line.rule, line.shape)
+    return json.loads(new_process.run(*what, MALLOC_MMAP_THRESHOLD_="65536"))
 
 
 def errors_of(line: Line, shapes: Shapes) -> dict[str, dict[str, float]]:

@@ -19,7 +19,7 @@ from neon.commands.bench.results import Line
 from neon.commands.bench.step_alone import attach
 from neon.commands.bench.tensor_shapes import Shapes
 from neon.commands.bench.torch_peers import OPTIONS, neon_optimizer, torch_optimizers
-from neon.commands.bench.work import Work, make_work, state_bytes
+from neon.commands.bench.work import make_work, state_bytes
 from neon.torch import AttachedOptimizer
 
 

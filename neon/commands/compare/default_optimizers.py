@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from neon.commands.library import example_text, exported_rules
+from neon.commands.library import example_text, exported_rules, works_on_matrices
+from neon.optimizers import Optimizer
 
 # Rules in the order in which they are shown, with rates that suit digits.
 TUNED = {
@@ -43,6 +44,8 @@ TRANSFORMS = (
     "Lookahead(AdamW(learning_rate=1e-2))",
     "ScheduleFree(AdamW(learning_rate=1.5e-2))",
 )
+# Rules of hidden matrices, beside another for all else.
+OF_MATRICES = ('MultiOptimizer({"default": AdamW(learning_rate=3e-3), "HiddenMatrix": Muon(learning_rate=0.01)})',)
 MULTI = (
     'MultiOptimizer({"default": Adam(learning_rate=2e-3), '
     '"Conv2d": GradientDescentMomentum(0.05, 0.9), "head": Lion(learning_rate=3e-4)})'
@@ -52,8 +55,12 @@ MULTI = (
 def every_optimizer() -> tuple[str, ...]:
     """Known rules in the order above, others with their own defaults, then rules around rules and a MultiOptimizer."""
     known = [text for texts in TUNED.values() for text in texts]
-    others = [example_text(rule) for name, rule in exported_rules().items() if name not in TUNED]
-    return (*known, *others, *TRANSFORMS, MULTI)
+    others = [example_text(rule) for name, rule in _of_any_shape().items() if name not in TUNED]
+    return (*known, *others, *TRANSFORMS, *OF_MATRICES, MULTI)
+
+
+def _of_any_shape() -> dict[str, type[Optimizer]]:
+    return {name: rule for name, rule in exported_rules().items() if not works_on_matrices(rule)}
 
 
 DEFAULT_OPTIMIZERS = (*(text for name in FEW for text in TUNED.get(name, (f"{name}()",))), TRANSFORMS[-1], MULTI)

@@ -27,6 +27,12 @@ class Arena:
         count = torch.Size(shape).numel() * dtype.itemsize
         return self.memory[first : first + count].view(dtype).view(shape)
 
+    def behind(self, first: int) -> Arena:
+        """What is left of it from a byte on."""
+        rest = Arena(self._device)
+        rest.memory = self.memory[first:]
+        return rest
+
 
 _arenas: WeakValueDictionary[tuple[int, torch.device], Arena] = WeakValueDictionary()
 

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neon.engine.calls.coefficients import SCALES, schedule
 from neon.engine.calls.eigenbasis import eigenbasis, refined_in_place
 from neon.engine.calls.inverse_root import inverse_root
 from neon.engine.calls.orthogonalize import orthogonalize, temporaries
-from neon.engine.calls.coefficients import SCALES, schedule
 from neon.engine.calls.turned import gram, restored, rotated
 from neon.engine.calls.ways import processor, way_of
 

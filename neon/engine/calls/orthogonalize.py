@@ -5,7 +5,7 @@
 
 A matrix's result does not depend on the stack it is in. Every matrix is copied to one layout: contiguous, its sides
 rounded up to multiples of 16. The zeros there change nothing, and the order of a product's sums no longer depends on
-addresses and seldom on threads.
+addresses and hardly on threads.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def orthogonalize(x: Tensor, schedule: Sequence[Step], *, eps: float, way: str, 
 
     >>> x = torch.tensor([[[3.0, 0.0], [0.0, 4.0]]])
     >>> orthogonalize(x, [(2.0, -1.5, 0.5)] * 2, eps=1e-7, way="float32").round(decimals=4)
-    tensor([[[0.9905, 0.0000],
+    tensor([[[1.0016, 0.0000],
              [0.0000, 1.0000]]])
     """
     if way not in WAYS:
@@ -45,19 +45,26 @@ def orthogonalize(x: Tensor, schedule: Sequence[Step], *, eps: float, way: str, 
         out = torch.empty_like(x, memory_format=torch.contiguous_format)
     if x.numel() == 0:
         return out
-    group = group_of(*x.shape, x.element_size(), x.device)
-    for start in range(0, len(x), group):
+    n, rows, columns = x.shape
+    if rows > columns and padded(rows) == padded(columns):  # the Gram matrix of columns has full rank, that of rows not
+        orthogonalize(x.mT, schedule, eps=eps, way=way, out=out.mT)
+        return out
+    group = group_of(n, rows, columns, x.element_size(), x.device)
+    for start in range(0, n, group):
         part = slice(start, start + group)
-        out[part].copy_(orthogonalized(x[part], schedule, eps, way))
+        orthogonalize_group(x[part], schedule, eps, way, out[part])
     return out
 
 
-def orthogonalized(x: Tensor, schedule: Sequence[Step], eps: float, way: str) -> Tensor:
+def orthogonalize_group(x: Tensor, schedule: Sequence[Step], eps: float, way: str, out: Tensor) -> None:
     unit = normalised(x, eps)
     if way == "bfloat16" and x.dtype == torch.float32:
         unit = unit.bfloat16()
-    result = iterated_by_gram(unit, schedule) if way == "gram" else iterated(unit, schedule)
-    return result[:, : x.shape[1], : x.shape[2]]
+    fits = out.is_contiguous() and (out.shape, out.dtype) == (unit.shape, unit.dtype)
+    spare = out if fits else torch.empty_like(unit)
+    result = (iterated_by_gram if way == "gram" else iterated)(unit, schedule, spare)
+    if result is not out:
+        out.copy_(result[:, : x.shape[1], : x.shape[2]])
 
 
 def group_of(n: int, rows: int, columns: int, itemsize: int, device: torch.device | str) -> int:
@@ -112,10 +119,9 @@ def frobenius(x: Tensor) -> Tensor:
     return torch.linalg.vector_norm(of_rows, dim=-2, keepdim=True)
 
 
-def iterated(x: Tensor, schedule: Sequence[Step]) -> Tensor:
-    """Iterate on the matrices themselves; x is overwritten."""
+def iterated(x: Tensor, schedule: Sequence[Step], spare: Tensor) -> Tensor:
+    """Iterate on the matrices themselves; the result is in x or in `spare`, both of which are overwritten."""
     gram, update = squares(x, 2)
-    spare = torch.empty_like(x)
     for a, b, c in schedule:
         symmetric_product(gram, gram, update, plus=of_gram(x, gram), beta=b, alpha=c)
         torch.baddbmm(x, *sided(update, x), beta=a, out=spare)
@@ -123,27 +129,26 @@ def iterated(x: Tensor, schedule: Sequence[Step]) -> Tensor:
     return x
 
 
-def iterated_by_gram(x: Tensor, schedule: Sequence[Step]) -> Tensor:
-    """Iterate on A = X·Xᵀ; x is overwritten.
+def iterated_by_gram(x: Tensor, schedule: Sequence[Step], other: Tensor) -> Tensor:
+    """Iterate on A = X·Xᵀ; the result is in x or in `other`, both of which are overwritten.
 
-    A step is X ← G·X with G = a·I + b·A + c·A², hence A ← G·A·G. All are polynomials of one symmetric matrix: they
-    commute, every product is symmetric, and so is Q, the product of all G, which X is multiplied by once.
+    With Z = b·A + c·A² a step is X ← a·X + Z·X, hence A ← (a·I + Z)·A·(a·I + Z). All are polynomials of one symmetric
+    matrix: they commute, every product is symmetric, and so is Q, the product of all a·I + Z, which X is multiplied by
+    once. Products with a on Z's diagonal instead of a·A added to them have three times the error.
     """
-    gram, factor, update, spare = squares(x, 4)
-    other = torch.empty_like(x)
+    gram, update, factor, spare = squares(x, 4)
     for steps in restarts(schedule):
         of_gram(x, gram)
         for k, (a, b, c) in enumerate(steps):
             symmetric_product(gram, gram, update, plus=gram, beta=b, alpha=c)
-            update.diagonal(dim1=-2, dim2=-1).add_(a)
-            if k + 1 < len(steps):
-                symmetric_product(gram, update, spare)
-                symmetric_product(spare, update, gram)
             if k == 0:
-                factor, update = update, factor
+                factor.copy_(update).diagonal(dim1=-2, dim2=-1).add_(a)
             else:
-                symmetric_product(factor, update, spare)
+                symmetric_product(factor, update, spare, plus=factor, beta=a)
                 factor, spare = spare, factor
+            if k + 1 < len(steps):
+                symmetric_product(gram, update, spare, plus=gram, beta=a)
+                symmetric_product(spare, update, gram, plus=spare, beta=a)
         torch.bmm(*sided(factor, x), out=other)
         x, other = other, x
     return x
@@ -182,7 +187,7 @@ def sided(square: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 def temporaries(
     n: int, rows: int, columns: int, way: str, itemsize: int = 4, device: torch.device | str = "cpu"
 ) -> int:
-    """Bytes that orthogonalize allocates beside its result, for matrices of `itemsize` bytes an element."""
+    """Bytes that orthogonalize allocates at most beside its result, for matrices of `itemsize` bytes an element."""
     group = min(n, group_of(n, rows, columns, itemsize, device)) if rows and columns else 0
     rows, columns = padded(rows), padded(columns)
     matrix, square = rows * columns, min(rows, columns) ** 2

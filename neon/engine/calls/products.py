@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# On Zen 4 at a side of 768, blocks of 128 take 0.66 of a whole product in float32, 0.73 in bfloat16. Below a side of 512
-# the blocks are too small to gain. (numpy's product, BLAS's syrk, is no quicker, and its threads delay torch's.)
+# On Zen 4 at a side of 768, blocks of 128 take 0.66 of a whole product in float32, 0.73 in bfloat16. Below a side of
+# 512 the blocks are too small to gain. (numpy's product, BLAS's syrk, is no quicker, and its threads delay torch's.)
 BLOCK = 128
 SMALLEST_SIDE = 512
 

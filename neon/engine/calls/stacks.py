@@ -21,7 +21,7 @@ from neon.engine.tensors.weight_matrices import ONE_MATRIX, Matrices
 # Bytes of buffers and of what calls need beside them: more matrices are no quicker together.
 BUCKET = 64 << 20
 # Where a stack begins is a multiple of this many bytes, as vectors of processors like it.
-_ALIGNED = 64
+ALIGNED = 64
 
 
 def buckets_of(kernel: Kernel, items: Sequence[tuple[int, Item]], device: torch.device) -> list[list[int]]:
@@ -30,7 +30,7 @@ def buckets_of(kernel: Kernel, items: Sequence[tuple[int, Item]], device: torch.
     buckets: list[list[int]] = []
     room = 0
     for place in sorted(shapes, key=lambda place: (shapes[place], place)):
-        needed = sum(_needed(kernel, each, device) for each in shapes[place])
+        needed = sum(bytes_needed(kernel, each, device) for each in shapes[place])
         if needed > room or not buckets:
             buckets.append([])
             room = max(BUCKET, needed)
@@ -39,7 +39,7 @@ def buckets_of(kernel: Kernel, items: Sequence[tuple[int, Item]], device: torch.
     return [sorted(bucket) for bucket in buckets]
 
 
-def _needed(kernel: Kernel, shape: tuple[int, int, int], device: torch.device) -> int:
+def bytes_needed(kernel: Kernel, shape: tuple[int, int, int], device: torch.device) -> int:
     """How many bytes the buffers of so many matrices take, and calls beside them."""
     dtype = kernel.formats.compute
     called = {node.label for stage in kernel.stages if stage.calls for node in walk(stage.roots) if node.op == CALL}
@@ -97,7 +97,7 @@ class Stacks:
         self._stacks = [*stacks.values()]
         self._firsts = [0] * len(laid)
         taken = 0
-        aligned = _ALIGNED // kernel.formats.compute.itemsize
+        aligned = ALIGNED // kernel.formats.compute.itemsize
         for (*_, plain), stack in stacks.items():
             taken = -(-taken // aligned) * aligned
             stack.first = taken if plain else None

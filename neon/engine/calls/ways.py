@@ -1,7 +1,7 @@
 """Which way a stack of matrices is orthogonalised: by shape, dtype and kind of processor, never by the stack's length.
 
-"gram" iterates on the small Gram matrix and "float32" on the matrix, both in the dtype of the matrix; "bfloat16" iterates
-on the matrix in bfloat16, as torch.optim.Muon does. `orthogonalize.py` has all three.
+"gram" iterates on the small Gram matrix and "float32" on the matrix, both in the dtype of the matrix; "bfloat16"
+iterates on the matrix in bfloat16, as torch.optim.Muon does. `orthogonalize.py` has all three.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import torch
 WAYS = ("gram", "float32", "bfloat16")
 PROCESSORS = ("amx", "bfloat16", "float32")
 
-# From this ratio of the sides on, iterating on the Gram matrix in float32 is as quick as the other. It multiplies only small
-# squares: 17 products in 5 steps, beside two with the matrix. Measured on Zen 4 with Keller Jordan's 5 steps: plain
+# From this ratio of the sides on, iterating on the Gram matrix in float32 is as quick as the other. It multiplies only
+# small squares: 17 products in 5 steps, beside two with the matrix. On Zen 4, with Keller Jordan's 5 steps, plain
 # float32 costs the same at 1.3 to 1.5, torch's function (bfloat16, with instructions for it) at 3.
 GRAM_ASPECT = {"float32": 1.5, "bfloat16": 3.0}
 

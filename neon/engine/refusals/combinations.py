@@ -22,6 +22,9 @@ _EXCLUSIVE = (
     ("skip_nonfinite", "capturable", _NO_HOST),
     ("partitioned", "capturable", _NO_HOST),
     ("in_backward", "capturable", _NO_HOST),
+    ("share_matrices", "partitioned", "each process has other parameters there, and their matrices to itself"),
+    ("share_matrices", "in_backward", "processes would have to update their parameters in one order"),
+    ("share_matrices", "capturable", _NO_HOST),
 )
 _ONLY_IN_BACKWARD = (
     "gradient_clip_previous_norm is for in_backward=True, where the norm over all gradients is not known in time. "
@@ -55,6 +58,24 @@ def check_sums(asked: Any, leaf: Any, program: Program) -> None:
             f"{shortened(type(leaf).__name__)} cannot be had with in_backward=True: {listed(names)} of its rule is one "
             "number for many parameters, and there each is updated as soon as its own gradient is known. Leave "
             "in_backward out."
+        )
+
+
+def check_calls(asked: Any, leaf: Any, settings: Settings, *, shared: bool) -> None:
+    """Refuse functions of matrices of which other processes hold parts where no host can agree with theirs."""
+    if asked.capturable and shared and any(program.calls for program in settings.programs):
+        raise ValueError(
+            f"{shortened(type(leaf).__name__)} cannot be had with capturable=True for parameters of which other "
+            f"processes hold parts: whole matrices are brought together by hosts, {_NO_HOST}. Leave capturable out."
+        )
+
+
+def check_sharing(programs: Iterable[Program]) -> None:
+    """Refuse to share out matrices where no rule calls functions of them."""
+    if not any(program.calls for program in programs):
+        raise ValueError(
+            "share_matrices=True shares out the work on matrices, and no rule here calls functions of matrices: every "
+            "process updates its parameters itself. Leave it out."
         )
 
 
@@ -96,8 +117,13 @@ def check_own(names: Iterable[str], program: Program) -> None:
 def check_flat(leaf: Any, program: Program, params: Sequence[Any], *, partitioned: bool) -> None:
     """Refuse sums over parameters that are parts of flat ones, of which this process does not know the others."""
     norms, sums = program.of_tensors, [] if partitioned else program.wide
-    if not (norms or sums) or not any(getattr(param, "_fsdp_flattened", False) for param in params):
+    if not (norms or sums or program.calls) or not any(getattr(p, "_fsdp_flattened", False) for p in params):
         return
+    if program.calls:
+        raise ValueError(
+            "FullyShardedDataParallel makes parameters parts of flat ones, which are no matrices: "
+            f"{shortened(type(leaf).__name__)} works on whole ones. Use fully_shard."
+        )
     part = f"{shortened(listed(norms or sums), 60)} of {shortened(type(leaf).__name__)} would be that of a part alone."
     if norms:
         raise ValueError(

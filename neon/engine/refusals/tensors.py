@@ -13,7 +13,6 @@ from neon.engine.program.slots import Slot
 from neon.engine.program.spaces import PAIRS, TENSOR
 from neon.engine.program.trace import PER_STEP, Program
 from neon.engine.tensors.overlap import address, overlaps_itself
-from neon.engine.tensors.weight_matrices import shape_of
 from neon.messages import kind_of, quoted, shortened, shown
 
 if TYPE_CHECKING:
@@ -72,6 +71,7 @@ def check_kept(item: Item) -> None:
     for slot, tensor in item.kept.items():
         (_check_state if slot.auxiliary_of is None else _check_auxiliary)(item, slot, tensor)
     tensors = [item.param, *(tensor for slot, tensor in item.kept.items() if slot.auxiliary_of is None)]
+    tensors = [tensor for tensor in tensors if tensor.numel()]
     if item.param.numel() and len({tensor.data_ptr() for tensor in tensors}) < len(tensors):
         raise ValueError(
             f"A state of parameter {quoted(item.name)} shares memory with it or with another state; give each its own "
@@ -90,7 +90,7 @@ def _check_state(item: Item, slot: Slot, state: Tensor) -> None:
                 f"shape {shown(tuple(state.shape))} and dtype {state.dtype}. Take it out of the state to start it anew."
             )
         return
-    shape = shape_of(slot.space, param.shape, item.matrices)
+    shape = item.shape_of(slot.space)
     if tuple(state.shape) != shape or state.device != param.device or state.dtype not in FORMATS:
         raise ValueError(
             f"A state of parameter {quoted(item.name)} has shape {shown(tuple(state.shape))}, dtype {state.dtype}, "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from neon.engine.backends import serving
 from neon.engine.program.slots import Slot, at, slots_of
-from neon.engine.program.spaces import ELEMENT, PAIRS, TENSOR
+from neon.engine.program.spaces import ELEMENT, PAIRS, TENSOR, Space
 from neon.engine.program.trace import Program
 from neon.engine.tensors.storage import Storage
 from neon.engine.tensors.weight_matrices import Matrices, shape_of
@@ -28,6 +28,7 @@ def kept_tensors(
     size: int | None = None,
     blocks: bool = True,
     matrices: Matrices | None = None,
+    shape: Callable[[Space], tuple[int, ...]] | None = None,
 ) -> Kept:
     """The tensors of a parameter by their slots: as they lie in `state`, with those that it lacks as they start.
 
@@ -36,6 +37,7 @@ def kept_tensors(
 
     Where `param` is a part of a parameter, `size` counts the elements of the whole, and `blocks` says whether parts are
     of whole blocks; where not, states that would be in blocks are float32. `matrices` are those of a rule of matrices.
+    `shape` says the shape of what is here of a space, where that does not go by the part alone.
     """
     dtypes = [
         getattr(state[name], "dtype", None)
@@ -45,13 +47,14 @@ def kept_tensors(
     ]
     slots = slots_of(program, dtypes, split=storage.splits(param), values=values)
     seen = matrices if program.calls else None
-    return {slot: _tensor(slot, param, state, seen) for slot in slots}
+    shape = shape or (lambda space: shape_of(space, param.shape, seen))
+    return {slot: _tensor(slot, param, state, shape) for slot in slots}
 
 
-def _tensor(slot: Slot, param: Tensor, state: Mapping[str, Any], matrices: Matrices | None) -> Tensor:
+def _tensor(slot: Slot, param: Tensor, state: Mapping[str, Any], shape: Callable[[Space], tuple[int, ...]]) -> Tensor:
     if slot.space is TENSOR:
         return _number(state.get(slot.name, slot.start), slot.dtype, param.device)
-    return _new(slot, param, matrices) if _is_new(slot, state) else at(state, slot.path)
+    return _new(slot, param, shape(slot.space)) if _is_new(slot, state) else at(state, slot.path)
 
 
 def _number(value: Any, dtype: torch.dtype, device: torch.device) -> Any:
@@ -80,11 +83,11 @@ def _is_new(slot: Slot, state: Mapping[str, Any]) -> bool:
     return slot.name not in state if owner is None else owner not in state and at(state, slot.path) is None
 
 
-def _new(slot: Slot, param: Tensor, matrices: Matrices | None) -> Tensor:
+def _new(slot: Slot, param: Tensor, shape: tuple[int, ...]) -> Tensor:
     """A tensor as it starts."""
     if isinstance(slot.start, str):
         return param.detach().to(slot.dtype, copy=True)
     if slot.space is ELEMENT:
         return torch.full_like(param, slot.start, dtype=slot.dtype, requires_grad=False)
-    made = torch.full(shape_of(slot.space, param.shape, matrices), slot.start, dtype=slot.dtype, device=param.device)
+    made = torch.full(shape, slot.start, dtype=slot.dtype, device=param.device)
     return made.triu_().tril_() if slot.space in PAIRS else made
