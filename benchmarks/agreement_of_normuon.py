@@ -15,7 +15,7 @@ OWN = {"momentum_coef": "momentum", "beta_2": "beta2", "match_rms": "update_scal
 
 
 def words(numbers: Numbers) -> Numbers:
-    plain = {word: number for word, number in numbers.items() if word != "beta_2"}
+    plain = {word: number for word, number in numbers.items() if word not in ("beta_2", "units")}
     named = {OWN.get(word, word): number for word, number in in_torch_words(plain).items()}
     scale = "match_rms" if numbers.get("match_rms", True) else "preserve_norm"
     return named | {"beta2": numbers["beta_2"], "update_scale": scale}
@@ -35,7 +35,10 @@ WORDS = {"NorMuon": words}
 CASE = replace(
     ADAMW, rule="NorMuon", package="pytorch_optimizer", make=pytorch_optimizers, float32_ulp=20.0,
     shapes=((3, 5), (2, 3, 4, 5), (33, 17), (16, 16)),
-    numbers={"learning_rate": 0.02, "momentum_coef": 0.95, "beta_2": 0.95, "epsilon": 1e-10, "wdecay": 0.0},
+    numbers={
+        "learning_rate": 0.02, "momentum_coef": 0.95, "beta_2": 0.95, "epsilon": 1e-10, "wdecay": 0.0,
+        "units": "float32",
+    },
 )  # fmt: skip
 
 CASES = rows(
