@@ -59,7 +59,7 @@ PYTORCH_OPTIMIZER = replace(
     ADAMW, rule="SOAP", package="pytorch_optimizer", make=pytorch_optimizers, shapes=SQUARES, float32_ulp=40.0,
     numbers={
         "learning_rate": 3e-3, "beta_1": 0.95, "beta_2": 0.95, "epsilon": 1e-8, "wdecay": 0.01, "shampoo_beta": 0.95,
-        "frequency": 10,
+        "frequency": 10, "floor": 0.0,
     },
 )  # fmt: skip
 HEAVYBALL = replace(

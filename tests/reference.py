@@ -40,6 +40,8 @@ class Reference:
     tuned: ClassVar[dict[str, Hyper]] = {}  # far from the defaults, so that no constant can hide
     never_negative: ClassVar[frozenset[str]] = frozenset()  # states that are kept without a sign
     float32_ulp: ClassVar[float] = 4.0
+    float64_bound: ClassVar[float] = 1e-14  # of the same in float64, where 2e-15 was seen: Lion with decay
+    float32_states: ClassVar[bool] = True  # whether states are compared in float32
     shared: ClassVar[bool] = True  # whether the shared tests run it, whose gradients may be one number for all elements
     decoupled_decay: ClassVar[bool] = False  # True where the rule itself applies the weight decay
     matrices: ClassVar[bool] = False  # whether it takes tensors of two dimensions and more alone

@@ -204,9 +204,10 @@ def run(rule: str, option: str, dtype: torch.dtype, *, backend: str, how: str, s
                     attached.step()
         finally:
             opt.be.bsz = bsz
-    count = make_reference(rule, option).keeps()
+    by_hand = make_reference(rule, option)
+    counts = [len(by_hand.first_states(p.detach().double().numpy())) for p in params]
     states = layer.states if attached is None else [moments(attached, p) for p in params]
-    return Result([p.detach() for p in params], [s[:count] for s in states])
+    return Result([p.detach() for p in params], [s[:count] for s, count in zip(states, counts, strict=True)])
 
 
 def moments(attached: torch.optim.Optimizer, p: torch.Tensor) -> list[torch.Tensor]:

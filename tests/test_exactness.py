@@ -31,7 +31,7 @@ import neon.engine
 from neon.engine import use_backend
 from neon.engine.backends import eager
 from neon.engine.program import meanings
-from neon.engine.program.graph import REDUCTION, walk
+from neon.engine.program.graph import CALL, REDUCTION, walk
 from neon.optimizers import Optimizer
 from neon.optimizers.functions import exp, log
 
@@ -139,10 +139,15 @@ def _large_run(rule: str, backend: str) -> Result:
 
 
 def sums(rule: str) -> bool:
-    """Whether a rule has sums over elements, by which one that is not finite shows in all; a count of them is none."""
+    """Whether a rule has sums over elements, by which one that is not finite shows in all; a count of them is none.
+
+    Products of matrices are sums.
+    """
     optimizer = make(rule, "plain")
     program = optimizer.settings(optimizer.group()).program
     found = [node for node in walk(program.outputs.values()) if node.op == REDUCTION]
+    if any(node.op == CALL for node in walk(program.outputs.values())):
+        return True
     return any(operand.op not in ("where", "const") for node in found for operand in node.args)
 
 

@@ -325,10 +325,10 @@ def test_the_rehearsal_of_distributed_checkpoints(name: str) -> None:
     torch.testing.assert_close([*model.parameters()], params, rtol=0, atol=0)
     assert values(optimizer) == groups
     kept = [(p, name, value) for p, state in optimizer.state.items() for name, value in state.items()]
-    for p, name, value in kept:  # weights as weights, products of nothing, and zeros
-        start = (
-            p if name in ("slow_weight", "ax") else torch.ones(()) if name in ("mu", "mu_product") else torch.zeros(())
-        )
+    starts = {"mu": torch.ones(()), "mu_product": torch.ones(())}
+    for p, name, value in kept:  # weights as weights, products of nothing, bases and roots as the identity, and zeros
+        unit = torch.eye(len(value)) if name.endswith(("_basis", "_root")) else torch.zeros(())
+        start = p if name in ("slow_weight", "ax") else starts.get(name, unit)
         assert bool((value == start).all())
     assert len(optimizer.state) == len(params)
     loss(model, 0).backward()

@@ -18,9 +18,11 @@ import neon.torch
 from neon.engine.program.formats.blocks import BLOCK, BLOCKS
 from neon.engine.program.options import Options
 from neon.engine.program.signs import never_negative
+from neon.engine.program.spaces import PAIRS
 from neon.engine.program.trace import trace
 from neon.engine.tensors import storage
 from neon.engine.tensors.kept import kept_tensors
+from neon.engine.tensors.weight_matrices import ONE_MATRIX, shape_of
 from neon.optimizers import Adam, MultiOptimizer, Optimizer
 from neon.optimizers.functions import norm
 
@@ -39,7 +41,7 @@ def test_backends_have_the_same_bits(
     expected = {"bfloat16": torch.bfloat16, "float16": torch.float16, "split": torch.bfloat16}
     if form in expected and dtype != torch.float32:
         assert expected[form] in formats
-    of_no_blocks = ("adafactor", "asgd")  # whose states are of rows and columns, or a weight and numbers
+    of_no_blocks = ("adafactor", "asgd", "normuon", "normuon_of_norm")  # whose states are of rows and columns, or a weight and numbers, or beside such of rows
     if form in ("int8", "split") and states_of(rule) and rule not in of_no_blocks:
         assert formats & {form.dtype for form in BLOCKS}
 
@@ -116,11 +118,12 @@ def test_what_is_never_negative_needs_no_sign(rule: str) -> None:
     param.grad = torch.randn(64, 80)
     attached.step()
     state = attached.state[param]
+    rows = any(declared.of.is_narrow for declared in programs[0].states.values())
     for name, declared in programs[0].states.items():
         kept = torch.uint8 if name in unsigned else torch.int8
-        wide = declared.starts_as_weight or declared.of.is_narrow
+        wide = declared.starts_as_weight or rows or declared.of in PAIRS
         assert state[name].dtype == (torch.float64 if declared.is_scalar else torch.float32 if wide else kept)
-        assert state[name].shape == declared.of.shape(param.shape)
+        assert state[name].shape == shape_of(declared.of, param.shape, ONE_MATRIX)
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,10 @@ class Settings:
     asks: tuple[str, ...] = ()
     others: Mapping[tuple[bool, ...], Program] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        # The value that programs are chosen by, as it is now: `values` may be a group, which changes.
+        self._most = self.values.get(MOST) if {*OF_SIDES} & {*self.asks} else None
+
     @property
     def programs(self) -> tuple[Program, ...]:
         """The programs of its tensors."""
@@ -87,14 +91,9 @@ class Settings:
 
     def alike(self, other: Settings) -> bool:
         """Whether they differ in values at most, and not in what these mean."""
-        return (self.programs, self.scopes, self.width, self.seed, self.storage, self._sizes) == (
-            other.programs, other.scopes, other.width, other.seed, other.storage, other._sizes,
+        return (self.programs, self.scopes, self.width, self.seed, self.storage, self._most) == (
+            other.programs, other.scopes, other.width, other.seed, other.storage, other._most,
         )  # fmt: skip
-
-    @property
-    def _sizes(self) -> Any:
-        """The value of the group that programs are chosen by."""
-        return self.values.get(MOST) if {*OF_SIDES} & {*self.asks} else None
 
 
 class Reach(Protocol):

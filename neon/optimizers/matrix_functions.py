@@ -39,14 +39,15 @@ def orthogonalize(
     `scale`. `units` says for what kind of processor the way there is chosen: None for the one at hand.
     """
     name, numbers = (coefficients, ()) if isinstance(coefficients, str) else (None, tuple(coefficients))
-    return _called("orthogonalize", ELEMENT, x, eps, steps, *numbers, coefficients=name, scale=scale, units=units)
+    numbers = (eps, steps, *numbers)
+    return _called("orthogonalize", ELEMENT, (x,), *numbers, coefficients=name, scale=scale, units=units)
 
 
 def gram(x: Value, over: Space) -> Value:
     """x·xᵀ, a number for each pair of ROWS, or xᵀ·x, one for each pair of COLUMNS."""
     if over not in (ROWS, COLUMNS):
         raise TypeError(f"over must be ROWS or COLUMNS, of neon.optimizers. Received: over={over!r}.")
-    return _called("gram", ROW_PAIRS if over is ROWS else COLUMN_PAIRS, x, over=str(over))
+    return _called("gram", ROW_PAIRS if over is ROWS else COLUMN_PAIRS, (x,), over=str(over))
 
 
 def rotated(x: Value, left: Value = None, right: Value = None) -> Value:
@@ -65,7 +66,7 @@ def basis_of(m: Value, basis: Value, first: Value, when: Value, floor: Value = 0
     That is the Q of the QR decomposition of m·basis, taken `when` that is not 0, each column in the place that it had.
     A `floor` above 0 keeps directions in which m is 0 where they are.
     """
-    return _called("basis_of", _space(m), m, basis, first, when, floor)
+    return _called("basis_of", _space(m), (m, basis), first, when, floor)
 
 
 def root_of(m: Value, root: Value, exponent: Value, eps: Value, when: Value, of: str = "one") -> Value:
@@ -73,14 +74,14 @@ def root_of(m: Value, root: Value, exponent: Value, eps: Value, when: Value, of:
 
     `of`: "one", "largest" for ε times the largest eigenvalue, "least" for ε above a negative one.
     """
-    return _called("root_of", _space(m), m, root, exponent, eps, when, place=of)
+    return _called("root_of", _space(m), (m, root), exponent, eps, when, place=of)
 
 
 def _turned(name: str, x: Value, left: Value, right: Value) -> Value:
     bases = [basis for basis in (left, right) if basis is not None]
     if not bases:
         return x
-    return _called(name, ELEMENT, x, *bases, left=left is not None, right=right is not None)
+    return _called(name, ELEMENT, (x, *bases), left=left is not None, right=right is not None)
 
 
 def _space(m: Value) -> Space:
@@ -88,17 +89,17 @@ def _space(m: Value) -> Space:
     return m.node.space if isinstance(m, Symbol) else ROW_PAIRS
 
 
-def _called(name: str, of: Space, *operands: Value, **choices: Any) -> Value:
-    if any(isinstance(x, Symbol) for x in operands):
-        return call(name, of, *operands, **choices)
-    first = operands[0]
-    tensors = [torch.as_tensor(first, dtype=None if isinstance(first, Tensor) else torch.float64), *operands[1:]]
-    stacks = [_stack(x) if isinstance(x, Tensor) and x.dim() else float(x) for x in tensors[1:]]
-    found = CALLS[name].function(_stack(tensors[0]), *stacks, **choices)
+def _called(name: str, of: Space, matrices: tuple[Value, ...], *numbers: Value, **choices: Any) -> Value:
+    if any(isinstance(x, Symbol) for x in (*matrices, *numbers)):
+        return call(name, of, *matrices, *numbers, **choices)
+    first = matrices[0]
+    found = CALLS[name].function(*map(_stack, matrices), *map(float, numbers), **choices)
     if not isinstance(first, Tensor):
         return found.item()
     return found.view(first.shape) if of is ELEMENT else found.squeeze(0)
 
 
-def _stack(x: Tensor) -> Tensor:
+def _stack(x: Value) -> Tensor:
+    """A matrix alone; a float is one of one element."""
+    x = x if isinstance(x, Tensor) else torch.tensor(x, dtype=torch.float64)
     return x.reshape(1, *(x.shape[:1] or (1,)), math.prod(x.shape[1:]))

@@ -32,7 +32,9 @@ def normuon(  # type: ignore[no-untyped-def]
     >>> numbers = dict(lr=0.1, momentum=0.9, beta2=0.5, eps=0.5, weight_decay=0.5, ns_coefficients=(2.0, -1.5, 0.5))
     >>> w, momentum_buffer, row_sq = normuon(2.0, 0.5, 0.1, 0.3, **numbers, ns_steps=1)
     >>> round(w, 8), round(momentum_buffer, 8), round(row_sq, 8)
-    (1.88585459, 0.14, 0.65)
+    (1.88790161, 0.14, 0.65)
+    >>> round(normuon(2.0, 0.5, 0.1, 0.3, **numbers, ns_steps=0, match_rms=False)[0], 8)
+    1.83950806
     """
     momentum_buffer = momentum * momentum_buffer + (1 - momentum) * g
     update = momentum * momentum_buffer + (1 - momentum) * g if nesterov else momentum_buffer
@@ -53,9 +55,9 @@ class NorMuon(Optimizer):
         u = o / (√v' + ε);  θ' = (1−αλ)θ − α·0.2√(RC)/(‖u‖ + ε)·u    of a matrix of R rows and C columns
 
     Without `match_rms` the length of u is that of o, times √max(1, R/C), as in the authors' program, whose convolutions
-    are many matrices; here they are one, as in Muon. Tensors of fewer than two dimensions are refused. The other
-    options are `Optimizer`'s, and `parts` is Muon's for parts of one length. Raises `ValueError` or `TypeError` for
-    others.
+    are many matrices; here they are one, as in Muon. Tensors of fewer than two dimensions are refused. `parts` is
+    Muon's for parts of one length. m may be kept in 16 bits; "int8" leaves it in float32, for v goes by rows, which
+    blocks of 256 numbers would cut. The other options are `Optimizer`'s. Raises `ValueError` or `TypeError` for others.
     """
 
     of_matrices = True

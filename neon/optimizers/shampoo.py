@@ -22,10 +22,16 @@ def _grafted(g, square, graft, beta2, graft_eps):  # type: ignore[no-untyped-def
     return sign(g) if graft == "sign" else g, square
 
 
+def _rooted(g, side, root, over, beta2, exponent, eps, of, due):  # type: ignore[no-untyped-def]
+    """The average, or the sum, of the products of rows or columns, and its root."""
+    side = beta2 * side + where(equal(beta2, 1), 1, 1 - beta2) * gram(g, over)
+    return side, root_of(side, root, exponent, eps, due, of)
+
+
 def shampoo(  # type: ignore[no-untyped-def]
     w, g, momentum_buffer=0.0, graft_buffer=0.0, square=0.0,
     left=State(of=ROW_PAIRS), right=State(of=COLUMN_PAIRS),
-    left_root=State(of=ROW_PAIRS), right_root=State(of=COLUMN_PAIRS),
+    left_root=State(1.0, of=ROW_PAIRS), right_root=State(1.0, of=COLUMN_PAIRS),
     *, lr, betas, eps, graft_eps, weight_decay, frequency, start, graft, eps_of="start",
     nesterov=False, decoupled=True, few_rows, few_columns, step,
 ):  # fmt: skip
@@ -43,23 +49,31 @@ def shampoo(  # type: ignore[no-untyped-def]
     False has no root; the other's exponent is then −1/2. Without either side u is d. ε·I fades as the averages go on;
     with `eps_of` "one" it is added at each root instead, with "largest" times the largest eigenvalue, with "least"
     above a negative one.
+
+    >>> numbers = dict(lr=0.1, betas=(0.9, 0.99), eps=0.5, graft_eps=0.25, weight_decay=0.5, frequency=2, start=3,
+    ...                few_rows=True, few_columns=True)
+    >>> w, *states = shampoo(2.0, 0.5, 0.1, 0.2, 0.3, 0.4, 0.6, 1.0, 1.0, **numbers, graft="none", step=4)
+    >>> round(w, 8), [round(state, 8) for state in states]
+    (1.84030511, [0.59694889, 0.68, 0.3, 0.3985, 0.5965, 1.03282736, 0.98167208])
+    >>> rest = [
+    ...     shampoo(2.0, 0.5, 0.1, 0.2, 0.3, 0.4, 0.6, 1.0, 1.0, **numbers, graft=graft, nesterov=True, step=step)[0]
+    ...     for graft in ("rmsprop", "adagrad", "sign") for step in (2, 4)
+    ... ]
+    >>> [round(w, 8) for w in rest]
+    [1.76464277, 1.77274277, 1.78799716, 1.79609716, 1.6938, 1.7019]
     """
     d, square = _grafted(g, square, graft, betas[1], graft_eps)
-    ours, due = where(equal(betas[1], 1), 1, 1 - betas[1]), equal(remainder(step, frequency), 0)
-    rooted, begun = clip(step - frequency + 1, 0, 1), clip(step - start + 1, 0, 1)
-    exponent = 2 * (few_rows + few_columns)
+    exponent, due = 2 * (few_rows + few_columns), equal(remainder(step, frequency), 0)
     least, of = (eps * betas[1] ** step, "one") if eps_of == "start" else (eps, eps_of)
     if few_rows:
-        left = betas[1] * left + ours * gram(g, ROWS)
-        left_root = root_of(left, left_root, exponent, least, due, of)
+        left, left_root = _rooted(g, left, left_root, ROWS, betas[1], exponent, least, of, due)
     if few_columns:
-        right = betas[1] * right + ours * gram(g, COLUMNS)
-        right_root = root_of(right, right_root, exponent, least, due, of)
-    roots = (left_root if few_rows else None, right_root if few_columns else None)
-    u = rooted * restored(g, *roots) + (1 - rooted) * g if exponent else d
+        right, right_root = _rooted(g, right, right_root, COLUMNS, betas[1], exponent, least, of, due)
+    u = restored(g, left_root if few_rows else None, right_root if few_columns else None) if exponent else d
     u = u if graft == "none" else norm(d) / (norm(u) + 1e-16) * u
     u, d = (u, d) if decoupled else (u + weight_decay * w, d + weight_decay * w)
     momentum_buffer, graft_buffer = betas[0] * momentum_buffer + u, betas[0] * graft_buffer + d
+    begun = clip(step - start + 1, 0, 1)
     taken, fresh = begun * momentum_buffer + (1 - begun) * graft_buffer, begun * u + (1 - begun) * d
     w = w - lr * weight_decay * w if decoupled else w
     w = w - lr * (betas[0] * taken + fresh if nesterov else taken)

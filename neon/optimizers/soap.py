@@ -13,7 +13,7 @@ from neon.optimizers.optimizer import Optimizer
 
 def soap(  # type: ignore[no-untyped-def]
     w, g, exp_avg, exp_avg_sq, left=State(of=ROW_PAIRS), right=State(of=COLUMN_PAIRS),
-    left_basis=State(of=ROW_PAIRS), right_basis=State(of=COLUMN_PAIRS),
+    left_basis=State(1.0, of=ROW_PAIRS), right_basis=State(1.0, of=COLUMN_PAIRS),
     *, lr, betas, eps, weight_decay, shampoo_beta, frequency,
     correct_bias=True, heavyball=False, floor=1e-8, few_rows, few_columns, step,
 ):  # fmt: skip
@@ -34,12 +34,24 @@ def soap(  # type: ignore[no-untyped-def]
     but square matrices have them at first: weights then differ between processors by whole steps. A `floor` above 0
     chooses it, and keeps it in QR as heavyball does with ε for it. A side of which `few_rows` or `few_columns` is False
     has no basis.
+
+    >>> numbers = dict(lr=0.1, betas=(0.9, 0.99), eps=0.5, weight_decay=0.5, shampoo_beta=0.9, frequency=2,
+    ...                few_rows=True, few_columns=True)
+    >>> w, *states = soap(2.0, 0.5, 0.1, 0.2, 0.3, 0.4, 1.0, -1.0, **numbers, step=3)
+    >>> round(w, 8), [round(state, 8) for state in states]
+    (1.88958113, [0.14, 0.2005, 0.295, 0.385, 1.0, 1.0])
+    >>> round(soap(2.0, 0.5, 0.1, 0.2, 0.3, 0.4, 1.0, -1.0, **numbers, step=3, heavyball=True)[0], 8)
+    1.87678633
+    >>> w, *states = soap(2.0, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, **numbers, step=1)
+    >>> w, [round(state, 8) for state in states]
+    (2.0, [0.0, 0.0, 0.025, 0.025, 1.0, 1.0])
     """
     first, n = equal(step, 1), maximum(step - 1, 1)
     later, due = 1 - first, equal(remainder(step if heavyball else step - 1, frequency), 0)
     sides = (left_basis if few_rows else None, right_basis if few_columns else None)
-    exp_avg = exp_avg + later * (1 - betas[0]) * (g - exp_avg)
-    exp_avg_sq = exp_avg_sq + later * (1 - betas[1]) * (rotated(g, *sides) ** 2 - exp_avg_sq)
+    fresh = later * (1 - betas[0]), later * (1 - betas[1])
+    exp_avg = (1 - fresh[0]) * exp_avg + fresh[0] * g
+    exp_avg_sq = (1 - fresh[1]) * exp_avg_sq + fresh[1] * rotated(g, *sides) ** 2
     unbiased = (1 - betas[0] ** n, sqrt(1 - betas[1] ** n)) if correct_bias else (1, 1)
     root = maximum(sqrt(exp_avg_sq), eps * unbiased[1]) if heavyball else sqrt(exp_avg_sq) + eps
     u = lr * unbiased[1] / unbiased[0] * restored(rotated(exp_avg, *sides) / root, *sides)

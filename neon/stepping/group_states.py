@@ -10,13 +10,14 @@ from torch import Tensor
 
 from neon.engine.counts import mark_movable
 from neon.engine.program.slots import at, auxiliary_paths
+from neon.engine.program.spaces import PAIRS
 from neon.engine.program.trace import Program
 from neon.engine.refusals.formats import check_weight
 from neon.engine.refusals.tensors import check_parameter, check_sides
 from neon.engine.settings import Item, Reach, Settings, shape_here
 from neon.engine.tensors.kept import kept_tensors
 from neon.engine.tensors.weight_matrices import ONE_MATRIX, Matrices
-from neon.messages import quoted, shortened
+from neon.messages import listed, quoted, shortened
 from neon.stepping.sharding import (
     Replicas,
     is_abstract,
@@ -69,6 +70,12 @@ def make_item(
         raise ValueError(
             f"{shortened(program.name)} has values for the rows of matrices, and parameter {quoted(name)} is made of "
             f"{matrices}: parts must be of one length, of the first dimension, and on one process. Give it Muon."
+        )
+    of_pairs = [state for state, declared in program.states.items() if declared.of in PAIRS]
+    if of_pairs and param.numel() and len(matrices.shapes(param.shape)) > 1:
+        raise ValueError(
+            f"{shortened(program.name)} keeps {listed(of_pairs)} of each matrix in one tensor, and parameter "
+            f"{quoted(name)} is made of {matrices}: parts must be of one length. Make them parameters of their own."
         )
     by_rows = program.by_rows and program.sees_matrices
     if whole is not None and by_rows and len(whole.shape) > 2 and not whole.keeps_rows:

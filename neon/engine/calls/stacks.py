@@ -142,7 +142,7 @@ class Stacks:
             if not stack.count:
                 continue
             row = {
-                node: float(value[stack.row]) if hasattr(value, "ndim") else value for node, value in numbers.items()
+                node: float(value[stack.row]) if getattr(value, "ndim", 0) else value for node, value in numbers.items()
             }
             self._run(stack, calls, known, row)
             for name, root in calls.stores.items():
@@ -195,8 +195,8 @@ class Stacks:
 
     def _read(self, stack: _Stack, name: str) -> Tensor:
         """A state of pairs of the matrices."""
-        kept = [self._pairs[position][name] for position, *_ in stack.members]
-        stacks = [state.view(-1, *state.shape[-2:]) for state in kept]
+        kept = [(self._pairs[position][name], count) for position, _, count in stack.members]
+        stacks = [state.view(count, *state.shape[-2:]) for state, count in kept]
         return stacks[0] if len(stacks) == 1 else torch.cat(stacks)
 
     def _store(self, stack: _Stack, name: str, value: Tensor, left_out: Tensor | None) -> None:

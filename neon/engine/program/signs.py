@@ -67,8 +67,11 @@ def _not_negative(roots: Iterable[Node], held: set[str], signed: set[str]) -> se
 
 
 def signed_by(program: Program) -> frozenset[str]:
-    """The numbers of a program whose sign may become that of a value: all but exponents."""
-    below = [*walk(program.outputs.values())]
+    """The numbers whose sign may become that of a value that looks as if it were never negative.
+
+    All but exponents, and numbers of calls: of what those make nothing is known.
+    """
+    below = [node for node in walk(program.outputs.values()) if node.op != graph.CALL]
     operands = [(node.op, place, operand) for node in below for place, operand in enumerate(node.args)]
     names = (operand.label for op, place, operand in operands if operand.op == "scalar" and (op, place) != ("pow", 1))
     return frozenset(name.split("[")[0] for name in names)

@@ -13,6 +13,7 @@ from neon.engine.program.formats import PARAMETER, named
 from neon.engine.program.formats.blocks import scale_name
 from neon.engine.program.graph import load, walk
 from neon.engine.program.options import AVERAGE
+from neon.engine.program.spaces import PAIRS
 from neon.engine.program.signs import never_negative, signed_by
 from neon.engine.program.trace import Program
 from neon.engine.settings import Settings
@@ -35,6 +36,11 @@ def check_states(storage: Storage, program: Program, known: Collection[str]) -> 
         if name in program.own_numbers:
             raise ValueError(
                 f"state_dtype names {quoted(name)}; that is one number of each tensor, which is float64. Leave it out."
+            )
+        if kept is not None and kept.of in PAIRS:
+            raise ValueError(
+                f"state_dtype names {quoted(name)}; that is one of {kept.of}, which functions of matrices take in "
+                "float32, or in float64 of float64 parameters. Leave it out."
             )
         if (
             (name == AVERAGE or (kept is not None and kept.starts_as_weight))

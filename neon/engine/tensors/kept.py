@@ -10,7 +10,7 @@ from torch import Tensor
 
 from neon.engine.backends import serving
 from neon.engine.program.slots import Slot, at, slots_of
-from neon.engine.program.spaces import ELEMENT, TENSOR, Space
+from neon.engine.program.spaces import ELEMENT, PAIRS, TENSOR, Space
 from neon.engine.program.trace import Program
 from neon.engine.tensors.storage import Storage
 from neon.engine.tensors.weight_matrices import Matrices, shape_of
@@ -89,4 +89,5 @@ def _new(slot: Slot, param: Tensor, shape: tuple[int, ...]) -> Tensor:
         return param.detach().to(slot.dtype, copy=True)
     if slot.space is ELEMENT:
         return torch.full_like(param, slot.start, dtype=slot.dtype, requires_grad=False)
-    return torch.full(shape, slot.start, dtype=slot.dtype, device=param.device)
+    made = torch.full(shape, slot.start, dtype=slot.dtype, device=param.device)
+    return made.triu_().tril_() if slot.space in PAIRS else made
