@@ -10,8 +10,8 @@ import torch
 
 from neon.commands import machine
 from neon.commands.bench import matrix_steps, new_process
-from neon.commands.bench.matrix_steps import MATRICES, errors_of, memory_of, without_calls
 from neon.commands.bench.matrix_errors import SMALLEST, gradients, newton_schulz
+from neon.commands.bench.matrix_steps import MATRICES, errors_of, memory_of, without_calls
 from neon.commands.bench.results import Line
 from neon.commands.bench.step_alone import attach
 from neon.commands.bench.tensor_shapes import Shapes

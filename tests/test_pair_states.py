@@ -107,9 +107,9 @@ def test_parts_have_squares_of_their_own(make: Callable[..., Optimizer]) -> None
             part.grad = g.clone()
         opt.step()
         beside.step()
-    assert {name: tuple(state.shape) for name, state in pairs(opt, whole[0]).items()} == {
-        name: (3, 4, 4) for name in pairs(beside, parts[0])
-    }
+    assert {name: tuple(state.shape) for name, state in pairs(opt, whole[0]).items()} == dict.fromkeys(
+        pairs(beside, parts[0]), (3, 4, 4)
+    )
     for place, part in enumerate(parts):
         for name, state in pairs(opt, whole[0]).items():
             assert torch.equal(state[place], beside.state[part][name])

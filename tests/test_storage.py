@@ -41,7 +41,12 @@ def test_backends_have_the_same_bits(
     expected = {"bfloat16": torch.bfloat16, "float16": torch.float16, "split": torch.bfloat16}
     if form in expected and dtype != torch.float32:
         assert expected[form] in formats
-    of_no_blocks = ("adafactor", "asgd", "normuon", "normuon_of_norm")  # whose states are of rows and columns, or a weight and numbers, or beside such of rows
+    of_no_blocks = (
+        "adafactor",
+        "asgd",
+        "normuon",
+        "normuon_of_norm",
+    )  # whose states are of rows and columns, or a weight and numbers, or beside such of rows
     if form in ("int8", "split") and states_of(rule) and rule not in of_no_blocks:
         assert formats & {form.dtype for form in BLOCKS}
 

@@ -30,18 +30,18 @@ def _eigenbasis(m: Tensor, floor: float) -> Tensor:
     m.diagonal().add_(LEAST)
     values, basis = decomposed(m)
     if floor > 0 and len(m):
-        basis = _settled(basis, values <= len(m) * torch.finfo(m.dtype).eps * values[-1])
+        basis = _with_chosen(basis, values <= len(m) * torch.finfo(m.dtype).eps * values[-1])
     return torch.where(good, basis.flip(1), torch.nan)
 
 
-def _settled(vectors: Tensor, null: Tensor) -> Tensor:
+def _with_chosen(vectors: Tensor, null: Tensor) -> Tensor:
     """Vectors of rising eigenvalues, of which the null ones, the first, are those of diag(2 … 1) in their space."""
     size, others = len(vectors), (~null).sum()
     space = (vectors * null) @ vectors.T
     falling = torch.linspace(2.0, 1.0, size, dtype=vectors.dtype, device=vectors.device)
-    _, settled = decomposed(space @ (falling.unsqueeze(1) * space))
+    _, chosen = decomposed(space @ (falling.unsqueeze(1) * space))
     places = (torch.arange(size, device=vectors.device) + others).clamp(max=size - 1)
-    return torch.where(null, settled[:, places], vectors)
+    return torch.where(null, chosen[:, places], vectors)
 
 
 def decomposed(m: Tensor) -> tuple[Tensor, Tensor]:

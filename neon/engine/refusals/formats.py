@@ -13,8 +13,8 @@ from neon.engine.program.formats import PARAMETER, named
 from neon.engine.program.formats.blocks import scale_name
 from neon.engine.program.graph import load, walk
 from neon.engine.program.options import AVERAGE
-from neon.engine.program.spaces import PAIRS
 from neon.engine.program.signs import never_negative, signed_by
+from neon.engine.program.spaces import PAIRS
 from neon.engine.program.trace import Program
 from neon.engine.settings import Settings
 from neon.engine.tensors.storage import Storage
