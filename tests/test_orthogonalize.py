@@ -259,7 +259,7 @@ def test_temporaries_are_what_is_allocated(shape, way):
 @pytest.mark.parametrize("way", ["gram", "float32"])
 @pytest.mark.parametrize("shape", [(9, 1), (16, 3), (30, 20), (64, 50)])
 def test_tall_matrices_are_as_exact_as_wide_ones(shape: tuple[int, int], way: str) -> None:
-    """Also where both sides round up to the same: a Gram matrix of the longer one is singular, and errors grow."""
+    """Also where both sides round up to the same: the larger Gram matrix is singular, and errors grow there."""
     x = torch.randn(4, *shape, generator=torch.Generator().manual_seed(5))
     tall, wide = (orthogonalize(each, JORDAN, eps=EPS, way=way) for each in (x, x.mT.contiguous()))
     assert torch.equal(tall, wide.mT)
