@@ -49,8 +49,9 @@ def with_adamw() -> Library:
         muon = Muon(momentum_coef=betas[0], nesterov=nesterov, units="float32", **numbers)
         rules = MultiOptimizer({"default": adamw, "*weight": muon}, gradient_clip_norm=gradient_clip_norm)
         optimizer = rules.attach(list(named), **attached)
-        for group in optimizer.param_groups if isinstance(lr, Tensor) else ():
-            group["lr"] = lr.clone()
+        if isinstance(lr, Tensor):
+            for group in optimizer.param_groups:
+                group["lr"] = lr.clone()
         return optimizer
 
     def rules(model: nn.Module) -> tuple[Any, list[Any]]:

@@ -30,7 +30,7 @@ SHAPES = [
 ]
 
 
-def weights(shapes: Iterable[Sequence[int]] = SHAPES, dtype: torch.dtype = torch.float32) -> list[nn.Parameter]:
+def weights(shapes: Iterable[Sequence[int]] = SHAPES, dtype: torch.dtype = torch.float32) -> list[Any]:
     """Parameters whose values go by their places."""
     return [
         nn.Parameter(torch.randn(*shape, generator=torch.Generator().manual_seed(place)).to(dtype))

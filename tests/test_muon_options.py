@@ -188,7 +188,7 @@ def test_a_gradient_that_is_not_finite_leaves_the_step_out() -> None:
     opt.step()
     kept = all_bits(opt, [*model.parameters()])
     backward(model, 1)
-    model[2].weight.grad[3, 3] = torch.nan
+    model.get_parameter("2.weight").grad[3, 3] = torch.nan  # type: ignore[index]
     opt.step()
     assert all_bits(opt, [*model.parameters()]) == kept
     assert (opt.skipped_steps, opt.last_nonfinite) == (1, "2.weight")
@@ -317,7 +317,7 @@ def test_forms_of_weight_decay(form: str) -> None:
         torch.testing.assert_close(p.detach(), wanted, rtol=0, atol=1e-12)
 
 
-def clipped_by_norm(params: Sequence[Tensor]) -> None:
+def clipped_by_norm(params: Sequence[Any]) -> None:
     norm = sum(p.grad.square().sum() for p in params if p.grad is not None) ** 0.5
     for p in params:
         p.grad = p.grad * min(1.0, 3.0 / norm)
@@ -327,7 +327,7 @@ def clipped_by_value(params: Sequence[Tensor]) -> None:
     torch.nn.utils.clip_grad_value_(params, 0.25)
 
 
-def negated(params: Sequence[Tensor]) -> None:
+def negated(params: Sequence[Any]) -> None:
     for p in params:
         p.grad = -p.grad
 
@@ -374,8 +374,9 @@ def test_the_norm_of_the_step_before() -> None:
         backward(model, step)
         opt.step()
         backward(other, step)
-        norms = [p.grad.norm().item() for p in other.parameters()]
-        for p, own in zip(other.parameters(), norms, strict=True):
+        params: list[Any] = [*other.parameters()]
+        norms = [p.grad.norm().item() for p in params]
+        for p, own in zip(params, norms, strict=True):
             p.grad *= min(1.0, 0.05 / (own if previous is None else previous))
         previous = sum(norm**2 for norm in norms) ** 0.5
         plain.step()

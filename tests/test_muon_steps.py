@@ -129,7 +129,7 @@ def test_layouts_change_no_bit(layout: str, of: str) -> None:
     lay_out = LAYOUTS[layout]
     plain = weights()
     expected = each_alone(lambda _: muon(), plain, 3)
-    params = [nn.Parameter(lay_out(p.detach())) for p in plain] if of != "gradients" else plain
+    params: list[Any] = [nn.Parameter(lay_out(p.detach())) for p in plain] if of != "gradients" else plain
     opt = muon().attach(params)
     for step in range(3):
         give(params, step)
@@ -154,14 +154,15 @@ def test_weights_that_are_replaced() -> None:
 
 
 def test_gradients_that_are_expanded_or_negated_lazily() -> None:
-    p, q = (nn.Parameter(torch.ones(6, 4)) for _ in range(2))
+    p: Any = nn.Parameter(torch.ones(6, 4))
+    q: Any = nn.Parameter(torch.ones(6, 4))
     one, other = muon().attach([p]), muon().attach([q])
     for step in range(3):
         g = torch.tensor([1.0, -2.0, 3.0, 0.5]) * (step + 1)
         p.grad, q.grad = g.expand(6, 4), g.repeat(6, 1)
         one.step()
         other.step()
-    p.grad, q.grad = torch._neg_view(q.grad), -q.grad
+    p.grad, q.grad = torch._neg_view(q.grad), -q.grad  # type: ignore[reportPrivateImportUsage]
     one.step()
     other.step()
     assert torch.equal(p, q)
@@ -300,7 +301,8 @@ def peak_of(step: Callable[[], Any]) -> int:
     """The most bytes that torch has allocated at a time within a step."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         step()
-    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    profiler: Any = profile.profiler
+    events: list[Any] = [e for e in profiler.kineto_results.events() if e.name() == "[memory]"]
     most = held = 0
     for event in sorted(events, key=lambda e: e.start_ns()):
         held += event.nbytes()
