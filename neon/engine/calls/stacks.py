@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from neon.engine.program.kernel import Calls, Kernel
 from neon.engine.program.operations import OPERATIONS
 from neon.engine.program.spaces import PAIRS
 from neon.engine.settings import Item
-from neon.engine.tensors.weight_matrices import ONE_MATRIX, Matrices
+from neon.engine.tensors.weight_matrices import ONE_MATRIX, Matrices, Stack
 
 # Bytes of buffers and of what calls need beside them: more matrices are no quicker together.
 BUCKET = 64 << 20
@@ -27,24 +28,55 @@ ALIGNED = 64
 def buckets_of(kernel: Kernel, items: Sequence[tuple[int, Item]], device: torch.device) -> list[list[int]]:
     """Tensors by their places, in buckets that bound the memory of a step: equal ones together, each in its order."""
     shapes = {place: (item.matrices or ONE_MATRIX).shapes(item.param.shape) for place, item in items}
-    buckets: list[list[int]] = []
-    room = 0
+    buckets: list[_Bucket] = []
     for place in sorted(shapes, key=lambda place: (shapes[place], place)):
-        needed = sum(bytes_needed(kernel, each, device) for each in shapes[place])
-        if needed > room or not buckets:
-            buckets.append([])
-            room = max(BUCKET, needed)
-        buckets[-1].append(place)
-        room -= needed
-    return [sorted(bucket) for bucket in buckets]
+        if not buckets or not buckets[-1].takes(shapes[place]):
+            buckets.append(_Bucket(kernel, device, shapes[place]))
+        buckets[-1].add(place, shapes[place])
+    return [sorted(bucket.places) for bucket in buckets]
 
 
-def bytes_needed(kernel: Kernel, shape: tuple[int, int, int], device: torch.device) -> int:
-    """How many bytes the buffers of so many matrices take, and calls beside them."""
-    dtype = kernel.formats.compute
+class _Bucket:
+    """Tensors that are worked on at the same time, begun with the stacks of a first one."""
+
+    def __init__(self, kernel: Kernel, device: torch.device, first: Sequence[Stack]) -> None:
+        self._kernel, self._device = kernel, device
+        self.places: list[int] = []
+        self._counts: Counter[tuple[int, int]] = Counter()
+        self._room = max(BUCKET, self._needed(first))
+
+    def _needed(self, more: Sequence[Stack]) -> int:
+        """How many bytes it takes with some stacks more: calls work on one shape after another."""
+        counts = self._counts + Counter({(rows, columns): count for count, rows, columns in more})
+        stacks = [(count, *sides) for sides, count in counts.items()]
+        buffers = sum(buffer_bytes(self._kernel, each) for each in stacks)
+        return buffers + max((call_bytes(self._kernel, each, self._device) for each in stacks), default=0)
+
+    def takes(self, stacks: Sequence[Stack]) -> bool:
+        """Whether there is room for one tensor more."""
+        return self._needed(stacks) <= self._room
+
+    def add(self, place: int, stacks: Sequence[Stack]) -> None:
+        """Put in one more."""
+        self.places.append(place)
+        self._counts.update({(rows, columns): count for count, rows, columns in stacks})
+
+
+def bytes_needed(kernel: Kernel, shape: Stack, device: torch.device) -> int:
+    """How many bytes a stack takes: its buffers, and what calls have beside them."""
+    return buffer_bytes(kernel, shape) + call_bytes(kernel, shape, device)
+
+
+def buffer_bytes(kernel: Kernel, shape: Stack) -> int:
+    """How many bytes the buffers of a stack take."""
+    return len(kernel.buffers) * math.prod(shape) * kernel.formats.compute.itemsize
+
+
+def call_bytes(kernel: Kernel, shape: Stack, device: torch.device) -> int:
+    """How many bytes calls take for a stack, beside its buffers."""
     called = {node.label for stage in kernel.stages if stage.calls for node in walk(stage.roots) if node.op == CALL}
-    beside = (CALLS[each.name].temporaries(shape, dtype, device, **dict(each.choices)) for each in called)
-    return len(kernel.buffers) * math.prod(shape) * dtype.itemsize + max(beside)
+    dtype = kernel.formats.compute
+    return max(CALLS[each.name].temporaries(shape, dtype, device, **dict(each.choices)) for each in called)
 
 
 class Laid(NamedTuple):

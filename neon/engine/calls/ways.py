@@ -15,8 +15,8 @@ PROCESSORS = ("amx", "bfloat16", "float32")
 
 # From this ratio of the sides on, iterating on the Gram matrix in float32 is as quick as the other. It multiplies only
 # small squares: 17 products in 5 steps, beside two with the matrix. On Zen 4, with Keller Jordan's 5 steps, plain
-# float32 costs the same at 1.3 to 1.5, torch's function (bfloat16, with instructions for it) at 3.
-GRAM_ASPECT = {"float32": 1.5, "bfloat16": 3.0}
+# float32 costs the same at 1.3 to 1.5, torch's function (bfloat16, with instructions for it) at 3, bfloat16 here above.
+GRAM_ASPECT = {"float32": 1.5, "bfloat16": 3.5}
 
 
 @functools.cache

@@ -17,8 +17,8 @@ class State:
 
     Beside one for each element there are those with one `of` each of the ROWS or COLUMNS of the last two dimensions,
     those of ROW_PAIRS or COLUMN_PAIRS, which start at a number times the identity, and one number of a TENSOR, in
-    float64. What is one number of a GROUP or an OPTIMIZER stays in parameter groups, in float64 too. All may start at what the rule takes by a name: `State("d0", of=OPTIMIZER)`; states of a tensor at
-    the value of its first update.
+    float64. What is one number of a GROUP or an OPTIMIZER stays in parameter groups, in float64 too. All may start at
+    what the rule takes by a name: `State("d0", of=OPTIMIZER)`; states of a tensor at the value of its first update.
     """
 
     start: float | str = 0.0
