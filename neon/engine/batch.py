@@ -399,6 +399,8 @@ class Batch:
         """Let go of gradients and copies."""
         self._grads = ()
         self._temporaries.clear()
+        if self.stacks is not None:
+            self.stacks.begin()
 
     def guard_scopes(self) -> Collection[Hashable]:
         """The sums that are finite where all gradients are."""

@@ -183,8 +183,7 @@ class Stacks:
     def _run(self, stack: _Stack, calls: Calls, known: dict[Node, Any], numbers: Mapping[Node, float]) -> None:
         given: dict[Node, Any] = {**known, **numbers}
         nodes = [*walk(calls.roots, into_reductions=False, given=given)]
-        called = [node for node in nodes if node.op == CALL]
-        in_place = len(called) == 1 and CALLS[called[0].label.name].in_place
+        in_place = _is_in_place(calls, [node for node in nodes if node.op == CALL])
         for node in nodes:
             if node not in given:
                 given[node] = self._value(stack, node, given, in_place=in_place)
@@ -246,3 +245,11 @@ class Stacks:
     def _gathered(self, position: int, name: str) -> list[Tensor]:
         laid = self._laid[position]
         return laid.matrices.gather(laid.in_memory(self.of(position)[name]))
+
+
+def _is_in_place(calls: Calls, called: Sequence[Node]) -> bool:
+    """Whether there is one call alone, which may write its result where its operand lies, and is to."""
+    if len(called) != 1 or not CALLS[called[0].label.name].in_place:
+        return False
+    operand = called[0].args[0]
+    return operand.op in LOADS and calls.buffers.get(operand.label) is called[0]
