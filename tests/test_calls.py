@@ -56,7 +56,11 @@ def of_one_gradient(w, g, *, lr=0.1):  # type: ignore[no-untyped-def]
     return w - lr * (orthogonalize(g) - 0.5 * orthogonalize(g, steps=1))
 
 
-def of_pairs(w, g, left=State(of=ROW_PAIRS), basis=State(of=ROW_PAIRS), right=State(of=COLUMN_PAIRS), *, lr=0.1, step):  # type: ignore[no-untyped-def]
+ROW_STATE: Any = State(of=ROW_PAIRS)
+COLUMN_STATE: Any = State(of=COLUMN_PAIRS)
+
+
+def of_pairs(w, g, left=ROW_STATE, basis=ROW_STATE, right=COLUMN_STATE, *, lr=0.1, step):  # type: ignore[no-untyped-def]
     """Pairs in arithmetic, kept from call to call."""
     left = 0.5 * left + 0.25 * gram(g, over=ROWS)
     basis = basis_of(left, basis, step == 1, step > 1, 1e-8)
