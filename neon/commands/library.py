@@ -27,7 +27,7 @@ def exported_rules() -> dict[str, type[Optimizer]]:
 
 
 def works_on_matrices(rule: type[Optimizer]) -> bool:
-    """Whether a rule calls functions of whole matrices, and so steps no vectors.
+    """Whether a rule calls functions of whole matrices.
 
     >>> [works_on_matrices(rule) for rule in (optimizers.Muon, optimizers.Adam)]
     [True, False]

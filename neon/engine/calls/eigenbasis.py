@@ -29,8 +29,9 @@ def _eigenbasis(m: Tensor, floor: float) -> Tensor:
     m, good = without_bad(m)
     m.diagonal().add_(LEAST)
     values, basis = decomposed(m)
-    if floor > 0 and len(m):
-        basis = _with_chosen(basis, values <= len(m) * torch.finfo(m.dtype).eps * values[-1])
+    null = values <= len(m) * torch.finfo(m.dtype).eps * values[-1:]
+    if floor > 0 and null.any():
+        basis = _with_chosen(basis, null)
     return torch.where(good, basis.flip(1), torch.nan)
 
 

@@ -13,7 +13,8 @@ def each(function: Callable[..., Any], *stacks: Tensor) -> Any:
     """`function` of one matrix of every stack after another; its tensors are stacked again.
 
     A matrix has the same bits alone and among others, which a batched product has not: it takes another kernel for
-    another count. Each is copied first, for BLAS sums in another order where an address is no multiple of 64 bytes.
+    another count. Each is copied first where its address is no multiple of 64 bytes, as of a copy it is: BLAS sums in
+    another order there. Functions write to none of them.
     """
     found = [function(*map(_alone, matrices)) for matrices in zip(*stacks, strict=True)]
     if isinstance(found[0], Tensor):
@@ -22,6 +23,8 @@ def each(function: Callable[..., Any], *stacks: Tensor) -> Any:
 
 
 def _alone(matrix: Tensor) -> Tensor:
+    if matrix.is_contiguous() and matrix.data_ptr() % 64 == 0:
+        return matrix
     return matrix.clone(memory_format=torch.contiguous_format)
 
 

@@ -21,6 +21,8 @@ from neon.engine.tensors.weight_matrices import ONE_MATRIX, Matrices, Stack
 
 # Bytes of buffers and of what calls need beside them: more matrices are no quicker together.
 BUCKET = 64 << 20
+# From so many elements on copying a matrix takes longer than Python around a call.
+_LARGE = 128 * 128
 # Where a stack begins is a multiple of this many bytes, as vectors of processors like it.
 ALIGNED = 64
 
@@ -120,18 +122,20 @@ class Stacks:
     def __init__(self, kernel: Kernel, laid: Sequence[Laid], pairs: Sequence[Mapping[str, Tensor]]) -> None:
         self._kernel, self._laid, self._pairs = kernel, laid, pairs
         self._known: list[dict[Node, Any]] = []
-        stacks: dict[tuple[tuple[int, int], int, bool], _Stack] = {}
+        stacks: dict[tuple[tuple[int, int], int, bool, int], _Stack] = {}
         for position, each in enumerate(laid):
             plain = each.is_plain
             for place, (count, *shape) in enumerate(each.matrices.shapes(each.shape)):
-                key = ((shape[0], shape[1]), each.row, plain)
+                # Calls of what keeps pairs go by matrices one after another: of long stacks they have copies alone.
+                alone = position if pairs[position] and math.prod(shape) >= _LARGE else -1
+                key = ((shape[0], shape[1]), each.row, plain, alone)
                 stack = stacks.setdefault(key, _Stack(key[0], each.row))
                 stack.members.append((position, place, count))
         self._stacks = [*stacks.values()]
         self._firsts = [0] * len(laid)
         taken = 0
         aligned = ALIGNED // kernel.formats.compute.itemsize
-        for (*_, plain), stack in stacks.items():
+        for (*_, plain, _), stack in stacks.items():
             taken = -(-taken // aligned) * aligned
             stack.first = taken if plain else None
             for position, place, _ in stack.members:
