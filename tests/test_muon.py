@@ -11,8 +11,8 @@ import pytest
 import reference_muon
 import torch
 from drop_in_training import saved
-from test_optim_db import DATABASE, distance, through_a_file
 from torch import nn
+from torch_database import DATABASE, distance, through_a_file
 
 import neon.torch
 from neon.engine.calls.coefficients import SCALES, SCHEDULES, schedule

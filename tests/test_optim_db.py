@@ -7,19 +7,16 @@ own gradients, so that a difference at one step would grow.
 from __future__ import annotations
 
 import copy
-import importlib
-import io
 import pickle
-import sys
 from collections.abc import Callable
 from typing import Any
-from unittest.mock import MagicMock, patch
 
 import pytest
 import torch
 from constructors import DROP_INS
 from other_versions import skip_added_group
 from torch import nn
+from torch_database import DATABASE, distance, through_a_file
 
 import neon.torch
 
@@ -28,20 +25,6 @@ pytestmark = pytest.mark.usefixtures("one_thread", "exact_numbers")
 STEPS = 12  # StepLR of the database moves after 10
 # The largest difference of a tensor relative to its largest entry; seen over all tests: 7.9e-7 and 9.4e-16.
 BOUNDS = {torch.float32: 2e-6, torch.float64: 2e-15}
-
-
-def database() -> list[Any]:
-    """torch's database, without the machinery of its tests: that needs more packages, takes seconds to import, and
-    forbids the whole process to set flags of `torch.backends`."""
-    names = ("common_device_type", "common_methods_invocations", "common_utils")
-    machinery: dict[str, Any] = {
-        f"torch.testing._internal.{name}": MagicMock(_TestParametrizer=object) for name in names
-    }
-    with patch.dict(sys.modules, machinery):
-        return importlib.import_module("torch.testing._internal.common_optimizers").optim_db
-
-
-DATABASE = {info.name: info for info in database()}
 # Muon takes matrices alone, and torch's iterates in bfloat16: test_muon.py
 INFOS = {name: info for name, info in DATABASE.items() if name in DROP_INS and name != "Muon"}
 UNSERVED = ("capturable", "differentiable")
@@ -92,10 +75,6 @@ def train(net: nn.Module, opt: Any, steps: range, schedulers: Any = ()) -> None:
             scheduler.step(
                 *([loss.detach()] if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau) else [])
             )
-
-
-def distance(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a - b).detach().abs().max() / b.detach().abs().max().clamp_min(1e-30))
 
 
 def assert_close(ours: nn.Module, mine: Any, theirs: nn.Module, other: Any) -> None:
@@ -233,12 +212,6 @@ def loaded(net: nn.Module, opt: Any, label: str, change: Callable[[Any], Any] = 
     resumed = make(neon.torch, label, again.parameters(), lr=0.5)
     resumed.load_state_dict(change(opt.state_dict()))
     return again, resumed
-
-
-def through_a_file(state_dict: Any) -> Any:
-    file = io.BytesIO()
-    torch.save(state_dict, file)
-    return torch.load(io.BytesIO(file.getvalue()), weights_only=True)
 
 
 def counted_by_numbers(state_dict: Any) -> Any:
