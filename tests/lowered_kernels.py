@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from neon.engine.tensors.storage import SMALL
 from neon.optimizers import Adam, Optimizer
 
 STORED = Path(__file__).parent / "kernels"
+# What would be another on another processor.
+_STEADY = {name: {"units": "float32"} for name in RULES if "units" in inspect.signature(RULES[name]).parameters}
 # Whose source is stored, by the name of its file.
 SOURCES: dict[str, tuple[Optimizer, torch.dtype]] = {
-    **{name.lower(): (described(name), torch.float32) for name in RULES},
+    **{name.lower(): (described(name, **_STEADY.get(name, {})), torch.float32) for name in RULES},
     "adam_int8": (Adam(state_dtype="int8"), torch.bfloat16),
     "adam_every_option": (Adam(True, 1e-3, 0.9, 0.999, 1e-8, 1.0, 0.1, 2.0, wdecay=0.1), torch.bfloat16),
 }
