@@ -33,7 +33,7 @@ def unpacked(cls: Any) -> set[str]:
     return {*get_type_hints(get_args(hints["options"])[0])} if "options" in hints else set()
 
 
-OWN_DECAYS = {"AdamW": 0.01, "LAMB": 0.01, "Muon": 0.1, "StableAdamW": 0.01}
+OWN_DECAYS = {"AdamW": 0.01, "LAMB": 0.01, "Muon": 0.1, "SOAP": 0.01, "StableAdamW": 0.01}
 
 
 @pytest.mark.parametrize("name", RULES)
