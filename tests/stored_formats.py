@@ -38,7 +38,9 @@ def moments_of(rule: str) -> list[str]:
     """The states of a rule but those that few bits are not enough for: weights, single numbers, squares of matrices."""
     optimizer = make(rule, "plain")
     states = optimizer.settings(optimizer.group()).program.states
-    return [name for name, state in states.items() if not (state.starts_as_weight or state.is_scalar or state.of in PAIRS)]
+    return [
+        name for name, state in states.items() if not (state.starts_as_weight or state.is_scalar or state.of in PAIRS)
+    ]
 
 
 def of_rules(rule: str, form: str, dtype: torch.dtype, rounds: bool | int, average: str | None) -> tuple[Any, ...]:

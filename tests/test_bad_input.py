@@ -35,8 +35,8 @@ from neon.optimizers.adafactor import at_least_one, non_positive, optional_epsil
 from neon.optimizers.adopt import optional_exponent
 from neon.optimizers.asgd import finite
 from neon.optimizers.muon import coefficients, processor_units, scale_name, step_count
-from neon.optimizers.shampoo import graft_name, place_of_epsilon
 from neon.optimizers.rprop import grows, shrinks
+from neon.optimizers.shampoo import graft_name, place_of_epsilon
 
 NAN, INF = math.nan, math.inf
 
