@@ -61,7 +61,7 @@ def train(opt: AttachedOptimizer, params: Sequence[Tensor], steps: range) -> Non
 
 
 def kept(opt: AttachedOptimizer, params: Sequence[Tensor]) -> list[Any]:
-    return [bits([p.detach().contiguous(), {k: v for k, v in opt.state.get(p, {}).items()}]) for p in params]
+    return [bits([p.detach().contiguous(), dict(opt.state.get(p, {}))]) for p in params]
 
 
 def pairs(opt: AttachedOptimizer, p: Tensor) -> dict[str, Tensor]:

@@ -36,7 +36,7 @@ def _eigenbasis(m: Tensor, floor: float) -> Tensor:
 
 
 def _settled(vectors: Tensor, null: int) -> Tensor:
-    """Vectors of rising eigenvalues, of which the null ones, so many at first, are those of diag(2 … 1) in their space."""
+    """Vectors of rising eigenvalues, of which the first, `null` ones, are those of diag(2 … 1) in their space."""
     space = vectors[:, :null].contiguous()
     falling = torch.linspace(2.0, 1.0, len(vectors), dtype=vectors.dtype, device=vectors.device)
     _, settled = decomposed(space.T @ (falling.unsqueeze(1) * space))
