@@ -33,7 +33,7 @@ def pytorch_optimizers(groups: list[Any], numbers: Numbers, *, foreach: bool = F
 STATES = {"NorMuon": (("momentum_buffer",), ())}
 WORDS = {"NorMuon": words}
 CASE = replace(
-    ADAMW, rule="NorMuon", package="pytorch_optimizer", make=pytorch_optimizers, float32_ulp=20.0,
+    ADAMW, rule="NorMuon", package="pytorch_optimizer", make=pytorch_optimizers, float32_ulp=3.0,
     shapes=((3, 5), (2, 3, 4, 5), (33, 17), (16, 16)),
     numbers={
         "learning_rate": 0.02, "momentum_coef": 0.95, "beta_2": 0.95, "epsilon": 1e-10, "wdecay": 0.0,

@@ -43,7 +43,7 @@ def of_sums(groups: list[Any], numbers: Numbers) -> Any:
 STATES = {"Shampoo": ((), ())}
 WORDS = {"Shampoo": words}
 SCALABLE = replace(
-    ADAMW, rule="Shampoo", package="pytorch_optimizer", make=scalable, shapes=((1,), (7,), *MATRICES), float32_ulp=60.0,
+    ADAMW, rule="Shampoo", package="pytorch_optimizer", make=scalable, shapes=((1,), (7,), *MATRICES), float32_ulp=16.0,
     numbers={
         "learning_rate": 0.01, "beta_1": 0.9, "beta_2": 0.99, "epsilon": 0.01, "graft_epsilon": 1e-10, "wdecay": 0.0,
         "frequency": 3, "start": 5, "graft": "sgd", "nesterov": True, "decouple": True, "epsilon_of": "start",

@@ -56,14 +56,14 @@ def heavyballs(groups: list[Any], numbers: Numbers) -> Any:
 STATES = {"SOAP": (("exp_avg",), ())}
 WORDS = {"SOAP": words}
 PYTORCH_OPTIMIZER = replace(
-    ADAMW, rule="SOAP", package="pytorch_optimizer", make=pytorch_optimizers, shapes=SQUARES, float32_ulp=40.0,
+    ADAMW, rule="SOAP", package="pytorch_optimizer", make=pytorch_optimizers, shapes=SQUARES, float32_ulp=8.0,
     numbers={
         "learning_rate": 3e-3, "beta_1": 0.95, "beta_2": 0.95, "epsilon": 1e-8, "wdecay": 0.01, "shampoo_beta": 0.95,
         "frequency": 10, "floor": 0.0,
     },
 )  # fmt: skip
 HEAVYBALL = replace(
-    PYTORCH_OPTIMIZER, package="heavyball", make=heavyballs, float32_ulp=700.0,
+    PYTORCH_OPTIMIZER, package="heavyball", make=heavyballs, float32_ulp=8.0,
     numbers={**PYTORCH_OPTIMIZER.numbers, "beta_1": 0.9, "frequency": 2, "floor": 1e-8, "heavyball": True},
 )  # fmt: skip
 

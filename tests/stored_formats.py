@@ -11,6 +11,7 @@ from torch import Tensor
 
 from neon.engine import use_backend
 from neon.engine.program import formats
+from neon.engine.program.spaces import PAIRS
 
 # Those of the table that have fewer bits than arithmetic, several of them at once, and split weights.
 _TABLE = dict.fromkeys(form.name for form in formats.FORMATS.values())
@@ -34,10 +35,12 @@ def is_served(rule: str, form: str, dtype: torch.dtype, rounds: bool | int, aver
 
 
 def moments_of(rule: str) -> list[str]:
-    """The states of a rule but those that are weights or single numbers, which few bits are not enough for."""
+    """The states of a rule but those that few bits are not enough for: weights, single numbers, squares of matrices."""
     optimizer = make(rule, "plain")
     states = optimizer.settings(optimizer.group()).program.states
-    return [name for name, state in states.items() if not (state.starts_as_weight or state.is_scalar)]
+    return [
+        name for name, state in states.items() if not (state.starts_as_weight or state.is_scalar or state.of in PAIRS)
+    ]
 
 
 def of_rules(rule: str, form: str, dtype: torch.dtype, rounds: bool | int, average: str | None) -> tuple[Any, ...]:

@@ -36,6 +36,7 @@ from neon.optimizers.adopt import optional_exponent
 from neon.optimizers.asgd import finite
 from neon.optimizers.muon import coefficients, processor_units, scale_name, step_count
 from neon.optimizers.rprop import grows, shrinks
+from neon.optimizers.shampoo import graft_name, place_of_epsilon
 
 NAN, INF = math.nan, math.inf
 
@@ -89,6 +90,8 @@ OF_CHECK: dict[Any, dict[type[Exception], list[Any]]] = {
     finite: {ValueError: [NAN, INF, -INF], **NUMBER},
     shrinks: {ValueError: [-0.1, 0, 0.0, 1, 1.5, NAN, INF], **NUMBER},
     grows: {ValueError: [-0.1, 0, 1, 1.0, NAN, INF], **NUMBER},
+    graft_name: {ValueError: ["", "adam", 1, None]},
+    place_of_epsilon: {ValueError: ["", "root", 1, None]},
     scale_name: {ValueError: ["", "spectral norm", 1, True]},
     processor_units: {ValueError: ["avx", "", 1.0, True, ["amx"]]},
     coefficients: {ValueError: ["", "quartic", (1.0, 2.0), (), 3.0, None]},
@@ -106,6 +109,8 @@ def arguments(rule: str) -> list[str]:
 def refused(rule: str, argument: str) -> dict[type[Exception], list[Any]]:
     """The values that an argument of a rule does not take, by the type of error."""
     number = RULES[rule]._declared.numbers.get(argument)
+    if number is not None and number.check is unit_interval:  # a β that may be 1
+        return UNIT
     return ARGUMENTS.get(argument) or OF_CHECK[None if number is None else number.check]
 
 

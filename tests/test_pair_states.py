@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -282,6 +283,13 @@ def test_sides_beyond_max_size_have_none(make: Callable[..., Optimizer]) -> None
     opt = make(max_size=5).attach(params)
     train(opt, params, range(3))
     assert {name.split("_")[0] for name in pairs(opt, params[0])} == {"left"}
+
+
+@both
+def test_the_table_names_them(make: Callable[..., Optimizer]) -> None:
+    shown = str(make(max_size=5).attach([("a", weights([(5, 7)])[0]), ("b", weights([(8, 7)])[0])]))
+    assert re.search(r"^a .* 5x7, 7 columns left alone$", shown, re.MULTILINE)
+    assert re.search(r"^b .* 8x7, 8 rows and 7 columns left alone$", shown, re.MULTILINE)
 
 
 @both

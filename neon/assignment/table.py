@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from neon.assignment.description import Description
 from neon.assignment.sites import Site, dotted
-from neon.engine.program.options import DECAY, SCALE
+from neon.engine.program.options import DECAY, MOST, SCALE
 from neon.engine.tensors.weight_matrices import Matrices
 
 _HEADS = ("layer", "class", "optimizer", "parameters", "state bytes", "key", "lr", "decay", "set", "matrices")
@@ -62,11 +63,17 @@ def given(optimizer: Description, key: str, values: Mapping[str, Any], own: Mapp
 
 
 def matrices_text(optimizer: Description, values: Mapping[str, Any], matrices: Matrices, shape: Sequence[int]) -> str:
-    """What a parameter of a shape is made of, with the scales of its matrices: `3 of 768x768, scale 0.2`."""
+    """What a parameter of a shape is made of, with the scales of its matrices: `3 of 768x768, scale 0.2`.
+
+    Sides that a rule leaves alone for their length are named: `32000x768, 32000 rows left alone`.
+    """
     texts = []
     for count, rows, columns in matrices.shapes(shape):
         scale = optimizer.scale_of((rows, columns), values)
         times = "" if scale is None else f", scale {scale:.4g}"
+        most = values.get(MOST, math.inf)
+        long = [f"{length} {side}" for length, side in ((rows, "rows"), (columns, "columns")) if length > most]
+        times += f", {' and '.join(long)} left alone" if long else ""
         texts.append((f"{count} of " if count > 1 else "") + f"{rows}x{columns}{times}")
     return "; ".join(texts)
 

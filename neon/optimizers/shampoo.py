@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from neon.arguments import flag, non_negative, positive_integer, unit_interval, whole_number
+from neon.arguments import beta, flag, non_negative, positive_integer, unit_interval, whole_number
 from neon.engine.program.declared import State
 from neon.engine.program.numbers import Number
 from neon.engine.program.spaces import COLUMN_PAIRS, COLUMNS, ROW_PAIRS, ROWS
@@ -115,7 +115,7 @@ class Shampoo(Optimizer):
     of_matrices = True
     rule = staticmethod(shampoo)
     learning_rate = Number(1e-3, non_negative, "lr", "α ≥ 0")
-    beta_1 = Number(0.9, unit_interval, "betas[0]", "β₁ in [0, 1]")
+    beta_1 = Number(0.9, beta, "betas[0]", "β₁ in [0, 1)")
     beta_2 = Number(0.999, unit_interval, "betas[1]", "β₂ in [0, 1]: with 1 sums")
     epsilon = Number(1e-6, non_negative, "eps", "ε ≥ 0")
     graft_epsilon = Number(1e-10, non_negative, "graft_eps", "ε' ≥ 0")

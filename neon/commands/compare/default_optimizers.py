@@ -25,6 +25,8 @@ TUNED = {
     "LAMB": ("LAMB(learning_rate=0.02)",),
     "LARS": ("LARS(learning_rate=4.0)",),
     "MARS": ("MARS(learning_rate=3e-3)",),
+    "SOAP": ("SOAP(learning_rate=3e-3)",),
+    "Shampoo": ("Shampoo(learning_rate=0.05, frequency=10)",),
     "Adafactor": ("Adafactor(learning_rate=0.1)",),
     "ShiftAdaMax": ("ShiftAdaMax(learning_rate=2e-3)",),
     "NAdam": ("NAdam(learning_rate=3e-3)",),
@@ -45,7 +47,10 @@ TRANSFORMS = (
     "ScheduleFree(AdamW(learning_rate=1.5e-2))",
 )
 # Rules of hidden matrices, beside another for all else.
-OF_MATRICES = ('MultiOptimizer({"default": AdamW(learning_rate=3e-3), "HiddenMatrix": Muon(learning_rate=0.01)})',)
+OF_MATRICES = tuple(
+    f'MultiOptimizer({{"default": AdamW(learning_rate=3e-3), "HiddenMatrix": {name}(learning_rate=0.01)}})'
+    for name in ("Muon", "NorMuon")
+)
 MULTI = (
     'MultiOptimizer({"default": Adam(learning_rate=2e-3), '
     '"Conv2d": GradientDescentMomentum(0.05, 0.9), "head": Lion(learning_rate=3e-4)})'

@@ -29,20 +29,18 @@ def _eigenbasis(m: Tensor, floor: float) -> Tensor:
     m, good = without_bad(m)
     m.diagonal().add_(LEAST)
     values, basis = decomposed(m)
-    null = values <= len(m) * torch.finfo(m.dtype).eps * values[-1:]
-    if floor > 0 and null.any():
+    null = int((values <= len(m) * torch.finfo(m.dtype).eps * values[-1:]).sum()) if floor > 0 else 0
+    if null:
         basis = _with_chosen(basis, null)
     return torch.where(good, basis.flip(1), torch.nan)
 
 
-def _with_chosen(vectors: Tensor, null: Tensor) -> Tensor:
-    """Vectors of rising eigenvalues, of which the null ones, the first, are those of diag(2 … 1) in their space."""
-    size, others = len(vectors), (~null).sum()
-    space = (vectors * null) @ vectors.T
-    falling = torch.linspace(2.0, 1.0, size, dtype=vectors.dtype, device=vectors.device)
-    _, chosen = decomposed(space @ (falling.unsqueeze(1) * space))
-    places = (torch.arange(size, device=vectors.device) + others).clamp(max=size - 1)
-    return torch.where(null, chosen[:, places], vectors)
+def _with_chosen(vectors: Tensor, null: int) -> Tensor:
+    """Vectors of rising eigenvalues, of which the first, `null` ones, are those of diag(2 … 1) in their space."""
+    space = vectors[:, :null].contiguous()
+    falling = torch.linspace(2.0, 1.0, len(vectors), dtype=vectors.dtype, device=vectors.device)
+    _, chosen = decomposed(space.T @ (falling.unsqueeze(1) * space))
+    return torch.cat((space @ chosen, vectors[:, null:]), 1)
 
 
 def decomposed(m: Tensor) -> tuple[Tensor, Tensor]:
