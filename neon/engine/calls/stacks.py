@@ -45,18 +45,21 @@ class _Bucket:
         self._kernel, self._device = kernel, device
         self.places: list[int] = []
         self._counts: Counter[tuple[int, int]] = Counter()
-        self._room = max(BUCKET, self._needed(first))
+        self._room = [max(BUCKET // 2, needed) for needed in self._needed(first)]
 
-    def _needed(self, more: Sequence[Stack]) -> int:
-        """How many bytes it takes with some stacks more: calls work on one shape after another."""
+    def _needed(self, more: Sequence[Stack]) -> tuple[int, int]:
+        """How many bytes buffers take with some stacks more, and calls beside them, one shape after another."""
         counts = self._counts + Counter({(rows, columns): count for count, rows, columns in more})
         stacks = [(count, *sides) for sides, count in counts.items()]
-        buffers = sum(buffer_bytes(self._kernel, each) for each in stacks)
-        return buffers + max((call_bytes(self._kernel, each, self._device) for each in stacks), default=0)
+        beside = max((call_bytes(self._kernel, each, self._device) for each in stacks), default=0)
+        return sum(buffer_bytes(self._kernel, each) for each in stacks), beside
 
     def takes(self, stacks: Sequence[Stack]) -> bool:
-        """Whether there is room for one tensor more."""
-        return self._needed(stacks) <= self._room
+        """Whether there is room for one tensor more.
+
+        Each kind has a half of what there is: the largest buffers of one bucket lie beside the calls of another.
+        """
+        return all(needed <= room for needed, room in zip(self._needed(stacks), self._room, strict=True))
 
     def add(self, place: int, stacks: Sequence[Stack]) -> None:
         """Put in one more."""
