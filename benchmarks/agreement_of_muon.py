@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 from unittest.mock import patch
@@ -142,6 +143,11 @@ def of_all(*without: str) -> dict[str, Numbers]:
     return {name: change for name, change in found.items() if name not in without}
 
 
+IN_NO_REGISTRY = rows(
+    OF_DION, **of_all("up_and_down"), nesterov={"nesterov": True}, rms_norm={"scale": "match_rms_adamw"},
+    no_scale={"scale": "none", "float64_bound": 1e-12}, quintic={"ns_coefficients": "quintic"},
+    as_it_is={"make": dions, **AS_IT_IS},
+)  # fmt: skip
 CASES = [
     *rows(
         TORCH, **of_all(), no_nesterov={"nesterov": False}, no_momentum={"momentum_coef": 0.0},
@@ -159,10 +165,6 @@ CASES = [
         foreach={"make": partial(exact, partial(pytorch_optimizers, foreach=True))},
         as_it_is={"make": pytorch_optimizers, **AS_IT_IS},
     ),
-    *rows(
-        OF_DION, **of_all("up_and_down"), nesterov={"nesterov": True}, rms_norm={"scale": "match_rms_adamw"},
-        no_scale={"scale": "none", "float64_bound": 1e-12}, quintic={"ns_coefficients": "quintic"},
-        as_it_is={"make": dions, **AS_IT_IS},
-    ),
+    *(IN_NO_REGISTRY if find_spec("dion") is not None else ()),
     *rows(OF_JORDAN, **of_all("gradients_missing"), as_it_is={"make": jordans, **AS_IT_IS}),
 ]  # fmt: skip
