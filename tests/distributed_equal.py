@@ -22,7 +22,7 @@ LAYERS, SIZE = 8, 8
 MAKE: dict[str, Callable[[], Optimizer]] = {
     # Rules of whole matrices, which take no biases, have cases of their own: gradients that are summed in another order
     # give SOAP other bases of directions without gradients.
-    **{name: partial(described, name) for name in RULES if name not in OF_MATRICES},
+    **{name: partial(described, name) for name in RULES if name not in {*OF_MATRICES, "SOAP"}},
     "descent": lambda: GradientDescentMomentum(0.1, 0.0),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -299,23 +300,37 @@ def strays(model: nn.Module, opt: torch.optim.Optimizer) -> list[str]:
         f"{name} {key}"
         for name, p in model.named_parameters()
         for key, value in _tensors(opt.state[p])
-        if value.dim() and _place(value, "scales" in key) != _place_of(p, key)
+        if (not _is_square_of(value, p, key) if key in _PAIRS else value.dim() and _is_astray(value, p, key))
     ]
 
 
+# Along which side of a matrix a state has a number for each pair.
+_PAIRS = {
+    **dict.fromkeys(("pairs", "left", "left_basis", "left_root"), 0),
+    **dict.fromkeys(("right", "right_basis", "right_root"), 1),
+}
+
+
+def _is_square_of(state: Tensor, param: Tensor, key: str) -> bool:
+    """Whether a state of pairs is cut by rows over the processes that have parts of its parameter."""
+    side = (param.shape[0], math.prod(param.shape[1:]))[_PAIRS[key]]
+    if state.shape != (side, side) or not isinstance(param, DTensor):
+        return state.shape == (side, side) and not isinstance(state, DTensor)
+    cuts = tuple(Replicate() if p.is_replicate() else Shard(0) for p in param.placements)
+    return isinstance(state, DTensor) and (state.placements, state.device_mesh) == (cuts, param.device_mesh)
+
+
+def _is_astray(state: Tensor, param: Tensor, key: str) -> bool:
+    return _place(state, "scales" in key) != _place_of(param, key)
+
+
 # Along which dimension, from the last, a state has one value.
-_LOST = {"row_var": 1, "col_var": 2}
+_LOST = {"row_var": 1, "col_var": 2, "row_sq": 1}
 
 
 def _place_of(param: Tensor, key: str) -> Any:
     """Where a state belongs: with its parameter, of which each process has what is known of whole rows or columns."""
     place = _place(param, "scales" in key)
-    if key == "pairs":  # cut by rows, whatever the parameter is cut by; of shards by rows, where these are
-        square = torch.Size([param.shape[0]] * 2)
-        if not isinstance(param, DTensor):
-            return square
-        cuts = tuple(Replicate() if p.is_replicate() else Shard(0) for p in param.placements)
-        return square, torch.Size([place[1][0], square[1]]), cuts, param.device_mesh
     if key not in _LOST:
         return place
     lost = param.dim() - _LOST[key]

@@ -368,7 +368,7 @@ def test_around_every_exported_rule(name: str) -> None:
         with pytest.raises(TypeError, match="schedule_free and prodigy, which it is around, both have k"):
             ScheduleFree(inner)
         return
-    if name in ("LARS", "Muon", "Signum"):  # whose momentum is a number of groups, as ScheduleFree's is
+    if name in ("LARS", "Muon", "NorMuon", "Signum"):  # whose momentum is a number of groups, as ScheduleFree's is
         with pytest.raises(TypeError, match="both have the number momentum"):
             ScheduleFree(inner)
         return

@@ -9,7 +9,7 @@ from itertools import product
 import pytest
 import torch
 from pairs import crossed
-from rule_cases import RULES, make
+from rule_cases import OF_MATRICES, RULES, make
 from state_tensors import assert_same
 from stored_formats import DTYPES, FORMATS, is_served, options
 from torch import Tensor
@@ -41,8 +41,9 @@ def default(name: str) -> Iterator[None]:
 def stepped(rule: str, form: str, dtype: torch.dtype) -> list[Tensor]:
     """A parameter after two steps, with its states and auxiliary tensors."""
     numbers = {"dtype": torch.float32, "device": "cpu"}
-    param = torch.linspace(-1, 1, 4999, **numbers).to(dtype).requires_grad_()
-    grad = torch.linspace(2, -1, 4999, **numbers).to(dtype)
+    shape = (1, 4999) if rule in OF_MATRICES else (4999,)
+    param = torch.linspace(-1, 1, 4999, **numbers).view(shape).to(dtype).requires_grad_()
+    grad = torch.linspace(2, -1, 4999, **numbers).view(shape).to(dtype)
     optimizer = make(rule, "all", **options(rule, form))
     settings = optimizer.settings(optimizer.group())
     kept = kept_tensors(settings.storage, settings.program_of(param), param, {}, settings.values)

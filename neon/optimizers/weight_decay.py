@@ -9,7 +9,7 @@ from typing import Any
 from neon.arguments import plain
 from neon.engine.program.compose import Around, composed
 from neon.engine.program.declared import GROUP, State
-from neon.engine.program.options import FORMS
+from neon.engine.program.options import FORMS, OF_SHAPES
 from neon.engine.program.trace import Rule, signature
 from neon.optimizers.functions import sign, where
 
@@ -79,7 +79,7 @@ def is_decoupled(rule: Rule, values: Mapping[str, Any]) -> bool:
     form = signature(rule)
     if not {"lr", "weight_decay"} <= {*form.keywords}:
         return False
-    given = {"step": 3, "epoch": 0, "matrix": True}
+    given = {"step": 3, "epoch": 0, **dict.fromkeys(OF_SHAPES, True)}
     numbers = {name: plain(given.get(name, values.get(name, default))) for name, default in form.keywords.items()}
     states = [0.3 + 0.1 * place for place in range(len(form.states))]
     found = []
