@@ -212,15 +212,18 @@ class Item:
 
     def shape_of(self, space: Space) -> tuple[int, ...]:
         """The shape of what is here of a tensor with one value for each of a space."""
-        return shape_here(space, self.param, self.part, self.reach, self.matrices)
+        return what_is_here(space, self.param, self.part, self.reach, self.matrices)[0]
 
 
-def shape_here(
+def what_is_here(
     space: Space, param: Tensor, part: Part | None, reach: Reach | None, matrices: Matrices | None
-) -> tuple[int, ...]:
-    """The same of a parameter, or of a part of one; of whole pairs each process has some rows."""
+) -> tuple[tuple[int, ...], int]:
+    """The same of a parameter, or of a part of one; of whole pairs each process has some rows, from a first one on.
+
+    Where the matrices are a stack, it has some of these, each from its first row on.
+    """
     if part is None or space not in PAIRS:
-        return shape_of(space, param.shape, matrices)
+        return shape_of(space, param.shape, matrices), 0
     count, *others = shape_of(space, part.shape, matrices)
-    _, rows = cast("Sharing", reach).cut(count)[part.own]
-    return (rows, *others)
+    first, rows = cast("Sharing", reach).cut(count)[part.own]
+    return (rows, *others), first if len(others) == 1 else 0

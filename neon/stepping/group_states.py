@@ -14,7 +14,7 @@ from neon.engine.program.spaces import PAIRS
 from neon.engine.program.trace import Program
 from neon.engine.refusals.formats import check_weight
 from neon.engine.refusals.tensors import check_parameter, check_sides
-from neon.engine.settings import Item, Reach, Settings, shape_here
+from neon.engine.settings import Item, Reach, Settings, what_is_here
 from neon.engine.tensors.kept import kept_tensors
 from neon.engine.tensors.weight_matrices import ONE_MATRIX, Matrices
 from neon.messages import listed, quoted, shortened
@@ -87,7 +87,7 @@ def make_item(
     parts = _begun(_local_parts(kept), program)
     own = kept_tensors(
         settings.storage, program, part, parts, settings.values, size=size, blocks=blocks,
-        shape=lambda space: shape_here(space, part, whole, reach, seen),
+        here=lambda space: what_is_here(space, part, whole, reach, seen),
     )  # fmt: skip
     step = kept["step"] if "step" in kept else mark_movable(torch.zeros((), dtype=torch.float32, device="cpu"))
     if not program.calls or reach is not None or (sharers is not None and not sharers.shares(param)):

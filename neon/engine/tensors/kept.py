@@ -28,7 +28,7 @@ def kept_tensors(
     size: int | None = None,
     blocks: bool = True,
     matrices: Matrices | None = None,
-    shape: Callable[[Space], tuple[int, ...]] | None = None,
+    here: Callable[[Space], tuple[tuple[int, ...], int]] | None = None,
 ) -> Kept:
     """The tensors of a parameter by their slots: as they lie in `state`, with those that it lacks as they start.
 
@@ -37,7 +37,7 @@ def kept_tensors(
 
     Where `param` is a part of a parameter, `size` counts the elements of the whole, and `blocks` says whether parts are
     of whole blocks; where not, states that would be in blocks are float32. `matrices` are those of a rule of matrices.
-    `shape` says the shape of what is here of a space, where that does not go by the part alone.
+    `here` says the shape of what is here of a space, and its first row, where these do not go by the part alone.
     """
     dtypes = [
         getattr(state[name], "dtype", None)
@@ -47,14 +47,16 @@ def kept_tensors(
     ]
     slots = slots_of(program, dtypes, split=storage.splits(param), values=values)
     seen = matrices if program.calls else None
-    shape = shape or (lambda space: shape_of(space, param.shape, seen))
-    return {slot: _tensor(slot, param, state, shape) for slot in slots}
+    here = here or (lambda space: (shape_of(space, param.shape, seen), 0))
+    return {slot: _tensor(slot, param, state, here) for slot in slots}
 
 
-def _tensor(slot: Slot, param: Tensor, state: Mapping[str, Any], shape: Callable[[Space], tuple[int, ...]]) -> Tensor:
+def _tensor(
+    slot: Slot, param: Tensor, state: Mapping[str, Any], here: Callable[[Space], tuple[tuple[int, ...], int]]
+) -> Tensor:
     if slot.space is TENSOR:
         return _number(state.get(slot.name, slot.start), slot.dtype, param.device)
-    return _new(slot, param, shape(slot.space)) if _is_new(slot, state) else at(state, slot.path)
+    return _new(slot, param, *here(slot.space)) if _is_new(slot, state) else at(state, slot.path)
 
 
 def _number(value: Any, dtype: torch.dtype, device: torch.device) -> Any:
@@ -83,11 +85,11 @@ def _is_new(slot: Slot, state: Mapping[str, Any]) -> bool:
     return slot.name not in state if owner is None else owner not in state and at(state, slot.path) is None
 
 
-def _new(slot: Slot, param: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A tensor as it starts."""
+def _new(slot: Slot, param: Tensor, shape: tuple[int, ...], first: int) -> Tensor:
+    """A tensor as it starts: of pairs a number times the identity, of which this is a part from a row on."""
     if isinstance(slot.start, str):
         return param.detach().to(slot.dtype, copy=True)
     if slot.space is ELEMENT:
         return torch.full_like(param, slot.start, dtype=slot.dtype, requires_grad=False)
     made = torch.full(shape, slot.start, dtype=slot.dtype, device=param.device)
-    return made.triu_().tril_() if slot.space in PAIRS else made
+    return made.triu_(first).tril_(first) if slot.space in PAIRS else made
