@@ -17,7 +17,7 @@ from torch.distributed.tensor.placement_types import _StridedShard
 from torch.nn.parallel import DistributedDataParallel
 
 from neon.engine.program.spaces import COLUMN_PAIRS, COLUMNS, ROW_PAIRS, ROWS
-from neon.optimizers import Adam, Cautious, Optimizer, State
+from neon.optimizers import Adam, Cautious, Matrices, Muon, NorMuon, Optimizer, State
 from neon.optimizers.functions import equal, remainder, sqrt
 from neon.optimizers.matrix_functions import basis_of, gram, orthogonalize, restored, rotated
 
@@ -69,6 +69,13 @@ RULES: dict[str, Callable[[], Optimizer]] = {
     "clipped": lambda: Cautious(Orthogonal(gradient_clip_norm=1.0, state_dtype="int8", weight_average=0.9)),
     "twice": Twice,
     "turned": Turned,
+    # Parts that no shard has whole, of lengths, along either side, and stacked.
+    "parts": lambda: Muon(
+        0.1,
+        units="float32",
+        parts={"rows 0": 4, "rows 1": (2, 2, 1), "columns 1": Matrices((3, 4), dim=1), "rows 4": 2},
+    ),
+    "normuon": lambda: NorMuon(0.1, units="float32"),
 }
 
 # How each kind of parameter lies on a line of all ranks, or on a grid of two rows where there are that many.

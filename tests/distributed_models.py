@@ -325,20 +325,23 @@ def _is_astray(state: Tensor, param: Tensor, key: str) -> bool:
 
 
 # Along which dimension, from the last, a state has one value.
-_LOST = {"row_var": 1, "col_var": 2, "row_sq": 1}
+_LOST = {"row_var": 1, "col_var": 2}
 
 
 def _place_of(param: Tensor, key: str) -> Any:
     """Where a state belongs: with its parameter, of which each process has what is known of whole rows or columns."""
     place = _place(param, "scales" in key)
-    if key not in _LOST:
+    if key == "row_sq":  # of the rows of the matrix of a parameter's first dimension by all others
+        lost = [*range(1, param.dim())]
+    elif key in _LOST:
+        lost = [param.dim() - _LOST[key]]
+    else:
         return place
-    lost = param.dim() - _LOST[key]
     if not isinstance(param, DTensor):
-        return torch.Size([1 if dim == lost else side for dim, side in enumerate(place)])
+        return torch.Size([1 if dim in lost else side for dim, side in enumerate(place)])
     shape, local, placements, mesh = place
-    sizes = (torch.Size([1 if dim == lost else side for dim, side in enumerate(sides)]) for sides in (shape, local))
-    return (*sizes, tuple(Replicate() if p.is_shard(lost) else p for p in placements), mesh)
+    sizes = (torch.Size([1 if dim in lost else side for dim, side in enumerate(sides)]) for sides in (shape, local))
+    return (*sizes, tuple(Replicate() if getattr(p, "dim", None) in lost else p for p in placements), mesh)
 
 
 def _tensors(state: Any) -> list[tuple[str, Tensor]]:

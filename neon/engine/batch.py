@@ -231,18 +231,17 @@ class Batch:
             self._arena = arena_of(self.device)
             self._arena.reserve(self.stacks.size)
 
-    def _lay_buffers(self) -> bool:
-        """Have the buffers where the memory for them is now; whether that is another place than before."""
+    def _lay_buffers(self) -> None:
+        """Have the buffers where the memory for them is now, which may be another place than before."""
         memory = self._arena.memory.data_ptr()
         if self.stacks is None or self._laid_at == memory:
-            return False
+            return
         self.stacks.lay(self._arena)
         self._laid_at = memory
         first = len(self.kernel.given)
         for position, (line, whole) in enumerate(zip(self.table, self.whole_table, strict=True)):
             for place, buffer in enumerate(self.stacks.of(position).values()):
                 line[first + place] = whole[first + place] = buffer.data_ptr()
-        return True
 
     def inspect(self, grads: Sequence[Tensor]) -> None:
         """Find the gradients that no kernel can read where they are: negated lazily, or laid out differently."""

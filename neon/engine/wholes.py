@@ -101,7 +101,8 @@ class Wholes:
                 own = whole.view(whole.tensors[name], node.space, whole.part)
                 whole.local.tensors[name].view(own.shape).copy_(own)
             for name in stored:
-                whole.own[name].copy_(whole.view(whole.states[name], whole.spaces[name], whole.part))
+                own = whole.view(whole.states[name], whole.spaces[name], whole.part)
+                whole.own[name].copy_(own.reshape(whole.own[name].shape))
 
 
 def _loaded(stage: Stage) -> list[str]:

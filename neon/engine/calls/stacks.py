@@ -49,7 +49,8 @@ class _Bucket:
 
     def _needed(self, more: Sequence[Stack]) -> tuple[int, int]:
         """How many bytes buffers take with some stacks more, and calls beside them, one shape after another."""
-        counts = self._counts + Counter({(rows, columns): count for count, rows, columns in more})
+        counts = Counter(self._counts)
+        _count(counts, more)
         stacks = [(count, *sides) for sides, count in counts.items()]
         beside = max((call_bytes(self._kernel, each, self._device) for each in stacks), default=0)
         return sum(buffer_bytes(self._kernel, each) for each in stacks), beside
@@ -64,7 +65,12 @@ class _Bucket:
     def add(self, place: int, stacks: Sequence[Stack]) -> None:
         """Put in one more."""
         self.places.append(place)
-        self._counts.update({(rows, columns): count for count, rows, columns in stacks})
+        _count(self._counts, stacks)
+
+
+def _count(counts: Counter[tuple[int, int]], stacks: Sequence[Stack]) -> None:
+    for count, rows, columns in stacks:
+        counts[rows, columns] += count
 
 
 def bytes_needed(kernel: Kernel, shape: Stack, device: torch.device) -> int:
@@ -79,9 +85,8 @@ def buffer_bytes(kernel: Kernel, shape: Stack) -> int:
 
 def call_bytes(kernel: Kernel, shape: Stack, device: torch.device) -> int:
     """How many bytes calls take for a stack, beside its buffers."""
-    called = {node.label for stage in kernel.stages if stage.calls for node in walk(stage.roots) if node.op == CALL}
     dtype = kernel.formats.compute
-    return max(CALLS[each.name].temporaries(shape, dtype, device, **dict(each.choices)) for each in called)
+    return max(CALLS[each.name].temporaries(shape, dtype, device, **dict(each.choices)) for each in kernel.called)
 
 
 class Laid(NamedTuple):

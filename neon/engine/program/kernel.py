@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from neon.engine.program.formats.blocks import BLOCK_OF_ELEMENTS
-from neon.engine.program.graph import FLOAT, LOADS, SIZE, Node, walk
+from neon.engine.program.graph import CALL, FLOAT, LOADS, SIZE, Called, Node, walk
 from neon.engine.program.printer import listing
 from neon.engine.program.scalars import HostProgram
 from neon.engine.program.slots import Formats, Slot
@@ -172,6 +172,12 @@ class Kernel:
     def new_numbers(self) -> HostProgram:
         """What computes the numbers that persist."""
         return HostProgram([*self.numbers.values()])
+
+    @cached_property
+    def called(self) -> set[Called]:
+        """The functions of matrices that it calls."""
+        roots = [root for stage in self.stages if stage.calls is not None for root in stage.calls.roots]
+        return {node.label for node in walk(roots) if node.op == CALL}
 
     @cached_property
     def reducing(self) -> dict[int, int]:
