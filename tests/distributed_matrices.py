@@ -17,7 +17,7 @@ from torch.distributed.tensor.placement_types import _StridedShard
 from torch.nn.parallel import DistributedDataParallel
 
 from neon.engine.program.spaces import COLUMN_PAIRS, COLUMNS, ROW_PAIRS, ROWS
-from neon.optimizers import Adam, Cautious, Matrices, Muon, NorMuon, Optimizer, State
+from neon.optimizers import SOAP, Adam, Cautious, Matrices, Muon, NorMuon, Optimizer, Shampoo, State
 from neon.optimizers.functions import equal, remainder, sqrt
 from neon.optimizers.matrix_functions import basis_of, gram, orthogonalize, restored, rotated
 
@@ -64,6 +64,8 @@ class Turned(Optimizer):
         )
 
 
+# Of which a process has the squares of some.
+STACKED = {"rows 0": 4, "rows 4": 2}
 RULES: dict[str, Callable[[], Optimizer]] = {
     "plain": Orthogonal,
     "clipped": lambda: Cautious(Orthogonal(gradient_clip_norm=1.0, state_dtype="int8", weight_average=0.9)),
@@ -76,6 +78,8 @@ RULES: dict[str, Callable[[], Optimizer]] = {
         parts={"rows 0": 4, "rows 1": (2, 2, 1), "columns 1": Matrices((3, 4), dim=1), "rows 4": 2},
     ),
     "normuon": lambda: NorMuon(0.1, units="float32"),
+    "soap": lambda: SOAP(0.1, frequency=2, parts=STACKED),
+    "shampoo": lambda: Shampoo(0.1, frequency=2, start=2, parts=STACKED),
 }
 
 # How each kind of parameter lies on a line of all ranks, or on a grid of two rows where there are that many.
@@ -140,7 +144,7 @@ def matrices(rule: str, steps: int, rank: int | None, bucket: int) -> Any:
                 params[name].grad = None if missing else lay[layout](values(number, step, rank))
             opt.step()
     model = nn.ParameterDict(params)
-    pairs = ("left", "right", "rows", "columns")
+    pairs = ("left", "right", "rows", "columns", "_basis", "_root")
     return {"strays": [s for s in strays(model, opt) if not s.endswith(pairs)], **everything(model, opt)}
 
 

@@ -97,6 +97,8 @@ MATRICES: dict[tuple[Any, ...], tuple[int, ...]] = {
     ("matrices", "turned", 4, None, 64 << 20): (3, 4),
     ("matrices", "parts", 4, 2, 64 << 20): (2, 3),
     ("matrices", "normuon", 4, 2, 64 << 20): (2, 3),
+    ("matrices", "soap", 4, 2, 64 << 20): (2, 3),
+    ("matrices", "shampoo", 4, 2, 64 << 20): (2, 3),
     ("shared",): (2, 4),
 }
 # Every rule by each way, given the model by one of three ways to hand it over, which take turns.
