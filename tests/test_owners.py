@@ -11,15 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from neon.engine.calls.owners import (
-    Exchange,
-    Piece,
-    buckets_of,
-    names_exchanged,
-    owners_of,
-    rows_of,
-    work_of,
-)
+from neon.engine.calls.exchange import Exchange, Piece
+from neon.engine.calls.owners import buckets_of, names_exchanged, owners_of, rows_of, work_of
 from neon.engine.program.kernel import Kernel
 from neon.engine.program.lowering import lower
 from neon.engine.program.slots import Formats
