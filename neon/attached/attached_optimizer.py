@@ -29,6 +29,7 @@ from neon.engine.counts import mark_movable
 from neon.engine.program.options import DECAY, SCALE
 from neon.engine.refusals.combinations import check_sharing, check_sizes
 from neon.engine.refusals.tensors import check_capturable, check_once
+from neon.engine.steady_source import CHANGED, DONE
 from neon.engine.versions import uncompiled
 from neon.stepping import overrides
 from neon.stepping.aside import Aside
@@ -257,6 +258,15 @@ class AttachedOptimizer(Evaluated):
     @uncompiled
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
         """Update every parameter that has a gradient, once; returns the closure's loss if one is given."""
+        steady = self._stepper.steady.call
+        if steady is not None and closure is None and "found_inf" not in self.__dict__:
+            asked = (
+                self.param_groups, self.state, self._optimizer_step_pre_hooks, self._optimizer_step_post_hooks,
+                self._aside.given,
+            )  # fmt: skip
+            done = steady(*asked)
+            if done == DONE or (done == CHANGED and self._stepper.renew(self) and steady(*asked) == DONE):
+                return None
         if (
             _global_optimizer_pre_hooks
             or _global_optimizer_post_hooks

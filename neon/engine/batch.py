@@ -31,7 +31,7 @@ from neon.engine.tensors.layout import flat, is_dense, like_layout, same_layout
 from neon.engine.tensors.weight_matrices import ONE_MATRIX
 from neon.engine.wholes import Whole, Wholes
 
-_STEP = scalar("step")
+STEP = scalar("step")
 
 
 class Shares(NamedTuple):
@@ -141,7 +141,8 @@ class Batch:
         self.elements = int(sizes.sum())
         self._staged = np.flatnonzero(~self._directly[chosen]).tolist()
         self._places = places = self._positions[chosen]
-        self._pick = _picker((np.cumsum(present) - 1)[places].tolist(), int(present.sum()))
+        self._count = int(present.sum())
+        self._pick = _picker((np.cumsum(present) - 1)[places].tolist(), self._count)
         self._make_rows(self._groups[chosen], steps[places])
         self._make_chunks(sizes)
         self._copied: list[int] = []
@@ -198,7 +199,8 @@ class Batch:
         _, first, rows = np.unique(keys, return_index=True, return_inverse=True)
         self.row_of, self.first_of_row = rows, first.tolist()
         self.row_groups = groups[first].tolist()
-        self._row_steps = column((steps[first] + 1).tolist())
+        self.row_steps = steps[first] + 1
+        self._steps_alike = len({*self.row_steps.tolist()}) == 1  # which they stay
 
     def _make_chunks(self, sizes: npt.NDArray[np.int64]) -> None:
         by_rows = [beside.sides.chunks() for beside in self.beside if beside is not None]
@@ -224,6 +226,21 @@ class Batch:
         self.whole = np.stack((tensors, 0 * tensors, 0 * tensors + 1, self.row_of[tensors]), 1)
 
     # -- at each step ------------------------------------------------------------------------------
+
+    def only_pass(self) -> int | None:
+        """The address of its machine code, where that passes once over its tensors as they lie, and that is all."""
+        kernel, apart = self.kernel, self._cells or self._copied or self._staged
+        plain = len(kernel.stages) == 1 and not (kernel.by_rows or kernel.numbers or apart)
+        address = getattr(self.executable, "address", None)
+        return address(0) if plain and address is not None and self.elements else None
+
+    def number(self, node: Node) -> Any:
+        """The number of each row, or that of all."""
+        return self._numbers[node]
+
+    def places(self) -> list[int]:
+        """Where its gradients are among those of the plan."""
+        return [*self._pick(range(self._count))]
 
     def reserve(self) -> None:
         """Have memory for its buffers, of which batches that run one after another share one piece."""
@@ -279,17 +296,17 @@ class Batch:
             self._lay_buffers()
             self.stacks.begin()
         if self.kernel.random:
-            self.table[:, -2] = self._row_steps[self.row_of] if np.ndim(self._row_steps) else self._row_steps
+            self.table[:, -2] = self.row_steps[self.row_of]
             self.whole_table[:, -2] = self.table[:, -2]
         if reread or not self._numbers:
-            self._read_numbers()
+            self.read_numbers()
             self._evaluated = False
         elif self.kernel.program.new_numbers:
             self._evaluated = False
         for name, cells in self._cells.items():
             self._numbers[scalar(name)] = column([each.item() for each in cells])
             self._evaluated = False
-        self._numbers[_STEP] = self._row_steps
+        self._numbers[STEP] = float(self.row_steps[0]) if self._steps_alike else self.row_steps.copy()
         if step_inputs:
             self._numbers |= step_inputs
 
@@ -327,7 +344,8 @@ class Batch:
     def _tensors_of(self, item: Item, grad: Any) -> dict[str, Any]:
         return dict(zip(self.kernel.given, (item.param, grad, *item.kept.values()), strict=True))
 
-    def _read_numbers(self) -> None:
+    def read_numbers(self) -> None:
+        """Take the numbers that groups have now."""
         read = {group: self._settings[group].read(self.kernel.program) for group in dict.fromkeys(self.row_groups)}
         columns = map(column, zip(*(read[group] for group in self.row_groups), strict=True))
         self._numbers = dict(zip(self._number_nodes, columns, strict=True))
@@ -390,7 +408,7 @@ class Batch:
             for name, tensor in self._tensors_of(self.items[position], None).items():
                 if tensor is not None and name not in apart:
                     tensor.detach().copy_(copies[name])
-        self._row_steps = self._row_steps + 1
+        self.row_steps += 1
         self._evaluated = True
         self.release()
 

@@ -52,7 +52,7 @@ class Counts:
         for item, step in zip(items, self.each, strict=True):
             if step is not item.step:
                 mark_movable(step)
-        self._expected = self._shown.tobytes()
+        self.expected = self._shown.copy()
 
     @cached_property
     def exact(self) -> list[Tensor]:
@@ -67,14 +67,24 @@ class Counts:
         """Whether nobody else has written to them since the last step."""
         if self._others and any(own != self._shown[place] for place, own in self._others):
             return False
-        return self._shown.tobytes() == self._expected
+        return self._shown.tobytes() == self.expected.tobytes()
+
+    @property
+    def shown(self) -> npt.NDArray[np.float32]:
+        """What the tensors show, of which all are the host's where `are_own`."""
+        return self._shown
+
+    @property
+    def are_own(self) -> bool:
+        """Whether no count is a tensor that is somebody else's."""
+        return not self._others
 
     def reread(self) -> None:
         """Go by what somebody else has written."""
         for place, own in self._others:
             self._shown[place] = own
         np.copyto(self._exact, self._shown, where=self._exact.astype(np.float32) != self._shown)
-        self._expected = self._shown.tobytes()
+        self.expected[...] = self._shown
 
     def read(self) -> Exact:
         """Their exact values."""
@@ -82,16 +92,16 @@ class Counts:
 
     def select(self, present: npt.NDArray[np.bool_]) -> None:
         """Have those counted, from now on, that a mask says."""
-        self._increment = present.astype(np.float64)
+        self.increment = present.astype(np.float64)
         self._others_counted = [(place, own) for place, own in self._others if present[place]]
 
     def add_one(self) -> None:
         """Count an update."""
-        np.add(self._exact, self._increment, self._exact)
+        np.add(self._exact, self.increment, self._exact)
         for place, own in self._others_counted:  # somebody's own: another process may have counted meanwhile
             own[...] = self._exact[place] if own == self._shown[place] else own + 1
         self._shown[...] = self._exact
-        self._expected = self._shown.tobytes()
+        self.expected[...] = self._shown
 
 
 def mark_movable(step: Tensor) -> Tensor:

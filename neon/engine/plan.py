@@ -70,7 +70,7 @@ class Plan:
         self._check(grads)
         self.settings = list(settings)
         self._shared = dict(shared or {})
-        self._written = Written(self.items)
+        self.written = Written(self.items)
         self._backend = forced()
         self.params = [item.param for item in items]
         self.resident, self._capturable = resident, capturable
@@ -79,13 +79,13 @@ class Plan:
         self._totals: dict[Hashable, float] = {}
         self.new_numbers: dict[int, dict[str, float]] = {}
         kept = [tensor for item in items for tensor in item.kept.values()]
-        self._watch = Watch([*self.params, *kept, *self.steps])
+        self.watch = Watch([*self.params, *kept, *self.steps])
         # Of a gradient that is not there yet, the most likely type.
         self._grad_dtypes = [p.dtype if g is None else g.dtype for p, g in zip(self.params, grads, strict=True)]
         self._launches = self._make_batches()
         self._rehearsed = False  # whether states are to start anew in the first step
-        self._present: list[bool] | None = None
-        self._alike: Likeness | None = None
+        self.present: list[bool] | None = None
+        self.alike: Likeness | None = None
         self._take(grads)
         given = self._given(grads)
         self._check_apart(given, [*map(Tensor.data_ptr, given)])
@@ -116,11 +116,11 @@ class Plan:
 
     def holds(self, grads: Sequence[Tensor | None]) -> bool:
         """Whether its tensors are still what and where they were, and it can take these gradients for them."""
-        if not self._watch.unchanged() or self._backend != forced() or self._rehearsed:
+        if not self.watch.unchanged() or self._backend != forced() or self._rehearsed:
             return False
         if not self.counts.unchanged():
             self.counts.reread()
-            self._alike = self._present = None
+            self.alike = self.present = None
         return self._are_like_before(grads) or self._fits(grads)
 
     def rehearse(self) -> None:
@@ -131,9 +131,9 @@ class Plan:
     def _are_like_before(self, grads: Sequence[Tensor | None]) -> bool:
         """Whether the same parameters have gradients as in the last step, of the same kinds."""
         return (
-            self._alike is not None
+            self.alike is not None
             and (self._all or all(grad is None for grad in compress(grads, self._absent)))
-            and self._alike.holds(self._given(grads))
+            and self.alike.holds(self._given(grads))
         )
 
     def _fits(self, grads: Sequence[Tensor | None]) -> bool:
@@ -157,32 +157,32 @@ class Plan:
         self._check_apart(given, [*map(Tensor.data_ptr, given)])
 
     def _check_apart(self, given: Sequence[Tensor], addresses: Sequence[int]) -> None:
-        self._written.check_gradients(self._given(self.items), given, addresses)
+        self.written.check_gradients(self._given(self.items), given, addresses)
 
     def _take(self, grads: Sequence[Tensor | None]) -> None:
         """Prepare for gradients like these; a parameter without one is left out."""
         self._addresses: list[int] = []
         present = [grad is not None for grad in grads]
         given = [grad for grad in grads if grad is not None]
-        if present == self._present:
-            self._alike = Likeness(given)  # worth its making only where it lasts
+        if present == self.present:
+            self.alike = Likeness(given)  # worth its making only where it lasts
         else:
-            self._alike = None
+            self.alike = None
             self._select(present)
-        self._written.forget()
-        for batch in self._batches:
+        self.written.forget()
+        for batch in self.batches:
             batch.inspect(given)
 
     def _select(self, present: list[bool]) -> None:
         check_not_captured(self._devices)
         mask, steps = np.array(present, bool), self.counts.read()
-        self._batches = [batch for batch in self._launches if batch.select(mask, steps)]
-        levels = {level for batch in self._batches for level in batch.kernel.reducing}
+        self.batches = [batch for batch in self._launches if batch.select(mask, steps)]
+        levels = {level for batch in self.batches for level in batch.kernel.reducing}
         levels |= {level for by_level in self._shared.values() for level, scopes in by_level.items() if scopes}
-        self._guards = {scope for batch in self._batches for scope in batch.guard_scopes()}
+        self._guards = {scope for batch in self.batches for scope in batch.guard_scopes()}
         self._guards |= {GUARD for by_level in self._shared.values() if GUARD in by_level.get(0, ())}
         self._reducing = {level: self._places(level) for level in sorted(levels)}
-        self._numbered = [batch for batch in self._batches if batch.kernel.numbers]
+        self._numbered = [batch for batch in self.batches if batch.kernel.numbers]
         self._on_device = {level: self._device_sums(level) for level in self._reducing}
         if self._capturable and None in self._on_device.values():
             raise ValueError(
@@ -190,10 +190,10 @@ class Plan:
                 "processes hold parts: the host adds these norms up, and a graph that is replayed has no host. Leave "
                 "capturable out."
             )
-        self._present, self._absent = present, [not given for given in present]
+        self.present, self._absent = present, [not given for given in present]
         self._all = all(present)
         self.counts.select(mask)
-        self._updated = self._given(self.params)
+        self.updated = self._given(self.params)
 
     def _device_sums(self, level: int) -> Any:
         """The sums of a level, where one device has all that is added up and nobody else needs to know."""
@@ -206,12 +206,12 @@ class Plan:
 
     def _places(self, level: int) -> list[tuple[Batch, int]]:
         """The batches that reduce at a level, each with the place of its stage."""
-        places = [(batch, batch.kernel.reducing.get(level)) for batch in self._batches]
+        places = [(batch, batch.kernel.reducing.get(level)) for batch in self.batches]
         return [(batch, place) for batch, place in places if place is not None]
 
     def _given(self, values: Sequence[Any]) -> Sequence[Any]:
         """The values of the parameters that have gradients."""
-        return values if self._all else [*compress(values, self._present or ())]
+        return values if self._all else [*compress(values, self.present or ())]
 
     def step(
         self,
@@ -240,9 +240,9 @@ class Plan:
             self._check_apart(given, addresses)
             self._addresses = addresses
         numbers = {scalar(name): value for name, value in inputs.items()} if inputs else {}
-        for batch in self._batches:
+        for batch in self.batches:
             batch.reserve()
-        for batch in self._batches:
+        for batch in self.batches:
             batch.bind(given, addresses, numbers, moved=moved, reread=reread)
         taken: set[Hashable] = set()
         for batch in self._numbered:
@@ -252,18 +252,35 @@ class Plan:
         try:
             self._launch(elsewhere or {})
         except NotFiniteError:
-            for batch in self._batches:
+            for batch in self.batches:
                 batch.release()
             raise
-        for batch in self._batches:
+        for batch in self.batches:
             batch.finish()
         # The kernels wrote through addresses: tell autograd, so that the use of a stale value is caught.
-        torch.autograd.graph.increment_version(self._updated)
+        torch.autograd.graph.increment_version(self.updated)
         self.counts.add_one()
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its step is a launch for each batch, and counts that are the host's own."""
+        return self.resident is None and not self._shared and isinstance(self.counts, Counts) and self.counts.are_own
+
+    def places_of_gradients(self) -> list[int]:
+        """Where in the tables of its batches the addresses of gradients go, in the order of these."""
+        found = {}
+        for batch in self.batches:
+            first, width = batch.table.ctypes.data + batch.table.itemsize, batch.table.strides[0]
+            found |= {place: first + width * line for line, place in enumerate(batch.places())}
+        return [found[place] for place in range(len(found))]
+
+    def forget_addresses(self) -> None:
+        """Read those of gradients anew, for somebody else has made steps in the tables of the batches."""
+        self._addresses = []
 
     def _launch(self, elsewhere: Mapping[int, float]) -> None:
         """Run all stages, those with reductions level by level, for their sums reach over launches."""
-        sums: dict[Batch, dict[Node, Any]] = {batch: {} for batch in self._batches}
+        sums: dict[Batch, dict[Node, Any]] = {batch: {} for batch in self.batches}
         self._totals = {}
         for level, reducing in self._reducing.items():
             for batch, place in reducing:
@@ -273,7 +290,7 @@ class Plan:
                 self._sum(reducing, level, elsewhere, sums)
             else:
                 on_device.take()
-        for batch in self._batches:
+        for batch in self.batches:
             batch.run(len(batch.kernel.stages) - 1, sums[batch])
         self.new_numbers = self._find_numbers(sums) if self._numbered else {}
 
@@ -289,7 +306,7 @@ class Plan:
         found: dict[int, dict[str, float]] = {}
         for place, settings in enumerate(self.settings):
             found[place] = {name: new[owner] for name, owner in settings.owners.items() if owner in new}
-        for batch in self._batches:
+        for batch in self.batches:
             batch.take_numbers(found)
         return found
 
@@ -337,7 +354,7 @@ class Plan:
     def kept_for_graphs(self) -> list[Any]:
         """What a graph that this step went into works on besides its tensors, and needs at each replay."""
         kept = self._on_device, self.counts.kept_for_graphs
-        return [(batch.passes, batch.kept_for_graphs, kept) for batch in self._batches if batch.capturing]
+        return [(batch.passes, batch.kept_for_graphs, kept) for batch in self.batches if batch.capturing]
 
     @property
     def totals(self) -> Mapping[Hashable, float]:
@@ -359,9 +376,9 @@ class Plan:
 
     def _first_not_finite(self) -> str | None:
         """The name of the first parameter whose guard is not finite; every process has come here."""
-        found = [place for batch in self._batches if (place := batch.first_not_finite()) is not None]
+        found = [place for batch in self.batches if (place := batch.first_not_finite()) is not None]
         first = min(found, default=math.inf)
-        for reach in dict.fromkeys(batch.reach for batch in self._batches):
+        for reach in dict.fromkeys(batch.reach for batch in self.batches):
             if reach is not None and reach.alike:
                 first = min(first, *(place for [place] in reach.gather([first])))
         return self.items[int(first)].name if math.isfinite(first) else None

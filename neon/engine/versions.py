@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 
@@ -43,6 +43,52 @@ def questions(names: Iterable[str]) -> list[int] | None:
     except (AttributeError, OSError):
         return None
     return [ctypes.cast(function, ctypes.c_void_p).value or 0 for function in functions]
+
+
+def functions() -> dict[str, int] | None:
+    """The addresses of functions of torch's C++ interface that no other one has, or None where one lacks or errs.
+
+    `grad(impl)` gives the address of the gradient's handle, which holds `undefined` where there is none;
+    `bump_version(handle)` tells autograd of a write; `is_neg(handle)` says whether a tensor is negated lazily;
+    `profiled()` whether a profiler is on, and `get_num_threads()` what torch's function of the name does.
+    """
+    names = {
+        "grad": "_ZNK3c1010TensorImpl4gradEv",
+        "bump_version": "_ZN5torch8autograd4impl12bump_versionERKN2at6TensorE",
+        "is_neg": "_ZN2at6native6is_negERKNS_6TensorE",
+        "profiled": "_ZN5torch8profiler4impl15profilerEnabledEv",
+        "get_num_threads": "_ZN2at15get_num_threadsEv",
+    }
+    try:
+        library = ctypes.CDLL(torch._C.__file__)
+        return _verified({name: getattr(library, symbol) for name, symbol in names.items()})
+    except (AttributeError, OSError):
+        return None
+
+
+def _verified(functions: Mapping[str, Any]) -> dict[str, int] | None:
+    """The addresses, with `undefined`, of functions that do what they are taken for."""
+    one, other, none = (torch.zeros(1, device="cpu", requires_grad=True) for _ in range(3))
+    one.grad, other.grad = torch.zeros(1, device="cpu"), torch._neg_view(torch.zeros(1, device="cpu"))
+    word = ctypes.c_void_p
+    functions["grad"].restype = word
+    functions["is_neg"].restype = functions["profiled"].restype = ctypes.c_bool
+
+    def handle(tensor: Tensor) -> Any:
+        return word(functions["grad"](word(tensor._cdata)))
+
+    def held(tensor: Tensor) -> int:
+        return word.from_address(handle(tensor).value).value or 0
+
+    before = one.grad._version
+    functions["bump_version"](handle(one))
+    found = (held(one), held(other), one.grad._version, [functions["is_neg"](handle(each)) for each in (one, other)])
+    expected = (one.grad._cdata, other.grad._cdata, before + 1, [False, True])
+    found += functions["profiled"](), functions["get_num_threads"]()
+    if found != (*expected, torch._C._autograd._profiler_enabled(), torch.get_num_threads()):
+        return None
+    addresses = {name: ctypes.cast(function, word).value or 0 for name, function in functions.items()}
+    return addresses | {"undefined": held(none)}
 
 
 def guards(tensors: Sequence[Tensor]) -> Any:

@@ -30,6 +30,10 @@ class Agreement:
                     if isinstance(reach, (Mesh, Replicas)) and reach.size > 1:
                         self._shared.setdefault(reach, []).append((name, param))
 
+    def __bool__(self) -> bool:
+        """Whether there are such parameters."""
+        return bool(self._shared)
+
     def decide(self) -> None:
         """Give parameters that have no gradient here, but have one elsewhere, a gradient of zeros.
 

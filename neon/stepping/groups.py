@@ -21,6 +21,7 @@ from neon.stepping.kept_numbers import new_numbers
 from neon.stepping.on_device import OnDevice, tells_all
 from neon.stepping.planned import Planned
 from neon.stepping.scaler import Scaler, scaler_of
+from neon.stepping.steady_steps import SteadySteps
 from neon.stepping.stepper import Stepper
 from neon.stepping.watched import Watched
 
@@ -48,6 +49,7 @@ class GroupStepper:
         self._changed_groups: set[int] = set()
         self._changed_states: set[int] = set()
         self._unscales = self._begun = False
+        self.steady = SteadySteps(self._lock, self._changed_states, self._changed_groups)
         self._on_device = OnDevice()
         # Within a step: whose it is, what a scaler says of it, and whether the device is to find out.
         self._optimizer: Any = None
@@ -56,6 +58,7 @@ class GroupStepper:
     def watch(self, optimizer: Optimizer) -> None:
         """Have the groups and states of the optimizer tell when they are written to; the plan is made anew."""
         self._plan = None
+        self.steady.forget()
         self.write_counts(optimizer)
         optimizer.param_groups[:] = [Watched.of(group, self._changed_groups) for group in optimizer.param_groups]
         empty = partial(Watched, changes=self._changed_states)
@@ -98,6 +101,7 @@ class GroupStepper:
     def step(self, optimizer: Optimizer) -> LeftOut | None:
         """Update every parameter that has a gradient, once; what is refused leaves all of them as they were."""
         with self._lock:
+            self.steady.pause()
             scaler = scaler_of(optimizer)
             decides = scaler.found is not None and self._is_decided_there(scaler)
             if self._plan is None or (decides and self._plan.resident is None):
@@ -147,6 +151,7 @@ class GroupStepper:
         ready = self._stepper.ready(self, plan)
         if ready is None:
             return LeftOut()
+        steady = ready[0] is plan
         plan = ready[0]
         inputs = None if scaler.scale is None else scaler.inputs(on_device=self._decides)
         try:
@@ -159,7 +164,21 @@ class GroupStepper:
         if self._rules.capturable:
             self._on_device.keep_captured(plan)
         self._plan = plan
+        if steady and not (self._scheduled or self._silent or self._unscales or self._agreement or self._planned.sharded):
+            self.steady.resume(self._optimizer, self._planned, plan, ready[1])
         return None
+
+    def renew(self, optimizer: Optimizer) -> bool:
+        """Have the steady step go by what was written to groups; whether that leaves it one."""
+        with self._lock:
+            plan, changed = self._plan, {*self._changed_groups}
+            if self.steady.call is None or plan is None or not self._planned.has_groups(plan, changed):
+                return False
+            if any(id(group) in changed and ("updates" in group or not tells_all(group)) for group in self._planned.groups):
+                return False
+            self._changed_groups -= changed
+            self.steady.renew()
+            return True
 
     def prepare(self, optimizer: Optimizer) -> None:
         """Watch anew, for which counts are read from their device."""

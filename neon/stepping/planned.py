@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any
 
 from torch.optim import Optimizer
@@ -52,9 +52,9 @@ class Planned:
         self.in_place = False  # whether all states lie where they belong
         self._made = whole, abstract
         self._every = [param for *_, param in members]
-        self._sharded = any(map(is_sharded, self._every))
+        self.sharded = any(map(is_sharded, self._every))
         planned = {id(param) for _, param in made}
-        self._without = [param for *_, param in updated if id(param) not in planned]
+        self.without = [param for *_, param in updated if id(param) not in planned]
         self.states: Any = optimizer.state
         self._slots: list[tuple[Any, Placed]] = []
         self._places = [place for place, _ in rows.listed]
@@ -80,7 +80,14 @@ class Planned:
     def gradients(self) -> list[Any]:
         """The gradients of the planned parameters, of the parts that are here."""
         grads = [param.grad for param in self.params]
-        return local_gradients(self.params, grads) if self._sharded else grads
+        return local_gradients(self.params, grads) if self.sharded else grads
+
+    def lists(self) -> list[tuple[list[Any], list[Any]]]:
+        """The list of parameters that each group has, and what was in it."""
+        ends = [*accumulate(map(len, self._lists))]
+        return [
+            (each, self._every[end - len(each) : end]) for each, end in zip(self._lists, ends, strict=True)
+        ]
 
     def by_group(self, numbers: Mapping[int, Mapping[str, float]]) -> dict[int, Mapping[str, float]]:
         """New numbers by the places of groups, not of rows."""
@@ -111,9 +118,9 @@ class Planned:
         """Whether the groups list the same parameters, and none that had no gradient has one now."""
         listed = self._lists[0] if len(self._lists) == 1 else [*chain.from_iterable(self._lists)]
         same = same_objects(listed, self._every)
-        if same and self._sharded:
+        if same and self.sharded:
             same = same_objects([*map(local, self.params)], plan.params)
-        return same and not (self._without and any(param.grad is not None for param in self._without))
+        return same and not (self.without and any(param.grad is not None for param in self.without))
 
     # -- once a step is sure to be made ------------------------------------------------------------
 

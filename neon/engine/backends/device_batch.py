@@ -184,8 +184,7 @@ class DeviceBatch(Batch):
         self.addresses = self._put(np.zeros_like(self.table))
         self.whole_addresses = self.addresses if self._shared is None else self._put(self.whole_table)
         rows = len(self.row_groups)
-        steps = np.broadcast_to(np.asarray(self._row_steps, np.float64), (rows,))
-        self.steps = self._put(steps - 1)
+        self.steps = self._put(self.row_steps - 1)
         self.steps_before_last = torch.zeros_like(self.steps)  # what earlier stages draw random bits by
         # Each row's count is its own, which the last stage counts on, or lies among those of the optimizer.
         own_counts = self.steps.data_ptr() + 8 * np.arange(rows, dtype=np.int64)

@@ -335,6 +335,10 @@ class Numba:
         self._stages = dict(zip(places, zip(code.functions, code.addresses, strict=True), strict=True))
         self._code = code  # what keeps it in memory
 
+    def address(self, level: int) -> int:
+        """Where the machine code of a stage is."""
+        return self._stages[level][1]
+
     def run(self, batch: Batch, level: int) -> None:
         """One stage over every tensor of a batch; reductions go to the pass's partials."""
         current = batch.passes[level]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 
@@ -77,15 +78,38 @@ def select(typingctx: Any, condition: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
-def call(typingctx: Any, function: Any, handle: Any, answer: Any) -> Any:
-    """Call the C function at an address: int32 function(void* handle, void* answer)."""
+def call(typingctx: Any, function: Any, *arguments: Any) -> Any:
+    """Call the C function at an address with words; its result as an int32, which is all that is sure of it."""
+    return _called(types.int32, arguments)
+
+
+@intrinsic
+def call_word(typingctx: Any, function: Any, *arguments: Any) -> Any:
+    """The same of a function whose result is a word, such as an address."""
+    return _called(types.int64, arguments)
+
+
+def _called(result: Any, arguments: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        function, given = args[0], cgutils.unpack_tuple(builder, args[1])
+        kind = ir.FunctionType(context.get_value_type(result), [ir.IntType(64)] * len(given))
+        return builder.call(builder.inttoptr(function, kind.as_pointer()), given)
+
+    words = types.StarArgTuple([types.int64] * len(arguments))
+    return result(types.int64, words), generate
+
+
+@intrinsic(prefer_literal=True)
+def python(typingctx: Any, name: Any, *arguments: Any) -> Any:
+    """Call a function of Python's C interface by its name, with words; its result is one too."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        word = ir.IntType(64)
-        kind = ir.FunctionType(ir.IntType(32), [word, word])
-        return builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
+        given, word = cgutils.unpack_tuple(builder, args[1]), ir.IntType(64)
+        kind = ir.FunctionType(word, [word] * len(given))
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name.literal_value), given)
 
-    return types.int32(types.int64, types.int64, types.int64), generate
+    words = types.StarArgTuple([types.int64] * len(arguments))
+    return (types.int64(name, words), generate) if isinstance(name, types.StringLiteral) else None
 
 
 def _word_operation(instruction: str) -> Any:

@@ -150,8 +150,11 @@ def _compile(function: Callable[..., Any]) -> Any:
     flags.error_model = "numpy"
     flags.no_cpython_wrapper = flags.no_compile = True
     target: Any = registry.cpu_target
+    # A stage takes a context. What takes more is a method of Python's C interface, which returns an object.
+    count = function.__code__.co_argcount
+    arguments, result = (types.int64,) * count, types.void if count == 1 else types.int64
     result = compiler.compile_extra(
-        target.typing_context, target.target_context, function, (types.int64,), types.void, flags, {}
+        target.typing_context, target.target_context, function, arguments, result, flags, {}
     )
     result.library.finalize()
     return result

@@ -8,7 +8,9 @@ import sys
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
+from typing import Any
 
+import numpy as np
 import torch
 
 # Up to so many elements, or so many a chunk on average, the calling thread is quicker alone: small chunks are
@@ -21,7 +23,7 @@ _ALONE_BESIDE_POOL = 262144
 Function = Callable[[int], None]
 
 
-def _torch_team() -> Callable[[int, int, int, int], None] | None:
+def _torch_team() -> Any:
     """`GOMP_parallel` as torch's own code is bound to it, or None where there is no such function."""
     if not sys.platform.startswith("linux"):
         return None
@@ -79,8 +81,19 @@ class _Pool:
             event.set()
 
 
+forked = np.zeros(1, np.int64)  # 1 in a process that was forked off, for compiled code to read
 _team = _torch_team()
 _pool = _Pool()
+
+
+def is_worth(elements: int, chunks: int) -> bool:
+    """Whether a pass is worth more threads than the calling one."""
+    return elements > _ALONE and elements > _SMALL * chunks and chunks > 1
+
+
+def team() -> int:
+    """The address of `GOMP_parallel` for torch's team; 0 where there is none."""
+    return 0 if _team is None else ctypes.cast(_team, ctypes.c_void_p).value or 0
 
 
 def run(function: Function, address: int, context: int, elements: int, chunks: int) -> None:
@@ -90,8 +103,7 @@ def run(function: Function, address: int, context: int, elements: int, chunks: i
     team, which keeps spinning after a backward pass. It is always the whole team, for libgomp ends the
     threads that a smaller one leaves out, and torch's next operation would start them anew.
     """
-    worth = elements > _ALONE and elements > _SMALL * chunks and chunks > 1
-    count = torch.get_num_threads() if worth else 1
+    count = torch.get_num_threads() if is_worth(elements, chunks) else 1
     if count > 1 and _team is not None:
         _team(address, context, count, 0)
     elif count > 1 and elements > _ALONE_BESIDE_POOL:
@@ -104,6 +116,7 @@ def _after_fork() -> None:
     """The parent's threads do not exist in a child, though its team and its pool believe that they do."""
     global _team, _pool
     _team, _pool = None, _Pool()
+    forked[0] = 1
 
 
 if hasattr(os, "register_at_fork"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy import ndarray
 
@@ -52,6 +52,27 @@ class HostProgram:
             for node in self._nodes:
                 values[node] = OPERATIONS[node.op].host(*[values[a] for a in node.args])
             return [values[root] for root in self._roots]
+
+    def tape(self, codes: Mapping[str, int]) -> Tape | None:
+        """The operations one after another, by their codes; None where one has none."""
+        if any(node.op not in codes for node in self._nodes):
+            return None
+        places = {node: place for place, node in enumerate([*self.inputs, *self._constants, *self._nodes])}
+        lines = [(codes[node.op], [places[a] for a in node.args], places[node]) for node in self._nodes]
+        return Tape(len(places), [*self._constants.values()], lines, [places[root] for root in self._roots])
+
+
+class Tape(NamedTuple):
+    """Operations on numbered values: of these come first the inputs, then constants.
+
+    A line has the code of an operation, the places of its operands, and that of its value; `results` are those of what
+    is asked for.
+    """
+
+    values: int
+    constants: Sequence[float]
+    lines: Sequence[tuple[int, Sequence[int], int]]
+    results: Sequence[int]
 
 
 def _of_arrays(operation: Operation) -> Callable[..., Any]:

@@ -74,7 +74,7 @@ class Written:
         self._apart: set[tuple[int, ...]] = set()
         # What is not dense is written last of all, from a copy: a gradient may lie between its elements.
         dense = np.array([span[:2] for span in spans if is_dense(span[3])], np.int64).reshape(-1, 2)
-        self._starts, self._ends = np.ascontiguousarray(dense[:, 0]), np.ascontiguousarray(dense[:, 1])
+        self.starts, self.ends = np.ascontiguousarray(dense[:, 0]), np.ascontiguousarray(dense[:, 1])
 
     def check_gradients(self, items: Sequence[Item], grads: Sequence[Tensor], addresses: Sequence[int]) -> None:
         """Refuse gradients that share memory with what is written, but for a parameter that is its own gradient.
@@ -103,7 +103,7 @@ class Written:
         self._apart.clear()
 
     def _touched(self, starts: npt.ArrayLike, ends: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-        return self._ends.searchsorted(starts, "right") != self._starts.searchsorted(ends)
+        return self.ends.searchsorted(starts, "right") != self.starts.searchsorted(ends)
 
 
 def _span(tensor: Tensor) -> tuple[int, int]:

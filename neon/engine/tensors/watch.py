@@ -13,6 +13,7 @@ from operator import is_
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from neon.engine import versions
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from neon.engine.native.machine_code import Code
 
 # What is asked: by Python, and by torch's stable C interface as aoti_torch_NAME(handle, &value).
-_PROPERTIES: dict[str, Callable[[Tensor], Any]] = {
+PROPERTIES: dict[str, Callable[[Tensor], Any]] = {
     "get_data_ptr": Tensor.data_ptr,
     "get_numel": Tensor.numel,
     "is_contiguous": Tensor.is_contiguous,
@@ -41,7 +42,7 @@ def stage_0(context):
     tensors, handles, answers = at[0], pointer(at[1], np.int64), at[2]
     failed = np.int32(0)
     for tensor in range(tensors):
-        for function in range({len(_PROPERTIES)}):
+        for function in range({len(PROPERTIES)}):
             failed |= call(at[3 + function], handles[tensor], answers)
             answers += 8
     pointer(answers, np.int64)[0] = failed
@@ -57,9 +58,9 @@ class Watch:
     """Remembers the address, size, layout and type of tensors; `unchanged()` says whether they still hold."""
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
-        self._tensors = list(tensors)
+        self.tensors = list(tensors)
         self._strided = [(t, t.stride()) for t in tensors if not t.is_contiguous()]
-        self._ask = partial(_ask_one_by_one, self._tensors)
+        self._ask = partial(_ask_one_by_one, self.tensors)
         self._expected = self._ask()
         self._begun = False
 
@@ -70,17 +71,24 @@ class Watch:
             self._begin_native()
         return same and (not self._strided or all(t.stride() == stride for t, stride in self._strided))
 
+    def answers(self) -> list[list[int]]:
+        """What torch's interface says of each tensor as it was; nothing where it is not asked."""
+        if not isinstance(self._expected, bytes):
+            return []
+        words = np.frombuffer(self._expected, np.int64)[:-1]
+        return words.reshape(len(self.tensors), len(PROPERTIES)).tolist()
+
     def _begin_native(self) -> None:
         self._begun = True
         native = _native()
-        if native is not None and all(map(_is_handle, self._tensors)):
+        if native is not None and all(map(is_handle, self.tensors)):
             self._ask = self._native_question(native)
             self._expected = self._ask()
 
     def _native_question(self, native: _Native) -> Callable[[], Any]:
         # Borrowed handles: a reference of our own would keep tensors alive in cycles, and from being swapped.
-        handles = np.array([id(tensor) + _HANDLE for tensor in self._tensors], np.int64)
-        answers = np.zeros(len(self._tensors) * len(_PROPERTIES) + 1, np.int64)
+        handles = np.array([*map(handle, self.tensors)], np.int64)
+        answers = np.zeros(len(self.tensors) * len(PROPERTIES) + 1, np.int64)
         context = np.array([len(handles), handles.ctypes.data, answers.ctypes.data, *native.properties], np.int64)
         self._memory = handles, context
         address = context.ctypes.data
@@ -92,16 +100,30 @@ class Watch:
         return ask
 
 
-# Where in its Python object a tensor's C++ one stands: first of all. `_is_handle` makes sure.
-_HANDLE = object.__basicsize__
+def handle(tensor: Tensor) -> int:
+    """Where in its Python object a tensor's C++ one stands: first of all. `is_handle` makes sure."""
+    return id(tensor) + object.__basicsize__
 
 
-def _is_handle(tensor: Tensor) -> bool:
-    return ctypes.c_void_p.from_address(id(tensor) + _HANDLE).value == tensor._cdata
+def is_handle(tensor: Tensor) -> bool:
+    """Whether a tensor's handle is where it should be."""
+    return ctypes.c_void_p.from_address(handle(tensor)).value == tensor._cdata
+
+
+@lru_cache
+def code_of(dtype: torch.dtype) -> int:
+    """The number that torch's interface has for a type."""
+    tensor, native, code = torch.empty(0, dtype=dtype, device="cpu"), _native(), ctypes.c_int32()
+    assert native is not None
+    ask = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p)(
+        native.properties[[*PROPERTIES].index("get_dtype")]
+    )
+    ask(handle(tensor), ctypes.addressof(code))
+    return code.value
 
 
 def _ask_one_by_one(tensors: Sequence[Tensor]) -> Any:
-    return [list(map(read, tensors)) for read in _PROPERTIES.values()]
+    return [list(map(read, tensors)) for read in PROPERTIES.values()]
 
 
 class _Native(NamedTuple):
@@ -115,7 +137,7 @@ class _Native(NamedTuple):
 @lru_cache(maxsize=1)
 def _native() -> _Native | None:
     """What asks natively, or None where torch has no such functions."""
-    addresses = versions.questions(_PROPERTIES)
+    addresses = versions.questions(PROPERTIES)
     if addresses is None:
         return None
     code = cache.load("watch", _SOURCE, 1)
