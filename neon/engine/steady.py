@@ -73,7 +73,9 @@ def steady(plan: Plan, asked: Asked, grads: Sequence[Tensor]) -> Steady | None:
     """The steady step of a plan, whose last step took these gradients; None where it cannot have one."""
     lines = [_Line.of(batch) for batch in plan.batches]
     tensors = [*plan.watch.tensors, *asked.without]
+    # Telling autograd of a write to an inference tensor is an error, which must not come up in compiled code.
     fits = plan.is_plain and None not in lines and all(map(is_handle, tensors))
+    fits = fits and not any(map(Tensor.is_inference, plan.updated))
     native = _native() if fits else None
     return None if native is None else Steady(plan, asked, grads, [line for line in lines if line], native)
 
@@ -98,7 +100,7 @@ class Steady:
             "dicts": [[id(each)] for each in asked.empty],
             "lists": [[id(each), len(held), *map(id, held)] for each, held in asked.lists],
             "absent": [[handle(param)] for param in absent],
-            "watched": [[handle(tensor), *answer] for tensor, answer in zip(watched, answers, strict=True)],
+            "watched": [[handle(t), t._cdata, *answer] for t, answer in zip(watched, answers, strict=True)],
             "strided": [[handle(t), t.dim(), *t.stride()] for t in watched if not t.is_contiguous()],
             "gradients": [*map(_of_gradient, plan.updated, grads, places)],
             "batches": [line.words() for line in lines],

@@ -104,11 +104,12 @@ def stage_0(itself, given, count):
         tensors = at[line]
         line += 1
         for each in range(tensors):
+            wrong |= pointer(at[line], np.int64)[0] ^ at[line + 1]
             for question in range(<watched questions>):
                 answer[0] = 0
                 wrong |= call(at[<get_data_ptr> + question], at[line], answer_at)
-                wrong |= answer[0] ^ at[line + 1 + question]
-            line += <watched questions> + 1
+                wrong |= answer[0] ^ at[line + 2 + question]
+            line += <watched questions> + 2
         line = at[<strided>]
         tensors = at[line]
         line += 1
