@@ -334,6 +334,41 @@ def test_rates_that_a_scheduler_writes_are_taken_in_steady_steps() -> None:
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("name", ["lr", "betas"])
+def test_a_number_that_no_rule_can_run_with_is_refused_in_mid_run(name: str) -> None:
+    params = parameters()
+    optimizer = Adam().attach(params)
+    given = {"lr": [0.1, 0.2, float("nan")], "betas": [(0.5, 0.9), (0.6, 0.9), (0.9, 1.5)]}[name]
+    for number in range(5):
+        give(params, number)
+        optimizer.step()
+    for value in given[:2]:
+        optimizer.param_groups[0][name] = value
+        optimizer.step()
+    before = contents(params, optimizer)
+    optimizer.param_groups[0][name] = given[2]
+    with pytest.raises(ValueError, match=name):
+        optimizer.step()
+    assert all(map(torch.equal, contents(params, optimizer), before))
+
+
+def test_a_rule_that_is_chosen_by_a_number_is_chosen_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run() -> list[Tensor]:
+        params = parameters()
+        optimizer = neon.torch.SGD(params, lr=0.1, momentum=0.5)
+        for number in range(12):
+            give(params, number)
+            optimizer.param_groups[0]["lr"] = 0.1 / (1 + number)
+            if number > 6:
+                optimizer.param_groups[0]["momentum"] = 0.0 if number < 9 else 0.25
+            optimizer.step()
+        return contents(params, optimizer)
+
+    found = run()
+    without(monkeypatch)
+    assert all(map(torch.equal, found, run()))
+
+
 def test_autograd_is_told_of_every_write() -> None:
     params = parameters()
     optimizer = Adam().attach(params)

@@ -17,7 +17,7 @@ from neon.assignment.keys import Match
 from neon.assignment.sites import Site
 from neon.backends import NervanaObject
 from neon.engine.program.formats import state_format
-from neon.engine.program.numbers import OF_GROUP, Declared, check_values, other_word, reader
+from neon.engine.program.numbers import OF_GROUP, Checks, Declared, check_values, other_word, reader
 from neon.engine.program.options import (
     AVERAGE,
     DECAY,
@@ -425,6 +425,11 @@ class Optimizer(NervanaObject):
         self._check_decay(values.get(DECAY), values)
         kept = signature(self.rule_of(values)).numbers_kept  # NaN after a gradient that is not finite
         check_values({n: v for n, v in values.items() if n not in kept} if kept else values, self._declared.checks)
+
+    @property
+    def _checks(self) -> Checks | None:
+        """The checks of a group's values one by one; None where a class checks some of them together."""
+        return self._declared.checks if type(self)._check_values is Optimizer._check_values else None
 
     def _check_decay(self, form: Any, values: Mapping[str, Any]) -> None:
         """Refuse a form of weight decay that the rule cannot have."""

@@ -165,16 +165,14 @@ class GroupStepper:
             self._on_device.keep_captured(plan)
         self._plan = plan
         if steady and not (self._scheduled or self._silent or self._unscales or self._agreement or self._planned.sharded):
-            self.steady.resume(self._optimizer, self._planned, plan, ready[1])
+            self.steady.resume(self._optimizer, self._planned, ready)
         return None
 
     def renew(self, optimizer: Optimizer) -> bool:
         """Have the steady step go by what was written to groups; whether that leaves it one."""
         with self._lock:
             plan, changed = self._plan, {*self._changed_groups}
-            if self.steady.call is None or plan is None or not self._planned.has_groups(plan, changed):
-                return False
-            if any(id(group) in changed and ("updates" in group or not tells_all(group)) for group in self._planned.groups):
+            if self.steady.call is None or plan is None or not self._planned.has_new_numbers_alone(plan, changed):
                 return False
             self._changed_groups -= changed
             self.steady.renew()
@@ -198,7 +196,7 @@ class GroupStepper:
         changed = {*self._silent}
         while self._changed_groups:
             changed.add(self._changed_groups.pop())
-        if changed:
+        if changed and (self._silent or not planned.has_new_numbers_alone(plan, changed)):
             if not planned.has_groups(plan, changed):
                 return None
             if any(settings.program.numbers_kept for settings in plan.settings):

@@ -10,12 +10,13 @@ from torch.optim import Optimizer
 
 from neon.engine.plan import Plan
 from neon.engine.refusals.tensors import check_once
-from neon.engine.settings import Item
+from neon.engine.settings import Item, Settings
 from neon.engine.tensors.watch import same_objects
 from neon.stepping.exact_steps import exact_steps
 from neon.stepping.group_names import keys_of, named_parameters
 from neon.stepping.group_rules import GroupRules
 from neon.stepping.group_states import Placed, make_item, put_states, still_has
+from neon.stepping.numbers_alone import NumbersAlone
 from neon.stepping.overrides import KEY, Rows
 from neon.stepping.sharding import Reaches, is_abstract, is_sharded, local, local_gradients
 
@@ -58,6 +59,7 @@ class Planned:
         self.states: Any = optimizer.state
         self._slots: list[tuple[Any, Placed]] = []
         self._places = [place for place, _ in rows.listed]
+        self._known: dict[int, NumbersAlone] = {}  # of rows whose values have changed before
         self.groups = [*groups]
         self._lists = [group["params"] for group in groups]
         self._overrides = [group.get(KEY) for group in groups]
@@ -109,10 +111,25 @@ class Planned:
             for group, params, own in zip(self.groups, self._lists, self._overrides, strict=True)
             if id(group) in changed
         ) and all(
-            settings.alike(self._rules.settings(settings.values, unscale=self._unscale))
-            for settings, place in zip(plan.settings, self._places, strict=True)
+            self._means_the_same(row, settings)
+            for row, (settings, place) in enumerate(zip(plan.settings, self._places, strict=True))
             if id(self.groups[place]) in changed
         )
+
+    def has_new_numbers_alone(self, plan: Plan, changed: set[int]) -> bool:
+        """Whether groups that were written to, by their ids, have changed before, and differ in plain numbers now."""
+        return all(
+            row in self._known and self._known[row].are_new(settings.values)
+            for row, (settings, place) in enumerate(zip(plan.settings, self._places, strict=True))
+            if id(self.groups[place]) in changed
+        )
+
+    def _means_the_same(self, row: int, settings: Settings) -> bool:
+        """Whether the values of a row, some of which are new, mean what they did."""
+        alike = settings.alike(self._rules.settings(settings.values, unscale=self._unscale))
+        if alike:
+            self._known[row] = NumbersAlone(self._rules.leaf_of(settings.values), settings)
+        return alike
 
     def has_parameters(self, plan: Plan) -> bool:
         """Whether the groups list the same parameters, and none that had no gradient has one now."""

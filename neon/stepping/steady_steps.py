@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
@@ -13,6 +12,7 @@ from neon.engine.plan import Plan
 from neon.engine.steady import Asked, Steady, steady
 from neon.stepping.in_place import places_taken
 from neon.stepping.planned import Planned
+from neon.stepping.stepper import Ready
 
 
 class SteadySteps:
@@ -38,12 +38,15 @@ class SteadySteps:
             self._made.hold(False)
             self._plan.forget_addresses()
 
-    def resume(self, optimizer: Optimizer, planned: Planned, plan: Plan, grads: Sequence[Tensor | None]) -> None:
-        """A step has gone by a plan that was there before, and nothing was new."""
+    def resume(self, optimizer: Optimizer, planned: Planned, ready: Ready) -> None:
+        """A step has gone by a plan that was there before, for what had been in the step before."""
+        plan, grads, reread = ready
         of = plan, plan.batches, plan.alike
         if len(self._of) != len(of) or any(a is not b for a, b in zip(of, self._of, strict=True)):
             given = [grad for grad in grads if grad is not None]
             self._of, self._plan, self._made = of, plan, steady(plan, self._asked(optimizer, planned), given)
+        elif reread and self._made is not None:
+            self._made.renew()
         if self._made is not None:
             self._made.hold(True)
             self.call = self._made.call
