@@ -22,8 +22,14 @@ OPTIONS = (
     "--tool=callgrind", "--instr-atstart=no", "--collect-atstart=no",
     "--cache-sim=yes", "--I1=32768,8,64", "--D1=32768,8,64", "--LL=1048576,16,64",
 )  # fmt: skip
-# valgrind knows AVX2 and nothing beyond it: what numba compiles for.
-ENVIRONMENT = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "", "PYTHONHASHSEED": "0"}
+# valgrind knows AVX2 and nothing beyond it: what numba compiles for. With its fast bins the C library would now and
+# then tidy up in a step what a backward pass has freed.
+ENVIRONMENT = {
+    "NUMBA_CPU_NAME": "haswell",
+    "NUMBA_CPU_FEATURES": "",
+    "PYTHONHASHSEED": "0",
+    "GLIBC_TUNABLES": "glibc.malloc.mxfast=0",
+}
 
 _BASE = int.from_bytes(b"CT\0\0", "big")
 _ZERO, _TOGGLE, _DUMP_AT, _START = (_BASE + number for number in (1, 2, 3, 4))
