@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
@@ -17,7 +20,7 @@ from typer.testing import Result as Done
 
 from neon.cli import app
 from neon.commands import machine
-from neon.commands.bench import new_process
+from neon.commands.bench import new_process, time_left
 from neon.commands.bench.bench_command import Request, run_command
 from neon.commands.bench.first_step import first_step
 from neon.commands.bench.kinds import KINDS
@@ -47,6 +50,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     monkeypatch.setattr(new_process, "run", run)
     busy(monkeypatch, 0.0)
+    monkeypatch.setattr(machine, "busy_now", lambda: 0.0)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
 
@@ -81,10 +85,84 @@ def test_a_quick_run_measures_shows_and_keeps() -> None:
     assert re.search(r"500 groups: time of one group +≤ 1.30x +\d", done.stdout)
     assert re.search(r"8-bit Adam, AdamW: time of 32-bit states +≤ 0.80x +\d", done.stdout)
     assert re.search(r"8-bit states *\n.*\n Adam +12.000 +6.030", done.stdout)
-    assert re.search(r"extra memory, clip by value: bytes a parameter +≤ 0.050 +1.000 +1.000 +0 of 3", done.stdout)
-    assert re.search(r"matrices: extra memory, buckets of 64 MiB +≤ 1.05 +0.50 +0.50 +4 of 4", done.stdout)
+    assert re.search(r"extra memory, clip by value: bytes a parameter +≤ 0.050 +1.000 +1.000 +0 of 1", done.stdout)
+    assert re.search(r"matrices: extra memory, buckets of 64 MiB +≤ 1.05 +0.50 +0.50 +2 of 2", done.stdout)
     assert "*" not in done.stdout.split("Targets")[0]
     assert ElementTree.parse(path.with_suffix(".svg")).getroot().tag.endswith("svg")
+
+
+def test_a_quick_run_has_a_few_lines_of_each_kind_and_whatever_is_named() -> None:
+    quick, whole = Request(quick=True).lines(), Request().lines()
+    assert len(quick) <= 24
+    assert set(quick) < set(whole)
+    assert {line.kind for line in quick} == set(KINDS)
+    named = Request(quick=True, kinds="step,rounding", rules="Lion", shapes="gpt2").lines()
+    assert {(line.kind, line.rule, line.shape) for line in named} == {
+        ("step", "Lion", "gpt2"), ("rounding", "Lion", "large")
+    }  # fmt: skip
+
+
+def test_a_quick_run_measures_a_disturbed_line_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = busy(monkeypatch, 0.5, 0.02, 0.0)
+    request = Request(kinds="step", rules="Lion", shapes="tiny", options="plain,norm", quick=True, output=Path("out"))
+    assert [result.busy_with_others for result in run_command(request, Console(quiet=True)).results] == [0.5, 0.02]
+    assert left == [0.0]
+
+
+def clock(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let each line take so long."""
+    ticks = count(0.0, seconds)
+    monkeypatch.setattr(time_left, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+
+
+def test_what_does_not_fit_into_two_minutes_is_left_out_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock(monkeypatch, 60.0)
+    done = bench("--quick", "--kinds", "step", "--rules", "Lion", "--shapes", "tiny,groups", "--output", "out")
+    assert done.exit_code == 0, done.output
+    assert "Left out, to end within two minutes: step: groups, Lion; step: groups, Lion, clip by norm." in done.stdout
+    [path] = Path("out").glob("*.json")
+    assert [line["line"]["shape"] for line in json.loads(path.read_text())["lines"]] == ["tiny", "tiny"]
+    clock(monkeypatch, 60.0)
+    whole = bench("--kinds", "step", "--rules", "Lion", "--shapes", "tiny", "--rounds", "2", "--output", "out")
+    assert "3/3 step: tiny, Lion, clip by value" in whole.stdout  # no run but a quick one leaves anything out
+    assert "Left out" not in whole.stdout
+
+
+def test_the_time_that_is_left_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock(monkeypatch, 60.0)
+    arguments = ("--kinds", "step", "--rules", "Lion", "--shapes", "tiny", "--rounds", "2", "--output", "out")
+    lines = bench(*arguments).stdout.splitlines()
+    assert lines[0] == f"3 lines to measure, about {5 * round(3 * KINDS['step'].seconds / 5)} s left"
+    first, second, last = (line for line in lines if re.match(r"\d/3 ", line))
+    assert [re.search(r"; about (\d+) s left$", line) is not None for line in (first, second, last)] == [1, 1, 0]
+    shown = io.StringIO()
+    clock(monkeypatch, 60.0)
+    run_command(
+        Request(kinds="step", rules="Lion", shapes="tiny", rounds=2, output=Path("out")),
+        Console(file=shown, force_terminal=True, width=120),
+    )
+    drawn = dict(re.findall(r"step: tiny, Lion(, clip by \w+)? .*?━.*? about (\d+) s left", shown.getvalue()))
+    assert [*drawn] == ["", ", clip by norm", ", clip by value"]
+    assert int(drawn[""]) < int(drawn[", clip by norm"])  # for a minute a line is more than was expected
+
+
+def test_it_is_said_at_once_that_something_else_uses_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("--quick", "--kinds", "step", "--rules", "Lion", "--shapes", "tiny", "--output", "out")
+    assert "Something else" not in bench(*arguments).stdout
+    monkeypatch.setattr(machine, "busy_now", lambda: 1.62)
+    first, second, *_ = bench(*arguments).stdout.splitlines()
+    assert first.startswith("Something else uses 1.6 of ")
+    assert second.startswith("2 lines to measure")
+
+
+def test_who_is_busy_is_asked_while_this_process_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    seconds, slept = [(10.0, 3.0), (10.9, 3.1)], []
+    monkeypatch.setattr(machine, "_processor_seconds", lambda: seconds.pop(0))
+    ticks = iter([5.0, 5.5])
+    monkeypatch.setattr(machine, "time", SimpleNamespace(perf_counter=lambda: next(ticks), sleep=slept.append))
+    assert machine.busy_now() == pytest.approx(0.8 / 0.5)
+    assert slept == [0.5]
 
 
 def test_the_file_holds_all_that_was_measured() -> None:

@@ -58,6 +58,13 @@ class Watch:
         return max(0.0, (after[0] - self._before[0]) - (after[1] - self._before[1])) / wall
 
 
+def busy_now(seconds: float = 0.5) -> float | None:
+    """How many processors something else uses, watched for so long while this process sleeps; None: nobody knows."""
+    watch = Watch()
+    time.sleep(seconds)
+    return watch.busy_with_others()
+
+
 def _processor_seconds() -> tuple[float, float] | None:
     """Processor time so far, of everything on this machine and of this process with its children; Linux only."""
     if not LINUX:

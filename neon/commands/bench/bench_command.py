@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ from neon.commands import machine
 from neon.commands.bench.bar_figure import save_bars
 from neon.commands.bench.kinds import KINDS, Kind
 from neon.commands.bench.measured_tables import LEGEND, tables, written
-from neon.commands.bench.results import Line, Report, Result, Settings
+from neon.commands.bench.results import DISTURBED_ABOVE, Line, Report, Result, Settings
 from neon.commands.bench.tensor_shapes import SHAPES
+from neon.commands.bench.time_left import TimeLeft
 from neon.commands.bench.torch_peers import OPTIONS
 from neon.commands.errors import SettingsError
 from neon.commands.figures import require_matplotlib
@@ -32,12 +34,10 @@ MEASURED = (
     "Lion", "Prodigy", "ShiftAdaMax",
 )  # fmt: skip
 EVERY = "every"
-# What a run leaves out that is to take a minute or two.
-QUICK = {
-    "rules": ("GradientDescentMomentum", "RMSProp", "Adam"),
-    "shapes": ("large", "tiny", "groups"),
-    "options": ("plain", "norm"),
-}
+# A quick run: a few rules and shapes of each kind, of the options these, and two minutes less what begin and end take.
+QUICK_SECONDS = 110.0
+QUICK_OPTIONS = ("plain", "norm")
+PACE_OF_ALL_ROUNDS = 3.0  # a line with all its rounds by one with those of a quick run
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Request:
         rounds: turns of each contender, at least 2; None: as many as the line needs.
         threads: of torch and of numba; None: as many as torch uses by itself.
         compiled: whether torch.compile of torch's step is a contender too.
-        quick: fewer rules, shapes, options and rounds.
+        quick: fewer rules, shapes, options and rounds; what does not fit into two minutes is left out.
         device: where the tensors are; on a GPU steps alone are measured, and rounding.
         output: the directory for results and figure.
     """
@@ -73,7 +73,7 @@ class Request:
     def lines(self) -> list[Line]:
         """What is to be measured: what each kind is made for, as far as it is chosen."""
         known = {"kinds": KINDS, "rules": exported_rules(), "shapes": SHAPES, "options": OPTIONS}
-        default = known | (QUICK if self.quick else {"rules": MEASURED})
+        default = known | {"rules": MEASURED} | ({"options": QUICK_OPTIONS} if self.quick else {})
         kinds, rules, shapes, options = (
             choose(name, getattr(self, name), names, default[name]) for name, names in known.items()
         )
@@ -81,24 +81,34 @@ class Request:
             Line(kind, rule, shape, option, self.device)
             for kind, made_for in ((kind, KINDS[kind]) for kind in kinds)
             if self.device in (made_for.devices or DEVICES)
-            for shape in made_for.shapes or shapes
+            for shape in self._shapes_of(made_for, shapes)
             if self.device != "cpu" or shape not in SHAPES or not SHAPES[shape].on_gpu
             for rule in self._rules_of(made_for, rules)
             for option in made_for.options or options
         ]
+
+    def _shapes_of(self, kind: Kind, chosen: Sequence[str]) -> Sequence[str]:
+        """The shapes that a kind is made for, or those chosen; a quick run leaves some out unless they are named."""
+        shapes = kind.shapes or chosen
+        if not self.quick or kind.quick_shapes is None or self.shapes is not None:
+            return shapes
+        return [shape for shape in shapes if shape in kind.quick_shapes]
 
     def _rules_of(self, kind: Kind, chosen: Sequence[str]) -> list[str]:
         """Of the rules chosen those that a kind is made for; where none was chosen by name, all of these at the least.
 
         A kind that names none is made for all but those of matrices.
         """
+        if self.quick and self.rules is None:
+            return [*kind.quick_rules]
         if kind.rules is None:
             return [rule for rule in chosen if not works_on_matrices(exported_rules()[rule])]
         named = [rule for rule in chosen if rule in kind.rules]
         return named if named or self.rules is not None else [*kind.rules]
 
     def settings(self) -> Settings:
-        return Settings(QUICK_ROUNDS if self.quick and self.rounds is None else self.rounds, self.compiled)
+        rounds = QUICK_ROUNDS if self.quick and self.rounds is None else self.rounds
+        return Settings(rounds, self.compiled, again=not self.quick)
 
 
 def choose(option: str, text: str | None, known: Collection[str], default: Collection[str]) -> tuple[str, ...]:
@@ -136,12 +146,9 @@ def run_command(request: Request, console: Console) -> Report:
         _require_compiler()
     with _threads(request.threads):
         require_writable(request.output)
-        device, results = machine.device(request.device), []
-        for number, line in enumerate(chosen, start=1):
-            results.append(result := measure(line, settings))
-            figures = ", ".join(f"{name} {written(name, value)}" for name, value in result.figures.items())
-            disturbed = " (disturbed)" * result.disturbed
-            print_line(console, f"{number}/{len(chosen)} {result.line}: {figures}{disturbed}")
+        device = machine.device(request.device)
+        _say_who_is_busy(console)
+        results = _measure_all(request, settings, chosen, console)
     report = Report(device, results)
     name = machine.file_name(device) + f"-{request.threads}threads" * (request.threads is not None)
     name += "-part" * (not request.whole) + "-busy" * report.disturbed
@@ -153,6 +160,36 @@ def run_command(request: Request, console: Console) -> Report:
     return report
 
 
+def _say_who_is_busy(console: Console) -> None:
+    """Before a run rather than after it: whoever can, ends the other work first."""
+    others = machine.busy_now()
+    if others is not None and others > DISTURBED_ABOVE:
+        print_line(
+            console,
+            f"Something else uses {others:.1f} of {os.cpu_count()} processors: what is measured now is not to be "
+            "relied on. End it first (Ctrl-C leaves this run), or read ratios alone.",
+        )
+
+
+def _measure_all(request: Request, settings: Settings, chosen: Sequence[Line], console: Console) -> list[Result]:
+    """Line by line, each printed when it is there; a quick run leaves out what would take it beyond its time."""
+    results, left_out = [], []
+    left = TimeLeft(console, chosen, 1.0 if settings.rounds else PACE_OF_ALL_ROUNDS)
+    with left.showing():
+        for number, line in enumerate(chosen, start=1):
+            if request.quick and not left.fits(line, QUICK_SECONDS):
+                left.leave_out(line)
+                left_out.append(line)
+                continue
+            with left.measuring(line):
+                results.append(result := measure(line, settings))
+            figures = ", ".join(f"{name} {written(name, value)}" for name, value in result.figures.items())
+            left.print(f"{number}/{len(chosen)} {line}: {figures}{' (disturbed)' * result.disturbed}")
+    if left_out:
+        print_line(console, f"Left out, to end within two minutes: {'; '.join(map(str, left_out))}.")
+    return results
+
+
 def redraw(path: Path, console: Console) -> None:
     """Print the tables and draw the figure of a stored run again."""
     require_matplotlib("neon bench")
@@ -162,9 +199,9 @@ def redraw(path: Path, console: Console) -> None:
 
 
 def measure(line: Line, settings: Settings) -> Result:
-    """Measure one line; once more if something else used the processors, and keep what was less disturbed."""
+    """Measure a line; once more, as a rule, if something else used the processors, and keep what was less disturbed."""
     result = KINDS[line.kind].measure(line, settings)
-    if not result.busy_with_others or not result.disturbed:
+    if not settings.again or not result.busy_with_others or not result.disturbed:
         return result
     return min(result, KINDS[line.kind].measure(line, settings), key=lambda result: result.busy_with_others or 0.0)
 

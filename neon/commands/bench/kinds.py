@@ -15,7 +15,10 @@ from neon.commands.bench.step_alone import measure_step
 
 @dataclass(frozen=True)
 class Kind:
-    """A measurement, and what it is made for; None: whatever the user chose."""
+    """A measurement, what it is made for, and what of that a quick run measures; None: whatever the user chose.
+
+    `seconds` is about what a line takes in a quick run, on two cores of today.
+    """
 
     title: str
     measure: Callable[[Line, Settings], Result]
@@ -23,6 +26,9 @@ class Kind:
     shapes: Sequence[str] | None = ("large",)
     options: Sequence[str] | None = ("plain",)
     devices: Sequence[str] | None = ("cpu",)
+    quick_rules: Sequence[str] = ("Adam",)
+    quick_shapes: Sequence[str] | None = None
+    seconds: float = 3.0
 
 
 _ROUNDING = "A step, bfloat16 with float32 states: rounded at random, to nearest, and split into two words"
@@ -32,12 +38,20 @@ _BACKWARD = "A step right after the backward pass of a small network"
 _MATRICES = "A step over matrices, float32"
 _SGD = "GradientDescentMomentum"
 KINDS = {
-    "step": Kind("A step, float32", measure_step, shapes=None, options=None, devices=None),
+    "step": Kind(
+        "A step, float32", measure_step, shapes=None, options=None, devices=None,
+        quick_rules=(_SGD, "Adam"), quick_shapes=("large", "tiny", "groups"), seconds=2.5,
+    ),
     "rounding": Kind(_ROUNDING, measure_rounding, devices=None),
-    "states": Kind("A step, float32 with states of 8, 16 and 32 bits", measure_states, ("Adam", "AdamW"), devices=None),
-    "backward": Kind(_BACKWARD, measure_backward, (_SGD, "Adam", "AdamW"), tuple(NETWORKS)),
-    "start": Kind("The first step in a new process", measure_start, ("Adam",), ("mlp",)),
-    "memory": Kind(_EXTRA, measure_memory),
-    "kept": Kind(_KEPT, measure_memory, (_SGD, "Adam")),
-    "matrices": Kind(_MATRICES, measure_matrices, ("Muon",), tuple(MATRICES)),
-}
+    "states": Kind(
+        "A step, float32 with states of 8, 16 and 32 bits", measure_states, ("Adam", "AdamW"), devices=None, seconds=4
+    ),
+    "backward": Kind(_BACKWARD, measure_backward, (_SGD, "Adam", "AdamW"), tuple(NETWORKS), seconds=1.5),
+    "start": Kind("The first step in a new process", measure_start, ("Adam",), ("mlp",), seconds=20),
+    "memory": Kind(_EXTRA, measure_memory, seconds=8),
+    "kept": Kind(_KEPT, measure_memory, (_SGD, "Adam"), seconds=6),
+    "matrices": Kind(
+        _MATRICES, measure_matrices, ("Muon",), tuple(MATRICES),
+        quick_rules=("Muon",), quick_shapes=("768x3072", "144-of-64x64"), seconds=6,
+    ),
+}  # fmt: skip

@@ -40,10 +40,17 @@ class Line:
 
 @dataclass(frozen=True)
 class Settings:
-    """How each line is measured: `rounds` instead of a line's own, `compiled` with torch.compile beside the others."""
+    """How each line is measured.
+
+    Attributes:
+        rounds: turns of each contender, instead of a line's own.
+        compiled: whether torch.compile of torch's step is a contender too.
+        again: whether a line that something else disturbed is measured once more.
+    """
 
     rounds: int | None = None
     compiled: bool = False
+    again: bool = True
 
     def __post_init__(self) -> None:
         if self.rounds is not None and (type(self.rounds) is not int or self.rounds < 2):
