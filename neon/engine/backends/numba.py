@@ -64,7 +64,7 @@ def stage_{number}(context):
 """
 
 _UPDATE = """\
-        for i in range(count):
+{before}        for i in range(count):
 {body}"""
 
 # Where states have a scale for each block: values and their peaks first, which decide the scales; then the codes.
@@ -75,7 +75,7 @@ _BLOCK_UPDATE = """\
 {sweeps}"""
 
 _SWEEP = """\
-            for i in range(block, end):
+{before}            for i in range(block, end):
 {body}"""
 
 # The order of summation is fixed, so that it gives the same bits everywhere: in float64, each lane's rows of
@@ -256,11 +256,13 @@ def _update(kernel: Kernel, stage: Stage, given: dict[Node, str]) -> str:
     of_blocks = _of_blocks(stage.loads, f"block // {BLOCK}")
     if stage.peaks or of_blocks:
         return _block_update(kernel, stage, given, of_blocks)
-    lines, formulas = _body(stage.sweeps[0], given)
+    before, counters = _counted(stage.sweeps[0], "word(first)")
+    lines, formulas = _body(stage.sweeps[0], given | counters)
     # Every value is computed before the first is stored: a rule may swap its tensors.
     lines += [f"{name}_out = {text}" for name, text in zip(stage.stores, formulas, strict=True)]
     lines += [_store(kernel, name, f"{name}_out") for name in stage.stores]
-    return _UPDATE.format(body=indent("\n".join(lines or ["pass"]), " " * 12))
+    lines += map(_COUNT.format, counters.values())
+    return _UPDATE.format(before=_block(before, 8), body=_lines(lines or ["pass"], 12))
 
 
 def _block_update(kernel: Kernel, stage: Stage, numbers: dict[Node, str], of_blocks: list[str]) -> str:
@@ -268,7 +270,8 @@ def _block_update(kernel: Kernel, stage: Stage, numbers: dict[Node, str], of_blo
     texts |= {peak: f"from_bits(peak{k})" for k, peak in enumerate(stage.peaks)}
     sweeps = []
     for sweep in stage.sweeps:
-        given = numbers | {node: texts[node] for node in sweep.given}
+        before, counters = _counted(sweep, "add32(word(first), word(block))")
+        given = numbers | {node: texts[node] for node in sweep.given} | counters
         lines, formulas = _body(sweep, given)
         stored, kept = formulas[: len(sweep.stores)], formulas[len(sweep.stores) :]
         lines += [f"{name}_out = {text}" for name, text in zip(sweep.stores, stored, strict=True)]
@@ -279,7 +282,8 @@ def _block_update(kernel: Kernel, stage: Stage, numbers: dict[Node, str], of_blo
             lines.append(f"peak{k} = select(peak{k} < bits{k}, bits{k}, peak{k})")
         lines += [f"value{k}[i - block] = new{k}" for k in range(len(kept))]
         lines += [_store(kernel, name, f"{name}_out") for name in sweep.stores]
-        sweeps.append(_SWEEP.format(body=indent("\n".join(lines or ["pass"]), " " * 16)))
+        lines += map(_COUNT.format, counters.values())
+        sweeps.append(_SWEEP.format(before=_block(before, 12), body=_lines(lines or ["pass"], 16)))
         after = [
             f"{name}_at[block // {BLOCK}] = {_formulas([root], given)[1][0]}" for name, root in sweep.of_block.items()
         ]
@@ -288,6 +292,28 @@ def _block_update(kernel: Kernel, stage: Stage, numbers: dict[Node, str], of_blo
     return _BLOCK_UPDATE.format(
         block=BLOCK, scales=indent("\n".join([*of_blocks, *peaks]), " " * 12), sweeps="\n".join(sweeps)
     )
+
+
+def _block(lines: Iterable[str], by: int) -> str:
+    return "".join(f"{line}\n" for line in _lines(lines, by).splitlines())
+
+
+# The sum of an element's index and a word that stays is one more with each element: it is counted, not added up anew.
+_COUNT = "{0} = add32({0}, word(1))"
+
+
+def _counted(sweep: Sweep, index: str) -> tuple[list[str], dict[Node, str]]:
+    """The statements before a loop for the words that it counts, from the `index` of its first element on."""
+    below = walk([*sweep.stores.values(), *sweep.values], into_reductions=False, given=sweep.given)
+    sums = [n for n in below if n.op == "uint_add" and n.args[0].op == "index" and _stays(n.args[1])]
+    counters = {node: f"counter{k}" for k, node in enumerate(sums)}
+    lines, formulas = _formulas(sums, {node.args[0]: index for node in sums})
+    return lines + [f"{name} = {text}" for name, text in zip(counters.values(), formulas, strict=True)], counters
+
+
+def _stays(word: Node) -> bool:
+    """Whether a word is the same for all elements of a chunk."""
+    return {node.op for node in walk([word]) if not node.args} <= {"const", "index_high", "tensor_key", "step_word"}
 
 
 def _of_blocks(loads: Iterable[Node], place: str) -> list[str]:
