@@ -53,7 +53,8 @@ def loads_late(kernel: Kernel) -> Kernel:
     first, second = kernel.stages[-1].sweeps
     peaks = kernel.stages[-1].peaks
     # As if the value that is kept were read from its tensor again, which the first sweep has changed.
-    return with_stage(kernel, -1, sweeps=(first, replace(second, loads=(load("w"),), given=peaks)))
+    late = replace(second, loads=(*second.loads, load("w")), given=peaks)
+    return with_stage(kernel, -1, sweeps=(replace(first, stores={"w": load("w")}), late))
 
 
 BROKEN: dict[str, tuple[Callable[[], Kernel], str]] = {

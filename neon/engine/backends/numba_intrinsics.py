@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any
 
@@ -174,41 +175,54 @@ def largest(numbers, length):  # type: ignore[no-untyped-def]
     return found
 
 
+def _bound(comparison: str) -> Any:
+    """The bound, a number other than 0, where it compares so with x; else x, which may be NaN."""
+
+    @intrinsic
+    def bounded(typingctx: Any, x: Any, bound: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.select(builder.fcmp_ordered(comparison, args[1], args[0]), args[1], args[0])
+
+        return (x(x, x), generate) if x == bound else None
+
+    return bounded
+
+
+at_least, at_most = _bound(">"), _bound("<")
+
+
 @njit
 def sign(x):  # type: ignore[no-untyped-def]
     """−1, 0 or 1; NaN stays."""
-    zero, one = type(x)(0), type(x)(1)
-    return select(x > zero, one, select(x < zero, -one, select(x == zero, zero, x)))
+    return select(x == type(x)(0), type(x)(0), select(x == x, type(x)(math.copysign(type(x)(1), x)), x))
 
 
 def power_of_two(x):  # type: ignore[no-untyped-def]
     """2^rint(log2|x|); 0, infinity and NaN stay. A subnormal is scaled up and back."""
 
 
-def _power_of_two(to_bits, to_real, both, fraction, above, least):  # type: ignore[no-untyped-def]
-    """The function for numbers with these bits of a fraction, of which `above` is that of the first above √2."""
-    real, rest = type(least), ~fraction
-    up, down, two, infinity, zero = real(2.0**64), real(2.0**-64), real(2.0), real(np.inf), real(0.0)
+def _power_of_two(to_bits, to_real, add, both, exponent, up_to_next, least):  # type: ignore[no-untyped-def]
+    """The function for numbers with these bits of an exponent; `up_to_next` carries into them from √2 on."""
+    real = type(least)
+    up, down = real(2.0**64), real(2.0**-64)
 
     def function(x):  # type: ignore[no-untyped-def]
         magnitude = abs(x)
         tiny = magnitude < least
-        word = to_bits(select(tiny, magnitude * up, magnitude))
-        power = to_real(both(word, rest))
-        power = select(both(word, fraction) >= above, two * power, power)
-        power = select(tiny, power * down, power)
-        return select((magnitude > zero) & (magnitude < infinity), power, magnitude)
+        power = to_real(both(add(to_bits(select(tiny, magnitude * up, magnitude)), up_to_next), exponent))
+        return select(x == x, select(tiny, power * down, power), magnitude)
 
     return function
 
 
 _POWERS = {
     types.float32: _power_of_two(
-        bits, from_bits, and32, np.uint32(0x007FFFFF), np.uint32(0x003504F4), np.float32(2.0**-126)
+        bits, from_bits, add32, and32, np.uint32(0x7F800000), np.uint32(0x00800000 - 0x003504F4),
+        np.float32(2.0**-126),
     ),
     types.float64: _power_of_two(
-        bits64, from_bits64, operator.and_,
-        np.uint64(0x000FFFFFFFFFFFFF), np.uint64(0x0006A09E667F3BCD), np.float64(2.0**-1022),
+        bits64, from_bits64, operator.add, operator.and_, np.uint64(0x7FF0000000000000),
+        np.uint64(0x0010000000000000 - 0x0006A09E667F3BCD), np.float64(2.0**-1022),
     ),
 }  # fmt: skip
 

@@ -13,7 +13,7 @@ from neon.engine.program import graph
 from neon.engine.program.formats import FORMATS
 from neon.engine.program.formats.blocks import BLOCK_OF_ELEMENTS
 from neon.engine.program.graph import CALL, LOADS, REDUCTION, Node, is_narrow_sum, walk
-from neon.engine.program.kernel import Calls, Kernel, Stage, Sweep, loads_of, numbers_of, peaks_of
+from neon.engine.program.kernel import Calls, Kernel, Stage, Sweep, body_of, loads_of, numbers_of, peaks_of
 from neon.engine.program.narrow import narrow_stage, narrowed
 from neon.engine.program.random_bits import dither_bits, random_bits
 from neon.engine.program.slots import Formats, Slot, slots_of
@@ -296,14 +296,24 @@ def _named(stages: Sequence[Stage]) -> Iterator[tuple[str, Node]]:
             counts[name] += 1
 
 
+# Operations that the second loop over a block may make again, of what the first has made: to decode a weight.
+_MADE_AGAIN = 2
+
+
 def _sweeps(stores: dict[str, Node], scales: Collection[str]) -> tuple[Sweep, ...]:
-    """What does not depend on a block's peaks first, with the values that have these peaks; then the rest."""
+    """The values that have peaks first; then all that is stored, or of that only what waits for the peaks.
+
+    A root and a division take turns with encoding better than with decoding, but not if much had to be computed twice.
+    """
     peaks = peaks_of(stores.values())
     if not peaks:
         return (Sweep(loads_of(stores.values()), (), stores),)
     values = tuple(dict.fromkeys(peak.args[0] for peak in peaks))
-    late = {name: root for name, root in stores.items() if peaks_of([root])}
-    early = {name: root for name, root in stores.items() if name not in late}
+    early = {name: root for name, root in stores.items() if not peaks_of([root])}
+    made = {node for node in body_of(values) if node.op not in LOADS}
+    if len(made.intersection(body_of(early.values(), values))) <= _MADE_AGAIN:
+        early = {}
+    late = {name: root for name, root in stores.items() if name not in early}
     given = (*values, *peaks)
     codes = {name: root for name, root in late.items() if name not in scales}
     of_block = {name: root for name, root in late.items() if name in scales}
