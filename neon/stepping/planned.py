@@ -15,7 +15,7 @@ from neon.engine.tensors.watch import same_objects
 from neon.stepping.exact_steps import exact_steps
 from neon.stepping.group_names import keys_of, named_parameters
 from neon.stepping.group_rules import GroupRules
-from neon.stepping.group_states import Placed, make_item, put_states, still_has
+from neon.stepping.group_states import Items, Placed, count_of, put_states, still_has
 from neon.stepping.overrides import KEY, Rows
 from neon.stepping.sharding import Reaches, is_abstract, is_sharded, local, local_gradients
 
@@ -28,23 +28,25 @@ class Planned:
     """
 
     def __init__(self, optimizer: Optimizer, rules: GroupRules, *, unscale: bool) -> None:
-        groups = optimizer.param_groups
+        groups, states = optimizer.param_groups, optimizer.state
         self._rules, self._unscale = rules, unscale
         members = [(place, *named) for place, group in enumerate(groups) for named in named_parameters(group)]
         check_once((name, param) for _, name, param in members)
         counts = [count for group in groups for count in map(exact_steps(group).get, keys_of(group))]
-        rows, reaches = Rows(groups), Reaches(rules.partition)
+        rows, reaches, items = Rows(groups), Reaches(rules.partition), Items(states, rules.sharers)
         updated = [
             (order, row, name, param)
             for order, (place, name, param) in enumerate(members)
             if (row := rows.of(place, name)) is not None
         ]
-        self.settings = [rules.settings(values, unscale=unscale) for _, values in rows.listed]
-        made = [
-            (self._item(optimizer, name, param, row, order, reaches, counts[order], groups[rows.listed[row][0]]), param)
-            for order, row, name, param in updated
-            if param.grad is not None or "step" in optimizer.state.get(param, {})
-        ]
+        self._places = places = [place for place, _ in rows.listed]
+        self.settings = settings = [rules.settings(values, unscale=unscale) for _, values in rows.listed]
+        made: list[tuple[Item, Any]] = []
+        for order, row, name, param in updated:
+            if param.grad is not None or "step" in states.get(param, ()):
+                reach, matrices = reaches.of(name, param), rules.matrices(groups[places[row]], name, param)
+                item = items.make(name, param, row, order, settings[row], reach, counts[order], matrices)
+                made.append((item, param))
         # With shapes alone, as memory is estimated by, states are made and that is all; beside others they are refused.
         whole, abstract = ([], made) if all(is_abstract(param) for _, param in made) else (made, [])
         self.items = [item for item, _ in whole]
@@ -57,25 +59,9 @@ class Planned:
         self._without = [param for *_, param in updated if id(param) not in planned]
         self.states: Any = optimizer.state
         self._slots: list[tuple[Any, Placed]] = []
-        self._places = [place for place, _ in rows.listed]
         self.groups = [*groups]
         self._lists = [group["params"] for group in groups]
         self._overrides = [group.get(KEY) for group in groups]
-
-    def _item(
-        self,
-        optimizer: Optimizer,
-        name: str,
-        param: Any,
-        row: int,
-        order: int,
-        reaches: Reaches,
-        count: float | None,
-        group: dict[str, Any],
-    ) -> Item:
-        reach, matrices = reaches.of(name, param), self._rules.matrices(group, name, param)
-        sharers = self._rules.sharers
-        return make_item(name, param, row, order, self.settings[row], optimizer.state, reach, count, matrices, sharers)
 
     def gradients(self) -> list[Any]:
         """The gradients of the planned parameters, of the parts that are here."""
@@ -126,5 +112,5 @@ class Planned:
             for (item, param), step in zip(whole, plan.steps, strict=True)
         ]
         for item, param in abstract:
-            put_states(states, param, item, item.step, settings[item.group], changes)
+            put_states(states, param, item, count_of(item), settings[item.group], changes)
         self.in_place, self._made = True, ((), ())

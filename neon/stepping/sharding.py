@@ -219,8 +219,10 @@ def is_abstract(param: Any) -> bool:
 
 def local(tensor: Any) -> Any:
     """The part of a tensor that this process holds."""
+    if not is_sharded(tensor):
+        return tensor
     with torch.no_grad():
-        return tensor.to_local() if is_sharded(tensor) else tensor
+        return tensor.to_local()
 
 
 def local_gradients(params: Sequence[Any], grads: Sequence[Any]) -> list[Tensor | None]:
