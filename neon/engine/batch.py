@@ -27,7 +27,6 @@ from neon.engine.program.reductions import kind_of
 from neon.engine.program.spaces import OPTIMIZER, PAIRS, TENSOR
 from neon.engine.program.trace import PER_STEP
 from neon.engine.settings import Item, Settings, Sharing
-from neon.engine.tensors.alike import Kind
 from neon.engine.tensors.layout import flat, is_dense, like_layout, same_layout
 from neon.engine.tensors.weight_matrices import ONE_MATRIX
 from neon.engine.wholes import Whole, Wholes
@@ -251,11 +250,7 @@ class Batch:
     def inspect(self, grads: Sequence[Tensor]) -> None:
         """Find the gradients that no kernel can read where they are: negated lazily, or laid out differently."""
         pairs = zip(self.items, self._pick(grads), strict=True)
-        self._copied = [
-            place
-            for place, (item, grad) in enumerate(pairs)
-            if not Kind.of(grad).laid_out_like(item.form.kinds[0]) or grad.is_neg()
-        ]
+        self._copied = [place for place, (item, grad) in enumerate(pairs) if not item.form.kinds[0].is_read_in(grad)]
 
     def bind(
         self,

@@ -89,11 +89,11 @@ class Plan:
         self._check_apart(given, [*map(Tensor.data_ptr, given)])
 
     def _make_batches(self) -> list[Batch]:
-        alike: dict[tuple[Form, torch.dtype], list[int]] = defaultdict(list)
+        alike: dict[tuple[int, Form, torch.dtype], list[int]] = defaultdict(list)
         for position, (item, dtype) in enumerate(zip(self.items, self._grad_dtypes, strict=True)):
-            alike[item.form, dtype].append(position)
+            alike[item.group, item.form, dtype].append(position)
         members: dict[tuple[Any, ...], list[int]] = defaultdict(list)
-        for (_, dtype), positions in alike.items():
+        for (*_, dtype), positions in alike.items():
             item = self.items[positions[0]]
             settings = self.settings[item.group]
             states = tuple(slot.dtype for slot in item.kept if slot.auxiliary_of is None)

@@ -70,7 +70,7 @@ class Items:
         alike: Any = None
         if not is_abstract(param):
             kind = check_parameter(name, part)
-            alike = (settings, reach, matrices, kind) if part is param else None
+            alike = (settings, reach, None if matrices is ONE_MATRIX else matrices, kind) if part is param else None
         fit = self._fits.get(alike)
         if fit is None:
             fit = self._fit(name, param, settings, reach, matrices)
@@ -175,14 +175,14 @@ def put_states(states: Any, param: Any, item: Item, step: Tensor, settings: Sett
     for slot, part in item.kept.items():
         own: Any = at(state, slot.path) if state else None
         if own is None or not (own is part or (is_sharded(own) and local(own).data_ptr() == part.data_ptr())):
-            own = sharded_like(param, part, slot.space, item.matrices)
+            own = part if param is item.param else sharded_like(param, part, slot.space, item.matrices)
         placed[slot.path] = own
-    for path, tensor in placed.items():
+    for (*folders, name), tensor in placed.items():
         folder = state
-        for name in path[:-1]:
-            inner = Watched.of(folder.get(name, {}), changes)
-            folder.write_quietly(name, inner)
+        for outer in folders:
+            inner = Watched.of(folder.get(outer, {}), changes)
+            folder.write_quietly(outer, inner)
             folder = inner
-        folder.write_quietly(path[-1], tensor)
+        folder.write_quietly(name, tensor)
     states.write_quietly(param, state)
     return placed

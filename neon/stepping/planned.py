@@ -17,7 +17,7 @@ from neon.stepping.group_names import keys_of, named_parameters
 from neon.stepping.group_rules import GroupRules
 from neon.stepping.group_states import Items, Placed, count_of, put_states, still_has
 from neon.stepping.overrides import KEY, Rows
-from neon.stepping.sharding import Reaches, is_abstract, is_sharded, local, local_gradients
+from neon.stepping.sharding import Reaches, can_be_sharded, is_abstract, is_sharded, local, local_gradients
 
 
 class Planned:
@@ -54,7 +54,7 @@ class Planned:
         self.in_place = False  # whether all states lie where they belong
         self._made = whole, abstract
         self._every = [param for *_, param in members]
-        self._sharded = any(map(is_sharded, self._every))
+        self._sharded = can_be_sharded() and any(map(is_sharded, self._every))
         planned = {id(param) for _, param in made}
         self._without = [param for *_, param in updated if id(param) not in planned]
         self.states: Any = optimizer.state

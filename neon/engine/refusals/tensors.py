@@ -78,11 +78,12 @@ def check_items(items: Sequence[Item], settings: Sequence[Settings]) -> None:
     for item in items:
         tensors = (item.param, *item.kept.values())
         kinds = _kinds(tensors)
-        key = (item.group, item.part, item.reach, item.matrices, item.sharers, *map(id, item.kept), *kinds)
+        width = settings[item.group].width
+        key = (width, item.part, item.reach, item.matrices, item.sharers, *map(id, item.kept), *kinds)
         if key not in forms or not _are_sound(tensors):
             check_parameter(item.name, item.param)
             _check_kept(item)
-            _check_rounding(item, settings[item.group].width)
+            _check_rounding(item, width)
             forms.setdefault(key, Form(kinds))
         item.form = forms[key]
 

@@ -47,6 +47,11 @@ class Kind:
         """Whether the same offset holds the same element of both."""
         return self is other or (self.strides == other.strides and self.shape == other.shape)
 
+    def is_read_in(self, tensor: Tensor) -> bool:
+        """Whether a tensor of this shape holds its elements where one of this kind does, and as they are."""
+        alike = (self.is_contiguous and tensor.is_contiguous()) or self.laid_out_like(Kind.of(tensor))
+        return alike and not tensor.is_neg()
+
 
 _kind = lru_cache(maxsize=4096)(Kind)
 
