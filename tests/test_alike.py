@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from itertools import combinations, product
 
 import pytest
@@ -114,3 +115,18 @@ def test_steps_of_what_is_new_count_apart() -> None:
     steps = [optimizer.state[param]["step"] for param in params]
     assert [step.item() for step in steps] == [2.0, 1.0, 1.0]
     assert len({step.data_ptr() for step in steps}) == 3
+
+
+def test_no_garbage_is_collected_while_a_plan_is_made() -> None:
+    params = [torch.nn.Parameter(torch.ones(4)) for _ in range(2000)]
+    optimizer = AdamW(params, lr=0.1)
+    for param in params:
+        param.grad = torch.ones(4)
+    collections: list[str] = []
+    gc.callbacks.append(lambda phase, _: collections.append(phase))
+    try:
+        optimizer.step()
+    finally:
+        gc.callbacks.pop()
+    assert gc.isenabled()
+    assert len(collections) < 20  # two for each; 20 objects a tensor would be 60 collections

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from neon.engine.backends.capture import check_not_captured
+from neon.engine.collections_held import collections_held
 from neon.engine.plan import NotFiniteError, Plan
 from neon.engine.refusals.combinations import check_alike
 from neon.engine.tensors.watch import same_objects
@@ -215,7 +216,8 @@ class GroupStepper:
 
     def put_in_place(self, plan: Plan) -> None:
         if not self._planned.in_place:
-            self._planned.put_in_place(self._optimizer, plan, self._changed_states)
+            with collections_held():
+                self._planned.put_in_place(self._optimizer, plan, self._changed_states)
             self._counted = plan
 
     def updated(self, plan: Plan) -> None:
