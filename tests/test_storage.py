@@ -21,7 +21,7 @@ from neon.engine.program.signs import never_negative
 from neon.engine.program.spaces import PAIRS
 from neon.engine.program.trace import trace
 from neon.engine.tensors import storage
-from neon.engine.tensors.kept import kept_tensors
+from neon.engine.tensors.kept import Keeper
 from neon.engine.tensors.weight_matrices import ONE_MATRIX, shape_of
 from neon.optimizers import Adam, MultiOptimizer, Optimizer
 from neon.optimizers.functions import norm
@@ -159,7 +159,8 @@ def started(start: float, dtype: torch.dtype, param: Tensor) -> tuple[Tensor, ..
         return w - lr * g, (s * s if dtype == torch.uint8 else s - g)
 
     program = trace(rule, {"lr": 0.1}, Options())
-    return (*kept_tensors(storage.Storage("int8"), program, param, {}, {}, size=storage.SMALL).values(),)
+    keeper = Keeper(storage.Storage("int8"), program, param, {}, size=storage.SMALL)
+    return (*keeper.tensors(param, {}).values(),)
 
 
 def test_a_state_starts_at_its_default() -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from neon.engine import use_backend, versions
 from neon.engine.plan import Plan
 from neon.engine.settings import Item
-from neon.engine.tensors.kept import kept_tensors
+from neon.engine.tensors.kept import Keeper
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -46,7 +46,8 @@ def stepped(rule: str, form: str, dtype: torch.dtype) -> list[Tensor]:
     grad = torch.linspace(2, -1, 4999, **numbers).view(shape).to(dtype)
     optimizer = make(rule, "all", **options(rule, form))
     settings = optimizer.settings(optimizer.group())
-    kept = kept_tensors(settings.storage, settings.program_of(param), param, {}, settings.values)
+    keeper = Keeper(settings.storage, settings.program_of(param), param, settings.values)
+    kept = keeper.tensors(param, {})
     item = Item("p", param, kept, torch.tensor(0.0, **numbers), 0, 0)
     plan = Plan([item], [grad], [settings])
     for _ in range(2):

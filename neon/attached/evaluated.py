@@ -20,7 +20,7 @@ from neon.stepping.aside import Aside, Views
 from neon.stepping.exact_steps import exact_steps
 from neon.stepping.group_names import keys_of, named_parameters
 from neon.stepping.group_rules import GroupRules
-from neon.stepping.group_states import make_item
+from neon.stepping.group_states import Items
 from neon.stepping.groups import GroupStepper
 from neon.stepping.in_place import InPlace, Viewed, back_at_the_end, refuse_in_place, refuse_without_views
 from neon.stepping.overrides import AVERAGED, KEY, as_text, of_group, overrides_of, values_over
@@ -131,7 +131,7 @@ def views(optimizer: Optimizer, rules: GroupRules) -> Views:
 
     A state of before an option was switched off is stale: it counts for nothing.
     """
-    reaches = Reaches(rules.partition)
+    reaches, items = Reaches(rules.partition), Items(optimizer.state)
     for group in optimizer.param_groups:
         overrides, counts, known = overrides_of(group), exact_steps(group), dict[str, Settings]()
         for (name, param), key in zip(named_parameters(group), keys_of(group), strict=True):
@@ -144,7 +144,7 @@ def views(optimizer: Optimizer, rules: GroupRules) -> Views:
             if settings.view is not None and settings.view.states.keys() <= state.keys():
                 of_view = Settings(settings.view, settings.values, storage=settings.storage)
                 reach, matrices = reaches.of(name, param), rules.matrices(group, name, param)
-                item = make_item(name, param, 0, 0, of_view, optimizer.state, reach, matrices=matrices)
+                item = items.make(name, param, 0, 0, of_view, reach, matrices=matrices)
                 item.count = counts.get(key, float(item.step)) - 1  # an update later it is what it is now
                 item.step = torch.tensor(item.count, dtype=torch.float32, device="cpu")
                 yield param, Viewed(item, settings)

@@ -78,7 +78,7 @@ def wrong_state(key: str, value: Any, param: Tensor, settings: Settings, matrice
     return None
 
 
-def _served(key: str, program: Program) -> list[torch.dtype]:
+def _served(key: str, program: Program) -> Sequence[torch.dtype]:
     """The dtypes that a state can have: one without a sign where it needs none."""
     if key == AVERAGE or (key in program.states and program.states[key].starts_as_weight):
         return weight_dtypes()

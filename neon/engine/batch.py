@@ -106,18 +106,22 @@ class Batch:
         # What passes over elements do not work on: numbers of tensors, and what calls alone read and write.
         pairs = (slot.name for slot in kernel.slots if slot.space in PAIRS)
         self._not_staged = {*kernel.program.own_numbers, *pairs}
+        self._draws = kernel.random
         self._groups = np.array([item.group for item in self._members])
-        self._directly = np.array([_direct(item, kernel.by_rows) for item in self._members])
+        firsts = {item.form: item for item in reversed(self._members)}
+        direct = {form: _direct(item, kernel.by_rows) for form, item in firsts.items()}
+        self._directly = np.array([direct[item.form] for item in self._members])
         self._beside = [Beside(kernel, item) if kernel.by_rows else None for item in self._members]
         self._whole = [
             beside if beside is None or item.part is None else Whole(kernel, item, beside)
             for item, beside in zip(self._members, self._beside, strict=True)
         ]
-        self._sizes = np.array([item.param.numel() for item in self._members])
+        self._sizes = np.array([item.form.kinds[0].elements for item in self._members])
         self._table = np.array([*map(self._line, self._members, self._beside)], np.int64)
 
     def _line(self, item: Item, beside: Beside | None) -> list[int]:
-        key = random.tensor_key(self._settings[item.group].seed, item.index, item.shard.number)
+        seed = self._settings[item.group].seed
+        key = random.tensor_key(seed, item.index, item.shard.number) if self._draws else 0
         others = map(Tensor.data_ptr, item.kept.values())
         kept = () if beside is None else beside.line()
         buffers = [0] * len(self.kernel.buffers)
@@ -263,9 +267,7 @@ class Batch:
     def inspect(self, grads: Sequence[Tensor]) -> None:
         """Find the gradients that no kernel can read where they are: negated lazily, or laid out differently."""
         pairs = zip(self.items, self._pick(grads), strict=True)
-        self._copied = [
-            place for place, (item, grad) in enumerate(pairs) if grad.is_neg() or not same_layout(grad, item.param)
-        ]
+        self._copied = [place for place, (item, grad) in enumerate(pairs) if not item.form.kinds[0].is_read_in(grad)]
 
     def bind(
         self,

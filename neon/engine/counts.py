@@ -115,8 +115,17 @@ def mark_movable(step: Tensor) -> Tensor:
 
 def is_somebodys(step: Tensor, device: torch.device) -> bool:
     """Whether a count is on this device, as torch keeps them, and others may hold it: it is counted in place."""
-    alike = type(step) is Tensor and step.device == device and step.dtype == torch.float32 and step.dim() == 0
-    return alike and ("_neon_movable" not in notes_on(step) or (device == _HOST and step.is_shared()))
+    if step is NONE_YET:
+        return False
+    if type(step) is not Tensor or step.device != device or step.dtype != torch.float32 or step.dim():
+        return False
+    if "_neon_movable" not in notes_on(step):
+        return True
+    return device == _HOST and step.untyped_storage().is_shared()
+
+
+# The count of what has never been updated: a plan puts one of its own in its place.
+NONE_YET = torch.zeros((), dtype=torch.float32, device="cpu")
 
 
 def notes_on(tensor: Tensor) -> dict[str, Any]:

@@ -25,8 +25,9 @@ from neon.engine.program.lowering import lower
 from neon.engine.program.options import GUARD
 from neon.engine.program.reductions import exact_sum, kind_of
 from neon.engine.program.slots import Formats
-from neon.engine.refusals.tensors import check_capturable, check_gradient, check_kept, check_parameter, check_rounding
+from neon.engine.refusals.tensors import check_capturable, check_gradient, check_items
 from neon.engine.settings import Item, Reach, Settings
+from neon.engine.tensors.alike import Form
 from neon.engine.tensors.overlap import Written
 from neon.engine.tensors.watch import Likeness, Watch
 from neon.messages import quoted
@@ -63,10 +64,7 @@ class Plan:
         self.items = list(items)
         self._devices = {item.param.device for item in items}
         check_not_captured(self._devices)
-        for item in items:
-            check_parameter(item.name, item.param)
-            check_kept(item)
-            check_rounding(item, settings[item.group].width)
+        check_items(items, settings)
         self._check(grads)
         self.settings = list(settings)
         self._shared = dict(shared or {})
@@ -91,16 +89,21 @@ class Plan:
         self._check_apart(given, [*map(Tensor.data_ptr, given)])
 
     def _make_batches(self) -> list[Batch]:
-        members: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+        alike: dict[tuple[int, Form, torch.dtype], list[int]] = defaultdict(list)
         for position, (item, dtype) in enumerate(zip(self.items, self._grad_dtypes, strict=True)):
+            alike[item.group, item.form, dtype].append(position)
+        members: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+        for (*_, dtype), positions in alike.items():
+            item = self.items[positions[0]]
             settings = self.settings[item.group]
             states = tuple(slot.dtype for slot in item.kept if slot.auxiliary_of is None)
             formats = Formats(item.param.dtype, dtype, states, settings.width, settings.storage.splits(item.param))
             program = settings.program_of(item.part or item.param, item.matrices)
-            members[program, formats, item.param.device, item.reach, item.sharers].append(position)
+            members[program, formats, item.param.device, item.reach, item.sharers] += positions
         made = []
         for (program, formats, device, *_), positions in members.items():
             kernel = lower(program, formats)
+            positions.sort()
             buckets = (
                 buckets_of(kernel, [(each, self.items[each]) for each in positions], device) if kernel.buffers else None
             )

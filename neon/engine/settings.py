@@ -15,6 +15,7 @@ from neon.engine.program.options import MOST, OF_SHAPES, OF_SIDES
 from neon.engine.program.slots import Slot
 from neon.engine.program.spaces import GROUP, PAIRS, Space
 from neon.engine.program.trace import Program
+from neon.engine.tensors.alike import UNKNOWN, Form
 from neon.engine.tensors.storage import AS_COMPUTED, Storage
 from neon.engine.tensors.weight_matrices import ONE_MATRIX, Matrices, shape_of
 
@@ -194,7 +195,7 @@ class Item:
     `reach` is given where other processes hold more of the parameter, or of the parameters beside it;
     `shard` says which part of the parameter this is, `part` where in it. `kept` are its states and auxiliary
     tensors, by slots. `matrices` are those that the whole parameter is made of, for a rule of matrices, and `sharers`
-    who share out the work on matrices of which each of them has the whole.
+    who share out the work on matrices of which each of them has the whole. A plan finds the `form`.
     """
 
     name: str
@@ -209,6 +210,7 @@ class Item:
     part: Part | None = None
     matrices: Matrices | None = None
     sharers: Sharing | None = None
+    form: Form = UNKNOWN
 
     def shape_of(self, space: Space) -> tuple[int, ...]:
         """The shape of what is here of a tensor with one value for each of a space."""

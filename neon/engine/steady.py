@@ -126,7 +126,9 @@ class Steady:
             "counted": len(counts.shown),
             **native.calls,
         }
-        self._memory = memory = np.zeros(len(WORDS) + 1 + sum(1 + sum(map(len, s)) for s in sections.values()), np.int64)
+        self._memory = memory = np.zeros(
+            len(WORDS) + 1 + sum(1 + sum(map(len, s)) for s in sections.values()), np.int64
+        )
         words["answer"] = memory.ctypes.data + 8 * len(WORDS)
         begin = len(WORDS) + 1
         for name, section in sections.items():
@@ -138,7 +140,9 @@ class Steady:
         ends = np.cumsum([0, *map(len, sections["batches"])])
         self._renewed = words["batches"] + 1 + ends[:-1] + BATCH.index("renewed")
         # What this holds the method keeps; it does not keep the method.
-        self.call: Callable[..., int] = method("step", native.address, memory.ctypes.data, (self._memory, self._keeps, lines))
+        self.call: Callable[..., int] = method(
+            "step", native.address, memory.ctypes.data, (self._memory, self._keeps, lines)
+        )
 
     @property
     def taken(self) -> int:

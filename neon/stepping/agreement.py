@@ -10,7 +10,7 @@ import torch
 from neon.messages import quoted
 from neon.stepping.group_names import named_parameters
 from neon.stepping.group_rules import Group, GroupRules
-from neon.stepping.sharding import Mesh, Reaches, Replicas, is_shared, local
+from neon.stepping.sharding import Mesh, Reaches, Replicas, can_be_sharded, is_shared, local
 
 
 class Agreement:
@@ -19,7 +19,7 @@ class Agreement:
     def __init__(self, groups: Sequence[Group], rules: GroupRules) -> None:
         self._shared: dict[Mesh | Replicas, list[tuple[str, Any]]] = {}
         reaches = Reaches(rules.partition)
-        for group in groups:
+        for group in groups if can_be_sharded() or rules.sharers is not None else ():
             found = [(name, param) for name, param in named_parameters(group) if _may_be(param, rules.sharers)]
             if not found:
                 continue

@@ -25,7 +25,8 @@ def named_parameters(group: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
             f"The group of {shown(group['optimizer'])} has other parameters than those of its names, for some of which "
             f"values are set: {listed(map(repr, own), 120)}. Call unset or unfreeze before parameters are replaced."
         )
-    return [(f"params[{i}] of {group['optimizer']!r}", param) for i, param in enumerate(group["params"])]
+    key = repr(group["optimizer"])
+    return [(f"params[{i}] of {key}", param) for i, param in enumerate(group["params"])]
 
 
 def keys_of(group: Mapping[str, Any]) -> Sequence[str]:

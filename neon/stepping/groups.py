@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from neon.engine.backends.capture import check_not_captured
+from neon.engine.collections_held import collections_held
 from neon.engine.plan import NotFiniteError, Plan
 from neon.engine.refusals.combinations import check_alike
 from neon.engine.tensors.watch import same_objects
@@ -164,7 +165,9 @@ class GroupStepper:
         if self._rules.capturable:
             self._on_device.keep_captured(plan)
         self._plan = plan
-        if steady and not (self._scheduled or self._silent or self._unscales or self._agreement or self._planned.sharded):
+        if steady and not (
+            self._scheduled or self._silent or self._unscales or self._agreement or self._planned.sharded
+        ):
             self.steady.resume(self._optimizer, self._planned, ready)
         return None
 
@@ -232,7 +235,8 @@ class GroupStepper:
 
     def put_in_place(self, plan: Plan) -> None:
         if not self._planned.in_place:
-            self._planned.put_in_place(self._optimizer, plan, self._changed_states)
+            with collections_held():
+                self._planned.put_in_place(self._optimizer, plan, self._changed_states)
             self._counted = plan
 
     def updated(self, plan: Plan) -> None:

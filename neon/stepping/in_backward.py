@@ -23,7 +23,7 @@ from neon.stepping.aside import Aside
 from neon.stepping.exact_steps import exact_steps
 from neon.stepping.group_names import keys_of, named_parameters
 from neon.stepping.group_rules import GroupRules
-from neon.stepping.group_states import Placed, make_item, put_states, still_has
+from neon.stepping.group_states import Items, Placed, count_of, put_states, still_has
 from neon.stepping.groups import GroupStepper, LeftOut, has_no_rate, is_not_zero
 from neon.stepping.overrides import Rows
 from neon.stepping.sharding import Reaches, is_abstract, local, local_gradients
@@ -227,9 +227,11 @@ class _Parameter:
         count = own.plan.counts.read().item() if own else exact_steps(self.group).get(member.key)
         states = self._optimizer.state
         matrices = self._of._rules.matrices(self.group, member.name, self._param)
-        self._item = make_item(member.name, self._param, 0, member.order, self.settings, states, reach, count, matrices)
+        self._item = Items(states).make(
+            member.name, self._param, 0, member.order, self.settings, reach, count, matrices
+        )
         if is_abstract(self._param):
-            self._put(self._item.step)
+            self._put(count_of(self._item))
             return None
         return Plan([self._item], self.gradients(), [self.settings])
 

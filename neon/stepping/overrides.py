@@ -85,11 +85,10 @@ class Rows:
 
     def of(self, place: int, name: str) -> int | None:
         """The row of a parameter; None where it is frozen."""
-        group = self._groups[place]
-        own = self._overrides[place].get(name, {})
-        if own.get("frozen"):
+        own = self._overrides[place].get(name)
+        if own and own.get("frozen"):
             return None
-        row = self._found.setdefault((place, repr(own)), len(self.listed))
+        row = self._found.setdefault((place, repr(own) if own else ""), len(self.listed))
         if row == len(self.listed):
-            self.listed.append((place, values_over(own, group)))
+            self.listed.append((place, values_over(own, self._groups[place])))
         return row

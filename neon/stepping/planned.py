@@ -15,10 +15,10 @@ from neon.engine.tensors.watch import same_objects
 from neon.stepping.exact_steps import exact_steps
 from neon.stepping.group_names import keys_of, named_parameters
 from neon.stepping.group_rules import GroupRules
-from neon.stepping.group_states import Placed, make_item, put_states, still_has
+from neon.stepping.group_states import Items, Placed, count_of, put_states, still_has
 from neon.stepping.numbers_alone import NumbersAlone
 from neon.stepping.overrides import KEY, Rows
-from neon.stepping.sharding import Reaches, is_abstract, is_sharded, local, local_gradients
+from neon.stepping.sharding import Reaches, can_be_sharded, is_abstract, is_sharded, local, local_gradients
 
 
 class Planned:
@@ -29,23 +29,25 @@ class Planned:
     """
 
     def __init__(self, optimizer: Optimizer, rules: GroupRules, *, unscale: bool) -> None:
-        groups = optimizer.param_groups
+        groups, states = optimizer.param_groups, optimizer.state
         self._rules, self._unscale = rules, unscale
         members = [(place, *named) for place, group in enumerate(groups) for named in named_parameters(group)]
         check_once((name, param) for _, name, param in members)
         counts = [count for group in groups for count in map(exact_steps(group).get, keys_of(group))]
-        rows, reaches = Rows(groups), Reaches(rules.partition)
+        rows, reaches, items = Rows(groups), Reaches(rules.partition), Items(states, rules.sharers)
         updated = [
             (order, row, name, param)
             for order, (place, name, param) in enumerate(members)
             if (row := rows.of(place, name)) is not None
         ]
-        self.settings = [rules.settings(values, unscale=unscale) for _, values in rows.listed]
-        made = [
-            (self._item(optimizer, name, param, row, order, reaches, counts[order], groups[rows.listed[row][0]]), param)
-            for order, row, name, param in updated
-            if param.grad is not None or "step" in optimizer.state.get(param, {})
-        ]
+        self._places = places = [place for place, _ in rows.listed]
+        self.settings = settings = [rules.settings(values, unscale=unscale) for _, values in rows.listed]
+        made: list[tuple[Item, Any]] = []
+        for order, row, name, param in updated:
+            if param.grad is not None or "step" in states.get(param, ()):
+                reach, matrices = reaches.of(name, param), rules.matrices(groups[places[row]], name, param)
+                item = items.make(name, param, row, order, settings[row], reach, counts[order], matrices)
+                made.append((item, param))
         # With shapes alone, as memory is estimated by, states are made and that is all; beside others they are refused.
         whole, abstract = ([], made) if all(is_abstract(param) for _, param in made) else (made, [])
         self.items = [item for item, _ in whole]
@@ -53,31 +55,15 @@ class Planned:
         self.in_place = False  # whether all states lie where they belong
         self._made = whole, abstract
         self._every = [param for *_, param in members]
-        self.sharded = any(map(is_sharded, self._every))
+        self.sharded = can_be_sharded() and any(map(is_sharded, self._every))
         planned = {id(param) for _, param in made}
         self.without = [param for *_, param in updated if id(param) not in planned]
         self.states: Any = optimizer.state
         self._slots: list[tuple[Any, Placed]] = []
-        self._places = [place for place, _ in rows.listed]
         self._known: dict[int, NumbersAlone] = {}  # of rows whose values have changed before
         self.groups = [*groups]
         self._lists = [group["params"] for group in groups]
         self._overrides = [group.get(KEY) for group in groups]
-
-    def _item(
-        self,
-        optimizer: Optimizer,
-        name: str,
-        param: Any,
-        row: int,
-        order: int,
-        reaches: Reaches,
-        count: float | None,
-        group: dict[str, Any],
-    ) -> Item:
-        reach, matrices = reaches.of(name, param), self._rules.matrices(group, name, param)
-        sharers = self._rules.sharers
-        return make_item(name, param, row, order, self.settings[row], optimizer.state, reach, count, matrices, sharers)
 
     def gradients(self) -> list[Any]:
         """The gradients of the planned parameters, of the parts that are here."""
@@ -87,9 +73,7 @@ class Planned:
     def lists(self) -> list[tuple[list[Any], list[Any]]]:
         """The list of parameters that each group has, and what was in it."""
         ends = [*accumulate(map(len, self._lists))]
-        return [
-            (each, self._every[end - len(each) : end]) for each, end in zip(self._lists, ends, strict=True)
-        ]
+        return [(each, self._every[end - len(each) : end]) for each, end in zip(self._lists, ends, strict=True)]
 
     def by_group(self, numbers: Mapping[int, Mapping[str, float]]) -> dict[int, Mapping[str, float]]:
         """New numbers by the places of groups, not of rows."""
@@ -150,5 +134,5 @@ class Planned:
             for (item, param), step in zip(whole, plan.steps, strict=True)
         ]
         for item, param in abstract:
-            put_states(states, param, item, item.step, settings[item.group], changes)
+            put_states(states, param, item, count_of(item), settings[item.group], changes)
         self.in_place, self._made = True, ((), ())

@@ -200,9 +200,17 @@ def _gather(rows: list[list[float]], group: Any) -> list[list[float]]:
     return [row for part in parts for row in part.tolist()]
 
 
+_SHARDED = "torch.distributed.tensor"
+
+
+def can_be_sharded() -> bool:
+    """Whether there can be DTensors. Their module is slow to import: nobody else should have to."""
+    return _SHARDED in sys.modules
+
+
 def is_sharded(tensor: Any) -> bool:
-    """Whether it is a DTensor. Their module is slow to import: nobody else should have to."""
-    module = sys.modules.get("torch.distributed.tensor")
+    """Whether it is a DTensor."""
+    module = sys.modules.get(_SHARDED)
     return module is not None and isinstance(tensor, module.DTensor)
 
 
@@ -219,8 +227,10 @@ def is_abstract(param: Any) -> bool:
 
 def local(tensor: Any) -> Any:
     """The part of a tensor that this process holds."""
+    if not is_sharded(tensor):
+        return tensor
     with torch.no_grad():
-        return tensor.to_local() if is_sharded(tensor) else tensor
+        return tensor.to_local()
 
 
 def local_gradients(params: Sequence[Any], grads: Sequence[Any]) -> list[Tensor | None]:
@@ -309,10 +319,10 @@ def sharded_like(param: Any, part: Tensor, space: Space = ELEMENT, matrices: Mat
         shape = torch.Size(shape_of(space, shape, matrices))
         stride = torch.empty(shape, dtype=part.dtype, device="meta").stride()
     if space in PAIRS:
-        rows = sys.modules["torch.distributed.tensor"].Shard(0)
+        rows = sys.modules[_SHARDED].Shard(0)
         placements = [p if p.is_replicate() else rows for p in placements]
     if space.is_narrow:  # where rows are cut, each process has what is known of all of a row
-        whole = sys.modules["torch.distributed.tensor"].Replicate()
+        whole = sys.modules[_SHARDED].Replicate()
         lost = [param.dim() + dim for dim in space.lost] if len(shape) == param.dim() else [*range(param.dim())]
         placements = [whole if getattr(p, "dim", None) in lost else p for p in placements]
     return type(param.data).from_local(part, param.device_mesh, placements, run_check=False, shape=shape, stride=stride)

@@ -12,7 +12,7 @@ from neon.assignment.description import Description
 from neon.assignment.sites import Site
 from neon.engine.program.trace import Program, signature
 from neon.engine.settings import Item, Settings
-from neon.engine.tensors.kept import Kept, kept_tensors
+from neon.engine.tensors.kept import Keeper, Kept
 from neon.engine.tensors.weight_matrices import Matrices
 from neon.messages import listed, shortened
 from neon.stepping.in_place import Viewed
@@ -34,7 +34,7 @@ def kept_in_list(
     assert site.param is not None
     storage = settings.storage
     if not states:
-        return kept_tensors(storage, program, site.param, {}, settings.values, matrices=matrices)
+        return Keeper(storage, program, site.param, settings.values, matrices=matrices).tensors(site.param, {})
     own = states[: len(program.states)]
     slots = storage.slots(program, site.param, own) if len(own) == len(program.states) else ()
     count = len(slots) or len(program.states) + storage.splits(site.param)
@@ -84,7 +84,7 @@ def viewed_in_list(site: Site, leaf: Description) -> Viewed | None:
         for name in folders:
             folder = folder.setdefault(name, {})
         folder[last] = tensor
-    kept = kept_tensors(settings.storage, settings.view, param, by_path, settings.values)
+    kept = Keeper(settings.storage, settings.view, param, settings.values).tensors(param, by_path)
     count = float(update_count(states[0])) - 1
     item = Item(site.label, param, kept, torch.tensor(count, dtype=torch.float32, device="cpu"), 0, 0, count=count)
     return Viewed(item, settings, states)

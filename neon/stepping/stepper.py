@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from neon.engine.collections_held import collections_held
 from neon.engine.interrupts import Uninterrupted
 from neon.engine.plan import Plan
 
@@ -52,7 +53,8 @@ class Stepper:
             grads = holder.gradients()
             if plan.holds(grads):
                 return plan, grads, reread
-        plan = holder.make_plan()
+        with collections_held():
+            plan = holder.make_plan()
         return None if plan is None else (plan, holder.gradients(), True)
 
     def run(

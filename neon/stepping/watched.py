@@ -26,9 +26,7 @@ class Watched(defaultdict[Any, Any]):
             return values
         return cls(factory, values, changes=changes)
 
-    def write_quietly(self, key: Any, value: Any) -> None:
-        """Write without a word."""
-        super().__setitem__(key, value)
+    write_quietly = dict.__setitem__  # without a word
 
     def __repr__(self) -> str:
         return repr(dict(self))

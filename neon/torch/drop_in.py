@@ -11,7 +11,7 @@ from typing_extensions import Unpack
 from neon.engine.refusals.combinations import check_sizes
 from neon.messages import received
 from neon.stepping.group_names import named_parameters
-from neon.stepping.group_states import make_item, put_states
+from neon.stepping.group_states import Items, count_of, put_states
 from neon.stepping.overrides import Rows
 from neon.torch.described import (
     AdadeltaRule,
@@ -210,7 +210,7 @@ class Adagrad(DropIn):
 
         Frozen layers are left as they are.
         """
-        rows = Rows(self.param_groups)
+        rows, items = Rows(self.param_groups), Items(self.state)
         for place, group in enumerate(self.param_groups):
             check_sizes(group["params"], "share_memory()")
             updated = [
@@ -220,8 +220,8 @@ class Adagrad(DropIn):
             ]
             settings = {row: self._rules.settings(rows.listed[row][1]) for row in {row for row, *_ in updated}}
             for row, name, param in updated:
-                item = make_item(name, param, 0, 0, settings[row], self.state, None)
-                put_states(self.state, param, item, item.step, settings[row], set())
+                item = items.make(name, param, 0, 0, settings[row], None)
+                put_states(self.state, param, item, count_of(item), settings[row], set())
                 for tensor in item.kept.values():
                     tensor.share_memory_()
 

@@ -7,12 +7,11 @@ The same object is linked whether it has just been compiled or comes from the ca
 from __future__ import annotations
 
 import ctypes
-import gc
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
@@ -24,6 +23,7 @@ import llvmlite.binding as llvm
 import numpy as np
 
 import neon
+from neon.engine.collections_held import collections_held
 
 _FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_int64)
 _INTRINSICS = Path(__file__).parents[1] / "backends" / "numba_intrinsics.py"
@@ -78,19 +78,7 @@ def link(image: bytes, stages: int) -> Code:
 # -- compilation -----------------------------------------------------------------------------------
 
 
-@contextmanager
-def _no_collections() -> Iterator[None]:
-    """Hold the garbage collector back: numba makes so many objects, to stay, that it goes through all of torch's."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-@_no_collections()
+@collections_held()
 def compiled(source: str, path: Path, stages: int) -> tuple[bytes | None, Code]:
     """The stages of a generated source, and the object file if there is one to keep; `path` is what errors name."""
     functions = _stages(source, path, stages)
@@ -106,7 +94,7 @@ def compiled(source: str, path: Path, stages: int) -> tuple[bytes | None, Code]:
         return None, _loaded_by_numba(functions)
 
 
-@_no_collections()
+@collections_held()
 def assembly(source: str, path: Path, stages: int) -> str:
     """What the object file of a generated source holds, to read."""
     module, machine = _module(_stages(source, path, stages))

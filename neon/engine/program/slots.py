@@ -77,15 +77,16 @@ def _slots(states: tuple[tuple[str, State], ...], dtypes: tuple[Any, ...], split
     return (*found, *auxiliary, *(SPLIT.auxiliary("w") if split else ()))
 
 
-def auxiliary_paths(program: Program) -> set[tuple[str, ...]]:
+@lru_cache(maxsize=256)
+def auxiliary_paths(program: Program) -> frozenset[tuple[str, ...]]:
     """Where tensors may lie that formats need beside the states and the weight, whatever these formats are."""
     auxiliary = [a for name in program.states for form in FORMATS.values() for a in form.auxiliary(name)]
-    return {a.path for a in (*auxiliary, *SPLIT.auxiliary("w"))}
+    return frozenset(a.path for a in (*auxiliary, *SPLIT.auxiliary("w")))
 
 
 def at(kept: Mapping[str, Any], path: Sequence[str]) -> Any:
     """What lies at a path of a parameter's state, None where there is nothing."""
     found: Any = kept
     for name in path:
-        found = found.get(name) if isinstance(found, Mapping) else None
+        found = found.get(name) if isinstance(found, (dict, Mapping)) else None  # the first is quicker to ask
     return found

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,31 +12,31 @@ from neon.engine.program.formats import FORMATS, weight_dtypes
 from neon.engine.program.slots import Slot
 from neon.engine.program.spaces import PAIRS, TENSOR
 from neon.engine.program.trace import PER_STEP, Program
-from neon.engine.tensors.overlap import address, overlaps_itself
+from neon.engine.tensors.alike import Form, Kind
+from neon.engine.tensors.overlap import address
 from neon.messages import kind_of, quoted, shortened, shown
 
 if TYPE_CHECKING:
     from neon.engine.program.kernel import Kernel
-    from neon.engine.settings import Item
+    from neon.engine.settings import Item, Settings
 
 
 def _listed() -> str:
     return ", ".join(map(str, weight_dtypes()))
 
 
-def _check_memory(what: str, tensor: Tensor) -> None:
-    """Refuse what has no memory that a kernel could address, or whose memory does not hold its values."""
+def _fault_of_memory(tensor: Tensor) -> str | None:
+    """What is wrong with what has no memory that a kernel could address, or whose memory does not hold its values."""
     if tensor.numel() and address(tensor) == 0:
-        raise ValueError(
-            f"{what} has no memory of its own (a {type(tensor).__name__}) on device {tensor.device}; give a plain "
-            "dense tensor."
+        return (
+            f" has no memory of its own (a {type(tensor).__name__}) on device {tensor.device}; give a plain dense "
+            "tensor."
         )
-    if tensor.is_neg():
-        raise ValueError(f"{what} is a lazily negated view; call .resolve_neg() on it first.")
+    return " is a lazily negated view; call .resolve_neg() on it first." if tensor.is_neg() else None
 
 
-def check_parameter(name: str, param: Tensor) -> None:
-    """Refuse parameters that no kernel can update."""
+def check_parameter(name: str, param: Tensor) -> Kind:
+    """Refuse parameters that no kernel can update; says of which kind one is."""
     if param.layout is not torch.strided:
         raise ValueError(f"Parameter {quoted(name)} has layout {param.layout}; only dense tensors are updated.")
     if param.dtype not in weight_dtypes():
@@ -44,11 +44,14 @@ def check_parameter(name: str, param: Tensor) -> None:
             f"Parameter {quoted(name)} has dtype {param.dtype}; the dtypes served are {_listed()}. "
             "Of a complex parameter, keep torch.view_as_real(parameter) as the parameter."
         )
-    _check_memory(f"Parameter {quoted(name)}", param)
-    if param.numel() and overlaps_itself(param):
+    if fault := _fault_of_memory(param):
+        raise ValueError(f"Parameter {quoted(name)}{fault}")
+    kind = Kind.of(param)
+    if kind.overlaps_itself:
         raise ValueError(
             f"Parameter {quoted(name)} is an expanded tensor, whose elements share memory. Clone it first."
         )
+    return kind
 
 
 def check_sides(name: str, param: Tensor, program: Program) -> None:
@@ -66,7 +69,43 @@ def check_sides(name: str, param: Tensor, program: Program) -> None:
         )
 
 
-def check_kept(item: Item) -> None:
+def check_items(items: Sequence[Item], settings: Sequence[Settings]) -> None:
+    """Refuse parameters and what is kept of them; each item is told its form, by which it is known again.
+
+    What goes by the form alone is looked at once.
+    """
+    forms: dict[Any, Form] = {}
+    for item in items:
+        tensors = (item.param, *item.kept.values())
+        kinds = _kinds(tensors)
+        width = settings[item.group].width
+        key = (width, item.part, item.reach, item.matrices, item.sharers, *map(id, item.kept), *kinds)
+        if key not in forms or not _are_sound(tensors):
+            check_parameter(item.name, item.param)
+            _check_kept(item)
+            _check_rounding(item, width)
+            forms.setdefault(key, Form(kinds))
+        item.form = forms[key]
+
+
+def _kinds(tensors: Iterable[Tensor]) -> tuple[Kind, ...]:
+    """The kinds of dense tensors; none where one is something else, which is to be refused by name."""
+    try:
+        return tuple(map(Kind.of, tensors))
+    except (AttributeError, RuntimeError):
+        return ()
+
+
+def _are_sound(tensors: Sequence[Tensor]) -> bool:
+    """Whether each has memory that holds its values, at an address of its own."""
+    try:
+        addresses = {*map(Tensor.data_ptr, tensors)}
+    except RuntimeError:
+        return False
+    return 0 not in addresses and len(addresses) == len(tensors) and not any(map(Tensor.is_neg, tensors))
+
+
+def _check_kept(item: Item) -> None:
     """Refuse states and auxiliary tensors that do not fit their parameter."""
     for slot, tensor in item.kept.items():
         (_check_state if slot.auxiliary_of is None else _check_auxiliary)(item, slot, tensor)
@@ -97,7 +136,8 @@ def _check_state(item: Item, slot: Slot, state: Tensor) -> None:
             f"device {state.device}; it needs the parameter's shape {shown(shape)} and device "
             f"{param.device}, and one of the dtypes {_listed()}."
         )
-    _check_memory(f"A state of parameter {quoted(item.name)}", state)
+    if fault := _fault_of_memory(state):
+        raise ValueError(f"A state of parameter {quoted(item.name)}{fault}")
     if slot.space in PAIRS and state.dtype != (torch.float64 if param.dtype == torch.float64 else torch.float32):
         raise ValueError(
             f"{slot.name} of parameter {quoted(item.name)} has dtype {state.dtype}; it is computed with as it lies, in "
@@ -125,7 +165,8 @@ def _check_auxiliary(item: Item, slot: Slot, tensor: Tensor) -> None:
             f"{what} of parameter {quoted(item.name)}: shape, dtype and device must be "
             f"{shown(needed)}. Received: {shown(kept)}."
         )
-    _check_memory(f"{what} of parameter {quoted(item.name)}", tensor)
+    if fault := _fault_of_memory(tensor):
+        raise ValueError(f"{what} of parameter {quoted(item.name)}{fault}")
 
 
 def check_gradient(item: Item, grad: Tensor) -> None:
@@ -145,7 +186,7 @@ def check_gradient(item: Item, grad: Tensor) -> None:
             f"The gradient of parameter {quoted(item.name)} has dtype {grad.dtype}; the dtypes served are {_listed()}."
         )
     if grad.numel() and address(grad) == 0:
-        _check_memory(f"The gradient of parameter {quoted(item.name)}", grad)
+        raise ValueError(f"The gradient of parameter {quoted(item.name)}{_fault_of_memory(grad)}")
 
 
 def check_capturable(device: torch.device, capturable: bool) -> None:
@@ -167,7 +208,7 @@ def check_steady_calls(kernel: Kernel) -> None:
         )
 
 
-def check_rounding(item: Item, width: int | None) -> None:
+def _check_rounding(item: Item, width: int | None) -> None:
     """Refuse a rounding width for parameters that are wider than the arithmetic of words."""
     if width and item.param.dtype == torch.float64:
         raise ValueError(

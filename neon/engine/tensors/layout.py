@@ -5,27 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from neon.engine.tensors.alike import Kind
+
 
 def is_dense(tensor: Tensor) -> bool:
     """Whether the elements fill one range of memory without gaps or overlaps, in whatever order."""
-    if tensor.is_contiguous():
-        return True
-    expected = 1
-    for stride, size in sorted((st, si) for st, si in zip(tensor.stride(), tensor.shape, strict=True) if si != 1):
-        if stride != expected:
-            return False
-        expected *= size
-    return True
+    return Kind.of(tensor).is_dense
 
 
 def same_layout(a: Tensor, b: Tensor) -> bool:
     """Whether the same offset holds the same element of both (sizes of one have no say)."""
-    if a.shape != b.shape:
-        return False
-    if a.is_contiguous() and b.is_contiguous():
-        return True
-    strides = zip(a.stride(), b.stride(), a.shape, strict=True)
-    return all(x == y or size == 1 for x, y, size in strides)
+    return Kind.of(a).laid_out_like(Kind.of(b))
 
 
 def like_layout(model: Tensor, source: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from neon.engine.settings import Item
+from neon.engine.tensors.alike import Kind
 from neon.engine.tensors.layout import is_dense, same_layout
 from neon.messages import quoted
 
@@ -25,56 +26,53 @@ def address(tensor: Tensor) -> int:
         return 0
 
 
-def overlaps_itself(tensor: Tensor) -> bool:
-    """Whether elements share memory: a stride does not reach beyond what the smaller ones cover."""
-    covered = 1
-    for stride, size in sorted((st, si) for st, si in zip(tensor.stride(), tensor.shape, strict=True) if si > 1):
-        if stride < covered:
-            return True
-        covered += stride * (size - 1)
-    return False
-
-
-_Span = tuple[int, int, int, Tensor]  # the first byte of a tensor's elements, the one after the last, its place
-
-
 def sharing(tensors: Sequence[Tensor]) -> tuple[int, int] | None:
     """The places of two tensors that have an element in common, the one that begins later first; None without any."""
-    return _sharing(_spans(tensors))
+    return _Ranges(tensors, [*map(Kind.of, tensors)]).sharing(tensors)
 
 
-def _spans(tensors: Sequence[Tensor]) -> list[_Span]:
-    spans = [(*_span(tensor), place, tensor) for place, tensor in enumerate(tensors) if tensor.numel()]
-    return sorted(spans, key=lambda span: span[:3])
+class _Ranges:
+    """The ranges of memory of tensors that have elements, in the order in which they begin; `places` says whose."""
 
+    def __init__(self, tensors: Sequence[Tensor], kinds: Sequence[Kind]) -> None:
+        starts = np.array([*map(Tensor.data_ptr, tensors)], np.int64)
+        ends = starts + np.array([kind.bytes for kind in kinds], np.int64)
+        order = np.lexsort((ends, starts))
+        self.places = order[ends[order] != starts[order]]
+        self.starts, self.ends = starts[self.places], ends[self.places]
 
-def _sharing(spans: Sequence[_Span]) -> tuple[int, int] | None:
-    reaching: list[_Span] = []  # those before that may overlap the one at hand
-    for span in spans:
-        reaching = [earlier for earlier in reaching if earlier[1] > span[0]]
-        for *_, place, tensor in reaching:
-            if _share_elements(tensor, span[3]):
-                return span[2], place
-        reaching.append(span)
-    return None
+    def sharing(self, tensors: Sequence[Tensor]) -> tuple[int, int] | None:
+        """As the function; elements are looked at only where ranges overlap."""
+        if (self.starts[1:] >= np.maximum.accumulate(self.ends)[:-1]).all():
+            return None
+        reaching: list[tuple[int, int]] = []  # ends and places of those before that may overlap the one at hand
+        for start, end, place in zip(self.starts.tolist(), self.ends.tolist(), self.places.tolist(), strict=True):
+            reaching = [earlier for earlier in reaching if earlier[0] > start]
+            for _, earlier in reaching:
+                if _share_elements(tensors[earlier], tensors[place]):
+                    return place, earlier
+            reaching.append((end, place))
+        return None
 
 
 class Written:
     """The ranges of memory that a plan writes: parameters and states, none of which may overlap."""
 
     def __init__(self, items: Sequence[Item]) -> None:
-        owned = [(item, tensor) for item in items for tensor in (item.param, *item.kept.values())]
-        spans = _spans([tensor for _, tensor in owned])
-        if shared := _sharing(spans):
-            later, earlier = (owned[place][0].name for place in shared)
+        tensors = [tensor for item in items for tensor in (item.param, *item.kept.values())]
+        kinds = [kind for item in items for kind in item.form.kinds]
+        ranges = _Ranges(tensors, kinds)
+        if shared := ranges.sharing(tensors):
+            names = [item.name for item in items for _ in item.form.kinds]
+            later, earlier = (names[place] for place in shared)
             raise ValueError(
                 f"Parameter {quoted(later)} or a state of it shares memory with parameter {quoted(earlier)} or a state "
                 "of that; give each its own tensor."
             )
         self._apart: set[tuple[int, ...]] = set()
         # What is not dense is written last of all, from a copy: a gradient may lie between its elements.
-        dense = np.array([span[:2] for span in spans if is_dense(span[3])], np.int64).reshape(-1, 2)
-        self.starts, self.ends = np.ascontiguousarray(dense[:, 0]), np.ascontiguousarray(dense[:, 1])
+        dense = np.array([kind.is_dense for kind in kinds], bool)[ranges.places]
+        self.starts, self.ends = ranges.starts[dense], ranges.ends[dense]
 
     def check_gradients(self, items: Sequence[Item], grads: Sequence[Tensor], addresses: Sequence[int]) -> None:
         """Refuse gradients that share memory with what is written, but for a parameter that is its own gradient.
@@ -104,12 +102,6 @@ class Written:
 
     def _touched(self, starts: npt.ArrayLike, ends: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         return self.ends.searchsorted(starts, "right") != self.starts.searchsorted(ends)
-
-
-def _span(tensor: Tensor) -> tuple[int, int]:
-    """The first byte of a tensor's elements and the one after the last."""
-    reach = sum(stride * (size - 1) for stride, size in zip(tensor.stride(), tensor.shape, strict=True))
-    return tensor.data_ptr(), tensor.data_ptr() + (reach + 1) * tensor.element_size()
 
 
 def _share_elements(a: Tensor, b: Tensor) -> bool:

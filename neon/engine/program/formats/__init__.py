@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -17,9 +18,10 @@ FORMATS: dict[torch.dtype, Format] = {form.dtype: form for form in (*FLOATS, *BL
 PARAMETER = "parameter"
 
 
-def weight_dtypes() -> list[torch.dtype]:
+@lru_cache
+def weight_dtypes() -> tuple[torch.dtype, ...]:
     """What a weight or a gradient can be kept as: numbers on their own, without auxiliary tensors."""
-    return [dtype for dtype, form in FORMATS.items() if form.block == 1]
+    return tuple(dtype for dtype, form in FORMATS.items() if form.block == 1)
 
 
 def named(name: str, *, never_negative: bool = False) -> Format:

@@ -30,6 +30,13 @@ class Slot:
     block: int = 1
     auxiliary_of: str | None = None
 
+    def __post_init__(self) -> None:
+        every = (self.name, self.path, self.dtype, self.space, self.start, self.block, self.auxiliary_of)
+        object.__setattr__(self, "_hash", hash(every))  # once: it is a key of what is kept of each parameter
+
+    def __hash__(self) -> int:
+        return self._hash  # type: ignore[attr-defined]
+
 
 class Format:
     """How the numbers of a tensor are kept. `block` numbers are encoded together, with auxiliary tensors.
