@@ -73,8 +73,8 @@ class SteadyLayers:
         aliases = [*(param_entry(param)[0][0] for param in glance.parameters), *(writable(param) for param, *_ in own)]
         places = {id(alias): place for place, alias in enumerate(aliases)}
         entries = [site.entry for site, _ in assigned if site.entry is not None]
-        found = [places.get(id(param)) for (param, _), _ in entries]
-        if None in found or any(site.sharers for site, _ in assigned) or not planned:
+        found = [places.get(id(param), -1) for (param, _), _ in entries]
+        if -1 in found or any(site.sharers for site, _ in assigned) or not planned:
             raise UnsureError
         self._planned = [found[place] for place in planned]
         self._lists = [entries[place][1] for place in planned]
