@@ -10,6 +10,7 @@ import torch
 from plain_layers import Plain
 from torch import Tensor, nn
 
+from neon.assignment.sites import layer_sites
 from neon.backends import default
 from neon.initializers import Gaussian
 from neon.layers import Affine, Bias, Linear, Sequential
@@ -59,8 +60,7 @@ class World:
 
     def layer(self, kind: str) -> Any:
         if kind == "plain":
-            made = Named(self.random(SIDE), self.random(SIDE), torch.float32)
-            return made
+            return Named(self.random(SIDE), self.random(SIDE), torch.float32)
         if kind == "giving":
             return Giving(self.numbers)
         if kind == "torch":
@@ -91,8 +91,6 @@ class World:
         return [p for module in self.modules() for p in module.parameters()]
 
     def entries(self) -> list[Any]:
-        from neon.assignment.sites import layer_sites
-
         return [site.entry for site in layer_sites(self.layers) if site.entry is not None]
 
     def leaves(self) -> list[Any]:
@@ -273,7 +271,7 @@ def a_parameter_is_frozen(world: World, rng: Random) -> None:
 @change
 def a_plain_parameter_is_replaced(world: World, rng: Random) -> None:
     for layer in _some(rng, [layer for layer in world.flat() if isinstance(layer, Plain)]):
-        layer.w = rng.choice([layer.w.clone, lambda: layer.w.detach(), lambda: world.random(SIDE)])()
+        layer.w = rng.choice([layer.w.clone(), layer.w.detach(), world.random(SIDE)])
 
 
 @change

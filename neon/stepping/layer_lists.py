@@ -84,9 +84,12 @@ class LayerStepper:
         if found is None or grads is None:
             return False
         kept, steady = found
+        plan = kept.plan
         kept.take_counts()
-        settings, plan = self._numbers.settings(steady.in_use, epoch, lambda: kept.updates), kept.plan
-        if settings is None or not all(map(Settings.alike, plan.settings, settings.values())):
+        settings = self._numbers.settings(steady.in_use, epoch, lambda: int(plan.counts.read().max()))
+        versions = self._numbers.versions(steady.in_use)
+        reread = versions != steady.versions
+        if settings is None or (reread and not all(map(Settings.alike, plan.settings, settings))):
             return False
         if not same_objects(steady.held(), kept.held):
             return False
@@ -94,7 +97,8 @@ class LayerStepper:
         if not plan.holds(grads):
             return False
         with self._stepper.uninterrupted:
-            plan.step(grads)
+            plan.step(grads, reread=reread)
+            steady.versions = versions
             self._plans.keep_again(kept)
         for mapping in steady.mappings:
             mapping._mapped = steady.mapped

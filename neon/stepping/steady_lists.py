@@ -68,6 +68,7 @@ class SteadyLayers:
     ) -> None:
         self._seen, self.mapped = SeenLayers(glance), mapped
         self.mappings = [*dict.fromkeys(mapping for _, match in assigned for mapping in match.mappings)]
+        self.versions: list[int] = []  # of the numbers of these, when the plan has last read them
         self.in_use = {assigned[place][1].key: assigned[place][1] for place in planned}
         own, first = _entries(given.found.get(id(layer)) for layer in glance.layers), len(glance.parameters)
         aliases = [*(param_entry(param)[0][0] for param in glance.parameters), *(writable(param) for param, *_ in own)]
