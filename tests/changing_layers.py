@@ -45,6 +45,32 @@ class Box:
         self.layers, self.name = layers, name
 
 
+class Chosen(Optimizer):
+    """An optimizer of one's own, which goes by what nobody else knows of."""
+
+    turned = False
+
+    @staticmethod
+    def rule(w: Any, g: Any, *, lr: Any = 0.01) -> Any:
+        return w - lr * g
+
+    @staticmethod
+    def other(w: Any, g: Any, *, lr: Any = 0.01) -> Any:
+        return w + lr * g
+
+    def select_rule(self, values: Any) -> Any:
+        return self.other if Chosen.turned else self.rule
+
+
+class Descent(Optimizer):
+    """One whose rule is another from time to time."""
+
+    rule = Chosen.rule
+
+
+RULES = Chosen.rule, Chosen.other
+
+
 class World:
     """A list of layers, the optimizer that steps over them, and a generator of numbers for both."""
 
@@ -52,10 +78,13 @@ class World:
         self.numbers, self.epoch = torch.Generator().manual_seed(seed), 0
         torch.manual_seed(seed)
         self.layers: list[Any] = [self.layer(kind) for kind in ("linear", "affine", "torch", "plain", "giving") * 2]
+        Chosen.turned, Descent.rule = False, staticmethod(RULES[0])
         self.optimizer: Optimizer = Adam()
         if mapping:
-            keys = {"default": Adam(), "Bias": GradientDescentMomentum(0.1, 0.9), "b*": RMSProp(learning_rate=0.01)}
-            self.optimizer = MultiOptimizer(keys)
+            self.optimizer = MultiOptimizer({
+                "default": Adam(), "Bias": GradientDescentMomentum(0.1, 0.9), "b*": RMSProp(learning_rate=0.01),
+                "Giving": Chosen(), "Named": Descent(),
+            })  # fmt: skip
         self.gradients()
 
     def layer(self, kind: str) -> Any:
@@ -353,6 +382,32 @@ def an_option(world: World, rng: Random) -> None:
 @change
 def a_norm_over_all(world: World, rng: Random) -> None:
     world.optimizer.gradient_clip_norm = rng.choice([None, 0.5, 0.7])
+
+
+@change
+def a_rule(world: World, rng: Random) -> None:
+    Descent.rule = staticmethod(rng.choice(RULES))
+
+
+@change
+def a_rule_that_is_chosen(world: World, rng: Random) -> None:
+    Chosen.turned = rng.choice([True, False])
+
+
+@change
+def a_number_within(world: World, rng: Random) -> None:
+    for leaf in world.leaves():
+        if isinstance(leaf, Chosen):
+            leaf._hyperparameters["lr"] = rng.choice([0.1, 0.2, -0.0])
+
+
+@change
+def the_formats_of_states(world: World, rng: Random) -> None:
+    formats = {"exp_avg": torch.float32}
+    for leaf in world.leaves():
+        if isinstance(leaf, Adam):
+            leaf.state_dtype = getattr(leaf, "state_dtype", None) or formats
+            leaf.state_dtype["exp_avg_sq"] = rng.choice([torch.float32, torch.bfloat16])
 
 
 @change
