@@ -28,6 +28,8 @@ class Both:
 
         def counted(stepper: Any, *given: Any) -> bool:
             if stepper is self.worlds[1].optimizer._layer_stepper():
+                for known in stepper._numbers._known.values():
+                    known._asked = []
                 return False
             found = before(stepper, *given)
             self.steady += found
