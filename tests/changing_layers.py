@@ -402,12 +402,12 @@ def a_number_within(world: World, rng: Random) -> None:
 
 
 @change
-def the_formats_of_states(world: World, rng: Random) -> None:
-    formats = {"exp_avg": torch.float32}
+def formats_of_states(world: World, rng: Random) -> None:
     for leaf in world.leaves():
-        if isinstance(leaf, Adam):
-            leaf.state_dtype = getattr(leaf, "state_dtype", None) or formats
-            leaf.state_dtype["exp_avg_sq"] = rng.choice([torch.float32, "none"])  # the latter is refused
+        if isinstance(leaf, Adam) and isinstance(leaf.state_dtype, dict):
+            leaf.state_dtype["exp_avg"] = "none"  # which is refused
+        elif isinstance(leaf, Adam):
+            leaf.state_dtype = {"exp_avg": torch.float32}
 
 
 @change
