@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping, Sequence
-from itertools import chain
-from operator import call, methodcaller
+from itertools import chain, repeat
+from operator import call, contains, itemgetter, methodcaller
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,7 +15,8 @@ from neon.engine.tensors.watch import same_objects
 # How a module answers what it has. Where a class has others than torch's, only its modules know what they would say.
 _TORCHS = ("__getattr__", "__getattribute__", "parameters", "named_parameters", "_named_members", "named_modules")
 _DEEPEST = 64  # so many modules within each other; with more they stand in a circle
-_values, _NAMES = methodcaller("values"), {str, type(None)}
+_NAMES = {str, type(None)}
+_values, _parameters, _modules = methodcaller("values"), itemgetter("_parameters"), itemgetter("_modules")
 
 
 class UnsureError(Exception):
@@ -55,10 +56,12 @@ class Glance:
             raise UnsureError from error
 
     def _gather(self, layers: Sequence[Any]) -> None:
+        kinds, modules = self._kinds, self._modules
         for layer in layers:
-            if isinstance(layer, nn.Module):
-                self._modules.append(layer)
-                if self._is_asked(type(layer)):
+            asked = kinds.get(type(layer))
+            if asked is not None or isinstance(layer, nn.Module):
+                modules.append(layer)
+                if asked or (asked is None and self._is_asked(type(layer))):
                     self.layers.append(layer)
             elif isinstance(layer, (list, tuple)):
                 self._gather(layer)
@@ -72,7 +75,7 @@ class Glance:
         if isinstance(layer, type) or is_container is hasattr(layer, "get_params"):
             raise UnsureError
         self.seen.append(layer)
-        self.objects += (kind, kind.__mro__, type(getattr(layer, "transform", None)))
+        self.objects += (kind, kind.__mro__)
         # Where it stands among the modules, and what it is called.
         self.facts += (len(self._modules), name if isinstance(name, str) else None, kind.__name__)
         if is_container:
@@ -105,18 +108,15 @@ class Glance:
             if not level:
                 return
             own, kinds = [*map(vars, level)], [*map(type, level)]
-            names = [each.get("name") for each in own]
-            if not {*map(type, names)} <= _NAMES or any("get_params" in each for each in own):
+            names = [*map(dict.get, own, repeat("name"))]
+            if not {*map(type, names)} <= _NAMES or any(map(contains, own, repeat("get_params"))):
                 raise UnsureError
             if within and any(map(self._is_asked, dict.fromkeys(kinds))):
                 raise UnsureError
             self.objects += kinds
             self.objects += names
-            self.objects += [type(each.get("transform")) for each in own]
-            parameters = self._read_dicts([each["_parameters"] for each in own])
-            level = self._read_dicts([each["_modules"] for each in own])
-            self.parameters += parameters
-            within = True
+            self.parameters += self._read_dicts([*map(_parameters, own)])
+            level, within = self._read_dicts([*map(_modules, own)]), True
         raise UnsureError
 
     def _read_dicts(self, dicts: Sequence[Mapping[str, Any]]) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Sequence
-from itertools import chain
+from itertools import chain, compress
 from operator import call
 from typing import Any
 
@@ -88,14 +88,16 @@ class SteadyLayers:
         asked = [*glance.parameters, *(param for param, *_ in own)]
         if not {*map(type, asked)} <= _PLAIN:
             raise UnsureError
-        self._addresses, self._like = [*map(Tensor.data_ptr, asked)], Likeness(self._each_once(asked))
-        if not self._like.holds(self._each_once(asked)):
+        tensors = [*asked, *params]
+        firsts = {id(tensor): place for place, tensor in reversed([*enumerate(tensors)])}
+        self._firsts = [firsts[id(tensor)] == place for place, tensor in enumerate(tensors)]
+        self._addresses, self._like = [*map(Tensor.data_ptr, asked)], Likeness([*compress(tensors, self._firsts)])
+        if not self._are_alike(asked):
             raise UnsureError
 
-    def _each_once(self, asked: Sequence[Tensor]) -> list[Tensor]:
-        """The tensors of layers, and those of the plan."""
-        tensors = [*asked, *self._params]
-        return [*dict(zip(map(id, tensors), tensors, strict=True)).values()]
+    def _are_alike(self, asked: Sequence[Tensor]) -> bool:
+        """Whether the tensors of layers, and those of the plan, are of the same kinds and sizes; each is asked once."""
+        return self._like.holds([*compress([*asked, *self._params], self._firsts)])
 
     def fits(self, glance: Glance) -> bool:
         """Whether layers are the same, with the same names, classes and parameters."""
@@ -118,10 +120,10 @@ class SteadyLayers:
         every = [*(param.grad for param in glance.parameters), *(grad for _, grad, _ in own)]
         grads = [every[place] for place in self._planned]
         same = (
-            all(isinstance(grad, Tensor) for grad in grads)
+            {*map(type, grads)} == {Tensor}
             and all(every[place] is None for place in self._without)
             and [*map(Tensor.data_ptr, asked)] == self._addresses
-            and self._like.holds(self._each_once(asked))
+            and self._are_alike(asked)
         )
         return grads if same else None
 
