@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
@@ -21,6 +21,12 @@ Entry = tuple[tuple[Tensor, Tensor | None], list[Tensor]]
 _records: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 # Tensors of other classes may stand for memory elsewhere.
 _PLAIN = (Tensor, nn.Parameter)
+
+
+class Aliases:
+    """How many aliases of parameters have been made: whoever keeps one looks whether there are others since."""
+
+    made = 0
 
 
 def param_entry(parameter: Tensor) -> Entry:
@@ -45,6 +51,7 @@ def _record(parameter: Tensor) -> tuple[Tensor | None, list[Tensor]]:
         attributes = {} if alias is None else vars(alias)  # the count of updates among them
         alias = parameter.detach()
         vars(alias).update(attributes)
+    Aliases.made += 1
     _records[parameter] = (alias, states)
     return alias, states
 
@@ -99,7 +106,26 @@ def is_neons(layer: Any) -> bool:
     return module is not None and isinstance(layer, module.Layer)
 
 
-def layer_entries(layer: Any) -> list[Entry] | None:
+class Given:
+    """What layers have given in one step, by their ids: one that was asked early is not asked again."""
+
+    def __init__(self) -> None:
+        self.found: dict[int, Any] = {}
+        self._early: dict[int, Any] = {}
+
+    def ask_early(self, layer: Any) -> Any:
+        """What a layer's `get_params()` returns, before the walk comes to it."""
+        self._early[id(layer)] = found = layer.get_params()
+        return found
+
+    def of(self, layer: Any, get_params: Callable[[], Any]) -> Any:
+        """The same as the walk comes to it."""
+        key = id(layer)
+        self.found[key] = found = self._early.pop(key) if key in self._early else get_params()
+        return found
+
+
+def layer_entries(layer: Any, given: Given | None = None) -> list[Entry] | None:
     """The entries of one layer: what its `get_params()` returns, as a list of aliases that can be written.
 
     None where there is no such method, or where a torch module calls something else by that name.
@@ -113,7 +139,7 @@ def layer_entries(layer: Any) -> list[Entry] | None:
         raise TypeError(f"get_params of {_described(layer)} must be a method. Received: {kind_of(get_params)}.")
     is_module = isinstance(layer, nn.Module) and not is_neons(layer)
     try:
-        found = get_params()
+        found = get_params() if given is None else given.of(layer, get_params)
     except TypeError:
         if is_module and _needs_arguments(get_params):
             return None
@@ -127,7 +153,7 @@ def layer_entries(layer: Any) -> list[Entry] | None:
             f"of such tuples, empty without parameters. Received: {kind_of(found)}."
             + (" Of a numpy array, give torch.from_numpy(array): its memory is the same." if _has_array(found) else "")
         )
-    return [((_writable(param), grad), states) for (param, grad), states in entries]
+    return [((writable(param), grad), states) for (param, grad), states in entries]
 
 
 def _needs_arguments(method: Any) -> bool:
@@ -167,6 +193,6 @@ def _has_array(value: Any, depth: int = 3) -> bool:
     return type(value).__module__ == "numpy"
 
 
-def _writable(param: Tensor) -> Tensor:
+def writable(param: Tensor) -> Tensor:
     alias = _record(param)[0] if param.requires_grad else None
     return param if alias is None else alias

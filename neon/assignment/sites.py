@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from neon.assignment.matrix_layers import NO_ROLE, Role, role_by_name, role_of
-from neon.assignment.param_list import Entry, is_neons, joined, layer_entries, memory, param_entry
+from neon.assignment.param_list import Entry, Given, is_neons, joined, layer_entries, memory, param_entry
 from neon.assignment.wrappers import bare_names, unwrapped
 from neon.messages import shortened
 
@@ -80,9 +80,9 @@ def _described(layer: Any) -> str:
     return type(getattr(layer, "transform", layer)).__name__
 
 
-def layer_sites(layers: Any) -> Iterator[Site]:
+def layer_sites(layers: Any, given: Given | None = None) -> Iterator[Site]:
     """Every parameter of layers, nested lists and containers, each with its entry and its layer."""
-    yield from _walk(layers, _Path(), as_layers=True, top=True)
+    yield from _walk(layers, _Path(), as_layers=True, top=True, given=given)
 
 
 def module_sites(module: nn.Module) -> Iterator[Site]:
@@ -110,18 +110,20 @@ def _parameter_classes(name: str) -> tuple[str, ...]:
     return ("Bias",) if name == "bias" else ()
 
 
-def _walk(layer: Any, path: _Path, *, as_layers: bool, child: str = "", top: bool = False) -> Iterator[Site]:
+def _walk(
+    layer: Any, path: _Path, *, as_layers: bool, child: str = "", top: bool = False, given: Given | None = None
+) -> Iterator[Site]:
     wrappers: list[str] = []
     if isinstance(layer, nn.Module):
         layer, wrappers = unwrapped(layer)
     elif isinstance(layer, (list, tuple)):
         for sublayer in layer:
-            yield from _walk(sublayer, path, as_layers=as_layers)
+            yield from _walk(sublayer, path, as_layers=as_layers, given=given)
         return
     elif _is_container(layer):
-        yield from _inside_container(layer, path.into(layer, "", []))
+        yield from _inside_container(layer, path.into(layer, "", []), given)
         return
-    entries = layer_entries(layer) if as_layers else None
+    entries = layer_entries(layer, given) if as_layers else None
     if entries is None and not isinstance(layer, nn.Module):
         raise TypeError(_not_a_layer(layer))
     is_one = entries is not None or is_neons(layer)  # a layer of neon's is one thing, however it is built
@@ -137,7 +139,7 @@ def _walk(layer: Any, path: _Path, *, as_layers: bool, child: str = "", top: boo
         yield Site(here.label or kind, kind, here.names_of(name), classes, param, entry, name, role, owner)
     for name, module in children:
         if module is not None:
-            yield from _walk(module, here, as_layers=as_layers, child=name)
+            yield from _walk(module, here, as_layers=as_layers, child=name, given=given)
     if not found and not children:
         yield Site(here.label, kind, here.names, here.classes)
 
@@ -154,14 +156,14 @@ def _is_layer(value: Any) -> bool:
     return isinstance(value, (nn.Module, list, tuple)) or hasattr(value, "get_params") or _is_container(value)
 
 
-def _inside_container(container: Any, path: _Path) -> Iterator[Site]:
+def _inside_container(container: Any, path: _Path, given: Given | None) -> Iterator[Site]:
     """The parameters of a container's layers, and then those that it gives itself and none of them has."""
     found = set()
     for layer in container.layers:
-        for site in _walk(layer, path, as_layers=True):
+        for site in _walk(layer, path, as_layers=True, given=given):
             found.add(site.param if site.param is None else memory(site.param))
             yield site
-    for entry in layer_entries(container) or []:
+    for entry in layer_entries(container, given) or []:
         if memory(param := entry[0][0]) not in found:
             yield Site(path.label, type(container).__name__, path.names, path.classes, param, entry, layer=container)
 

@@ -7,6 +7,8 @@ import sys
 import threading
 import warnings
 import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,8 +27,10 @@ from neon.stepping.group_names import keys_of, named_parameters
 from neon.stepping.group_rules import GroupRules
 from neon.stepping.group_states import Items, Placed, count_of, put_states, still_has
 from neon.stepping.groups import GroupStepper, LeftOut, has_no_rate, is_not_zero
-from neon.stepping.overrides import Rows
+from neon.stepping.on_device import tells_all
+from neon.stepping.overrides import read, values_over
 from neon.stepping.sharding import Reaches, is_abstract, local, local_gradients
+from neon.stepping.watched import Watched
 
 
 def refuse_replicas(target: Any) -> None:
@@ -52,6 +56,11 @@ def _listed(optimizer: Optimizer) -> list[Any]:
     return [param for group in optimizer.param_groups for param in (*group["params"], None)]
 
 
+def _write(group: dict[str, Any], name: str, value: Any) -> None:
+    """Write what no settings are made of."""
+    dict.__setitem__(group, name, value)
+
+
 def _remove(hooks: list[Any]) -> None:
     while hooks:
         hooks.pop().remove()
@@ -66,12 +75,33 @@ class _Member(NamedTuple):
     order: int
 
 
-class _Own(NamedTuple):
-    """The plan of one parameter, and the group and the states that it was made for."""
+class _Group:
+    """How often a group has been written to, and what its values mean since, by the values that layers have."""
+
+    def __init__(self, group: dict[str, Any]) -> None:
+        self.group, self.writes = group, 0
+        self.settings: dict[str, Settings] = {}
+        self.tells = tells_all(group)
+
+    def written(self) -> None:
+        self.writes += 1
+        self.settings.clear()
+        self.tells = tells_all(self.group)
+
+
+@dataclass(slots=True, eq=False)
+class _Own:
+    """The plan of one parameter, and the group and the states that it was made for.
+
+    The numbers are how often these had been written to when it was last asked whether the plan fits them.
+    """
 
     plan: Plan
     group: dict[str, Any]
     placed: Placed
+    known: _Group | None = None  # the same group, where it tells of everything that is written to it
+    group_writes: int = 0
+    state_writes: int = -1
 
 
 class BackwardStepper(GroupStepper):
@@ -87,13 +117,18 @@ class BackwardStepper(GroupStepper):
         self._listed: list[Any] = []
         self._done: set[int] = set()
         self._stands = True  # whether the parameters are those that have hooks
+        self._groups: dict[int, _Group] = {}
+        self._states: Any = None
+        self._state_writes = 0
         self._made: list[Plan] = []  # with whose sums a device need not be waited for until all gradients are there
         weakref.finalize(self, _remove, self._hooks).atexit = False  # parameters outlive an optimizer
 
     def watch(self, optimizer: Optimizer) -> None:
         check_once(named for group in optimizer.param_groups for named in named_parameters(group))
         super().watch(optimizer)
+        self._states = optimizer.state
         self._own.clear()
+        self._groups.clear()
         self.release()
         for place in range(len(optimizer.param_groups)):
             self._add_hooks(optimizer, place)
@@ -102,7 +137,9 @@ class BackwardStepper(GroupStepper):
         self._add_hooks(optimizer, len(optimizer.param_groups) - 1)
 
     def _add_hooks(self, optimizer: Optimizer, place: int) -> None:
-        group, arrived = optimizer.param_groups[place], partial(_arrived, weakref.ref(optimizer), weakref.ref(self))
+        optimizer.param_groups[place] = group = Watched.of(optimizer.param_groups[place], self._changed_groups)
+        self._groups[id(group)] = _Group(group)
+        arrived = partial(_arrived, weakref.ref(optimizer), weakref.ref(self))
         for (name, param), key in zip(named_parameters(group), keys_of(group), strict=True):
             self._members[id(param)] = _Member(place, name, key, len(self._members))
             if param.requires_grad:
@@ -149,6 +186,8 @@ class BackwardStepper(GroupStepper):
                 self._stands = same_objects(_listed(optimizer), self._listed)
             if not self._stands:
                 return  # there are other parameters now: `step` takes their gradients, and has hooks put on them
+            if not rehearsal and self._run_as_before(optimizer, param):
+                return
             holder = _Parameter(self, optimizer, param)
             if holder.settings is None:
                 self.let_go(param)
@@ -161,6 +200,51 @@ class BackwardStepper(GroupStepper):
                 self._stepper.rehearse(holder, ready[0])
             else:
                 self._stepper.run(holder, ready, None, {"previous_norm": holder.group.get("previous_norm", 0.0)})
+
+    def _run_as_before(self, optimizer: Optimizer, param: Tensor) -> bool:
+        """Update a parameter whose group and states nobody has written to; False, with nothing done, for others."""
+        if self._changed_groups or self._changed_states:
+            self._count_writes()
+        own, grad = self._own.get(id(param)), param.grad
+        if own is None or own.known is None or type(grad) is not Tensor:
+            return False
+        if own.group_writes != own.known.writes or own.state_writes != self._state_writes:
+            return False
+        group, place = own.group, self._members[id(param)].place
+        if optimizer.param_groups[place] is not group or optimizer.state is not self._states:
+            return False
+        plan, grads = own.plan, [grad]
+        if plan.params[0] is not param or not plan.holds(grads):
+            return False
+        clips = group.get("gradient_clip_previous_norm") is not None
+        with self._stepper.uninterrupted:
+            plan.step(grads, None, False, {"previous_norm": group["previous_norm"]} if clips else None)
+            self._made.append(plan)
+            self.let_go(param)
+        return True
+
+    def _count_writes(self) -> None:
+        while self._changed_groups:
+            if (known := self._groups.get(self._changed_groups.pop())) is not None:
+                known.written()
+        if self._changed_states:
+            self._changed_states.clear()
+            self._state_writes += 1
+
+    def note(self, own: _Own) -> None:
+        """Note that a plan has gone by all that has been written until now."""
+        known = self._groups.get(id(own.group))
+        own.known = known if known is not None and known.tells else None
+        own.group_writes, own.state_writes = 0 if known is None else known.writes, self._state_writes
+
+    def settings(self, group: dict[str, Any], own: Mapping[str, Any]) -> Settings:
+        """What the values of a group mean, with those of a layer over them: read anew where they were written to."""
+        known, text = self._groups.get(id(group)), repr(own)
+        if known is None or not known.tells:
+            return self._rules.settings(values_over(own, group))
+        if text not in known.settings:
+            known.settings[text] = self._rules.settings(values_over(own, group))
+        return known.settings[text]
 
     def let_go(self, param: Tensor) -> None:
         """Have a gradient done with, whose memory the rest of the backward pass can use."""
@@ -176,10 +260,10 @@ class BackwardStepper(GroupStepper):
         wrong = [plan for plan, square in zip(self._made, squares, strict=False) if not math.isfinite(square)]
         with self._stepper.uninterrupted:
             for group in () if wrong else clipping:
-                group["previous_norm"] = math.sqrt(sum(squares))
+                _write(group, "previous_norm", math.sqrt(sum(squares)))
             counted = [group for group in optimizer.param_groups if "updates" in group]
             for group in counted:
-                group["updates"] += 1
+                _write(group, "updates", group["updates"] + 1)
             self._done.clear()
             self._made.clear()
             self._rules.apply_schedule(*counted)
@@ -201,9 +285,8 @@ class _Parameter:
         self._of, self._optimizer, self._param = stepper, optimizer, param
         self._member = member = stepper._members[id(param)]
         self.group = optimizer.param_groups[member.place]
-        rows = Rows([self.group])
-        frozen = rows.of(0, member.name) is None
-        self.settings = None if frozen else stepper._rules.settings(rows.listed[0][1])
+        own = read(self.group).get(member.name, {})
+        self.settings = None if own.get("frozen") else stepper.settings(self.group, own)
         self._item: Item | None = None  # of a new plan
 
     def news(self, plan: Plan) -> bool | None:
@@ -246,5 +329,7 @@ class _Parameter:
             self._of._own[id(self._param)] = _Own(plan, self.group, self._put(plan.steps[0]))
 
     def updated(self, plan: Plan) -> None:
-        self._of._made.append(plan)
-        self._of.let_go(self._param)
+        stepper = self._of
+        stepper.note(stepper._own[id(self._param)])
+        stepper._made.append(plan)
+        stepper.let_go(self._param)

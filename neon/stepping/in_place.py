@@ -154,6 +154,11 @@ def back_at_the_end(put_back: Callable[[], str]) -> Iterator[None]:
         raise RuntimeError(message)
 
 
+def any_in_place() -> bool:
+    """Whether a view stands in the place of any weight."""
+    return bool(_in_place)
+
+
 def way_in_place(tensors: Iterable[Tensor]) -> str | None:
     """What has put a view into the place of one of these, or of the weight that one is a state of; None otherwise."""
     return next((_in_place[id(tensor)] for tensor in tensors if id(tensor) in _in_place), None) if _in_place else None

@@ -19,8 +19,9 @@ from neon.assignment.description import Description
 from neon.assignment.keys import Match, assign
 from neon.assignment.mapped_layers import MappedLayers
 from neon.assignment.matrix_checks import check_matrices
-from neon.assignment.param_list import Entry
+from neon.assignment.param_list import Entry, Given
 from neon.assignment.roles import asks_for_roles, with_roles
+from neon.assignment.seen_layers import Glance, UnsureError
 from neon.assignment.sites import Site, layer_sites
 from neon.assignment.unmatched import explain_unmatched
 from neon.engine.plan import Plan
@@ -28,14 +29,16 @@ from neon.engine.refusals.formats import check_weight
 from neon.engine.refusals.tensors import check_parameter, check_sides
 from neon.engine.settings import Item, Settings
 from neon.engine.tensors.watch import same_objects
-from neon.messages import quoted, shown
+from neon.messages import quoted
 from neon.stepping.by_hand import is_by_hand, layers_of
-from neon.stepping.in_place import in_place_of, refuse_in_place, refuse_without_views, way_in_place
-from neon.stepping.kept_numbers import deciding_device, keep_numbers, numbers_of, placed
+from neon.stepping.in_place import any_in_place, in_place_of, refuse_in_place, refuse_without_views, way_in_place
+from neon.stepping.kept_numbers import keep_numbers
+from neon.stepping.layer_numbers import LayerNumbers, Ours
 from neon.stepping.layer_plans import LayerPlan, LayerPlans
 from neon.stepping.state_lists import kept_in_list, viewed_in_list
+from neon.stepping.steady_lists import SteadyLayers, described, glance_at
 from neon.stepping.stepper import Stepper
-from neon.stepping.update_counts import update_count, updates_of
+from neon.stepping.update_counts import update_count
 
 
 class LayerStepper:
@@ -44,7 +47,8 @@ class LayerStepper:
     def __init__(self, optimizer: Description) -> None:
         self._optimizer = optimizer
         self._plans = LayerPlans()
-        self._values: dict[str, dict[str, Any]] = defaultdict(dict)
+        self._numbers = LayerNumbers(optimizer)
+        self._described: list[Any] = []  # what the assignments of `_plans` went by
         self._warned: Any = None  # the mapping whose keys that fit nothing have been told
         self._fitted: Any = None  # keys, and the names and classes of layers, of the last look for such keys
         self._lock = threading.Lock()
@@ -52,9 +56,12 @@ class LayerStepper:
 
     def step(self, layer_list: Any, epoch: int) -> None:
         """Update every parameter once; what is refused leaves all of them as they were."""
-        epoch = epoch_number(epoch)
+        epoch, given = epoch_number(epoch), Given()
         with self._lock:
-            assigned = self._assign(layer_list)
+            glance = glance_at(layer_list)
+            if glance is not None and self._step_as_before(glance, given, epoch):
+                return
+            assigned = self._assign(layer_list, given)
             _check_weights(assigned)
             by_hand = [(site, match) for site, match in assigned if self._is_by_hand(match)]
             every = [
@@ -62,8 +69,40 @@ class LayerStepper:
                 for index, (site, match) in enumerate(assigned)
                 if match.optimizer and not self._is_by_hand(match)
             ]
-            self._step(every, by_hand, epoch)
-            self._tell_mappings(assigned)
+            holder = self._step(every, by_hand, epoch)
+            mapped = self._tell_mappings(assigned)
+            if glance is not None and self._described and not by_hand:
+                holder.take_note(glance, given, assigned, mapped)
+
+    def _step_as_before(self, glance: Glance, given: Given, epoch: int) -> bool:
+        """The step of layers of which nothing has changed since their last; False, with nothing done, of others."""
+        if not same_objects(now := described(self._optimizer), self._described):
+            self._plans.forget_steady()
+            self._described = now
+        found = self._plans.fitting(glance)
+        grads = None if found is None or any_in_place() else found[1].gradients(glance, given)
+        if found is None or grads is None:
+            return False
+        kept, steady = found
+        plan = kept.plan
+        kept.take_counts()
+        settings = self._numbers.settings(steady.in_use, epoch, lambda: int(plan.counts.read().max()))
+        versions = self._numbers.versions(steady.in_use)
+        reread = versions != steady.versions
+        if settings is None or (reread and not all(map(Settings.alike, plan.settings, settings))):
+            return False
+        if not same_objects(steady.held(), kept.held):
+            return False
+        self._plans.let_go(kept)  # a step may break it
+        if not plan.holds(grads):
+            return False
+        with self._stepper.uninterrupted:
+            plan.step(grads, reread=reread)
+            steady.versions = versions
+            self._plans.keep_again(kept)
+        for mapping in steady.mappings:
+            mapping._mapped = steady.mapped
+        return True
 
     @property
     def updates(self) -> int:
@@ -88,8 +127,8 @@ class LayerStepper:
         """Whether others' code makes the step; where the optimizer itself came here, by super(), its rule does."""
         return match.optimizer is not self._optimizer and is_by_hand(match)
 
-    def _assign(self, layer_list: Any) -> list[tuple[Site, Match]]:
-        optimizer, sites = self._optimizer, list(layer_sites(layer_list))
+    def _assign(self, layer_list: Any, given: Given | None = None) -> list[tuple[Site, Match]]:
+        optimizer, sites = self._optimizer, list(layer_sites(layer_list, given))
         if asks_for_roles(optimizer):
             sites = with_roles(sites)
         if optimizer._optimizers_by_key is not None and self._warned is not optimizer._optimizers_by_key:
@@ -104,17 +143,19 @@ class LayerStepper:
             self._fitted = fitted
         return [(site, match) for site, match in assign(optimizer, sites) if site.entry is not None]
 
-    def _tell_mappings(self, assigned: Sequence[tuple[Site, Match]]) -> None:
+    def _tell_mappings(self, assigned: Sequence[tuple[Site, Match]]) -> MappedLayers | None:
         """Let each MultiOptimizer know the layers that came to it, for its `map_list`."""
-        if self._optimizer._optimizers_by_key is not None:
-            layers = MappedLayers(assigned)
-            for mapping in {self._optimizer, *(mapping for _, match in assigned for mapping in match.mappings)}:
-                mapping._mapped = layers
+        if self._optimizer._optimizers_by_key is None:
+            return None
+        layers = MappedLayers(assigned)
+        for mapping in {self._optimizer, *(mapping for _, match in assigned for mapping in match.mappings)}:
+            mapping._mapped = layers
+        return layers
 
-    def _step(self, every: Sequence[Ours], by_hand: Sequence[tuple[Site, Match]], epoch: int) -> None:
+    def _step(self, every: Sequence[Ours], by_hand: Sequence[tuple[Site, Match]], epoch: int) -> _Layers:
         """Update everything, once nothing is left to refuse: first by hand, where others' code may refuse still."""
         ours = [each for each in every if _gradient(each[1]) is not None]
-        holder = _Layers(ours, every, self._settings(ours, every, epoch), self._plans)
+        holder = _Layers(ours, every, self._numbers.settings_of(ours, every, epoch), self._plans)
         elsewhere = self._squares(by_hand)
         ready = self._stepper.ready(holder, holder.kept_plan())
         assert ready is not None  # nothing leaves a step over layers out
@@ -126,27 +167,7 @@ class LayerStepper:
             if not plan.holds(grads):
                 ready = holder.make_plan(), grads, reread
         self._stepper.run(holder, ready, elsewhere)
-
-    def _settings(self, ours: Sequence[Ours], every: Sequence[Ours], epoch: int) -> dict[str, Settings]:
-        """The numbers of this step for each optimizer in use, in dictionaries that the plan keeps reading."""
-        settings, in_use = {}, {match.key: match for _, _, match in ours}
-        updates = _updates(ours) if any(map(_counts_steps, in_use.values())) else 0
-        for match in in_use.values():
-            leaf = match.optimizer
-            assert leaf is not None
-            values = self._values[match.key]
-            values.clear()  # what another optimizer of this key left
-            values.update(leaf.group())
-            values["lr"] = leaf._scheduled_rate(values.get("lr", 0.0), epoch, updates)
-            values["epoch"] = epoch
-            if starts := leaf.starts(values):
-                device = deciding_device(site.param.device for _, site, _ in ours if site.param is not None)
-                numbers = _numbers(every, match.key, starts)
-                values.update((name, placed(value, device)) for name, value in numbers.items())
-            values["batch_size"] = self._optimizer._backend_batch_size
-            values["outer_clip_norms"] = tuple(norm.gradient_clip_norm for norm in match.norms)
-            settings[match.key] = leaf.settings(values, match.norms, batch_mean=True)
-        return settings
+        return holder
 
     def _squares(self, matched: Sequence[tuple[Site, Match]]) -> dict[int, float]:
         """What these gradients add to the norms over everything, by the norm's owner."""
@@ -179,10 +200,6 @@ class LayerStepper:
 def clip_factor(norm: float, bound: float) -> float:
     """min(1, bound/norm); of a norm that is NaN, NaN."""
     return bound / norm if not norm <= bound else 1.0
-
-
-# A parameter with its place among all, where it is, and what it was assigned to.
-Ours = tuple[int, Site, Match]
 
 
 class _Layers:
@@ -262,36 +279,25 @@ class _Layers:
         self._kept.held = self._held()
         self._plans.keep(self._kept, [site.layer for _, site, _ in self._ours])
 
+    def take_note(
+        self, glance: Glance, given: Given, assigned: Sequence[tuple[Site, Match]], mapped: MappedLayers | None
+    ) -> None:
+        """Have the next step go by what this one has found, if its plan is one of before: else it may not last."""
+        kept = self._kept
+        assert kept is not None
+        try:
+            if not self._created and not any(settings.program.numbers_kept for settings in kept.plan.settings):
+                places = [place for place, _, _ in self._ours]
+                kept.steady = SteadyLayers(glance, given, assigned, places, kept.plan.params, mapped)
+        except UnsureError:
+            kept.steady = None
+
     def _keys(self) -> list[str]:
         return [match.key for _, _, match in self._ours]
 
     def _held(self) -> list[Any]:
         """What all lists of states hold, in order: all of it, states or not."""
         return [state for _, site, _ in self._ours if site.entry is not None for state in site.entry[1]]
-
-
-def _numbers(every: Sequence[Ours], key: str, starts: Mapping[str, float]) -> dict[str, Any]:
-    """The numbers that persist of the layers of a key, from where they start if these have none."""
-    owners = [(site, numbers_of(site.entry)) for _, site, match in every if match.key == key and site.entry is not None]
-    known = [(site, numbers) for site, numbers in owners if numbers]
-    for site, numbers in known[1:]:
-        if numbers != known[0][1]:
-            name = next(name for name in numbers if numbers[name] != known[0][1].get(name))
-            raise ValueError(
-                f"{name} is one number of all layers of an optimizer, and it is {shown(known[0][1].get(name))} of "
-                f"{quoted(known[0][0].label)} and {shown(numbers[name])} of {quoted(site.label)}, which were updated "
-                "apart. Give each its own optimizer."
-            )
-    return {**starts, **(known[0][1] if known else {})}
-
-
-def _updates(ours: Sequence[Ours]) -> int:
-    """How many steps there have been: what the layers count, whichever description updated them."""
-    return max(updates_of(site.entry) for _, site, _ in ours if site.entry is not None)
-
-
-def _counts_steps(match: Match) -> bool:
-    return match.optimizer is not None and match.optimizer._counts_steps
 
 
 def _check_weights(assigned: Sequence[tuple[Site, Match]]) -> None:
@@ -302,4 +308,5 @@ def _check_weights(assigned: Sequence[tuple[Site, Match]]) -> None:
 
 
 def _gradient(site: Site) -> Tensor | None:
+    """The gradient of a parameter of a layer list."""
     return None if site.entry is None else site.entry[0][1]

@@ -9,11 +9,13 @@ from typing import Any
 
 from torch import Tensor
 
+from neon.assignment.seen_layers import Glance
 from neon.engine.counts import Counts
 from neon.engine.plan import Plan
 from neon.engine.settings import Item
 from neon.engine.tensors.watch import same_objects
 from neon.engine.versions import uncompiled
+from neon.stepping.steady_lists import SteadyLayers
 from neon.stepping.update_counts import Moves, keep_update_count, update_count
 
 # So many plans of different layers are kept: of the halves of a generative pair, of parts that are stepped by turns.
@@ -31,6 +33,7 @@ class LayerPlan:
         self.keys = keys
         self.held: list[Any] = []
         self.layers: dict[int, weakref.ref[Any] | None] = {}  # by their id; None for what has no weak references
+        self.steady: SteadyLayers | None = None  # once the plan has held
         self._moves = -1  # of counts, when those of the plan were looked at last
         self.take_counts()
 
@@ -68,9 +71,25 @@ class LayerPlans:
         """The plan for these parameters, if there is one, which is kept no longer: a step may break it."""
         for kept in reversed(self._kept):
             if same_objects(params, kept.plan.params):
-                self._kept[:] = [other for other in self._kept if other is not kept]
+                self.let_go(kept)
                 return kept
         return None
+
+    def fitting(self, glance: Glance) -> tuple[LayerPlan, SteadyLayers] | None:
+        """The plan whose last step has read the same of its layers, with what that has found."""
+        for kept in reversed(self._kept):
+            if kept.steady is not None and kept.steady.fits(glance):
+                return kept, kept.steady
+        return None
+
+    def forget_steady(self) -> None:
+        """Have the next steps find everything anew."""
+        for kept in self._kept:
+            kept.steady = None
+
+    def let_go(self, plan: LayerPlan) -> None:
+        """Keep a plan no longer."""
+        self._kept[:] = [other for other in self._kept if other is not plan]
 
     def keep(self, plan: LayerPlan, layers: Sequence[Any]) -> None:
         """Keep a plan until one of its layers is gone or comes in another plan."""
@@ -81,6 +100,10 @@ class LayerPlans:
             plan.layers = {
                 key: weakref.ref(layer, let_go) if type(layer).__weakrefoffset__ else None for key, layer in own.items()
             }
+        self.keep_again(plan)
+
+    def keep_again(self, plan: LayerPlan) -> None:
+        """Keep a plan of the same layers as before, as the last that was stepped."""
         self._kept.append(plan)
 
 

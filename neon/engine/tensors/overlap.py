@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from functools import reduce
 
@@ -82,9 +83,8 @@ class Written:
         key = tuple(addresses)
         if key in self._apart:  # allocators give the same places again
             return
-        starts = np.array(addresses, np.int64)
-        sizes = np.array([grad.numel() * grad.element_size() for grad in grads], np.int64)
-        for place in np.flatnonzero(self._touched(starts, starts + sizes)).tolist():
+        sizes = [grad.numel() * grad.element_size() for grad in grads]
+        for place in self._touching(addresses, sizes):
             item, grad = items[place], grads[place]
             itself = grad.data_ptr() == item.param.data_ptr() and grad.dtype == item.param.dtype
             if grad.numel() and not itself and same_layout(grad, item.param):
@@ -100,8 +100,14 @@ class Written:
         """Other gradients will come."""
         self._apart.clear()
 
-    def _touched(self, starts: npt.ArrayLike, ends: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-        return self.ends.searchsorted(starts, "right") != self.starts.searchsorted(ends)
+    def _touching(self, addresses: Sequence[int], sizes: Sequence[int]) -> list[int]:
+        """The places of the ranges of memory that touch what is written."""
+        if len(addresses) == 1:  # as it is in a backward pass
+            [start], [size] = addresses, sizes
+            return [0] if bisect_right(self.ends, start) != bisect_left(self.starts, start + size) else []
+        starts = np.array(addresses, np.int64)
+        ends = starts + np.array(sizes, np.int64)
+        return np.flatnonzero(self.ends.searchsorted(starts, "right") != self.starts.searchsorted(ends)).tolist()
 
 
 def _share_elements(a: Tensor, b: Tensor) -> bool:

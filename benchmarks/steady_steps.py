@@ -1,0 +1,121 @@
+"""What steps ask where nothing has changed: over lists of 100 layers, and of each parameter in the backward pass.
+
+    python benchmarks/steady_steps.py                # half a minute
+
+Times are medians in microseconds: of `optimize` over layers that keep their gradients, and that have new ones at each
+step; of one parameter whose gradient arrives in a backward pass of a small network, all that neon does in it; and of
+one of 200 parameters of 64 elements whose gradients are there at once.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from neon.commands.bench.backward import mlp
+from neon.initializers import Gaussian
+from neon.layers import Affine, Linear
+from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, RMSProp
+from neon.stepping.in_backward import BackwardStepper
+
+SIDE, STEPS = 8, 300
+
+
+class Plain:
+    """The least that a layer can be."""
+
+    def __init__(self) -> None:
+        self.w, self.g, self.states = torch.randn(SIDE), torch.randn(SIDE), []
+
+    def get_params(self) -> tuple[tuple[Tensor, Tensor], list[Tensor]]:
+        return (self.w, self.g), self.states
+
+
+def mapping() -> MultiOptimizer:
+    return MultiOptimizer({"default": Adam(), "Bias": GradientDescentMomentum(0.1, 0.9), "a1*": RMSProp()})
+
+
+LAYERS: dict[str, Callable[[], list[Any]]] = {
+    "100 Linear": lambda: [Linear(SIDE, Gaussian(scale=0.1)).configure(SIDE) for _ in range(100)],
+    "50 Affine": lambda: [Affine(SIDE, Gaussian(scale=0.1), name=f"a{i}").configure(SIDE) for i in range(50)],
+    "100 torch.nn.Linear": lambda: [nn.Linear(SIDE, SIDE, bias=False) for _ in range(100)],
+    "100 of one's own": lambda: [Plain() for _ in range(100)],
+}
+
+
+def new_gradients(layers: list[Any]) -> None:
+    for layer in layers:
+        if isinstance(layer, Plain):
+            layer.g = torch.ones_like(layer.w)
+        else:
+            for parameter in layer.parameters():
+                parameter.grad = torch.ones_like(parameter)
+
+
+def over_lists(layers: list[Any], optimizer: Any, *, new: bool) -> float:
+    times = []
+    new_gradients(layers)
+    for _ in range(STEPS):
+        if new:
+            new_gradients(layers)
+        start = time.perf_counter()
+        optimizer.optimize(layers, 0)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[10:]) * 1e6
+
+
+def in_backward() -> float:
+    times: list[float] = []
+    arrived = BackwardStepper.arrived
+
+    def timed(*given: Any, **named: Any) -> None:
+        start = time.perf_counter()
+        arrived(*given, **named)
+        times.append(time.perf_counter() - start)
+
+    BackwardStepper.arrived = timed  # type: ignore[method-assign]
+    model, inputs, targets = mlp(), torch.randn(128, 64), torch.randint(10, (128,))
+    optimizer = Adam().attach(model, in_backward=True)
+    for _ in range(STEPS):
+        nn.functional.cross_entropy(model(inputs), targets).backward()
+        optimizer.step()
+    BackwardStepper.arrived = arrived
+    return statistics.median(times[60:]) * 1e6
+
+
+def one_of_many(count: int = 200) -> float:
+    """Gradients that came from elsewhere, each of which is taken as if it arrived."""
+    params, times = [nn.Parameter(torch.randn(64)) for _ in range(count)], []
+    optimizer, grads = Adam().attach(params, in_backward=True), [torch.randn(64) for _ in range(count)]
+    for _ in range(STEPS // 2):
+        for param, grad in zip(params, grads, strict=True):
+            param.grad = grad
+        start = time.perf_counter()
+        optimizer.step()
+        times.append((time.perf_counter() - start) / count)
+    return statistics.median(times[10:]) * 1e6
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", message="MultiOptimizer: no layer fits")
+    table = Table("what", "the same gradients", "new gradients")
+    for name, make in LAYERS.items():
+        for kind in (Adam, mapping):
+            times = [over_lists(make(), kind(), new=new) for new in (False, True)]
+            table.add_row(f"{name}, {kind.__name__}", *(f"{each:.0f} µs" for each in times))
+    table.add_row("a parameter in the backward pass, Adam", "", f"{in_backward():.0f} µs")
+    table.add_row("one of 200 parameters with in_backward=True, Adam", f"{one_of_many():.0f} µs", "")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
