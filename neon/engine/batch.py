@@ -8,6 +8,7 @@ numbers: 500 parameter groups cost what one costs.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from itertools import compress
 from operator import itemgetter
 from typing import Any, ClassVar, NamedTuple, cast
 
@@ -20,6 +21,7 @@ from neon.engine.beside import Beside
 from neon.engine.calls.arena import arena_of
 from neon.engine.calls.owners import Owned, sharing_of
 from neon.engine.calls.stacks import Laid, Stacks
+from neon.engine.early_sums import EarlySums, early_sums
 from neon.engine.program import random_bits as random
 from neon.engine.program.graph import REDUCTION, Node, scalar
 from neon.engine.program.kernel import CHUNK, Kernel, Stage
@@ -84,6 +86,7 @@ class Batch:
     summing: ClassVar[Callable[..., Any] | None] = None
     capturing = False  # whether the step goes into a graph of the device
     kept_for_graphs: Any = None  # what such a graph works on, and needs at each replay
+    early: EarlySums | None = None  # sums of gradients that are taken before the step
 
     def __init__(
         self,
@@ -380,7 +383,15 @@ class Batch:
         if not (self._evaluated and current.steady):
             current.evaluate({**self._numbers, **sums} if sums else self._numbers)
         if self.elements or (self.kernel.stages[level].narrow and len(self.whole)):
-            self.executable.run(self, level)
+            if self.early is None or level:
+                self.executable.run(self, level)
+            else:
+                self.early.run(self, self._grads)
+
+    def sum_early(self) -> EarlySums | None:
+        """Have sums of gradients taken as these arrive, where that can be done."""
+        self.early = early_sums(self.kernel, self.executable, [*compress(self._members, self._directly)])
+        return self.early
 
     def finish(self) -> None:
         """After the last stage: copies go back where they belong, updates are counted."""

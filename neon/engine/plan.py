@@ -19,6 +19,7 @@ from neon.engine.backends.resident import Resident
 from neon.engine.batch import Batch, column
 from neon.engine.calls.owners import buckets_of
 from neon.engine.counts import Counts
+from neon.engine.early_sums import EarlySums
 from neon.engine.program.graph import Node, scalar
 from neon.engine.program.kernel import Kernel
 from neon.engine.program.lowering import lower
@@ -83,6 +84,7 @@ class Plan:
         # Of a gradient that is not there yet, the most likely type.
         self._grad_dtypes = [p.dtype if g is None else g.dtype for p, g in zip(self.params, grads, strict=True)]
         self._launches = self._make_batches()
+        self.early: list[EarlySums] | None = None  # sums of gradients that are taken before the step
         self._rehearsed = False  # whether states are to start anew in the first step
         self._present: list[bool] | None = None
         self._alike: Likeness | None = None
@@ -122,6 +124,11 @@ class Plan:
             self.counts.reread()
             self._alike = self._present = None
         return self._are_like_before(grads) or self._fits(grads)
+
+    def sum_early(self) -> list[EarlySums]:
+        """Have sums of gradients taken as these arrive, where that can be done: what does, which has to be told."""
+        self.early = [early for batch in self._launches if (early := batch.sum_early()) is not None]
+        return self.early
 
     def rehearse(self) -> None:
         """Where states start at a value of their group, hold no longer: they start anew, as rates were 0 now."""

@@ -18,6 +18,7 @@ from neon.stepping.agreement import Agreement
 from neon.stepping.exact_steps import write_down
 from neon.stepping.group_rules import GroupRules, write_rate
 from neon.stepping.kept_numbers import new_numbers
+from neon.stepping.norms_in_backward import Arrivals
 from neon.stepping.on_device import OnDevice, tells_all
 from neon.stepping.planned import Planned
 from neon.stepping.scaler import Scaler, scaler_of
@@ -49,6 +50,7 @@ class GroupStepper:
         self._changed_states: set[int] = set()
         self._unscales = self._begun = False
         self._on_device = OnDevice()
+        self._arrivals = Arrivals()
         # Within a step: whose it is, what a scaler says of it, and whether the device is to find out.
         self._optimizer: Any = None
         self._scaler, self._decides = Scaler(), False
@@ -56,6 +58,7 @@ class GroupStepper:
     def watch(self, optimizer: Optimizer) -> None:
         """Have the groups and states of the optimizer tell when they are written to; the plan is made anew."""
         self._plan = None
+        self._arrivals.leave()
         self.write_counts(optimizer)
         optimizer.param_groups[:] = [Watched.of(group, self._changed_groups) for group in optimizer.param_groups]
         empty = partial(Watched, changes=self._changed_states)
@@ -80,6 +83,7 @@ class GroupStepper:
 
     def release(self) -> None:
         """Let go of the parameters, which another stepper takes over."""
+        self._arrivals.leave()
 
     def close(self, optimizer: Optimizer) -> None:
         """Finish what was begun; here a step is never left half done."""
@@ -148,6 +152,9 @@ class GroupStepper:
         if ready is None:
             return LeftOut()
         plan = ready[0]
+        if scaler.found is not None:  # a scaler divides gradients, and does not tell autograd
+            for early in plan.early or ():
+                early.forget()
         inputs = None if scaler.scale is None else scaler.inputs(on_device=self._decides)
         try:
             self._stepper.run(self, ready, None, inputs, scaler.found if self._decides else None)
@@ -158,6 +165,8 @@ class GroupStepper:
             return LeftOut(error.name)
         if self._rules.capturable:
             self._on_device.keep_captured(plan)
+        if self._rules.norms_in_backward:
+            self._arrivals.follow(plan)
         self._plan = plan
         return None
 
