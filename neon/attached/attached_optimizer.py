@@ -70,7 +70,7 @@ class AttachedOptimizer(Evaluated):
       `gradient_clip_previous_norm=k` multiplies each gradient by min(1, k/‖g‖) with ‖g‖ the norm over all
       gradients of the step *before* (in the first step, of that parameter's own gradient).
     - `norms_in_backward`: where `gradient_clip_norm` or `skip_nonfinite` has the gradients looked through before the
-      update, large ones (from 262,144 elements on) are summed as they arrive in the backward pass, while caches have
+      update, large ones (from 524,288 elements on) are summed as they arrive in the backward pass, while caches have
       them: the step reads them once, with the same bits. What is another gradient, or has been written to since, is
       summed in the step; so is everything on devices, in DTensors, under a `GradScaler`, once there is a process
       group, and where the first pass of a rule reads more than gradients (LAMB, Adafactor). Gradients must not be

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from neon.engine.program.kernel import CHUNK, Kernel
 from neon.engine.settings import Item
-from neon.engine.tensors.layout import is_dense, same_layout
+from neon.engine.tensors.layout import is_dense
+from neon.engine.tensors.watch import Likeness
 from neon.messages import quoted
 
 if TYPE_CHECKING:
@@ -27,38 +28,13 @@ if TYPE_CHECKING:
 
 # Gradients of so many elements on are summed as they arrive: of smaller ones the hook costs more than it saves.
 # benchmarks/norms_in_backward.py measures it.
-LARGE = 262144
+LARGE = 524288
 
 Table = npt.NDArray[np.int64]
 
 
-class _Seen(weakref.ref[Tensor]):
-    """A gradient as it was when it was summed. It is not kept, and nobody follows the reference.
-
-    That it is alive shows in its callback, which is gone with it: another gradient in its place is told apart.
-    """
-
-    __slots__ = ("_address", "_number", "_version")
-
-    def __new__(cls, grad: Tensor) -> _Seen:
-        return super().__new__(cls, grad, _gone)
-
-    def __init__(self, grad: Tensor) -> None:
-        super().__init__(grad, _gone)
-        self._number, self._version, self._address = id(grad), grad._version, grad.data_ptr()
-
-    def is_still(self, grad: Tensor, address: int) -> bool:
-        """Whether this is the gradient, read at this address, and nothing has been written to it since."""
-        return (
-            self.__callback__ is not None
-            and id(grad) == self._number
-            and address == self._address
-            and grad._version == self._version
-        )
-
-
 def _gone(_: object) -> None:
-    pass
+    """What weak references call: that it is there says that the gradient is, and nobody follows the reference."""
 
 
 class _Part:
@@ -73,43 +49,72 @@ class _Part:
         self.address = self.context.ctypes.data
 
 
-class _Sum(_Part):
-    """The sums of one gradient, and when they were taken.
+class Sum(_Part):
+    """The sums of one gradient, and of which, and when, they were taken.
 
-    Where gradients are accumulated over several backward passes, as many as in the last step are waited for.
+    What is called as a gradient arrives finds all caches full of other things: each object that it touches counts.
+    Where gradients are accumulated over several backward passes, as many as before the last step are waited for.
     """
 
-    def __init__(self, item: Item, kernel: Kernel, columns: int) -> None:
+    def __init__(self, item: Item, kernel: Kernel, executable: Any, lock: threading.Lock) -> None:
         size = item.param.numel()
         starts = np.arange(0, size, CHUNK)
         none = np.zeros_like(starts)
-        self.line = np.zeros(kernel.width, np.int64)
-        super().__init__(np.stack((none, starts, np.minimum(CHUNK, size - starts), none), 1), self.line, columns)
-        self._dtype = kernel.formats.g
+        line = np.zeros(kernel.width, np.int64)
+        chunks = np.stack((none, starts, np.minimum(CHUNK, size - starts), none), 1)
+        super().__init__(chunks, line, len(kernel.stages[0].reductions))
+        self.param, self.lock = item.param, lock
+        self._dtype, self._launch, self._line = kernel.formats.g, executable.launch, memoryview(line)
+        self._like: Likeness | None = None  # what gradients are like that the kernel can read where they are
         self._passes, self._expected = 0, 1
-        self.seen: _Seen | None = None
+        # A weak reference to the gradient that was summed, its identity, its version, and where it was.
+        self._seen: tuple[weakref.ref[Tensor], int, int, int] | None = None
 
-    def awaits(self, param: Tensor) -> Tensor | None:
-        """The gradient that is to be summed, if this is the last one to come and the kernel can read it where it is."""
-        self.seen = None
-        self._passes += 1
-        grad = param.grad
+    def arrived(self, param: Tensor) -> None:
+        """Sum the gradient of the parameter, which has just arrived."""
+        with self.lock:
+            self._seen = None
+            self._passes += 1
+            grad = param.grad
+            if grad is None or self._passes < self._expected or not self._is_readable(grad):
+                return
+            self._line[1] = address = grad.data_ptr()
+            version = grad._version
+            self._launch(self, 0)
+            self._seen = weakref.ref(grad, _gone), id(grad), version, address
+
+    def _is_readable(self, grad: Tensor) -> bool:
+        """Whether the kernel can read a gradient where it is: the step asks what else there is to ask of it."""
+        if self._like is not None and self._like.holds((grad,)):
+            return grad.data_ptr() != 0
         readable = (
             type(grad) is Tensor
             and grad.layout is torch.strided
             and grad.dtype == self._dtype
-            and grad.device == param.device
+            and grad.device == self.param.device
             and grad.numel() == self.elements
-            and same_layout(grad, param)
             and is_dense(grad)
-            and not (grad.is_neg() or grad.is_inference())
+            and not grad.is_inference()
             and grad.data_ptr() != 0
         )
-        return grad if readable and self._passes >= self._expected else None
+        self._like = Likeness([grad]) if readable else None
+        return readable
+
+    def is_of(self, grad: Tensor, address: int) -> bool:
+        """Whether this gradient, read at this address, is the one that was summed, and unchanged."""
+        if self._seen is None:
+            return False
+        seen, number, version, before = self._seen
+        same = seen.__callback__ is not None and id(grad) == number  # a dead one's number may be another's
+        return same and address == before and grad._version == version
+
+    def forget(self) -> None:
+        """Believe nothing that was summed before now."""
+        self._seen = None
 
     def close(self) -> None:
         """The step is made: what was summed is of no use to another."""
-        self.seen, self._expected, self._passes = None, max(1, self._passes), 0
+        self._seen, self._expected, self._passes = None, max(1, self._passes), 0
 
 
 class EarlySums:
@@ -119,31 +124,18 @@ class EarlySums:
         self._launch = executable.launch
         self._columns = len(kernel.stages[0].reductions)
         self._lock = threading.Lock()  # a backward pass may run in several threads
-        self._sums = {id(item.param): _Sum(item, kernel, self._columns) for item in items}
-        self.params = [item.param for item in items]
+        self.sums = [Sum(item, kernel, executable, self._lock) for item in items]
         self._steps = 0
-        # Of the members that take part: the pass that they are in, the sums by places, what is left beside some of them.
+        # Of the members that take part: the pass that they are in, sums by their places, what is left beside some.
         self._pass: Any = None
-        self._placed: list[tuple[int, _Sum]] = []
+        self._placed: dict[int, Sum] = {}
         self._rests: dict[tuple[int, ...], tuple[npt.NDArray[np.intp], _Part]] = {}
-
-    def arrived(self, param: Tensor) -> None:
-        """Sum a gradient that has just arrived."""
-        with self._lock:
-            known = self._sums.get(id(param))
-            grad = None if known is None else known.awaits(param)
-            if known is None or grad is None:
-                return
-            seen = _Seen(grad)
-            known.line[1] = grad.data_ptr()
-            self._launch(known, 0)
-            known.seen = seen
 
     def forget(self) -> None:
         """Believe nothing that was summed before now."""
         with self._lock:
-            for known in self._sums.values():
-                known.seen = None
+            for known in self.sums:
+                known.forget()
 
     def run(self, batch: Batch, grads: Sequence[Tensor]) -> None:
         """The first stage of a step, over what is not summed yet."""
@@ -152,26 +144,21 @@ class EarlySums:
             if self._pass is not current:
                 self._arrange(batch, current)
             addresses = batch.table[:, 1].tolist()
-            believed = [
-                place
-                for place, known in self._placed
-                if known.seen is not None and known.seen.is_still(grads[place], addresses[place])
-            ]
-            if believed and self._is_to_be_checked():
+            believed = [place for place, known in self._placed.items() if known.is_of(grads[place], addresses[place])]
+            if not believed:
+                self._launch(current, 0)
+            elif self._is_to_be_checked():
                 self._launch(current, 0)
                 self._check(batch, current, believed)
-            elif believed:
-                self._take(batch, current, believed)
             else:
-                self._launch(current, 0)
-            for _, known in self._placed:
+                self._take(batch, current, believed)
+            for known in self._placed.values():
                 known.close()
 
     def _arrange(self, batch: Batch, current: Any) -> None:
-        self._pass = current
-        sums = (self._sums.get(id(item.param)) for item in batch.items)
-        self._placed = [(place, known) for place, known in enumerate(sums) if known is not None]
-        self._rests = {}
+        known = {id(each.param): each for each in self.sums}
+        self._placed = {p: known[id(item.param)] for p, item in enumerate(batch.items) if id(item.param) in known}
+        self._pass, self._rests = current, {}
 
     def _take(self, batch: Batch, current: Any, believed: Sequence[int]) -> None:
         """Sum the others, and put all sums where the step looks for them."""
@@ -179,11 +166,11 @@ class EarlySums:
         if len(lines):
             self._launch(rest, 0)
             current.partials[lines] = rest.partials
-        placed = dict(self._placed)
         for place in believed:
-            current.partials[batch.chunks_of(place)] = placed[place].partials
+            current.partials[batch.chunks_of(place)] = self._placed[place].partials
 
     def _rest(self, batch: Batch, believed: tuple[int, ...]) -> tuple[npt.NDArray[np.intp], _Part]:
+        """The lines of what is left of a batch, and the launch over it."""
         if believed not in self._rests:
             lines = np.flatnonzero(~np.isin(batch.chunks[:, 0], believed))
             part = _Part(np.ascontiguousarray(batch.chunks[lines]), batch.table, self._columns)
@@ -197,10 +184,10 @@ class EarlySums:
 
     def _check(self, batch: Batch, current: Any, believed: Sequence[int]) -> None:
         """Have done with early sums where a gradient is another one than it was and autograd was not told."""
-        placed = dict(self._placed)
         for place in believed:
-            if current.partials[batch.chunks_of(place)].tobytes() != placed[place].partials.tobytes():
-                self._sums, self._placed = {}, []
+            if current.partials[batch.chunks_of(place)].tobytes() != self._placed[place].partials.tobytes():
+                self.sums.clear()  # what hooks call goes with them
+                self._placed = {}
                 warnings.warn(
                     f"The gradient of parameter {quoted(batch.items[place].name)} was changed after it had arrived, "
                     "and autograd was not told, as through .data or numpy: with norms_in_backward=True it would be "

@@ -152,9 +152,8 @@ class GroupStepper:
         if ready is None:
             return LeftOut()
         plan = ready[0]
-        if scaler.found is not None:  # a scaler divides gradients, and does not tell autograd
-            for early in plan.early or ():
-                early.forget()
+        if plan.early:
+            self._arrivals.ask(plan, scaled=scaler.found is not None)
         inputs = None if scaler.scale is None else scaler.inputs(on_device=self._decides)
         try:
             self._stepper.run(self, ready, None, inputs, scaler.found if self._decides else None)

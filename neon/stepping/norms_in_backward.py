@@ -8,17 +8,21 @@ from typing import Any
 
 from torch import Tensor, distributed
 
-from neon.engine.early_sums import EarlySums
+from neon.engine.early_sums import Sum
 from neon.engine.plan import Plan
 from neon.engine.versions import uncompiled
 
 
 @uncompiled
-def _arrived(sums: weakref.ref[EarlySums], param: Tensor) -> None:
-    """The hook of a parameter. Between processes gradients are still to be averaged, of which autograd is not told."""
-    early = sums()
-    if early is not None and not (distributed.is_available() and distributed.is_initialized()):
-        early.arrived(param)
+def _arrived(known: weakref.ref[Sum], param: Tensor) -> None:
+    """The hook of a parameter."""
+    if (here := known()) is not None:
+        here.arrived(param)
+
+
+def _are_averaged() -> bool:
+    """Whether gradients may be averaged over processes after they have arrived."""
+    return distributed.is_available() and distributed.is_initialized()
 
 
 def _remove(hooks: list[Any]) -> None:
@@ -35,12 +39,23 @@ class Arrivals:
 
     def follow(self, plan: Plan) -> None:
         """Have the gradients of a plan summed as they arrive from now on."""
-        if plan.early is not None:
+        if plan.early is not None or _are_averaged():
             return
         self.leave()
         for early in plan.sum_early():
-            arrived = partial(_arrived, weakref.ref(early))
-            self._hooks += [param.register_post_accumulate_grad_hook(arrived) for param in early.params]
+            for known in early.sums:
+                arrived = partial(_arrived, weakref.ref(known))
+                self._hooks.append(known.param.register_post_accumulate_grad_hook(arrived))
+
+    def ask(self, plan: Plan, *, scaled: bool) -> None:
+        """Before a step: have nothing believed of gradients that others change and do not tell autograd.
+
+        A scaler divides them, and processes average them.
+        """
+        if averaged := _are_averaged():
+            self.leave()
+        for early in (plan.early or ()) if scaled or averaged else ():
+            early.forget()
 
     def leave(self) -> None:
         """Take the hooks away."""
