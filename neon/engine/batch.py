@@ -21,7 +21,6 @@ from neon.engine.beside import Beside
 from neon.engine.calls.arena import arena_of
 from neon.engine.calls.owners import Owned, sharing_of
 from neon.engine.calls.stacks import Laid, Stacks
-from neon.engine.early_sums import EarlySums, early_sums
 from neon.engine.program import random_bits as random
 from neon.engine.program.graph import REDUCTION, Node, scalar
 from neon.engine.program.kernel import CHUNK, Kernel, Stage
@@ -86,7 +85,7 @@ class Batch:
     summing: ClassVar[Callable[..., Any] | None] = None
     capturing = False  # whether the step goes into a graph of the device
     kept_for_graphs: Any = None  # what such a graph works on, and needs at each replay
-    early: EarlySums | None = None  # sums of gradients that are taken before the step
+    early: Any = None  # what runs the first stage where sums of gradients are taken before the step
 
     def __init__(
         self,
@@ -388,11 +387,6 @@ class Batch:
             else:
                 self.early.run(self, self._grads)
 
-    def sum_early(self) -> EarlySums | None:
-        """Have sums of gradients taken as these arrive, where that can be done."""
-        self.early = early_sums(self.kernel, self.executable, [*compress(self._members, self._directly)])
-        return self.early
-
     def finish(self) -> None:
         """After the last stage: copies go back where they belong, updates are counted."""
         for position in self._staged:
@@ -497,6 +491,10 @@ class Batch:
             else:
                 for each, new in zip(self._cells.get(name, ()), of_rows, strict=False):
                     each[...] = new
+
+    def direct_members(self) -> list[Item]:
+        """All members, whether or not they take part, on whose own memory the kernel works."""
+        return [*compress(self._members, self._directly)]
 
     def key_of(self, position: int) -> int:
         """The word that tells the random bits of a tensor apart."""

@@ -10,21 +10,19 @@ import threading
 import warnings
 import weakref
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from neon.engine.batch import Batch
 from neon.engine.program.kernel import CHUNK, Kernel
 from neon.engine.settings import Item
 from neon.engine.tensors.layout import is_dense
 from neon.engine.tensors.watch import Likeness
 from neon.messages import quoted
-
-if TYPE_CHECKING:
-    from neon.engine.batch import Batch
 
 # Gradients of so many elements on are summed as they arrive: of smaller ones the hook costs more than it saves.
 # benchmarks/norms_in_backward.py measures it.
@@ -64,7 +62,7 @@ class Sum(_Part):
         chunks = np.stack((none, starts, np.minimum(CHUNK, size - starts), none), 1)
         super().__init__(chunks, line, len(kernel.stages[0].reductions))
         self.param, self.lock = item.param, lock
-        self._dtype, self._launch, self._line = kernel.formats.g, executable.launch, memoryview(line)
+        self._dtype, self._launch, self._line = kernel.formats.g, executable.launch, line.data
         self._like: Likeness | None = None  # what gradients are like that the kernel can read where they are
         self._passes, self._expected = 0, 1
         # A weak reference to the gradient that was summed, its identity, its version, and where it was.
@@ -199,13 +197,17 @@ class EarlySums:
                 return
 
 
-def early_sums(kernel: Kernel, executable: Any, items: Sequence[Item]) -> EarlySums | None:
-    """What sums large gradients as they arrive, where the first stage of a kernel sums gradients and nothing else."""
+def early_sums(batch: Batch) -> EarlySums | None:
+    """What sums large gradients as they arrive, where the first stage of a batch sums gradients and nothing else."""
+    kernel, executable = batch.kernel, batch.executable
     stage = kernel.stages[0]
     alone = (
         kernel.reducing.get(0) == 0
         and not (kernel.by_rows or stage.scalars or stage.stores or stage.random)
         and {load.label for load in stage.loads} == {"g"}
     )
-    large = [item for item in items if item.param.numel() >= LARGE and item.param.is_leaf and item.param.requires_grad]
-    return EarlySums(kernel, executable, large) if alone and large and hasattr(executable, "launch") else None
+    if not alone or not hasattr(executable, "launch"):
+        return None
+    params = ((item, item.param) for item in batch.direct_members())
+    large = [item for item, p in params if p.numel() >= LARGE and p.is_leaf and p.requires_grad]
+    return EarlySums(kernel, executable, large) if large else None

@@ -19,7 +19,7 @@ from neon.engine.backends.resident import Resident
 from neon.engine.batch import Batch, column
 from neon.engine.calls.owners import buckets_of
 from neon.engine.counts import Counts
-from neon.engine.early_sums import EarlySums
+from neon.engine.early_sums import EarlySums, early_sums
 from neon.engine.program.graph import Node, scalar
 from neon.engine.program.kernel import Kernel
 from neon.engine.program.lowering import lower
@@ -127,7 +127,9 @@ class Plan:
 
     def sum_early(self) -> list[EarlySums]:
         """Have sums of gradients taken as these arrive, where that can be done: what does, which has to be told."""
-        self.early = [early for batch in self._launches if (early := batch.sum_early()) is not None]
+        for batch in self._launches:
+            batch.early = early_sums(batch)
+        self.early = [batch.early for batch in self._launches if batch.early is not None]
         return self.early
 
     def rehearse(self) -> None:
