@@ -1,4 +1,4 @@
-"""Sums of gradients taken as these arrive: the bits of steps that sum themselves, and never a sum of something else."""
+"""Sums of gradients taken as these arrive: the bits of steps that sum themselves, and hooks that keep nothing."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import gc
 import math
 import pickle
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -15,9 +16,10 @@ from typing import Any
 
 import pytest
 import torch
-from constructors import OPTIMIZERS, described, without_vectors
+from constructors import OPTIMIZERS, described
 from optimizer_contents import assert_same
-from torch import distributed, nn
+from summed_early import BOUND, backward, clipped, hooks, loss_of, network, train, twins, weight
+from torch import nn
 from torch._dynamo import compiled_autograd
 
 import neon.torch
@@ -25,84 +27,24 @@ from neon.engine import early_sums, use_backend
 from neon.engine.native import threads
 from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, Optimizer
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-BOUND = 1e-2  # below every norm here: a wrong one shows in the weights
+pytestmark = pytest.mark.usefixtures("one_thread", "hooks_for_small_tensors")
 
 
-@pytest.fixture(autouse=True)
-def hooks_for_small_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(early_sums, "LARGE", 9)
-
-
-@pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many elements each launch goes over."""
-    counts: list[int] = []
-    run = threads.run
-    monkeypatch.setattr(threads, "run", lambda *a: (counts.append(a[3]), run(*a)))
-    return counts
-
-
-def network(width: int = 4, rule: str = "") -> nn.Sequential:
-    torch.manual_seed(1)
-    layers = (nn.Sequential(nn.Linear(width, width), nn.Tanh()) for _ in range(3))
-    return without_vectors(rule, nn.Sequential(*layers))
-
-
-def backward(model: Any, step: int) -> None:
-    first = next(model.parameters())
-    x = torch.randn(8, first.shape[1], generator=torch.Generator().manual_seed(step)).to(first.dtype)
-    (model(x) - x.flip(1)).square().sum().backward()
-
-
-def train(model: Any, optimizer: Any, steps: range) -> None:
-    for step in steps:
-        backward(model, step)
-        optimizer.step()
-        optimizer.zero_grad()
-
-
-def loss_of(model: nn.Module, step: int) -> None:
-    model.zero_grad()
-    backward(model, step)
-
-
-def clipped(**options: Any) -> Optimizer:
-    return Adam(gradient_clip_norm=BOUND, **options)
-
-
-def twins(make: Callable[[], Optimizer] = clipped, width: int = 4, **options: Any) -> list[tuple[nn.Module, Any]]:
-    """With and without; in the next step what was summed is believed, and not checked."""
-    made = []
-    for norms_in_backward in (True, False):
-        model = network(width)
-        optimizer = make().attach(model, norms_in_backward=norms_in_backward, **options)
-        train(model, optimizer, range(3))
-        made.append((model, optimizer))
-    return made
-
-
-def hooks(model: nn.Module) -> int:
-    return sum(len(p._post_accumulate_grad_hooks or ()) for p in model.parameters())  # type: ignore[attr-defined]
-
-
-def weight(model: nn.Module) -> Any:
-    return next(model.parameters())
-
-
-def test_a_step_sums_only_what_is_small(read: list[int]) -> None:
+@pytest.mark.parametrize("often", [64, 5])
+def test_a_step_sums_only_what_is_small(read: list[int], often: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights of 16 elements have hooks, biases of 4 have none; whatever is to be checked is read once more."""
+    monkeypatch.setattr(early_sums, "CHECKED", often)
     model = network()
     optimizer = clipped().attach(model, norms_in_backward=True)
     sums = []
-    for step in range(10):
+    for step in range(12):
         backward(model, step)
         before = len(read)
         optimizer.step()
         optimizer.zero_grad()
         sums.append(read[before:])
-    checked = (0, 1, 2, 4, 8)  # the first has no hooks yet
-    assert sums == [[60 if step in checked else 12, 60] for step in range(10)]
+    checked = {0, 1, 2, 4, 8} | ({5, 10} if often == 5 else set())  # the first has no hooks yet
+    assert sums == [[60 if step in checked else 12, 60] for step in range(12)]
 
 
 MAPPING = MultiOptimizer(
@@ -144,150 +86,6 @@ def test_forms_and_formats(form: str, dtype: torch.dtype) -> None:
         model = network(20).to(dtype)
         optimizer: Any = FORMS[form]().attach(model, norms_in_backward=norms_in_backward)
         train(model, optimizer, range(7))
-        ends.append(optimizer)
-    assert_same(*ends)
-
-
-# -- gradients that are others than those that were summed ---------------------------------------------
-
-
-def replaced(p: Any, optimizer: Any) -> None:
-    """Another object over the same memory, of the same version, with other values."""
-    grad = p.grad.data.mul_(2)
-    p.grad = grad.data
-
-
-def replaced_by_one_of_its_number(p: Any, optimizer: Any) -> None:
-    """The object is freed, and its place in memory taken by another, over the same gradient."""
-    number, values = id(p.grad), p.grad.data
-    values.mul_(2)
-    p.grad, others = None, []
-    while id(other := values.data) != number:
-        others.append(other)
-        assert len(others) < 1000
-    p.grad = other
-
-
-def moved(p: Any, optimizer: Any) -> None:
-    p.grad.data = p.grad * 2
-
-
-def freed(p: Any, optimizer: Any) -> None:
-    p.grad = None
-
-
-def restructured(p: Any, optimizer: Any) -> None:
-    optimizer.freeze("0.0")
-
-
-def no_grad(change: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
-    def changed(p: Any, optimizer: Any) -> None:
-        with torch.no_grad():
-            change(p.grad)
-
-    return changed
-
-
-CHANGES: dict[str, Callable[[Any, Any], Any]] = {
-    "replaced": replaced,
-    "replaced by one of its number": replaced_by_one_of_its_number,
-    "moved": moved,
-    "freed": freed,
-    "restructured": restructured,
-    "scaled": no_grad(lambda g: g.mul_(2)),
-    "written to through a view": no_grad(lambda g: g[1:].fill_(3.0)),
-    "clipped by value": lambda p, o: nn.utils.clip_grad_value_([p], 1e-3),
-    "clipped by norm": lambda p, o: nn.utils.clip_grad_norm_([p], 1e-3),
-    "foreach": no_grad(lambda g: torch._foreach_mul_([g], 3.0)),
-    "accumulated by hand": lambda p, o: p.grad.add_(torch.ones_like(p)),
-    "set": no_grad(lambda g: g.set_(torch.full_like(g, 0.5))),
-    "transposed": lambda p, o: setattr(p, "grad", p.grad.t()),
-    "in inference mode": lambda p, o: torch.inference_mode()(lambda: p.grad.mul_(2))(),
-    "a number": lambda p, o: o.param_groups[0].update(lr=0.5, gradient_clip_norm=BOUND / 2),
-    "another form": lambda p, o: o.param_groups[0].update(gradient_clip_value=1e-4),
-}
-
-
-@pytest.mark.parametrize("what", CHANGES)
-def test_what_has_changed_since_is_summed_anew(what: str) -> None:
-    ends = []
-    for model, optimizer in twins():
-        backward(model, 3)
-        CHANGES[what](weight(model), optimizer)
-        optimizer.step()
-        ends.append(optimizer)
-    assert_same(*ends)
-
-
-@pytest.mark.parametrize("unscale", [False, True])
-def test_a_scaler_divides_gradients_and_does_not_tell(unscale: bool) -> None:
-    ends = []
-    for model, optimizer in twins():
-        scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
-        for step in range(3, 8):
-            first = weight(model)
-            x = torch.randn(8, first.shape[1], generator=torch.Generator().manual_seed(step))
-            scaler.scale((model(x) - x.flip(1)).square().sum()).backward()
-            if unscale:
-                scaler.unscale_(optimizer)
-            scaler.step(optimizer)
-            scaler.update()
-            optimizer.zero_grad()
-        ends.append(optimizer)
-    assert_same(*ends)
-
-
-def test_processes_average_gradients_and_do_not_tell() -> None:
-    (model, optimizer), (same, other) = twins()
-    assert hooks(model) == 3
-    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
-    try:
-        for net, each in ((model, optimizer), (same, other)):
-            backward(net, 3)
-            weight(net).grad.data.mul_(2)  # as all_reduce writes
-            each.step()
-        assert hooks(model) == 0
-        assert_same(optimizer, other)
-        train(other := network(), clipped().attach(other, norms_in_backward=True), range(2))
-        assert hooks(other) == 0
-    finally:
-        distributed.destroy_process_group()
-
-
-def test_a_change_that_nobody_was_told_of_is_found_and_ends_it() -> None:
-    """In the next step that is checked, which then is right, and so are all that follow."""
-    (model, optimizer), (same, other) = twins()
-    for net, each in ((model, optimizer), (same, other)):
-        train(net, each, range(3, 4))
-        backward(net, 4)
-        weight(net).grad.data.clamp_(-1e-3, 1e-3)
-    with pytest.warns(RuntimeWarning, match=r"gradient of parameter '0\.0\.weight' was changed after it had arrived"):
-        optimizer.step()
-    other.step()
-    assert_same(optimizer, other)
-    for step in range(5, 9):
-        for net, each in ((model, optimizer), (same, other)):
-            backward(net, step)
-            weight(net).grad.data.clamp_(-1e-3, 1e-3)
-            each.step()
-    assert_same(optimizer, other)
-
-
-def test_gradients_that_do_not_lie_as_the_kernel_reads_them() -> None:
-    """A hook of the user's comes first, and puts a gradient there that has gaps, or another type."""
-    ends = []
-    for norms_in_backward in (True, False):
-        model, first = network(), None
-        first = weight(model)
-
-        def spread(p: Any) -> None:
-            wide = torch.full((4, 8), 7.0)
-            wide[:, ::2] = p.grad
-            p.grad = wide[:, ::2]
-
-        first.register_post_accumulate_grad_hook(spread)
-        optimizer = clipped().attach(model, norms_in_backward=norms_in_backward)
-        train(model, optimizer, range(6))
         ends.append(optimizer)
     assert_same(*ends)
 
@@ -351,8 +149,19 @@ def test_steps_left_out_for_gradients_that_are_not_finite(wrong: float) -> None:
     assert (other.skipped_steps, other.last_nonfinite) == (1, "1.0.weight")
 
 
-def test_a_backward_pass_in_another_thread_and_in_two_at_once() -> None:
+def test_a_backward_pass_in_another_thread_and_in_two_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one set of gradients one sum is taken at a time."""
     (model, optimizer), (same, other) = twins()
+    run, within = threads.run, threading.Semaphore()
+
+    def slowly(*given: Any) -> None:
+        assert within.acquire(blocking=False)
+        time.sleep(0.002)
+        run(*given)
+        within.release()
+
+    monkeypatch.setattr(threads, "run", slowly)
+    monkeypatch.setattr(threading, "excepthook", pytest.fail)
     for step in range(3, 9):
         passes = [threading.Thread(target=backward, args=(model, step))]
         passes += [threading.Thread(target=backward, args=(model, step))] if step % 2 else []
@@ -396,7 +205,10 @@ def test_no_gradient_is_kept() -> None:
     assert grad() is not None
     model.zero_grad()
     assert grad() is None
-    train(model, optimizer, range(4, 6))
+    backward(model, 4)
+    assert weakref.getweakrefcount(weight(model).grad) == 1
+    optimizer.step()
+    assert weakref.getweakrefcount(weight(model).grad) == 0
 
 
 def test_hooks_go_with_the_optimizer_and_come_with_its_plan() -> None:
@@ -470,3 +282,17 @@ def test_what_sums_is_what_an_unclipped_rule_does_not_have() -> None:
     model = network()
     train(model, GradientDescentMomentum(0.1, 0.9).attach(model, norms_in_backward=True), range(2))
     assert hooks(model) == 0
+
+
+def test_parameters_that_the_kernel_works_on_copies_of() -> None:
+    ends = []
+    for norms_in_backward in (True, False):
+        p, q = nn.Parameter(torch.ones(4, 8)[:, ::2]), nn.Parameter(torch.ones(4, 4))
+        optimizer = clipped().attach([p, q], norms_in_backward=norms_in_backward)
+        for step in range(4):
+            (p * q * (step + 1)).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        assert [len(each._post_accumulate_grad_hooks or ()) for each in (p, q)] == [0, int(norms_in_backward)]
+        ends.append(optimizer)
+    assert_same(*ends)

@@ -27,6 +27,8 @@ from neon.messages import quoted
 # Gradients of so many elements on are summed as they arrive: of smaller ones the hook costs more than it saves.
 # benchmarks/norms_in_backward.py measures it.
 LARGE = 524288
+# In each of so many steps all gradients are summed anew, besides the first ones: a fifth of a percent of a step.
+CHECKED = 64
 
 Table = npt.NDArray[np.int64]
 
@@ -176,9 +178,9 @@ class EarlySums:
         return self._rests[believed]
 
     def _is_to_be_checked(self) -> bool:
-        """Whether this is the first, second, fourth, eighth ... step that would believe something."""
+        """Whether this is the first, second, fourth, eighth ... step that would believe something, or one of many."""
         self._steps += 1
-        return self._steps & (self._steps - 1) == 0
+        return self._steps & (self._steps - 1) == 0 or self._steps % CHECKED == 0
 
     def _check(self, batch: Batch, current: Any, believed: Sequence[int]) -> None:
         """Have done with early sums where a gradient is another one than it was and autograd was not told."""

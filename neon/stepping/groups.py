@@ -83,7 +83,6 @@ class GroupStepper:
 
     def release(self) -> None:
         """Let go of the parameters, which another stepper takes over."""
-        self._arrivals.leave()
 
     def close(self, optimizer: Optimizer) -> None:
         """Finish what was begun; here a step is never left half done."""
