@@ -12,7 +12,8 @@ from torch import distributed
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from neon.backends import default, gen_backend
-from neon.engine import backends
+from neon.engine import backends, early_sums
+from neon.engine.native import threads
 from neon.engine.tensors import storage
 
 # Where there is no GPU its kernels are run by Triton's interpreter. Triton asks when it is imported.
@@ -115,3 +116,18 @@ def exact_numbers() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(before)
+
+
+@pytest.fixture
+def hooks_for_small_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Norms are taken in the backward pass of tensors of 9 elements and more."""
+    monkeypatch.setattr(early_sums, "LARGE", 9)
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many elements each launch goes over."""
+    counts: list[int] = []
+    run = threads.run
+    monkeypatch.setattr(threads, "run", lambda *a: (counts.append(a[3]), run(*a)))
+    return counts

@@ -103,7 +103,7 @@ def test_a_graph_keeps_the_tables_that_it_works_on(tensor_rate: bool, monkeypatc
                 p.grad = torch.ones_like(p)
             monkeypatch.setattr(capture, "capturing", lambda device: len(opt.state) > 0)
             opt.step()
-        [batch] = opt._stepper._plan._batches  # type: ignore[union-attr]
+        [batch] = opt._stepper._plan.batches  # type: ignore[union-attr]
         launches = [launch for made in batch.passes for launch in (*made.launches, made.evaluate) if launch is not None]
         tables = [weakref.ref(t) for launch in launches for t in launch._arguments if isinstance(t, Tensor)]
         read = [weakref.ref(t) for t in batch._tensors.read]  # the rate, where it goes, and which it is

@@ -226,7 +226,7 @@ def test_torchs_defaults_do_not_reach_a_graph(monkeypatch: pytest.MonkeyPatch) -
             torch.set_default_dtype(dtype)
             torch.set_default_device(None)
     assert opt.state[params[0]]["step"].item() == 2.0
-    assert all(batch.stop.dtype == torch.float32 for batch in opt._stepper._plan._batches)  # type: ignore[union-attr]
+    assert all(batch.stop.dtype == torch.float32 for batch in opt._stepper._plan.batches)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("what", ["the first step", "other gradients", "another plan"])

@@ -394,7 +394,7 @@ def test_devices_may_meet_in_one_optimizer(clip: float | None, monkeypatch: pyte
         for p in params:
             p.grad = torch.randn(p.shape, generator=generator).to(p.dtype)
         opt.step()
-    made = opt._stepper._plan._batches  # type: ignore[union-attr]
+    made = opt._stepper._plan.batches  # type: ignore[union-attr]
     assert [isinstance(batch, DeviceBatch) for batch in made] == [True, False, True, False]  # in the order of DTYPES
     assert_same([*(p.detach() for p in params), *(t for p in params for t in tensors_of(opt.state[p]))], expected)
 

@@ -8,6 +8,7 @@ numbers: 500 parameter groups cost what one costs.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from itertools import compress
 from operator import itemgetter
 from typing import Any, ClassVar, NamedTuple, cast
 
@@ -84,6 +85,7 @@ class Batch:
     summing: ClassVar[Callable[..., Any] | None] = None
     capturing = False  # whether the step goes into a graph of the device
     kept_for_graphs: Any = None  # what such a graph works on, and needs at each replay
+    early: Any = None  # what runs the first stage where sums of gradients are taken before the step
 
     def __init__(
         self,
@@ -400,7 +402,10 @@ class Batch:
         if not (self._evaluated and current.steady):
             current.evaluate({**self._numbers, **sums} if sums else self._numbers)
         if self.elements or (self.kernel.stages[level].narrow and len(self.whole)):
-            self.executable.run(self, level)
+            if self.early is None or level:
+                self.executable.run(self, level)
+            else:
+                self.early.run(self, self._grads)
 
     def finish(self) -> None:
         """After the last stage: copies go back where they belong, updates are counted."""
@@ -506,6 +511,10 @@ class Batch:
             else:
                 for each, new in zip(self._cells.get(name, ()), of_rows, strict=False):
                     each[...] = new
+
+    def direct_members(self) -> list[Item]:
+        """All members, whether or not they take part, on whose own memory the kernel works."""
+        return [*compress(self._members, self._directly)]
 
     def key_of(self, position: int) -> int:
         """The word that tells the random bits of a tensor apart."""

@@ -19,6 +19,7 @@ from neon.engine.backends.resident import Resident
 from neon.engine.batch import Batch, column
 from neon.engine.calls.owners import buckets_of
 from neon.engine.counts import Counts
+from neon.engine.early_sums import EarlySums, early_sums
 from neon.engine.program.graph import Node, scalar
 from neon.engine.program.kernel import Kernel
 from neon.engine.program.lowering import lower
@@ -81,8 +82,9 @@ class Plan:
         # Of a gradient that is not there yet, the most likely type.
         self._grad_dtypes = [p.dtype if g is None else g.dtype for p, g in zip(self.params, grads, strict=True)]
         self._launches = self._make_batches()
+        self.early: list[EarlySums] | None = None  # sums of gradients that are taken before the step
         self._rehearsed = False  # whether states are to start anew in the first step
-        self.present: list[bool] | None = None
+        self._present: list[bool] | None = None
         self.alike: Likeness | None = None
         self._take(grads)
         given = self._given(grads)
@@ -123,8 +125,15 @@ class Plan:
             return False
         if not self.counts.unchanged():
             self.counts.reread()
-            self.alike = self.present = None
+            self.alike = self._present = None
         return self._are_like_before(grads) or self._fits(grads)
+
+    def sum_early(self) -> list[EarlySums]:
+        """Have sums of gradients taken as these arrive, where that can be done: what does, which has to be told."""
+        for batch in self._launches:
+            batch.early = early_sums(batch)
+        self.early = [batch.early for batch in self._launches if batch.early is not None]
+        return self.early
 
     def rehearse(self) -> None:
         """Where states start at a value of their group, hold no longer: they start anew, as rates were 0 now."""
@@ -167,7 +176,7 @@ class Plan:
         self._addresses: list[int] = []
         present = [grad is not None for grad in grads]
         given = [grad for grad in grads if grad is not None]
-        if present == self.present:
+        if present == self._present:
             self.alike = Likeness(given)  # worth its making only where it lasts
         else:
             self.alike = None
@@ -193,7 +202,7 @@ class Plan:
                 "processes hold parts: the host adds these norms up, and a graph that is replayed has no host. Leave "
                 "capturable out."
             )
-        self.present, self._absent = present, [not given for given in present]
+        self._present, self._absent = present, [not given for given in present]
         self._all = all(present)
         self.counts.select(mask)
         self.updated = self._given(self.params)
@@ -214,7 +223,7 @@ class Plan:
 
     def _given(self, values: Sequence[Any]) -> Sequence[Any]:
         """The values of the parameters that have gradients."""
-        return values if self._all else [*compress(values, self.present or ())]
+        return values if self._all else [*compress(values, self._present or ())]
 
     def step(
         self,
@@ -276,6 +285,10 @@ class Plan:
             first, width = batch.table.ctypes.data + batch.table.itemsize, batch.table.strides[0]
             found |= {place: first + width * line for line, place in enumerate(batch.places())}
         return [found[place] for place in range(len(found))]
+
+    def left_out(self) -> list[Tensor]:
+        """Its parameters without a gradient."""
+        return [*compress(self.params, self._absent)]
 
     def forget_addresses(self) -> None:
         """Read those of gradients anew, for somebody else has made steps in the tables of the batches."""

@@ -95,7 +95,7 @@ class Steady:
         locks = asked.lock.acquire, asked.lock.release
         self._keeps = plan, asked, locks, counts.increment, written, native
         watched, answers, places = plan.watch.tensors, plan.watch.answers(), plan.places_of_gradients()
-        absent = [*asked.without, *(param for param, here in zip(plan.params, plan.present, strict=True) if not here)]
+        absent = [*asked.without, *plan.left_out()]
         sections = {
             "dicts": [[id(each)] for each in asked.empty],
             "lists": [[id(each), len(held), *map(id, held)] for each, held in asked.lists],

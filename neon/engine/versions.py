@@ -69,7 +69,7 @@ def functions() -> dict[str, int] | None:
 def _verified(functions: Mapping[str, Any]) -> dict[str, int] | None:
     """The addresses, with `undefined`, of functions that do what they are taken for."""
     one, other, none = (torch.zeros(1, device="cpu", requires_grad=True) for _ in range(3))
-    one.grad, other.grad = torch.zeros(1, device="cpu"), torch._neg_view(torch.zeros(1, device="cpu"))
+    one.grad, other.grad = torch.zeros(1, device="cpu"), torch._neg_view(torch.zeros(1, device="cpu"))  # pyright: ignore[reportPrivateImportUsage]
     word = ctypes.c_void_p
     functions["grad"].restype = word
     functions["is_neg"].restype = functions["profiled"].restype = ctypes.c_bool

@@ -318,7 +318,7 @@ class Optimizer(NervanaObject):
     def attach(self, target: Any, **options: Any) -> AttachedOptimizer:
         """A `torch.optim.Optimizer` with this description, for a module, (named) parameters or groups.
 
-        Its options (`skip_nonfinite`, `partitioned`, `in_backward`, ...) are those of `AttachedOptimizer`.
+        Its options (`skip_nonfinite`, `norms_in_backward`, `in_backward`, ...) are those of `AttachedOptimizer`.
         """
         from neon.attached.attached_optimizer import AttachedOptimizer
 

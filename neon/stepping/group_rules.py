@@ -53,6 +53,7 @@ class GroupRules:
     capturable: bool = False
     gradient_clip_previous_norm: float | None = None
     sharers: Replicas | None = None
+    norms_in_backward: bool = False
 
     def __post_init__(self) -> None:
         self._leaves = self.description.leaves()

@@ -19,6 +19,7 @@ from neon.stepping.agreement import Agreement
 from neon.stepping.exact_steps import write_down
 from neon.stepping.group_rules import GroupRules, write_rate
 from neon.stepping.kept_numbers import new_numbers
+from neon.stepping.norms_in_backward import Arrivals
 from neon.stepping.on_device import OnDevice, tells_all
 from neon.stepping.planned import Planned
 from neon.stepping.scaler import Scaler, scaler_of
@@ -52,6 +53,7 @@ class GroupStepper:
         self._unscales = self._begun = False
         self.steady = SteadySteps(self._lock, self._changed_states, self._changed_groups)
         self._on_device = OnDevice()
+        self._arrivals = Arrivals()
         # Within a step: whose it is, what a scaler says of it, and whether the device is to find out.
         self._optimizer: Any = None
         self._scaler, self._decides = Scaler(), False
@@ -60,6 +62,7 @@ class GroupStepper:
         """Have the groups and states of the optimizer tell when they are written to; the plan is made anew."""
         self._plan = None
         self.steady.forget()
+        self._arrivals.leave()
         self.write_counts(optimizer)
         optimizer.param_groups[:] = [Watched.of(group, self._changed_groups) for group in optimizer.param_groups]
         empty = partial(Watched, changes=self._changed_states)
@@ -154,6 +157,8 @@ class GroupStepper:
             return LeftOut()
         steady = ready[0] is plan
         plan = ready[0]
+        if plan.early:
+            self._arrivals.ask(plan, scaled=scaler.found is not None)
         inputs = None if scaler.scale is None else scaler.inputs(on_device=self._decides)
         try:
             self._stepper.run(self, ready, None, inputs, scaler.found if self._decides else None)
@@ -164,6 +169,8 @@ class GroupStepper:
             return LeftOut(error.name)
         if self._rules.capturable:
             self._on_device.keep_captured(plan)
+        if self._rules.norms_in_backward:
+            self._arrivals.follow(plan)
         self._plan = plan
         if steady and not (
             self._scheduled or self._silent or self._unscales or self._agreement or self._planned.sharded

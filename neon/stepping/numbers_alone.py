@@ -1,4 +1,4 @@
-"""Whether a group differs from what it was in numbers alone, by which nothing is chosen: rates that a scheduler writes."""
+"""Whether a group differs from what it was in plain numbers alone, as in a rate that a scheduler writes."""
 
 from __future__ import annotations
 

@@ -172,6 +172,7 @@ class Options(RuleOptions, total=False):
     skip_nonfinite: bool
     partitioned: bool
     in_backward: bool
+    norms_in_backward: bool
     share_matrices: bool
 
 

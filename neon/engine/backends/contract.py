@@ -16,7 +16,8 @@ from neon.engine.program.kernel import Kernel
 class Backend:
     """How kernels are run: what a backend's file calls `BACKEND`, under the name that the table of backends has for it.
 
-    - `prepare`: makes a kernel ready, as what its batches run; `batch`: the class of these.
+    - `prepare`: makes a kernel ready, as what its batches run; `batch`: the class of these. What can also `launch` a
+      stage over chunks that are no batch's takes sums of gradients as these arrive.
     - `resident`: what keeps the counts of an optimizer on a device, and decides there which steps are left out. Where
       there is one, numbers that are tensors on the device are read there at each step.
     - `capturable`: whether its steps can be captured in a graph of the device.

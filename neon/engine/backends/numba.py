@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from functools import partial
 from textwrap import indent
+from typing import Any
 
 from neon.engine.backends import numba_narrow, numba_rows
 from neon.engine.backends.contract import Backend
@@ -372,10 +373,13 @@ class Numba:
 
     def run(self, batch: Batch, level: int) -> None:
         """One stage over every tensor of a batch; reductions go to the pass's partials."""
-        current = batch.passes[level]
-        current.context[0] = 0
+        self.launch(batch.passes[level], level)
+
+    def launch(self, chunks: Any, level: int) -> None:
+        """One stage over the chunks of a pass, or over others that are laid out like these."""
+        chunks.context[0] = 0
         function, address = self._stages[level]
-        threads.run(function, address, current.address, current.elements, len(current.chunks))
+        threads.run(function, address, chunks.address, chunks.elements, len(chunks.chunks))
 
 
 def assembly(kernel: Kernel) -> str:

@@ -15,6 +15,7 @@ from neon.engine.versions import called_by
 from neon.messages import listed, received, shortened, shown
 
 _NO_HOST = "the host decides within a step, and a graph that is replayed has no host"
+_STILL_AVERAGED = "processes average gradients after these have arrived"
 # Options that cannot be had together, and why.
 _EXCLUSIVE = (
     ("gradient_clip_previous_norm", "partitioned", "its norm is that of the gradients here"),
@@ -25,6 +26,10 @@ _EXCLUSIVE = (
     ("share_matrices", "partitioned", "each process has other parameters there, and their matrices to itself"),
     ("share_matrices", "in_backward", "processes would have to update their parameters in one order"),
     ("share_matrices", "capturable", _NO_HOST),
+    ("norms_in_backward", "in_backward", "each gradient is gone before the norm of all is known"),
+    ("norms_in_backward", "partitioned", _STILL_AVERAGED),
+    ("norms_in_backward", "share_matrices", _STILL_AVERAGED),
+    ("norms_in_backward", "capturable", "it is for parameters on the CPU"),
 )
 _ONLY_IN_BACKWARD = (
     "gradient_clip_previous_norm is for in_backward=True, where the norm over all gradients is not known in time. "
