@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import neon.torch
 from neon.attached.attached_optimizer import AttachedOptimizer
-from neon.engine import steady, versions
+from neon.engine import steady, use_backend, versions
 from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer
 from neon.stepping.steady_steps import SteadySteps
 
@@ -303,6 +303,20 @@ def test_what_is_refused_is_refused_in_mid_run(message: str) -> None:
     assert all(map(torch.equal, contents(params, optimizer), before))
     give(params, 7)
     optimizer.step()
+
+
+def test_a_backend_that_is_asked_for_serves_the_next_step() -> None:
+    params = parameters()
+    optimizer = Adam().attach(params)
+    for number in range(5):
+        give(params, number)
+        optimizer.step()
+    with use_backend("eager"):
+        optimizer.step()
+        assert optimizer._stepper._plan._backend == "eager"  # type: ignore[union-attr]
+    for number in range(3):
+        optimizer.step()
+    assert taken(optimizer) == 1
 
 
 def test_a_step_under_a_profiler_is_recorded() -> None:

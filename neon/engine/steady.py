@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from neon.engine import versions
+from neon.engine.backends import is_forced
 from neon.engine.batch import STEP, Batch
 from neon.engine.counts import Counts
 from neon.engine.native import cache, threads
@@ -116,6 +117,7 @@ class Steady:
             "large": sum(line.batch.elements for line in lines) > _SHORT,
             "team": threads.team(),
             "forked": threads.forked.ctypes.data,
+            "forced": is_forced.ctypes.data,
             "starts": written.starts.ctypes.data,
             "ends": written.ends.ctypes.data,
             "written": len(written.starts),

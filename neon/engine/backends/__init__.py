@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 
 from neon.engine.backends.contract import Backend
@@ -25,6 +26,7 @@ BACKENDS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 _forced: str | None = None
+is_forced = np.zeros(1, np.int64)  # 1 where one is, for compiled code to read
 _prepared = 0
 
 
@@ -35,10 +37,12 @@ def use_backend(name: str) -> Iterator[None]:
     if name not in BACKENDS:
         raise ValueError(f"Unknown backend {name!r}. Choose one of {', '.join(map(repr, BACKENDS))}.")
     before, _forced = _forced, name
+    is_forced[0] = 1
     try:
         yield
     finally:
         _forced = before
+        is_forced[0] = before is not None
 
 
 def forced() -> str | None:
