@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from textwrap import indent
+
+import torch
 
 from neon.engine.backends import numba_narrow, numba_rows
 from neon.engine.backends.contract import Backend
@@ -40,7 +42,7 @@ import numpy as np
 
 from neon.engine.backends.numba_intrinsics import (
     add32, and32, at_least, at_most, bits, bits64, from_bits, from_bits64, largest, local, maximum, minimum, mul32,
-    or32, pairwise_sum, pointer, power_of_two, select, shl32, shr32, sign, take_next, xor32,
+    multiply_add, or32, pairwise_sum, pointer, power_of_two, select, shl32, shr32, sign, take_next, xor32,
 )
 
 real, word = {real}, np.uint32
@@ -165,9 +167,9 @@ def _by_rows(kernel: Kernel, number: int, given: dict[Node, str]) -> str:
         lines += [
             f"value{k} = np.float64({formula})" for k, formula in enumerate(formulas) if sweep.values[k].op != "const"
         ]
-        terms = {r: _term(r, sweep) for r in (*stage.reductions, *stage.along)}
+        values = {value: f"value{k}" for k, value in enumerate(sweep.values)}
         arrays = partial(_arrays, kernel, sweep.loads, [])
-        return numba_rows.reduction(kernel, stage, terms, lines, arrays, _sums)
+        return numba_rows.reduction(kernel, stage, values, lines, arrays, _sums, partial(_added, kernel))
     lines += [f"{name}_out = {text}" for name, text in zip(stage.stores, formulas, strict=True)]
     lines += [_store(kernel, name, f"{name}_out") for name in stage.stores]
     index = any(node.op == "index" for node in stage.body())
@@ -180,10 +182,14 @@ def _sums(reduction: Node) -> tuple[str, str, str]:
     return _LARGEST if kind_of(reduction).by_size else _SUM
 
 
-def _term(reduction: Node, sweep: Sweep) -> str:
+def _added(kernel: Kernel, reduction: Node, lane: str, values: Mapping[Node, str]) -> str:
+    """The statement that adds the term of an element to a lane."""
     kind = kind_of(reduction)
-    term = kind.term.format(*(f"value{sweep.values.index(operand)}" for operand in reduction.args))
-    return f"bits64({term})" if kind.by_size else term
+    term = kind.term.format(*(values[operand] for operand in reduction.args))
+    a, times, b = term.partition(" * ")
+    if times and kernel.formats.compute != torch.float64:
+        return f"{lane} = multiply_add({a}, {b}, {lane})"
+    return _sums(reduction)[1].format(lane, f"bits64({term})" if kind.by_size else term)
 
 
 def _arrays(kernel: Kernel, loads: Sequence[Node], stored: list[str], first: str) -> list[str]:
@@ -205,7 +211,7 @@ def _locals(kernel: Kernel, stage: Stage) -> str:
         return "".join(
             f"    {name} = local({count}, np.{'uint64' if kind_of(reduction).by_size else 'float64'})\n"
             for name, count, reduction in numba_rows.lanes_of(stage)
-        )
+        ) + "".join(f"    {name} = local({LANES}, np.float64)\n" for name in numba_rows.kept_of(stage).values())
     if stage.reductions:
         return "".join(
             f"    {name}{k} = local({LANES}, np.{'uint64' if kind_of(reduction).by_size else 'float64'})\n"
@@ -221,12 +227,13 @@ def _reductions(kernel: Kernel, stage: Stage, given: dict[Node, str]) -> str:
     lines, formulas = _body(sweep, given)
     stored, values = formulas[: len(sweep.stores)], formulas[len(sweep.stores) :]
     lines += [f"{name}_out = {text}" for name, text in zip(sweep.stores, stored, strict=True)]
-    lines += [f"value{k} = np.float64({value})" for k, value in enumerate(values)]
+    names = {value: f"value{k}" for k, value in enumerate(sweep.values)}
+    lines += [f"{name} = np.float64({text})" for name, text in zip(names.values(), values, strict=True)]
     lines += [_store(kernel, name, f"{name}_out") for name in sweep.stores]
     none, lanes, partial = [], [], []
     for k, reduction in enumerate(stage.reductions):
         empty, add, whole = _sums(reduction)
-        lines.append(add.format(f"lanes{k}[i]", _term(reduction, sweep)))
+        lines.append(_added(kernel, reduction, f"lanes{k}[i]", names))
         none.append(empty.format(f"{{}}{k}[lane]"))
         lanes.append(add.format(f"totals{k}[lane]", f"lanes{k}[lane]"))
         partial.append(f"partials[{k}] = {whole.format(f'totals{k}', LANES)}")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 
@@ -75,6 +76,18 @@ def select(typingctx: Any, condition: Any, a: Any, b: Any) -> Any:
         return builder.select(*args)
 
     return (a(types.boolean, a, a), generate) if a == b else None
+
+
+@intrinsic
+def multiply_add(typingctx: Any, a: Any, b: Any, total: Any) -> Any:
+    """a·b + total in float64, of a and b that were float32: their product is exact, so one instruction has its bits."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        number = ir.DoubleType()
+        kind = ir.FunctionType(number, [number] * 3)
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.fmuladd.f64"), args)
+
+    return types.float64(types.float64, types.float64, types.float64), generate
 
 
 @intrinsic
