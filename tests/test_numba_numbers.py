@@ -55,6 +55,6 @@ def test_a_bound_is_what_any_second_number_is(of_bound: str, of_two: str, bound:
         for i in range(len(values)):
             short_results[i], long_results[i] = short(values[i], limit), long(values[i], limit)
 
-    results = np.empty_like(values), np.empty_like(values)
-    apply(values, *results)
-    np.testing.assert_array_equal(*map(words, results))
+    bounded, chosen = np.empty_like(values), np.empty_like(values)
+    apply(values, bounded, chosen)
+    np.testing.assert_array_equal(words(bounded), words(chosen))

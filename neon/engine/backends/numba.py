@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from textwrap import indent
 from typing import Any
 
-from neon.engine.backends import numba_narrow, numba_rows
+import torch
+
+from neon.engine.backends import numba_blocks, numba_narrow, numba_rows
 from neon.engine.backends.contract import Backend
 from neon.engine.batch import Batch
 from neon.engine.native import cache, machine_code, threads
@@ -41,7 +43,7 @@ import numpy as np
 
 from neon.engine.backends.numba_intrinsics import (
     add32, and32, at_least, at_most, bits, bits64, from_bits, from_bits64, largest, local, maximum, minimum, mul32,
-    or32, pairwise_sum, pointer, power_of_two, select, shl32, shr32, sign, take_next, xor32,
+    multiply_add, or32, pairwise_sum, pointer, power_of_two, select, shl32, shr32, sign, take_next, xor32,
 )
 
 real, word = {real}, np.uint32
@@ -65,18 +67,7 @@ def stage_{number}(context):
 """
 
 _UPDATE = """\
-{before}        for i in range(count):
-{body}"""
-
-# Where states have a scale for each block: values and their peaks first, which decide the scales; then the codes.
-_BLOCK_UPDATE = """\
-        for block in range(0, count, {block}):
-            end = min(count, block + {block})
-{scales}
-{sweeps}"""
-
-_SWEEP = """\
-{before}            for i in range(block, end):
+        for i in range(count):
 {body}"""
 
 # The order of summation is fixed, so that it gives the same bits everywhere: in float64, each lane's rows of
@@ -166,9 +157,9 @@ def _by_rows(kernel: Kernel, number: int, given: dict[Node, str]) -> str:
         lines += [
             f"value{k} = np.float64({formula})" for k, formula in enumerate(formulas) if sweep.values[k].op != "const"
         ]
-        terms = {r: _term(r, sweep) for r in (*stage.reductions, *stage.along)}
+        values = {value: f"value{k}" for k, value in enumerate(sweep.values)}
         arrays = partial(_arrays, kernel, sweep.loads, [])
-        return numba_rows.reduction(kernel, stage, terms, lines, arrays, _sums)
+        return numba_rows.reduction(kernel, stage, values, lines, arrays, _sums, partial(_added, kernel))
     lines += [f"{name}_out = {text}" for name, text in zip(stage.stores, formulas, strict=True)]
     lines += [_store(kernel, name, f"{name}_out") for name in stage.stores]
     index = any(node.op == "index" for node in stage.body())
@@ -181,10 +172,14 @@ def _sums(reduction: Node) -> tuple[str, str, str]:
     return _LARGEST if kind_of(reduction).by_size else _SUM
 
 
-def _term(reduction: Node, sweep: Sweep) -> str:
+def _added(kernel: Kernel, reduction: Node, lane: str, values: Mapping[Node, str]) -> str:
+    """The statement that adds the term of an element to a lane."""
     kind = kind_of(reduction)
-    term = kind.term.format(*(f"value{sweep.values.index(operand)}" for operand in reduction.args))
-    return f"bits64({term})" if kind.by_size else term
+    term = kind.term.format(*(values[operand] for operand in reduction.args))
+    a, times, b = term.partition(" * ")
+    if times and kernel.formats.compute != torch.float64:
+        return f"{lane} = multiply_add({a}, {b}, {lane})"
+    return _sums(reduction)[1].format(lane, f"bits64({term})" if kind.by_size else term)
 
 
 def _arrays(kernel: Kernel, loads: Sequence[Node], stored: list[str], first: str) -> list[str]:
@@ -206,7 +201,7 @@ def _locals(kernel: Kernel, stage: Stage) -> str:
         return "".join(
             f"    {name} = local({count}, np.{'uint64' if kind_of(reduction).by_size else 'float64'})\n"
             for name, count, reduction in numba_rows.lanes_of(stage)
-        )
+        ) + "".join(f"    {name} = local({LANES}, np.float64)\n" for name in numba_rows.kept_of(stage).values())
     if stage.reductions:
         return "".join(
             f"    {name}{k} = local({LANES}, np.{'uint64' if kind_of(reduction).by_size else 'float64'})\n"
@@ -222,12 +217,13 @@ def _reductions(kernel: Kernel, stage: Stage, given: dict[Node, str]) -> str:
     lines, formulas = _body(sweep, given)
     stored, values = formulas[: len(sweep.stores)], formulas[len(sweep.stores) :]
     lines += [f"{name}_out = {text}" for name, text in zip(sweep.stores, stored, strict=True)]
-    lines += [f"value{k} = np.float64({value})" for k, value in enumerate(values)]
+    names = {value: f"value{k}" for k, value in enumerate(sweep.values)}
+    lines += [f"{name} = np.float64({text})" for name, text in zip(names.values(), values, strict=True)]
     lines += [_store(kernel, name, f"{name}_out") for name in sweep.stores]
     none, lanes, partial = [], [], []
     for k, reduction in enumerate(stage.reductions):
         empty, add, whole = _sums(reduction)
-        lines.append(add.format(f"lanes{k}[i]", _term(reduction, sweep)))
+        lines.append(_added(kernel, reduction, f"lanes{k}[i]", names))
         none.append(empty.format(f"{{}}{k}[lane]"))
         lanes.append(add.format(f"totals{k}[lane]", f"lanes{k}[lane]"))
         partial.append(f"partials[{k}] = {whole.format(f'totals{k}', LANES)}")
@@ -256,60 +252,28 @@ def _lines(lines: Iterable[str], by: int) -> str:
 def _update(kernel: Kernel, stage: Stage, given: dict[Node, str]) -> str:
     of_blocks = _of_blocks(stage.loads, f"block // {BLOCK}")
     if stage.peaks or of_blocks:
-        return _block_update(kernel, stage, given, of_blocks)
-    before, counters = _counted(stage.sweeps[0], "word(first)")
+        words = numba_blocks.Words(_counted, _body, _formulas, _store)
+        return numba_blocks.source(kernel, stage, given, of_blocks, words)
+    before, counters, after_each = _counted(stage.sweeps[0], "word(first)")
     lines, formulas = _body(stage.sweeps[0], given | counters)
     # Every value is computed before the first is stored: a rule may swap its tensors.
     lines += [f"{name}_out = {text}" for name, text in zip(stage.stores, formulas, strict=True)]
     lines += [_store(kernel, name, f"{name}_out") for name in stage.stores]
-    lines += map(_COUNT.format, counters.values())
-    return _UPDATE.format(before=_block(before, 8), body=_lines(lines or ["pass"], 12))
+    loop = _UPDATE.format(body=_lines([*lines, *after_each] or ["pass"], 12))
+    return "\n".join([*(f"{' ' * 8}{line}" for line in before), loop])
 
 
-def _block_update(kernel: Kernel, stage: Stage, numbers: dict[Node, str], of_blocks: list[str]) -> str:
-    texts = {value: f"value{k}[i - block]" for k, value in enumerate(stage.sweeps[0].values)}
-    texts |= {peak: f"from_bits(peak{k})" for k, peak in enumerate(stage.peaks)}
-    sweeps = []
-    for sweep in stage.sweeps:
-        before, counters = _counted(sweep, "add32(word(first), word(block))")
-        given = numbers | {node: texts[node] for node in sweep.given} | counters
-        lines, formulas = _body(sweep, given)
-        stored, kept = formulas[: len(sweep.stores)], formulas[len(sweep.stores) :]
-        lines += [f"{name}_out = {text}" for name, text in zip(sweep.stores, stored, strict=True)]
-        lines += [f"new{k} = {text}" for k, text in enumerate(kept)]
-        for k, peak in enumerate(stage.peaks if sweep.values else ()):
-            new = f"new{sweep.values.index(peak.args[0])}"
-            lines.append(f"bits{k} = bits({f'abs({new})' if peak.label == 'signed' else new})")
-            lines.append(f"peak{k} = select(peak{k} < bits{k}, bits{k}, peak{k})")
-        lines += [f"value{k}[i - block] = new{k}" for k in range(len(kept))]
-        lines += [_store(kernel, name, f"{name}_out") for name in sweep.stores]
-        lines += map(_COUNT.format, counters.values())
-        sweeps.append(_SWEEP.format(before=_block(before, 12), body=_lines(lines or ["pass"], 16)))
-        after = [
-            f"{name}_at[block // {BLOCK}] = {_formulas([root], given)[1][0]}" for name, root in sweep.of_block.items()
-        ]
-        sweeps += [indent("\n".join(after), " " * 12)] if after else []
-    peaks = [f"peak{k} = word(0)" for k in range(len(stage.peaks))]
-    return _BLOCK_UPDATE.format(
-        block=BLOCK, scales=indent("\n".join([*of_blocks, *peaks]), " " * 12), sweeps="\n".join(sweeps)
-    )
+def _counted(sweep: Sweep, index: str) -> tuple[list[str], dict[Node, str], list[str]]:
+    """Sums of an element's index and a word that stays: they are one more with each element, so that a loop counts.
 
-
-def _block(lines: Iterable[str], by: int) -> str:
-    return "".join(f"{line}\n" for line in _lines(lines, by).splitlines())
-
-
-# The sum of an element's index and a word that stays is one more with each element: it is counted, not added up anew.
-_COUNT = "{0} = add32({0}, word(1))"
-
-
-def _counted(sweep: Sweep, index: str) -> tuple[list[str], dict[Node, str]]:
-    """The statements before a loop for the words that it counts, from the `index` of its first element on."""
+    The statements before the loop, from the `index` of its first element on; their names; the statements after each.
+    """
     below = walk([*sweep.stores.values(), *sweep.values], into_reductions=False, given=sweep.given)
     sums = [n for n in below if n.op == "uint_add" and n.args[0].op == "index" and _stays(n.args[1])]
     counters = {node: f"counter{k}" for k, node in enumerate(sums)}
     lines, formulas = _formulas(sums, {node.args[0]: index for node in sums})
-    return lines + [f"{name} = {text}" for name, text in zip(counters.values(), formulas, strict=True)], counters
+    lines += [f"{name} = {text}" for name, text in zip(counters.values(), formulas, strict=True)]
+    return lines, counters, [f"{name} = add32({name}, word(1))" for name in counters.values()]
 
 
 def _stays(word: Node) -> bool:

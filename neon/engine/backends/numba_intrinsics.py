@@ -79,6 +79,18 @@ def select(typingctx: Any, condition: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
+def multiply_add(typingctx: Any, a: Any, b: Any, total: Any) -> Any:
+    """a·b + total in float64, of a and b that were float32: their product is exact, so one instruction has its bits."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        number = ir.DoubleType()
+        kind = ir.FunctionType(number, [number] * 3)
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.fmuladd.f64"), args)
+
+    return types.float64(types.float64, types.float64, types.float64), generate
+
+
+@intrinsic
 def call(typingctx: Any, function: Any, *arguments: Any) -> Any:
     """Call the C function at an address with words; its result as an int32, which is all that is sure of it."""
     return _called(types.int32, arguments)

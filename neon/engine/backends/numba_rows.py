@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from textwrap import indent
 
 from neon.engine.beside import is_sum
@@ -21,6 +21,7 @@ UPDATE = """\
 
 # The sums of a row are taken in lanes, by the columns of elements; those of a column one row after another. What a
 # chunk adds to that of its tensor are the lanes of every 32nd row, these one after another. Lanes are added pairwise.
+# Sums of columns, which are in memory, have a loop of their own: beside stores there lanes would not stay in registers.
 REDUCTION = """\
 {no_totals}        rest = columns % {lanes}
         for row in range(start // columns, (start + count) // columns):
@@ -29,11 +30,11 @@ REDUCTION = """\
 {row_arrays}
                 for i in range({lanes}):
 {row_body}
-            first = columns - rest
+{row_columns}            first = columns - rest
 {rest_arrays}
             for i in range(rest):
 {rest_body}
-{add_lanes}{partial}"""
+{rest_columns}{add_lanes}{partial}"""
 
 
 def sides(kernel: Kernel) -> list[str]:
@@ -97,23 +98,27 @@ def of_columns(stage: Stage) -> list[Node]:
     return [reduction for reduction in stage.along if reduction.space is COLUMNS]
 
 
-# What numba writes of a sum: no terms, one term more, all lanes of it.
+# What numba writes of a sum: no terms, one term more, all lanes of it; and how it adds an element's to a lane.
 Sums = Callable[[Node], tuple[str, str, str]]
+Added = Callable[[Node, str, Mapping[Node, str]], str]
 
 
 def reduction(
     kernel: Kernel,
     stage: Stage,
-    terms: dict[Node, str],
+    values: Mapping[Node, str],
     lines: list[str],
     arrays: Callable[[str], list[str]],
     sums: Sums,
+    added: Added,
 ) -> str:
-    """A pass that takes sums: `terms` of each reduction, added as `sums` says, after `lines` for each element."""
+    """A pass that takes sums of `values`, which are known after `lines` for each element."""
     lanes, totals = lanes_by_sum(stage), _totals(stage)
+    kept = {value: f"{name}[i]" for value, name in kept_of(stage).items()}
     body = [*reads_of_columns(kernel, stage, "first + "), *lines]
-    body += [sums(r)[1].format(f"{name}[i]", terms[r]) for r, name in lanes.items()]
-    body += [sums(r)[1].format(f"{kernel.name_of[r]}_at[first + i]", terms[r]) for r in of_columns(stage)]
+    body += [added(r, f"{name}[i]", values) for r, name in lanes.items()]
+    body += [f"{place} = {values[value]}" for value, place in kept.items()]
+    columns = [added(r, f"{kernel.name_of[r]}_at[first + i]", kept) for r in of_columns(stage)]
     zeros = {name: sums(r)[0].format(f"{name}[lane]") for r, name in (*lanes.items(), *totals.items())}
     no_totals = [f"for lane in range({ROWS_OF_TOTALS * LANES}):", *(f"    {zeros[name]}" for name in totals.values())]
     return REDUCTION.format(
@@ -125,8 +130,10 @@ def reduction(
         no_lanes=_block(for_lanes([zeros[name] for name in lanes.values()]), 12) if lanes else "",
         row_arrays=indent("\n".join(arrays("(place + first)")), " " * 16),
         row_body=indent("\n".join(body), " " * 20),
+        row_columns=_block([f"for i in range({LANES}):", *(f"    {line}" for line in columns)], 16) if columns else "",
         rest_arrays=indent("\n".join(arrays("(place + first)")), " " * 12),
         rest_body=indent("\n".join(body), " " * 16),
+        rest_columns=_block(["for i in range(rest):", *(f"    {line}" for line in columns)], 12) if columns else "",
         add_lanes=_block(_of_row(kernel, stage, lanes, totals, sums), 12),
         partial=indent("\n".join(_of_chunk(stage, totals, sums)), " " * 8),
     )
@@ -192,6 +199,12 @@ def lanes_by_sum(stage: Stage) -> dict[Node, str]:
     else:
         found = [*_totals(stage), *(r for r in stage.along if r.space is ROWS)]
     return {r: f"lanes{k}" for k, r in enumerate(found)}
+
+
+def kept_of(stage: Stage) -> dict[Node, str]:
+    """The values of 64 elements that are kept for the sums of columns, by name."""
+    values = dict.fromkeys(value for r in of_columns(stage) for value in r.args)
+    return {value: f"kept{k}" for k, value in enumerate(values)}
 
 
 def for_lanes(lines: Sequence[str]) -> list[str]:
