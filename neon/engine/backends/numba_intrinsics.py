@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic, overload
+from numba import types
+from numba.extending import intrinsic, overload, register_jitable
 
 
 @intrinsic
@@ -141,7 +141,7 @@ def _extreme(comparison: str) -> Any:
 minimum, maximum = _extreme("<"), _extreme(">")
 
 
-@njit
+@register_jitable
 def largest(numbers, length):  # type: ignore[no-untyped-def]
     """The largest of so many words."""
     found = numbers[0]
@@ -150,7 +150,7 @@ def largest(numbers, length):  # type: ignore[no-untyped-def]
     return found
 
 
-@njit
+@register_jitable
 def sign(x):  # type: ignore[no-untyped-def]
     """−1, 0 or 1; NaN stays."""
     zero, one = type(x)(0), type(x)(1)
