@@ -15,7 +15,7 @@ import neon
 ROOT = Path(neon.__file__).parents[1]
 # From the bottom up; a room may import those above it in this list, and itself. What stands in one line is one floor.
 FLOORS = [
-    ["messages", "whole_files", "log", "not_built"],
+    ["messages", "whole_files", "log", "not_built", "collections_held"],
     ["arguments", "old_paths"],
     ["backends"],
     ["engine"],

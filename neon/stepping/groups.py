@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from neon.collections_held import collections_held
 from neon.engine.backends.capture import check_not_captured
-from neon.engine.collections_held import collections_held
 from neon.engine.plan import NotFiniteError, Plan
 from neon.engine.refusals.combinations import check_alike
 from neon.engine.tensors.watch import same_objects

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from neon.engine.collections_held import collections_held
+from neon.collections_held import collections_held
 from neon.engine.interrupts import Uninterrupted
 from neon.engine.plan import Plan
 

@@ -5,11 +5,14 @@
 
 from torch.optim import LBFGS, SparseAdam
 
-from neon.attached.attached_optimizer import AttachedOptimizer
+from neon.collections_held import collections_held
 from neon.old_paths import pickled_as
-from neon.torch.drop_in import SGD, Adadelta, Adafactor, Adagrad, Adam, AdamW, Lion, RMSprop
-from neon.torch.less_used import ASGD, Adamax, NAdam, RAdam, Rprop
-from neon.torch.of_matrices import Muon
+
+with collections_held():
+    from neon.attached.attached_optimizer import AttachedOptimizer
+    from neon.torch.drop_in import SGD, Adadelta, Adafactor, Adagrad, Adam, AdamW, Lion, RMSprop
+    from neon.torch.less_used import ASGD, Adamax, NAdam, RAdam, Rprop
+    from neon.torch.of_matrices import Muon
 
 pickled_as(
     __name__,

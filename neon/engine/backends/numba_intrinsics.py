@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic, overload, register_jitable
 
 
 @intrinsic
@@ -178,7 +178,7 @@ def _extreme(comparison: str) -> Any:
 minimum, maximum = _extreme("<"), _extreme(">")
 
 
-@njit
+@register_jitable
 def largest(numbers, length):  # type: ignore[no-untyped-def]
     """The largest of so many words."""
     found = numbers[0]
@@ -203,7 +203,7 @@ def _bound(comparison: str) -> Any:
 at_least, at_most = _bound(">"), _bound("<")
 
 
-@njit
+@register_jitable
 def sign(x):  # type: ignore[no-untyped-def]
     """−1, 0 or 1; NaN stays."""
     return select(x == type(x)(0), type(x)(0), select(x == x, type(x)(math.copysign(type(x)(1), x)), x))

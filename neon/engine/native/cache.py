@@ -47,7 +47,7 @@ def path_of(name: str, source: str) -> Path:
 def load(name: str, source: str, stages: int) -> Code:
     """The machine code of a generated source, from the cache where it is there.
 
-    What a source raises when it is compiled is raised at once: nothing is tried again.
+    A source that all of numba cannot compile raises what numba says.
     """
     from neon.engine.native import machine_code  # with LLVM, which only the first step needs
 

@@ -23,10 +23,12 @@ import llvmlite.binding as llvm
 import numpy as np
 
 import neon
-from neon.engine.collections_held import collections_held
+from neon.collections_held import collections_held
 
 _FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_int64)
-_INTRINSICS = Path(__file__).parents[1] / "backends" / "numba_intrinsics.py"
+# What machine code is made by.
+_HERE = Path(__file__)
+_OWN = (_HERE.parents[1] / "backends" / "numba_intrinsics.py", _HERE.with_name("lean_numba.py"), _HERE)
 _numbers = itertools.count()
 
 
@@ -52,7 +54,7 @@ def environment() -> str:
         features = llvm.get_host_cpu_features().flatten()
     versions = (neon.__version__, metadata.version("numba"), llvmlite.__version__, np.__version__, sys.version)
     settings = (f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("NUMBA_"))
-    texts = (path.read_text(encoding="utf-8") for path in (_INTRINSICS, Path(__file__)))
+    texts = (path.read_text(encoding="utf-8") for path in _OWN)
     return "\n".join((llvm.get_process_triple(), llvm.get_host_cpu_name(), features, *versions, *settings, *texts))
 
 
@@ -116,17 +118,24 @@ def _loaded_by_numba(functions: list[Callable[..., Any]]) -> Code:
 
 
 def _module(functions: list[Callable[..., Any]]) -> tuple[llvm.ModuleRef, llvm.TargetMachine]:
-    from numba.core import registry
     from numba.core.compiler_lock import global_compiler_lock
 
     with global_compiler_lock:
-        results = [_compile(function) for function in functions]
-        target: Any = registry.cpu_target.target_context
-        machine = _target_machine(target.codegen())
+        results = _results(functions)
+        machine = _target_machine(results[0].library.codegen)
         first, *others = [_alone(result, f"stage_{i}", machine) for i, result in enumerate(results)]
         for other in others:
             first.link_in(other)
     return first, machine
+
+
+def _results(functions: list[Callable[..., Any]]) -> list[Any]:
+    """What numba makes of functions; of those that need more than generated sources do, or a numba that has changed."""
+    with suppress(Exception):  # what the source is to blame for is raised again
+        from neon.engine.native import lean_numba
+
+        return [*map(lean_numba.compiled, functions)]
+    return [*map(_compile, functions)]
 
 
 def _compile(function: Callable[..., Any]) -> Any:
