@@ -11,8 +11,8 @@ each build and one for torch. Contenders train until CPython has specialized its
 (32 kB for instructions, 32 kB for data, a last level of 1 MB, whatever this machine has) for five training steps more.
 In each of the last three the step is counted, from its call to its return. Their median is shown, less what counting
 itself takes. The elementwise kernels stand apart: valgrind knows no AVX-512, so they are not those that run elsewhere.
-Everything else is the host's: CPython, numpy, torch, what neon compiles that is no kernel. Two counts of the same code
-differ by up to 3 %, where memory is allocated among other neighbours; most cases by less than 0.5 %.
+Everything else is the host's: CPython, numpy, torch, what neon compiles that is no kernel. Two checkouts of the same
+code, counted in one run, differ by at most 0.4 %.
 
 Times are of the same steps outside valgrind. Each build has a process of its own that waits for its turn; in a turn
 each contender makes three steps, each after a backward pass. Shown are the medians of rounds, and of the ratios of

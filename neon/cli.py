@@ -92,9 +92,7 @@ def bench(
     rounds: Annotated[int | None, typer.Option(help="Turns of each contender. Default: by shape.")] = None,
     threads: Annotated[int | None, typer.Option(help="Of torch and numba. Default: as many as torch uses.")] = None,
     compiled: Annotated[bool, typer.Option("--compiled", help="Measure torch.compile of torch's step too.")] = False,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="A few rules and shapes of each kind, within two minutes.")
-    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A few lines of each kind, within two minutes.")] = False,
     output: Annotated[Path, typer.Option(help="Where results and figure go.")] = Path("benchmarks/results"),
     plot_only: Annotated[Path | None, typer.Option(help="Show and draw this result again.")] = None,
     device: Annotated[str, typer.Option(help="Where the tensors are: cpu, cuda or xpu.")] = "cpu",

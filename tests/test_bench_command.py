@@ -119,6 +119,7 @@ def test_what_does_not_fit_into_two_minutes_is_left_out_by_name(monkeypatch: pyt
     clock(monkeypatch, 60.0)
     done = bench("--quick", "--kinds", "step", "--rules", "Lion", "--shapes", "tiny,groups", "--output", "out")
     assert done.exit_code == 0, done.output
+    assert re.search(r"^2/4 .*; about 5 s left$", done.stdout, re.MULTILINE)  # not two minutes more
     assert "Left out, to end within two minutes: step: groups, Lion; step: groups, Lion, clip by norm." in done.stdout
     [path] = Path("out").glob("*.json")
     assert [line["line"]["shape"] for line in json.loads(path.read_text())["lines"]] == ["tiny", "tiny"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -174,10 +175,11 @@ def _say_who_is_busy(console: Console) -> None:
 def _measure_all(request: Request, settings: Settings, chosen: Sequence[Line], console: Console) -> list[Result]:
     """Line by line, each printed when it is there; a quick run leaves out what would take it beyond its time."""
     results, left_out = [], []
-    left = TimeLeft(console, chosen, 1.0 if settings.rounds else PACE_OF_ALL_ROUNDS)
+    pace, limit = 1.0 if settings.rounds else PACE_OF_ALL_ROUNDS, QUICK_SECONDS if request.quick else math.inf
+    left = TimeLeft(console, chosen, pace, limit)
     with left.showing():
         for number, line in enumerate(chosen, start=1):
-            if request.quick and not left.fits(line, QUICK_SECONDS):
+            if not left.fits(line):
                 left.leave_out(line)
                 left_out.append(line)
                 continue

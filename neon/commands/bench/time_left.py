@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,10 +23,11 @@ class TimeLeft:
     Args:
         lines: all of the run, in their order.
         pace: seconds of a line by those of its kind in a quick run, before anything is known of this machine.
+        limit: seconds that the run may take.
     """
 
-    def __init__(self, console: Console, lines: Sequence[Line], pace: float = 1.0) -> None:
-        self._console, self._pace, self._lines = console, pace, len(lines)
+    def __init__(self, console: Console, lines: Sequence[Line], pace: float, limit: float = math.inf) -> None:
+        self._console, self._pace, self._limit, self._lines = console, pace, limit, len(lines)
         self._left, self._measured, self._elapsed = sum(map(_expected, lines)), 0.0, 0.0
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"))
         # Drawn between lines alone: to draw takes processor time, which contenders would miss.
@@ -58,9 +60,9 @@ class TimeLeft:
         self._left -= _expected(line)
         self._bar.advance(self._task, _expected(line))
 
-    def fits(self, line: Line, seconds: float) -> bool:
-        """Whether it is expected to be measured before the run has taken so long."""
-        return self._elapsed + self._seconds(_expected(line)) <= seconds
+    def fits(self, line: Line) -> bool:
+        """Whether it is expected to be measured before the run has taken as long as it may."""
+        return self._elapsed + self._seconds(_expected(line)) <= self._limit
 
     def print(self, text: str) -> None:
         """Print a line of the run; with the time that is left where no bar shows it."""
@@ -72,7 +74,7 @@ class TimeLeft:
 
     def __str__(self) -> str:
         """Seconds up to a minute and a half in steps of five, then minutes."""
-        seconds = self._seconds(self._left)
+        seconds = min(self._seconds(self._left), max(0.0, self._limit - self._elapsed))
         if seconds < 90:
             return f"about {max(5, 5 * round(seconds / 5))} s left"
         return f"about {round(seconds / 60)} min left"
