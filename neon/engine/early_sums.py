@@ -24,9 +24,9 @@ from neon.engine.settings import Item
 from neon.engine.tensors.layout import is_dense
 from neon.messages import quoted
 
-# Gradients of so many elements on are summed as they arrive: of smaller ones the hook costs more than it saves.
-# benchmarks/norms_in_backward.py measures it.
-LARGE = 524288
+# Gradients of so many elements are summed as they arrive: of smaller ones the hook costs more than it saves, and of
+# larger ones no cache has much when they are there. benchmarks/norms_in_backward.py measures it.
+LARGE, LARGEST = 524288, 8388608
 # In each of so many steps all gradients are summed anew, besides the first ones: a fifth of a percent of a step.
 CHECKED = 64
 
@@ -215,5 +215,5 @@ def early_sums(batch: Batch) -> EarlySums | None:
     if not alone or not hasattr(executable, "launch"):
         return None
     params = ((item, item.param) for item in batch.direct_members())
-    large = [item for item, p in params if p.numel() >= LARGE and p.is_leaf and p.requires_grad]
+    large = [item for item, p in params if LARGE <= p.numel() <= LARGEST and p.is_leaf and p.requires_grad]
     return EarlySums(kernel, executable, large) if large else None
