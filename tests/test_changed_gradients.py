@@ -122,8 +122,10 @@ def test_processes_average_gradients_and_do_not_tell() -> None:
             each.step()
         assert hooks(model) == 0
         assert_same(optimizer, other)
-        train(other := network(), clipped().attach(other, norms_in_backward=True), range(1))
-        assert hooks(other) == 0
+        fresh = network()
+        optimizer = clipped().attach(fresh, norms_in_backward=True)
+        train(fresh, optimizer, range(1))
+        assert hooks(fresh) == 0
     finally:
         distributed.destroy_process_group()
 

@@ -284,6 +284,17 @@ def test_what_sums_is_what_an_unclipped_rule_does_not_have() -> None:
     assert hooks(model) == 0
 
 
+@pytest.mark.parametrize("largest", [15, 16])
+def test_gradients_that_no_cache_would_have_are_summed_in_the_step(
+    largest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(early_sums, "LARGEST", largest)
+    model = network()
+    optimizer = clipped().attach(model, norms_in_backward=True)
+    train(model, optimizer, range(2))
+    assert hooks(model) == (3 if largest == 16 else 0)
+
+
 def test_parameters_that_the_kernel_works_on_copies_of() -> None:
     ends = []
     for norms_in_backward in (True, False):

@@ -70,12 +70,12 @@ class AttachedOptimizer(Evaluated):
       let go; `step()` only closes the step. There the norm over all gradients comes too late to clip by:
       `gradient_clip_previous_norm=k` multiplies each gradient by min(1, k/‖g‖) with ‖g‖ the norm over all
       gradients of the step *before* (in the first step, of that parameter's own gradient).
-    - `norms_in_backward`: where gradients are clipped by norm, or `skip_nonfinite` looks through them, large ones (from
-      524,288 elements on) are summed as they arrive in the backward pass, while caches have them: the step reads them
-      once, with the same bits. Another gradient, or one that was written to since, is summed in the step; so are all
-      on devices, in DTensors, under a `GradScaler`, once there is a process group, and where a rule's first pass reads
-      more than gradients. They must not be changed behind autograd's back, as through `.data` or numpy: where that is
-      found out, a `RuntimeWarning` names a parameter.
+    - `norms_in_backward`: where gradients are clipped by norm, or `skip_nonfinite` looks through them, large ones (of
+      524,288 to 8,388,608 elements) are summed as they arrive in the backward pass, while caches have them: the step
+      reads them once, with the same bits. Another gradient, or one that was written to since, is summed in the step;
+      so are all on devices, in DTensors, under a `GradScaler`, once there is a process group, and where a rule's first
+      pass reads more than gradients. They must not be changed behind autograd's back, as through `.data` or numpy:
+      where that is found out, a `RuntimeWarning` names a parameter.
     - `capturable`: steps can be captured in a graph of the device (`torch.cuda.graph`). Step counts lie on the
       device, and values of groups that are tensors, such as `lr`, are read there, at each replay. For
       parameters on one device that Triton serves.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import warnings
 import weakref
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,16 +17,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from neon.engine import versions
 from neon.engine.batch import Batch
 from neon.engine.program.kernel import CHUNK, Kernel
 from neon.engine.settings import Item
 from neon.engine.tensors.layout import is_dense
-from neon.engine.tensors.watch import Likeness
 from neon.messages import quoted
 
-# Gradients of so many elements on are summed as they arrive: of smaller ones the hook costs more than it saves.
-# benchmarks/norms_in_backward.py measures it.
-LARGE = 524288
+# Gradients of so many elements are summed as they arrive: of smaller ones the hook costs more than it saves, and of
+# larger ones no cache has much when they are there. benchmarks/norms_in_backward.py measures it.
+LARGE, LARGEST = 524288, 8388608
 # In each of so many steps all gradients are summed anew, besides the first ones: a fifth of a percent of a step.
 CHECKED = 64
 
@@ -35,6 +35,11 @@ Table = npt.NDArray[np.int64]
 
 def _gone(_: object) -> None:
     """What weak references call: that it is there says that the gradient is, and nobody follows the reference."""
+
+
+def _is_unknown(_: object) -> bool:
+    """Nothing is like what is not known yet."""
+    return False
 
 
 class _Part:
@@ -65,7 +70,7 @@ class Sum(_Part):
         super().__init__(chunks, line, len(kernel.stages[0].reductions))
         self.param, self.lock = item.param, lock
         self._dtype, self._launch, self._line = kernel.formats.g, executable.launch, line.data
-        self._like: Likeness | None = None  # what gradients are like that the kernel can read where they are
+        self._is_like: Callable[[Tensor], bool] = _is_unknown  # the gradients that were found readable
         self._passes, self._expected = 0, 1
         # A weak reference to the gradient that was summed, its identity, its version, and where it was.
         self._seen: tuple[weakref.ref[Tensor], int, int, int] | None = None
@@ -76,17 +81,16 @@ class Sum(_Part):
             self._seen = None
             self._passes += 1
             grad = param.grad
-            if grad is None or self._passes < self._expected or not self._is_readable(grad):
+            if grad is None or self._passes < self._expected or not (self._is_like(grad) or self._is_readable(grad)):
                 return
-            self._line[1] = address = grad.data_ptr()
-            version = grad._version
-            self._launch(self, 0)
-            self._seen = weakref.ref(grad, _gone), id(grad), version, address
+            if address := grad.data_ptr():
+                version = grad._version
+                self._line[1] = address
+                self._launch(self, 0)
+                self._seen = weakref.ref(grad, _gone), id(grad), version, address
 
     def _is_readable(self, grad: Tensor) -> bool:
         """Whether the kernel can read a gradient where it is: the step asks what else there is to ask of it."""
-        if self._like is not None and self._like.holds((grad,)):
-            return grad.data_ptr() != 0
         readable = (
             type(grad) is Tensor
             and grad.layout is torch.strided
@@ -95,9 +99,9 @@ class Sum(_Part):
             and grad.numel() == self.elements
             and is_dense(grad)
             and not grad.is_inference()
-            and grad.data_ptr() != 0
         )
-        self._like = Likeness([grad]) if readable else None
+        guards = versions.guards([grad]) if readable else None
+        self._is_like = _is_unknown if guards is None else guards.check
         return readable
 
     def is_of(self, grad: Tensor, address: int) -> bool:
@@ -211,5 +215,5 @@ def early_sums(batch: Batch) -> EarlySums | None:
     if not alone or not hasattr(executable, "launch"):
         return None
     params = ((item, item.param) for item in batch.direct_members())
-    large = [item for item, p in params if p.numel() >= LARGE and p.is_leaf and p.requires_grad]
+    large = [item for item, p in params if LARGE <= p.numel() <= LARGEST and p.is_leaf and p.requires_grad]
     return EarlySums(kernel, executable, large) if large else None
