@@ -12,7 +12,7 @@ import torch
 from optimizer_contents import everything
 from torch import nn
 
-from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, WarmupCosine
+from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, Schedule, WarmupCosine
 from neon.stepping.in_backward import BackwardStepper
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -24,8 +24,8 @@ class World:
 
     def __init__(self, seed: int, scheduled: bool, clip: float | None) -> None:
         torch.manual_seed(seed)
-        self.model = nn.Sequential(*(nn.Sequential(nn.Linear(3, 3), nn.Tanh()) for _ in range(3)))
-        adam = Adam(weight_average=0.9, **({"schedule": WarmupCosine(2, 50, unit="steps")} if scheduled else {}))
+        self.model: Any = nn.Sequential(*(nn.Sequential(nn.Linear(3, 3), nn.Tanh()) for _ in range(3)))
+        adam = Adam(weight_average=0.9, schedule=WarmupCosine(2, 50, unit="steps") if scheduled else Schedule())
         self.optimizer: Any = MultiOptimizer({"default": adam, "Bias": GradientDescentMomentum(0.1, 0.9)}).attach(
             self.model, in_backward=True, gradient_clip_previous_norm=clip
         )
