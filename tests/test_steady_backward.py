@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -108,6 +109,10 @@ def _a_copy_of_a_group(world: World, rng: Random) -> None:
     world.optimizer.param_groups[0] = dict(world.group)
 
 
+def _a_copy_of_states(world: World, rng: Random) -> None:
+    world.optimizer.state = defaultdict(dict, world.optimizer.state)
+
+
 def _loaded(world: World, rng: Random) -> None:
     world.optimizer.load_state_dict(copy.deepcopy(world.optimizer.state_dict()))
 
@@ -142,6 +147,7 @@ CHANGES: dict[str, Change] = {
     "another group": _another_group,
     "other parameters": _other_parameters,
     "a copy of a group": _a_copy_of_a_group,
+    "a copy of states": _a_copy_of_states,
     "loaded": _loaded,
     "evaluated": _evaluated,
     "of another kind": _of_another_kind,
