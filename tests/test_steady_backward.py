@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from optimizer_contents import everything
 from torch import nn
 
-from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, WarmupCosine
+from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, Schedule, WarmupCosine
 from neon.stepping.in_backward import BackwardStepper
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -24,8 +25,8 @@ class World:
 
     def __init__(self, seed: int, scheduled: bool, clip: float | None) -> None:
         torch.manual_seed(seed)
-        self.model = nn.Sequential(*(nn.Sequential(nn.Linear(3, 3), nn.Tanh()) for _ in range(3)))
-        adam = Adam(weight_average=0.9, **({"schedule": WarmupCosine(2, 50, unit="steps")} if scheduled else {}))
+        self.model: Any = nn.Sequential(*(nn.Sequential(nn.Linear(3, 3), nn.Tanh()) for _ in range(3)))
+        adam = Adam(weight_average=0.9, schedule=WarmupCosine(2, 50, unit="steps") if scheduled else Schedule())
         self.optimizer: Any = MultiOptimizer({"default": adam, "Bias": GradientDescentMomentum(0.1, 0.9)}).attach(
             self.model, in_backward=True, gradient_clip_previous_norm=clip
         )
@@ -108,6 +109,10 @@ def _a_copy_of_a_group(world: World, rng: Random) -> None:
     world.optimizer.param_groups[0] = dict(world.group)
 
 
+def _a_copy_of_states(world: World, rng: Random) -> None:
+    world.optimizer.state = defaultdict(dict, world.optimizer.state)
+
+
 def _loaded(world: World, rng: Random) -> None:
     world.optimizer.load_state_dict(copy.deepcopy(world.optimizer.state_dict()))
 
@@ -142,6 +147,7 @@ CHANGES: dict[str, Change] = {
     "another group": _another_group,
     "other parameters": _other_parameters,
     "a copy of a group": _a_copy_of_a_group,
+    "a copy of states": _a_copy_of_states,
     "loaded": _loaded,
     "evaluated": _evaluated,
     "of another kind": _of_another_kind,

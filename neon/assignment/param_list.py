@@ -51,7 +51,7 @@ def _record(parameter: Tensor) -> tuple[Tensor | None, list[Tensor]]:
         attributes = {} if alias is None else vars(alias)  # the count of updates among them
         alias = parameter.detach()
         vars(alias).update(attributes)
-    Aliases.made += 1
+        Aliases.made += 1
     _records[parameter] = (alias, states)
     return alias, states
 

@@ -14,6 +14,7 @@ from neon.engine.tensors.watch import same_objects
 
 # How a module answers what it has. Where a class has others than torch's, only its modules know what they would say.
 _TORCHS = ("__getattr__", "__getattribute__", "parameters", "named_parameters", "_named_members", "named_modules")
+_ANSWERS = ("get_params", "parameters", "named_parameters")  # what a module may have in the place of its class's
 _DEEPEST = 64  # so many modules within each other; with more they stand in a circle
 _NAMES = {str, type(None)}
 _values, _parameters, _modules = methodcaller("values"), itemgetter("_parameters"), itemgetter("_modules")
@@ -109,7 +110,9 @@ class Glance:
                 return
             own, kinds = [*map(vars, level)], [*map(type, level)]
             names = [*map(dict.get, own, repeat("name"))]
-            if not {*map(type, names)} <= _NAMES or any(map(contains, own, repeat("get_params"))):
+            if not {*map(type, names)} <= _NAMES:
+                raise UnsureError
+            if any(any(map(contains, own, repeat(word))) for word in _ANSWERS):
                 raise UnsureError
             if within and any(map(self._is_asked, dict.fromkeys(kinds))):
                 raise UnsureError

@@ -162,7 +162,7 @@ class BackwardStepper(GroupStepper):
                 "has looked at the gradients. Train in bfloat16 without a scaler, or attach without in_backward."
             )
         with self._arriving:
-            if not same_objects(_listed(optimizer), self._listed):
+            if not self._has_hooks(optimizer):
                 self.watch(optimizer)
             waiting = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
             rehearsal = not self._done and not optimizer.state and has_no_rate(optimizer)
@@ -183,7 +183,7 @@ class BackwardStepper(GroupStepper):
             if id(param) in self._done:  # nobody has called step() since the last backward pass
                 self.close(optimizer)
             if not self._done:
-                self._stands = same_objects(_listed(optimizer), self._listed)
+                self._stands = self._has_hooks(optimizer)
             if not self._stands:
                 return  # there are other parameters now: `step` takes their gradients, and has hooks put on them
             if not rehearsal and self._run_as_before(optimizer, param):
@@ -200,6 +200,10 @@ class BackwardStepper(GroupStepper):
                 self._stepper.rehearse(holder, ready[0])
             else:
                 self._stepper.run(holder, ready, None, {"previous_norm": holder.group.get("previous_norm", 0.0)})
+
+    def _has_hooks(self, optimizer: Optimizer) -> bool:
+        """Whether the parameters are those that have hooks, and the states those that tell of what is written."""
+        return optimizer.state is self._states and same_objects(_listed(optimizer), self._listed)
 
     def _run_as_before(self, optimizer: Optimizer, param: Tensor) -> bool:
         """Update a parameter whose group and states nobody has written to; False, with nothing done, for others."""
@@ -218,7 +222,7 @@ class BackwardStepper(GroupStepper):
             return False
         clips = group.get("gradient_clip_previous_norm") is not None
         with self._stepper.uninterrupted:
-            plan.step(grads, None, False, {"previous_norm": group["previous_norm"]} if clips else None)
+            plan.step(grads, None, False, {"previous_norm": group.get("previous_norm", 0.0)} if clips else None)
             self._made.append(plan)
             self.let_go(param)
         return True

@@ -14,6 +14,7 @@ from neon.assignment.description import Description
 from neon.assignment.keys import Match
 from neon.assignment.mapped_layers import MappedLayers
 from neon.assignment.param_list import Aliases, Given, param_entry, writable
+from neon.assignment.roles import asks_for_roles
 from neon.assignment.seen_layers import Glance, SeenLayers, UnsureError
 from neon.assignment.sites import Site
 from neon.engine.tensors.watch import Likeness, same_objects
@@ -37,7 +38,7 @@ def described(optimizer: Description) -> list[Any]:
     """
     kind: Any = type(optimizer)
     mapping = optimizer._optimizers_by_key
-    if optimizer.of_matrices or not kind.match.__module__.startswith("neon."):
+    if asks_for_roles(optimizer) or not kind.match.__module__.startswith("neon."):
         return []
     found = [optimizer, kind.match, kind.optimize, mapping, optimizer.gradient_clip_norm is None]
     for inner in () if mapping is None else mapping.values():
@@ -66,6 +67,8 @@ class SteadyLayers:
         params: Sequence[Tensor],
         mapped: MappedLayers | None,
     ) -> None:
+        if any(site.sharers for site, _ in assigned) or not planned:
+            raise UnsureError
         self._seen, self.mapped = SeenLayers(glance), mapped
         self.mappings = [*dict.fromkeys(mapping for _, match in assigned for mapping in match.mappings)]
         self.versions: list[int] = []  # of the numbers of these, when the plan has last read them
@@ -75,7 +78,7 @@ class SteadyLayers:
         places = {id(alias): place for place, alias in enumerate(aliases)}
         entries = [site.entry for site, _ in assigned if site.entry is not None]
         found = [places.get(id(param), -1) for (param, _), _ in entries]
-        if -1 in found or any(site.sharers for site, _ in assigned) or not planned:
+        if -1 in found:
             raise UnsureError
         self._planned = [found[place] for place in planned]
         self._lists = [entries[place][1] for place in planned]
@@ -121,6 +124,7 @@ class SteadyLayers:
         grads = [every[place] for place in self._planned]
         same = (
             {*map(type, grads)} == {Tensor}
+            and {*map(type, every)} <= {Tensor, type(None)}
             and all(every[place] is None for place in self._without)
             and [*map(Tensor.data_ptr, asked)] == self._addresses
             and self._are_alike(asked)
@@ -138,6 +142,9 @@ def _entries(given: Iterable[Any]) -> list[tuple[Tensor, Any, list[Tensor]]]:
         entries = [entry for found in given for entry in ((found,) if type(found) is tuple else found)]
         if not {*map(type, entries)} <= {tuple}:
             raise UnsureError
-        return [(param, grad, states) for (param, grad), states in entries]
+        found = [(param, grad, states) for (param, grad), states in entries]
     except (TypeError, ValueError) as error:
         raise UnsureError from error
+    if not {type(states) for *_, states in found} <= {list}:
+        raise UnsureError
+    return found
