@@ -314,7 +314,7 @@ def test_a_backend_that_is_asked_for_serves_the_next_step() -> None:
     with use_backend("eager"):
         optimizer.step()
         assert optimizer._stepper._plan._backend == "eager"  # type: ignore[union-attr]
-    for number in range(3):
+    for _ in range(3):
         optimizer.step()
     assert taken(optimizer) == 1
 

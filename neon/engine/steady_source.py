@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from neon.engine.program.graph import REDUCTION
 from neon.engine.program.operations import BOOL, FLOAT, OPERATIONS
 from neon.engine.tensors.watch import PROPERTIES
 
@@ -11,17 +10,21 @@ OF_GRADIENTS = ("get_data_ptr", "get_dtype", "get_device_type", "get_dim", "get_
 OTHERS = ("new_tensor_handle", "delete_tensor_object")
 QUESTIONS = (*dict.fromkeys((*PROPERTIES, *OF_GRADIENTS, *OTHERS)),)
 
-# The operations on numbers that a tape may have, by their codes.
-_ON_NUMBERS = [name for name, each in OPERATIONS.items() if each.floats is not None and name != REDUCTION]
-CODES = {name: code for code, name in enumerate(_ON_NUMBERS)}
+# The operations on numbers that a tape may have, by their codes: those that need no function of numpy's.
+_OF_NUMPY = {"floor"}
+CODES = {
+    name: code
+    for code, name in enumerate(n for n, each in OPERATIONS.items() if each.floats is not None and n not in _OF_NUMPY)
+}
 OPERANDS = 3
 
 # The words of a context. Sections, which begin where their word says, have a number of lines first.
 WORDS = (
-    "holds", "taken", "fresh", "answer", "acquire", "release", "changed_states", "changed_groups", "states",
+    "holds", "taken", "answer", "acquire", "release", "changed_states", "changed_groups", "states",
     "dicts", "lists", "absent", "watched", "strided", "gradients", "starts", "ends", "written", "batches",
     "exact", "increment", "shown", "expected", "counted",
-    "parallel", "large", "team", "forked", "forced", "get_num_threads", "grad", "bump_version", "is_neg", "profiled", "undefined",
+    "parallel", "large", "team", "forked", "forced",
+    "get_num_threads", "grad", "bump_version", "is_neg", "profiled", "undefined",
     *QUESTIONS,
 )  # fmt: skip
 AT = {word: place for place, word in enumerate(WORDS)}

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Any
 
-from numba.core import compiler, decorators, registry, types
+from numba.core import compiler, decorators, registry
 from numba.core.compiler_machinery import PassManager
 from numba.core.cpu import CPUContext
 from numba.core.target_extension import CPU, dispatcher_registry, jit_registry, target_override, target_registry
@@ -95,17 +95,17 @@ _jit: Any = decorators.jit
 jit_registry[_Processor] = partial(_jit, _target=_NAME, pipeline_class=_Pipeline)
 
 
-def compiled(function: Callable[..., Any]) -> Any:
-    """What numba makes of a function of one address. Raises what numba raises where more is needed than is here."""
+def compiled(function: Callable[..., Any], arguments: tuple[Any, ...], result: Any) -> Any:
+    """What numba makes of a function of words. Raises what numba raises where more is needed than is here."""
     compile_extra: Any = compiler.compile_extra
     flags: Any = compiler.Flags()
     flags.error_model = "numpy"
     flags.no_cpython_wrapper = flags.no_compile = True
     target: Any = _Dispatcher.targetdescr
     with target_override(_NAME):
-        result = compile_extra(
-            target.typing_context, target.target_context, function, (types.int64,), types.void, flags, {},
+        made = compile_extra(
+            target.typing_context, target.target_context, function, arguments, result, flags, {},
             pipeline_class=_Pipeline,
         )  # fmt: skip
-        result.library.finalize()
-    return result
+        made.library.finalize()
+    return made

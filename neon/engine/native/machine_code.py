@@ -113,7 +113,8 @@ def _loaded_by_numba(functions: list[Callable[..., Any]]) -> Code:
     """The way that numba documents, for code that cannot be linked without it, and for a numba that has changed."""
     from numba import cfunc
 
-    loaded: list[Any] = [cfunc("void(int64)", error_model="numpy")(function) for function in functions]
+    signatures = [(function, *_signature(function)) for function in functions]
+    loaded: list[Any] = [cfunc(result(*given), error_model="numpy")(each) for each, given, result in signatures]
     return Code(tuple(function.address for function in loaded), loaded)
 
 
@@ -134,27 +135,31 @@ def _results(functions: list[Callable[..., Any]]) -> list[Any]:
     with suppress(Exception):  # what the source is to blame for is raised again
         from neon.engine.native import lean_numba
 
-        return [*map(lean_numba.compiled, functions)]
+        return [lean_numba.compiled(function, *_signature(function)) for function in functions]
     return [*map(_compile, functions)]
+
+
+def _signature(function: Callable[..., Any]) -> tuple[tuple[Any, ...], Any]:
+    """Arguments and result: a stage takes a context, a method of Python's C interface more, and returns an object."""
+    from numba.core import types
+
+    count = function.__code__.co_argcount
+    return (types.int64,) * count, types.void if count == 1 else types.int64
 
 
 def _compile(function: Callable[..., Any]) -> Any:
     """What `numba.cfunc` does, short of loading the result."""
-    from numba.core import compiler, registry, types
+    from numba.core import compiler, registry
 
     flags: Any = compiler.Flags()
     flags.nrt = True
     flags.error_model = "numpy"
     flags.no_cpython_wrapper = flags.no_compile = True
     target: Any = registry.cpu_target
-    # A stage takes a context. What takes more is a method of Python's C interface, which returns an object.
-    count = function.__code__.co_argcount
-    arguments, result = (types.int64,) * count, types.void if count == 1 else types.int64
-    result = compiler.compile_extra(
-        target.typing_context, target.target_context, function, arguments, result, flags, {}
-    )
-    result.library.finalize()
-    return result
+    arguments, result = _signature(function)
+    made = compiler.compile_extra(target.typing_context, target.target_context, function, arguments, result, flags, {})
+    made.library.finalize()
+    return made
 
 
 def _target_machine(codegen: Any) -> llvm.TargetMachine:
