@@ -10,12 +10,8 @@ OF_GRADIENTS = ("get_data_ptr", "get_dtype", "get_device_type", "get_dim", "get_
 OTHERS = ("new_tensor_handle", "delete_tensor_object")
 QUESTIONS = (*dict.fromkeys((*PROPERTIES, *OF_GRADIENTS, *OTHERS)),)
 
-# The operations on numbers that a tape may have, by their codes: those that need no function of numpy's.
-_OF_NUMPY = {"floor"}
-CODES = {
-    name: code
-    for code, name in enumerate(n for n, each in OPERATIONS.items() if each.floats is not None and n not in _OF_NUMPY)
-}
+# The operations on numbers that a tape may have, by their codes.
+CODES = {name: code for code, name in enumerate(n for n, each in OPERATIONS.items() if each.floats is not None)}
 OPERANDS = 3
 
 # The words of a context. Sections, which begin where their word says, have a number of lines first.
@@ -58,7 +54,7 @@ import math
 import numpy as np
 
 from neon.engine.backends.numba_intrinsics import (
-    call, call_word, maximum, minimum, pointer, power_of_two, python, select, sign,
+    call, call_word, floor, maximum, minimum, pointer, power_of_two, python, select, sign,
 )
 
 real = np.float64

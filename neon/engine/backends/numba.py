@@ -42,8 +42,8 @@ import math
 import numpy as np
 
 from neon.engine.backends.numba_intrinsics import (
-    add32, and32, at_least, at_most, bits, bits64, from_bits, from_bits64, largest, local, maximum, minimum, mul32,
-    multiply_add, or32, pairwise_sum, pointer, power_of_two, select, shl32, shr32, sign, take_next, xor32,
+    add32, and32, at_least, at_most, bits, bits64, floor, from_bits, from_bits64, largest, local, maximum, minimum,
+    mul32, multiply_add, or32, pairwise_sum, pointer, power_of_two, select, shl32, shr32, sign, take_next, xor32,
 )
 
 real, word = {real}, np.uint32

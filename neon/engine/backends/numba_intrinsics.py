@@ -79,6 +79,19 @@ def select(typingctx: Any, condition: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
+def floor(typingctx: Any, x: Any) -> Any:
+    """The largest whole number that is not above x, of its type; numba's own knows no infinity."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = args[0].type
+        name = f"llvm.floor.{'f32' if kind == ir.FloatType() else 'f64'}"
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind]), name)
+        return builder.call(function, args)
+
+    return x(x), generate
+
+
+@intrinsic
 def multiply_add(typingctx: Any, a: Any, b: Any, total: Any) -> Any:
     """a·b + total in float64, of a and b that were float32: their product is exact, so one instruction has its bits."""
 

@@ -116,7 +116,7 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "floor": Operation(
         "floor({})", _ONE, torch.floor, lambda x: float(math.floor(x)), np.floor, never_negative=LIKE_OPERANDS,
-        sources={"numba": "np.floor({})", "triton": "tl.floor({})"},
+        sources={"triton": "tl.floor({})"},
     ),
     "less": Operation("{} < {}", _TWO, torch.lt, operator.lt, result=BOOL, bare_numbers=True),
     "less_equal": Operation("{} <= {}", _TWO, torch.le, operator.le, result=BOOL, bare_numbers=True),
