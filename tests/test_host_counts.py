@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 import shutil
@@ -140,3 +141,13 @@ def test_without_valgrind_there_are_times(tmp_path: Path) -> None:
     assert first.startswith("Times alone: ")
     for whose in ("neon of --build", "torch, fused", "torch, foreach"):
         assert re.search(rf"{whose} .* \d+\.\d +\d\.\d\d *$", "\n".join(rest), re.MULTILINE)
+
+
+def test_what_is_counted_runs_in_every_kind_of_case() -> None:
+    """Without valgrind, which would take minutes: its requests do nothing then."""
+    cases = ["conv, SGD", "200 tensors, Adam", "500 groups, Adam"]
+    command = [sys.executable, str(ROOT / "benchmarks/host_steps.py"), "count", json.dumps(cases), '["neon"]']
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert sorted(json.loads(done.stdout).values()) == [False, True, True]  # the watch, and two kernels
