@@ -17,7 +17,7 @@ from neon.engine.native import cache, machine_code, threads
 from neon.engine.program.formats.blocks import BLOCK
 from neon.engine.program.graph import SIZE, Node, walk
 from neon.engine.program.kernel import LANES, ROWS, Kernel, Stage, Sweep
-from neon.engine.program.operations import OPERATIONS
+from neon.engine.program.operations import OPERATIONS, UINT
 from neon.engine.program.printer import assignments, inline, memory_of
 from neon.engine.program.reductions import kind_of
 
@@ -264,21 +264,26 @@ def _update(kernel: Kernel, stage: Stage, given: dict[Node, str]) -> str:
 
 
 def _counted(sweep: Sweep, index: str) -> tuple[list[str], dict[Node, str], list[str]]:
-    """Sums of an element's index and a word that stays: they are one more with each element, so that a loop counts.
+    """Words that stay, and their sums with an element's index: one more with each element, so that a loop counts.
 
     The statements before the loop, from the `index` of its first element on; their names; the statements after each.
     """
-    below = walk([*sweep.stores.values(), *sweep.values], into_reductions=False, given=sweep.given)
-    sums = [n for n in below if n.op == "uint_add" and n.args[0].op == "index" and _stays(n.args[1])]
-    counters = {node: f"counter{k}" for k, node in enumerate(sums)}
-    lines, formulas = _formulas(sums, {node.args[0]: index for node in sums})
-    lines += [f"{name} = {text}" for name, text in zip(counters.values(), formulas, strict=True)]
-    return lines, counters, [f"{name} = add32({name}, word(1))" for name in counters.values()]
+    below = [*walk([*sweep.stores.values(), *sweep.values], into_reductions=False, given=sweep.given)]
+    stay: set[Node] = set()
+    for node in below:
+        if node.op in _STAY or (node.kind == UINT and node.args and stay.issuperset(node.args)):
+            stay.add(node)
+    sums = [n for n in below if n.op == "uint_add" and n.args[0].op == "index" and n.args[1] in stay]
+    users = [n for n in below if n not in stay and n not in sums]
+    words = dict.fromkeys(a for n in users for a in n.args if a in stay and a.args)
+    names = {n: f"counter{k}" for k, n in enumerate(sums)} | {n: f"word{k}" for k, n in enumerate(words)}
+    lines, formulas = _formulas(names, {node.args[0]: index for node in sums})
+    lines += [f"{name} = {text}" for name, text in zip(names.values(), formulas, strict=True)]
+    return lines, names, [f"{names[n]} = add32({names[n]}, word(1))" for n in sums]
 
 
-def _stays(word: Node) -> bool:
-    """Whether a word is the same for all elements of a chunk."""
-    return {node.op for node in walk([word]) if not node.args} <= {"const", "index_high", "tensor_key", "step_word"}
+# Leaves that are the same for all elements of a chunk.
+_STAY = ("const", "index_high", "tensor_key", "step_word")
 
 
 def _of_blocks(loads: Iterable[Node], place: str) -> list[str]:
