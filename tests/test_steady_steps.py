@@ -325,7 +325,7 @@ def test_a_step_under_a_profiler_is_recorded() -> None:
     for number in range(5):
         give(params, number)
         optimizer.step()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], acc_events=True) as profile:
         optimizer.step()
     assert any("AttachedOptimizer.step" in event.name for event in profile.events() or ())
     assert taken(optimizer) == 3
