@@ -166,8 +166,8 @@ def put_states(states: Any, param: Any, item: Item, step: Tensor, settings: Sett
     What belonged to another format is let go.
     """
     state = Watched.of(states.get(param, {}), changes)
-    program = settings.program_of(param, item.matrices)
-    stale = {path for path in auxiliary_paths(program) if path[0] in state}
+    paths = auxiliary_paths(settings.program_of(param, item.matrices)) if state else ()
+    stale = {path for path in paths if path[0] in state}
     for path in stale - {slot.path for slot in item.kept} if stale else ():
         if isinstance(folder := at(state, path[:-1]), dict):
             dict.pop(folder, path[-1], None)

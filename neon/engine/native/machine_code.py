@@ -1,6 +1,6 @@
 """Machine code: numba compiles generated source to an object file, llvmlite links it into the process.
 
-Once an object is there, numba is not needed: importing it and compiling the first function takes half a second.
+Once an object is there, numba is not needed: importing it and compiling the first function takes a third of a second.
 The same object is linked whether it has just been compiled or comes from the cache, so the bits are the same.
 """
 
