@@ -13,7 +13,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from neon.engine import versions
 from neon.engine.batch import STEP, Batch
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 # Up to so many elements a step is sooner done than other threads of Python would miss it.
 _SHORT = 262144
+# Of another class a parameter may say what its gradient is by itself.
+_PLAIN = {Tensor, nn.Parameter}
 _ON_HOST = 0  # torch's number of the processor among types of devices
 
 
@@ -76,6 +78,7 @@ def steady(plan: Plan, asked: Asked, grads: Sequence[Tensor]) -> Steady | None:
     # Telling autograd of a write to an inference tensor is an error, which must not come up in compiled code.
     fits = plan.is_plain and None not in lines and all(map(is_handle, tensors))
     fits = fits and not any(map(Tensor.is_inference, plan.updated))
+    fits = fits and _PLAIN.issuperset(map(type, (*plan.params, *asked.without)))
     native = _native() if fits else None
     return None if native is None else Steady(plan, asked, grads, [line for line in lines if line], native)
 
