@@ -85,12 +85,12 @@ class Doubled(nn.Parameter):
     """Says by itself what its gradient is."""
 
     @property
-    def grad(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def grad(self) -> Any:
         found = Tensor.grad.__get__(self)  # type: ignore[attr-defined]
         return None if found is None else 2.0 * found
 
     @grad.setter
-    def grad(self, value: Any) -> None:
+    def grad(self, value: Any) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         Tensor.grad.__set__(self, value)  # type: ignore[attr-defined]
 
 
