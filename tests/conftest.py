@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def no_backend_left() -> Iterator[None]:
     """A test that leaves a backend forced would have all that follow compare it with itself."""
     yield
-    left, backends._forced = backends._forced, None
+    left, backends._forced[0] = backends._forced[0], None
     assert left is None
 
 

@@ -304,7 +304,6 @@ class Batch:
             self.whole_table[:, -2] = self.table[:, -2]
         if reread or not self._numbers:
             self.read_numbers()
-            self._evaluated = False
         elif self.kernel.program.new_numbers:
             self._evaluated = False
         for name, cells in self._cells.items():
@@ -353,6 +352,7 @@ class Batch:
         read = {group: self._settings[group].read(self.kernel.program) for group in dict.fromkeys(self.row_groups)}
         columns = map(column, zip(*(read[group] for group in self.row_groups), strict=True))
         self._numbers = dict(zip(self._number_nodes, columns, strict=True))
+        self._evaluated = False
 
     def run(self, level: int, sums: dict[Node, Any]) -> None:
         """Launch one stage, with what belongs before it; `sums` are the results of reductions, earlier and new ones."""

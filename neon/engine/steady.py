@@ -13,10 +13,9 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from neon.engine import versions
-from neon.engine.backends import is_forced
 from neon.engine.batch import STEP, Batch
 from neon.engine.counts import Counts
 from neon.engine.native import cache, threads
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
 
 # Up to so many elements a step is sooner done than other threads of Python would miss it.
 _SHORT = 262144
+# Of another class a parameter may say what its gradient is by itself.
+_PLAIN = {Tensor, nn.Parameter}
 _ON_HOST = 0  # torch's number of the processor among types of devices
 
 
@@ -77,6 +78,7 @@ def steady(plan: Plan, asked: Asked, grads: Sequence[Tensor]) -> Steady | None:
     # Telling autograd of a write to an inference tensor is an error, which must not come up in compiled code.
     fits = plan.is_plain and None not in lines and all(map(is_handle, tensors))
     fits = fits and not any(map(Tensor.is_inference, plan.updated))
+    fits = fits and _PLAIN.issuperset(map(type, (*plan.params, *asked.without)))
     native = _native() if fits else None
     return None if native is None else Steady(plan, asked, grads, [line for line in lines if line], native)
 
@@ -117,7 +119,6 @@ class Steady:
             "large": sum(line.batch.elements for line in lines) > _SHORT,
             "team": threads.team(),
             "forked": threads.forked.ctypes.data,
-            "forced": is_forced.ctypes.data,
             "starts": written.starts.ctypes.data,
             "ends": written.ends.ctypes.data,
             "written": len(written.starts),

@@ -19,7 +19,7 @@ WORDS = (
     "holds", "taken", "answer", "acquire", "release", "changed_states", "changed_groups", "states",
     "dicts", "lists", "absent", "watched", "strided", "gradients", "starts", "ends", "written", "batches",
     "exact", "increment", "shown", "expected", "counted",
-    "parallel", "large", "team", "forked", "forced",
+    "parallel", "large", "team", "forked",
     "get_num_threads", "grad", "bump_version", "is_neg", "profiled", "undefined",
     *QUESTIONS,
 )  # fmt: skip
@@ -73,7 +73,7 @@ def stage_0(itself, given, count):
     while at[<holds>] != 0:  # once: what does not hold ends it, before anything is written
         # What Python's objects say.
         wrong = python("PySet_Size", at[<changed_states>]) | (objects[1] ^ at[<states>])
-        wrong |= pointer(at[<forced>], np.int64)[0] | (call(at[<profiled>]) & 255)
+        wrong |= call(at[<profiled>]) & 255
         for place in range(2, count):
             wrong |= python("PyDict_Size", objects[place])
         line = at[<dicts>]

@@ -61,8 +61,10 @@ def functions() -> dict[str, int] | None:
     }
     try:
         library = ctypes.CDLL(torch._C.__file__)
-        return _verified({name: getattr(library, symbol) for name, symbol in names.items()})
-    except (AttributeError, OSError):
+        found = {name: getattr(library, symbol) for name, symbol in names.items()}
+        with torch.inference_mode(mode=False):
+            return _verified(found)
+    except (AttributeError, OSError, RuntimeError):
         return None
 
 

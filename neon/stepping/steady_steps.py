@@ -8,6 +8,7 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
+from neon.engine.backends import forced, place_of_forced
 from neon.engine.plan import Plan
 from neon.engine.steady import Asked, Steady, steady
 from neon.stepping.in_place import places_taken
@@ -66,6 +67,6 @@ class SteadySteps:
 
     def _asked(self, optimizer: Optimizer, planned: Planned) -> Asked:
         lock, changed_states, changed_groups = self._asked_first
-        lists = [(optimizer.param_groups, planned.groups), *planned.lists()]
+        lists = [(optimizer.param_groups, planned.groups), *planned.lists(), (place_of_forced(), [forced()])]
         empty = places_taken(), _global_optimizer_pre_hooks, _global_optimizer_post_hooks
         return Asked(lock, lists, planned.states, empty, changed_states, changed_groups, planned.without)

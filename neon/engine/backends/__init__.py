@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 
 from neon.engine.backends.contract import Backend
@@ -25,36 +24,38 @@ BACKENDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "triton": (f"{__name__}.triton", ("cuda", "xpu")),
 }
 
-_forced: str | None = None
-is_forced = np.zeros(1, np.int64)  # 1 where one is, for compiled code to read
+_forced: list[str | None] = [None]  # a list, so that compiled code can see what is in it
 _prepared = 0
 
 
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
     """Serve every device by one backend for the plans that are made inside the context."""
-    global _forced
-    if name not in BACKENDS:
+    known = next((each for each in BACKENDS if each == name), None)  # the same object each time
+    if known is None:
         raise ValueError(f"Unknown backend {name!r}. Choose one of {', '.join(map(repr, BACKENDS))}.")
-    before, _forced = _forced, name
-    is_forced[0] = 1
+    before, _forced[0] = _forced[0], known
     try:
         yield
     finally:
-        _forced = before
-        is_forced[0] = before is not None
+        _forced[0] = before
 
 
 def forced() -> str | None:
     """The backend that `use_backend` asks for here, if any."""
+    return _forced[0]
+
+
+def place_of_forced() -> list[str | None]:
+    """The list whose only object is what `forced` gives."""
     return _forced
 
 
 def serving(device: torch.device) -> Backend:
     """The backend that serves a device here; where it cannot, eager does its work."""
-    backend = named(_forced or next((name for name, (_, types) in BACKENDS.items() if device.type in types), "eager"))
+    backend = named(forced() or next((name for name, (_, types) in BACKENDS.items() if device.type in types), "eager"))
     if backend.package is not None and not _installed(backend.package):
-        if _forced:
+        if forced():
             raise ModuleNotFoundError(
                 f"The backend {backend.name!r} needs the package of that name: pip install {backend.package}"
             )

@@ -1,0 +1,120 @@
+"""What a steady step must not miss: changes that come together, and what is said outside of the optimizer."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from test_steady_steps import taken, without
+from torch import Tensor, nn
+
+import neon.torch
+from neon.engine.backends import use_backend
+from neon.optimizers import Adam
+
+Change = Callable[[nn.Parameter], Any]
+
+
+def _strided(param: nn.Parameter) -> None:
+    param.grad = torch.ones(2, 3).t()
+
+
+def _weight_itself(param: nn.Parameter) -> None:
+    param.grad = param.detach()
+
+
+@pytest.mark.parametrize("change", [_strided, _weight_itself])
+def test_a_new_rate_beside_another_gradient_is_taken(change: Change, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run() -> tuple[list[float], int]:
+        param = nn.Parameter(torch.ones(3, 2))
+        optimizer = neon.torch.SGD([param], lr=0.1)
+        before = 0
+        for number in range(8):
+            param.grad = torch.ones(3, 2)
+            if number == 6:
+                before = taken(optimizer)
+                change(param)
+            optimizer.param_groups[0]["lr"] = 0.1 * (1 + number)
+            optimizer.step()
+        return param.flatten().tolist(), before
+
+    found, before = run()
+    assert before > 0
+    without(monkeypatch)
+    assert found == run()[0]
+
+
+def test_new_rates_are_taken_beside_an_empty_parameter() -> None:
+    params = [nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(0))]
+    optimizer = neon.torch.SGD(params, lr=0.25)
+    for number in range(6):
+        for param in params:
+            param.grad = torch.ones_like(param)
+        optimizer.param_groups[0]["lr"] = 0.25 * (1 + number)
+        optimizer.step()
+    assert params[0].tolist() == [1.0 - 0.25 * 21] * 3
+
+
+def test_another_backend_is_gone_over_to_in_mid_run() -> None:
+    param = nn.Parameter(torch.ones(3))
+    optimizer = Adam().attach([param])
+    param.grad = torch.ones(3)
+
+    def served() -> str | None:
+        optimizer.step()
+        plan = optimizer._stepper._plan
+        assert plan is not None
+        return plan._backend
+
+    assert [served() for _ in range(4)] == [None] * 4
+    assert taken(optimizer) == 2
+    with use_backend("eager"):
+        assert served() == "eager"
+    assert served() is None
+    with use_backend("".join(["num", "ba"])):
+        assert [served() for _ in range(4)] == ["numba"] * 4
+        assert taken(optimizer) == 2
+    assert served() is None
+
+
+class Doubled(nn.Parameter):
+    """Says by itself what its gradient is."""
+
+    @property
+    def grad(self) -> Any:
+        found = Tensor.grad.__get__(self)  # type: ignore[attr-defined]
+        return None if found is None else 2.0 * found
+
+    @grad.setter
+    def grad(self, value: Any) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        Tensor.grad.__set__(self, value)  # type: ignore[attr-defined]
+
+
+def test_a_parameter_that_says_itself_what_its_gradient_is_is_asked() -> None:
+    param = Doubled(torch.zeros(3))
+    optimizer = neon.torch.SGD([param], lr=0.25)
+    for _ in range(6):
+        param.grad = torch.ones(3)
+        optimizer.step()
+    assert param.tolist() == [-3.0] * 3
+
+
+_FIRST_IN_INFERENCE = """
+import torch, neon.torch
+param = torch.nn.Parameter(torch.zeros(3))
+optimizer = neon.torch.SGD([param], lr=0.25)
+with torch.inference_mode():
+    for _ in range(5):
+        param.grad = torch.ones(3)
+        optimizer.step()
+assert param.tolist() == [-1.25] * 3
+assert optimizer._stepper.steady._made.taken == 3
+"""
+
+
+def test_the_first_steady_step_of_a_process_may_be_in_inference_mode() -> None:
+    subprocess.run([sys.executable, "-c", _FIRST_IN_INFERENCE], check=True)
