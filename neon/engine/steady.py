@@ -141,7 +141,7 @@ class Steady:
         for word, value in words.items():
             memory[AT[word]] = value
         ends = np.cumsum([0, *map(len, sections["batches"])])
-        self._renewed = words["batches"] + 1 + ends[:-1] + BATCH.index("renewed")
+        self._lines_at = words["batches"] + 1 + ends
         # What this holds the method keeps; it does not keep the method.
         self.call: Callable[..., int] = method(
             "step", native.address, memory.ctypes.data, (self._memory, self._keeps, lines)
@@ -158,9 +158,9 @@ class Steady:
 
     def renew(self) -> None:
         """Go by the numbers that the batches have read anew."""
-        for line in self._lines:
+        for line, begin, end in zip(self._lines, self._lines_at[:-1], self._lines_at[1:], strict=True):
             line.renew()
-        self._memory[self._renewed] = 1
+            self._memory[begin:end] = line.words(renewed=True)
 
 
 class _Line:
@@ -176,6 +176,7 @@ class _Line:
         first = len(self._inputs)
         self._values[first : first + len(tape.constants)] = tape.constants
         self._row_of = np.ascontiguousarray(batch.row_of, np.int64)
+        self._same: list[bool] | None = None  # of each input, whether all rows have the same
         self.renew()
 
     @classmethod
@@ -189,12 +190,25 @@ class _Line:
         return None if tape is None or foreign & {*host.inputs} else cls(batch, tape, address)
 
     def renew(self) -> None:
-        """Take the numbers that the batch knows."""
+        """Take the numbers that the batch knows, and compute once what is the same for all rows."""
         for column, node in enumerate(self._inputs):
-            if node is not STEP:
-                self._numbers[:, column] = self.batch.number(node)
+            self._numbers[:, column] = self.batch.row_steps if node is STEP else self.batch.number(node)
+        same = (self._numbers == self._numbers[0]).all(0).tolist()
+        if same == self._same:
+            return
+        self._same = same
+        alike = {place for place, is_same in enumerate([*same, *[True] * len(self._tape.constants)]) if is_same}
+        shared, own = [], []
+        for operation in self._tape.lines:
+            _, operands, value = operation
+            if alike.issuperset(operands):
+                alike.add(value)
+                shared.append(operation)
+            else:
+                own.append(operation)
+        self._shared, self._operations = len(shared), [*shared, *own]
 
-    def words(self) -> list[int]:
+    def words(self, *, renewed: bool = False) -> list[int]:
         """Its line in the memory."""
         batch, current, tape = self.batch, self._pass, self._tape
         step_words = batch.table[:, -2:]
@@ -203,7 +217,7 @@ class _Line:
             "pass": current.address,
             "worth": self.worth,
             "evaluates": not current.steady,
-            "renewed": 0,
+            "renewed": renewed,
             "rows": len(batch.row_groups),
             "steps": batch.row_steps.ctypes.data,
             "row_of": self._row_of.ctypes.data,
@@ -218,9 +232,10 @@ class _Line:
             "is_double": current.scalars.dtype == np.float64,
             "columns": len(tape.results),
             "lines": len(tape.lines),
+            "shared": self._shared,
         }
-        operations = [(code, *places, *[0] * (OPERANDS - len(places)), value) for code, places, value in tape.lines]
-        return [*(words[word] for word in BATCH), *chain.from_iterable(operations), *tape.results]
+        lines = [(code, *given, *[0] * (OPERANDS - len(given)), value) for code, given, value in self._operations]
+        return [*(words[word] for word in BATCH), *chain.from_iterable(lines), *tape.results]
 
 
 def _of_gradient(param: Tensor, grad: Tensor, place: int) -> list[int]:

@@ -28,7 +28,7 @@ AT = {word: place for place, word in enumerate(WORDS)}
 GRADIENT = ("handle", "place", "bytes", "dtype", "device", "dim", "before", "now", "reference")
 BATCH = (
     "function", "pass", "worth", "evaluates", "renewed", "rows", "steps", "row_of", "words", "word_width", "tensors",
-    "inputs", "numbers", "step", "values", "scalars", "is_double", "columns", "lines",
+    "inputs", "numbers", "step", "values", "scalars", "is_double", "columns", "lines", "shared",
 )  # fmt: skip
 # What a call says.
 NOT_DONE, DONE, CHANGED = 0, 1, 2
@@ -212,13 +212,16 @@ def stage_0(itself, given, count):
                 values = pointer(at[line + [values]], np.float64)
                 known = pointer(at[line + [numbers]], np.float64)
                 singles, doubles = pointer(at[line + [scalars]], np.float32), pointer(at[line + [scalars]], np.float64)
-                for row in range(at[line + [rows]]):
+                for row in range(-1, at[line + [rows]]):  # first what is the same for all rows
+                    begin, end, first = at[line + [shared]], lines, max(row, 0)
+                    if row < 0:
+                        begin, end = 0, begin
                     for place in range(inputs):
-                        values[place] = known[row * inputs + place]
+                        values[place] = known[first * inputs + place]
                     if at[line + [step]] >= 0:
-                        values[at[line + [step]]] = steps[row]
-                    operation = tape
-                    for place in range(lines):
+                        values[at[line + [step]]] = steps[first]
+                    operation = tape + begin * <tape words>
+                    for place in range(begin, end):
                         code = at[operation]
                         x, y = values[at[operation + 1]], values[at[operation + 2]]
                         z = values[at[operation + 3]]
@@ -226,7 +229,7 @@ def stage_0(itself, given, count):
                         <operations>
                         values[at[operation + 4]] = result
                         operation += <tape words>
-                    for column in range(columns):
+                    for column in range(columns if row >= 0 else 0):
                         value = values[at[results + column]]
                         if at[line + [is_double]] != 0:
                             doubles[row * columns + column] = value
