@@ -30,6 +30,10 @@ _INTRINSICS = Path(__file__).parents[1] / "backends" / "numba_intrinsics.py"
 _numbers = itertools.count()
 
 
+class NotLinkedError(RuntimeError):
+    """Machine code needs what is not in this process, or a numba that has changed."""
+
+
 @dataclass(frozen=True)
 class Code:
     """The C functions of a kernel's stages, which take the address of a context and do not hold the GIL."""
@@ -91,6 +95,8 @@ def compiled(source: str, path: Path, stages: int) -> tuple[bytes | None, Code]:
 
         if isinstance(error, NumbaError):  # the source is wrong, and stays so
             raise
+        if any(map(_is_method, functions)):
+            raise NotLinkedError(str(error)) from error
         return None, _loaded_by_numba(functions)
 
 
@@ -129,6 +135,11 @@ def _module(functions: list[Callable[..., Any]]) -> tuple[llvm.ModuleRef, llvm.T
     return first, machine
 
 
+def _is_method(function: Callable[..., Any]) -> bool:
+    """Whether it is one of Python's C interface, which returns an object: a stage takes a context alone."""
+    return function.__code__.co_argcount > 1
+
+
 def _compile(function: Callable[..., Any]) -> Any:
     """What `numba.cfunc` does, short of loading the result."""
     from numba.core import compiler, registry, types
@@ -138,9 +149,8 @@ def _compile(function: Callable[..., Any]) -> Any:
     flags.error_model = "numpy"
     flags.no_cpython_wrapper = flags.no_compile = True
     target: Any = registry.cpu_target
-    # A stage takes a context. What takes more is a method of Python's C interface, which returns an object.
-    count = function.__code__.co_argcount
-    arguments, result = (types.int64,) * count, types.void if count == 1 else types.int64
+    arguments = (types.int64,) * function.__code__.co_argcount
+    result = types.int64 if _is_method(function) else types.void
     result = compiler.compile_extra(
         target.typing_context, target.target_context, function, arguments, result, flags, {}
     )
