@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from test_steady_steps import taken, without
 from torch import Tensor, nn
 
 import neon.torch
+from neon.engine import steady
 from neon.engine.backends import use_backend
+from neon.engine.native import machine_code
 from neon.optimizers import Adam
 
 Change = Callable[[nn.Parameter], Any]
@@ -118,3 +121,36 @@ assert optimizer._stepper.steady._made.taken == 3
 
 def test_the_first_steady_step_of_a_process_may_be_in_inference_mode() -> None:
     subprocess.run([sys.executable, "-c", _FIRST_IN_INFERENCE], check=True)
+
+
+def test_no_steady_step_is_made_for_gradients_that_come_and_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neon.stepping.steady_steps.steady", lambda *given: pytest.fail("made"))
+    params = [nn.Parameter(torch.zeros(3)) for _ in range(3)]
+    optimizer = Adam().attach(params)
+    for number in range(6):
+        for param in params:
+            param.grad = torch.ones(3)
+        params[number % 2].grad = None
+        optimizer.step()
+    assert [optimizer.state[param]["step"].item() for param in params] == [3, 3, 6]
+
+
+def test_where_the_steady_step_cannot_be_linked_the_plan_makes_every_step(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(image: bytes, stages: int) -> Any:
+        raise RuntimeError("symbols are missing")
+
+    monkeypatch.setenv("NEON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(machine_code, "link", refuse)
+    steady._native.cache_clear()
+    try:
+        param = nn.Parameter(torch.zeros(3))
+        optimizer = neon.torch.SGD([param], lr=0.25)
+        for _ in range(5):
+            param.grad = torch.ones(3)
+            optimizer.step()
+        assert param.tolist() == [-1.25] * 3
+        assert taken(optimizer) == 0
+    finally:
+        steady._native.cache_clear()

@@ -64,10 +64,15 @@ class _Native(NamedTuple):
 @lru_cache(maxsize=1)
 def _native() -> _Native | None:
     """None where torch or this interpreter lacks what it needs."""
+    from neon.engine.native.machine_code import NotLinkedError  # with LLVM
+
     questions, functions = versions.questions(QUESTIONS), versions.functions()
     if questions is None or functions is None or not is_known():
         return None
-    code = cache.load("step", source(), 1)
+    try:
+        code = cache.load("step", source(), 1)
+    except NotLinkedError:
+        return None
     return _Native(code.addresses[0], dict(zip(QUESTIONS, questions, strict=True)) | functions, code)
 
 

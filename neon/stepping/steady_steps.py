@@ -42,6 +42,9 @@ class SteadySteps:
     def resume(self, optimizer: Optimizer, planned: Planned, ready: Ready) -> None:
         """A step has gone by a plan that was there before, for what had been in the step before."""
         plan, grads, reread = ready
+        if plan.alike is None:  # other parameters have gradients than before: worth its making only where that lasts
+            self.forget()
+            return
         of = plan, plan.batches, plan.alike
         if len(self._of) != len(of) or any(a is not b for a, b in zip(of, self._of, strict=True)):
             given = [grad for grad in grads if grad is not None]

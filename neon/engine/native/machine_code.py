@@ -32,6 +32,10 @@ _OWN = (_HERE.parents[1] / "backends" / "numba_intrinsics.py", _HERE.with_name("
 _numbers = itertools.count()
 
 
+class NotLinkedError(RuntimeError):
+    """Machine code needs what is not in this process, or a numba that has changed."""
+
+
 @dataclass(frozen=True)
 class Code:
     """The C functions of a kernel's stages, which take the address of a context and do not hold the GIL."""
@@ -93,6 +97,8 @@ def compiled(source: str, path: Path, stages: int) -> tuple[bytes | None, Code]:
 
         if isinstance(error, NumbaError):  # the source is wrong, and stays so
             raise
+        if any(map(_is_method, functions)):
+            raise NotLinkedError(str(error)) from error
         return None, _loaded_by_numba(functions)
 
 
@@ -113,8 +119,7 @@ def _loaded_by_numba(functions: list[Callable[..., Any]]) -> Code:
     """The way that numba documents, for code that cannot be linked without it, and for a numba that has changed."""
     from numba import cfunc
 
-    signatures = [(function, *_signature(function)) for function in functions]
-    loaded: list[Any] = [cfunc(result(*given), error_model="numpy")(each) for each, given, result in signatures]
+    loaded: list[Any] = [cfunc("void(int64)", error_model="numpy")(function) for function in functions]
     return Code(tuple(function.address for function in loaded), loaded)
 
 
@@ -139,12 +144,16 @@ def _results(functions: list[Callable[..., Any]]) -> list[Any]:
     return [*map(_compile, functions)]
 
 
+def _is_method(function: Callable[..., Any]) -> bool:
+    """Whether it is one of Python's C interface, which returns an object: a stage takes a context alone."""
+    return function.__code__.co_argcount > 1
+
+
 def _signature(function: Callable[..., Any]) -> tuple[tuple[Any, ...], Any]:
-    """Arguments and result: a stage takes a context, a method of Python's C interface more, and returns an object."""
+    """The types of its arguments, which are words, and of its result."""
     from numba.core import types
 
-    count = function.__code__.co_argcount
-    return (types.int64,) * count, types.void if count == 1 else types.int64
+    return (types.int64,) * function.__code__.co_argcount, types.int64 if _is_method(function) else types.void
 
 
 def _compile(function: Callable[..., Any]) -> Any:
