@@ -21,7 +21,9 @@ KERNELS = ["adam", "adafactor", "adam_int8", "adam_every_option", "lion", "prodi
 
 
 def assembly(text: str, how: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(machine_code, "_results", lambda functions: [*map(how, functions)])
+    monkeypatch.setattr(
+        machine_code, "_results", lambda functions: [how(each, *machine_code._signature(each)) for each in functions]
+    )
     stages = len(re.findall(r"^def stage_\d+", text, re.MULTILINE))
     return re.sub(r"_ZN\w+", "a function", machine_code.assembly(text, Path("kernel.py"), stages))
 

@@ -141,7 +141,7 @@ def _results(functions: list[Callable[..., Any]]) -> list[Any]:
         from neon.engine.native import lean_numba
 
         return [lean_numba.compiled(function, *_signature(function)) for function in functions]
-    return [*map(_compile, functions)]
+    return [_compile(function, *_signature(function)) for function in functions]
 
 
 def _is_method(function: Callable[..., Any]) -> bool:
@@ -156,7 +156,7 @@ def _signature(function: Callable[..., Any]) -> tuple[tuple[Any, ...], Any]:
     return (types.int64,) * function.__code__.co_argcount, types.int64 if _is_method(function) else types.void
 
 
-def _compile(function: Callable[..., Any]) -> Any:
+def _compile(function: Callable[..., Any], arguments: tuple[Any, ...], result: Any) -> Any:
     """What `numba.cfunc` does, short of loading the result."""
     from numba.core import compiler, registry
 
@@ -165,7 +165,6 @@ def _compile(function: Callable[..., Any]) -> Any:
     flags.error_model = "numpy"
     flags.no_cpython_wrapper = flags.no_compile = True
     target: Any = registry.cpu_target
-    arguments, result = _signature(function)
     made = compiler.compile_extra(target.typing_context, target.target_context, function, arguments, result, flags, {})
     made.library.finalize()
     return made
