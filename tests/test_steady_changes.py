@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from test_steady_steps import taken, without
@@ -158,3 +159,24 @@ def test_where_the_steady_step_cannot_be_linked_the_plan_makes_every_step(
         assert taken(optimizer) == 0
     finally:
         steady._native.cache_clear()
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, np.array])
+def test_a_number_within_a_tuple_that_is_changed_in_place_is_taken(kind: Any) -> None:
+    def run(*, in_place: bool) -> list[float]:
+        param = nn.Parameter(torch.zeros(3))
+        optimizer = Adam().attach([param])
+        group = optimizer.param_groups[0]
+        beta = kind(0.5)
+        for number in range(9):
+            param.grad = torch.full((3,), 1.0 + number)
+            if number in (3, 4):
+                group["betas"] = (0.5 + number / 10, 0.99)
+            elif number > 4:
+                beta[...] = 0.5 + number / 100
+                if number == 5 or not in_place:
+                    group["betas"] = (beta if in_place else float(beta), 0.99)
+            optimizer.step()
+        return param.tolist()
+
+    assert run(in_place=True) == run(in_place=False)
