@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from test_steady_steps import taken, without
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import neon.torch
 from neon.engine import steady
@@ -106,21 +107,25 @@ def test_a_parameter_that_says_itself_what_its_gradient_is_is_asked() -> None:
     assert param.tolist() == [-3.0] * 3
 
 
-_FIRST_IN_INFERENCE = """
-import torch, neon.torch
-param = torch.nn.Parameter(torch.zeros(3))
-optimizer = neon.torch.SGD([param], lr=0.25)
-with torch.inference_mode():
-    for _ in range(5):
-        param.grad = torch.ones(3)
-        optimizer.step()
-assert param.tolist() == [-1.25] * 3
-assert optimizer._stepper.steady._made.taken == 3
-"""
+class Refusing(TorchDispatchMode):
+    """Refuses every operation of torch's."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise ValueError(function)
 
 
-def test_the_first_steady_step_of_a_process_may_be_in_inference_mode() -> None:
-    subprocess.run([sys.executable, "-c", _FIRST_IN_INFERENCE], check=True)
+@pytest.mark.parametrize("mode", [torch.inference_mode, Refusing, FakeTensorMode])
+def test_the_first_steady_step_of_a_process_may_be_within_a_mode(mode: Callable[[], Any]) -> None:
+    param = nn.Parameter(torch.zeros(3))
+    optimizer = neon.torch.SGD([param], lr=0.25)
+    param.grad = torch.ones(3)
+    optimizer.step()
+    steady._native.cache_clear()
+    with mode():
+        for _ in range(4):
+            optimizer.step()
+    assert param.tolist() == [-1.25] * 3
+    assert taken(optimizer) == 3
 
 
 def test_no_steady_step_is_made_for_gradients_that_come_and_go(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,3 +159,24 @@ def test_where_the_steady_step_cannot_be_linked_the_plan_makes_every_step(
         assert taken(optimizer) == 0
     finally:
         steady._native.cache_clear()
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, np.array])
+def test_a_number_within_a_tuple_that_is_changed_in_place_is_taken(kind: Any) -> None:
+    def run(*, in_place: bool) -> list[float]:
+        param = nn.Parameter(torch.zeros(3))
+        optimizer = Adam().attach([param])
+        group = optimizer.param_groups[0]
+        beta = kind(0.5)
+        for number in range(9):
+            param.grad = torch.full((3,), 1.0 + number)
+            if number in (3, 4):
+                group["betas"] = (0.5 + number / 10, 0.99)
+            elif number > 4:
+                beta[...] = 0.5 + number / 100
+                if number == 5 or not in_place:
+                    group["betas"] = (beta if in_place else float(beta), 0.99)
+            optimizer.step()
+        return param.tolist()
+
+    assert run(in_place=True) == run(in_place=False)

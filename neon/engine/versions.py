@@ -62,7 +62,8 @@ def functions() -> dict[str, int] | None:
     try:
         library = ctypes.CDLL(torch._C.__file__)
         found = {name: getattr(library, symbol) for name, symbol in names.items()}
-        with torch.inference_mode(mode=False):
+        # Whatever the first step is within: no mode of somebody else's sees what is tried here.
+        with torch.inference_mode(mode=False), torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
             return _verified(found)
     except (AttributeError, OSError, RuntimeError):
         return None

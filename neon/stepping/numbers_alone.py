@@ -31,7 +31,7 @@ class NumbersAlone:
             return False
         for name, value in values.items():
             if value is not known.get(name, _NOTHING):
-                if name not in self._free or type(value) not in (float, tuple) or fixed(value) != fixed(known[name]):
+                if name not in self._free or not _are_floats(value) or fixed(value) != fixed(known[name]):
                     return False
                 new.append((name, value))
         check_values(dict(new), self._checks)
@@ -40,6 +40,11 @@ class NumbersAlone:
 
 
 _NOTHING = object()
+
+
+def _are_floats(value: Any) -> bool:
+    """Whether a value is a float, or a tuple of some: a tensor, or an array, in it could be changed in silence."""
+    return all(type(item) is float for item in (value if type(value) is tuple else (value,)))
 
 
 class _Noted(Mapping[str, Any]):
