@@ -256,7 +256,7 @@ class DeviceBatch(Batch):
         if on_device or self._tensors.placed or self._capturable:
             self._evaluated = False  # what a graph does not compute it will not compute anew
 
-    def _read_numbers(self) -> None:
+    def read_numbers(self) -> None:
         """The groups' numbers; of a tensor on this device NaN stands in for what is read there at each step."""
         names = [numbers_of(self.kernel).index(node.label) for node in self._number_nodes]
         given = {group: self._settings[group].given(self.kernel.program) for group in dict.fromkeys(self.row_groups)}
@@ -275,6 +275,7 @@ class DeviceBatch(Batch):
         columns = map(column, zip(*(read[group] for group in self.row_groups), strict=True))
         self._numbers = dict(zip(self._number_nodes, columns, strict=True))
         self._numbers |= {scalar(name): math.nan for name in self.kernel.program.own_numbers}
+        self._evaluated = False
 
     def _find_cells(self) -> dict[str, list[Any]]:
         return {}  # the device reads and writes them
