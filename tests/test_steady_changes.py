@@ -180,3 +180,20 @@ def test_a_number_within_a_tuple_that_is_changed_in_place_is_taken(kind: Any) ->
         return param.tolist()
 
     assert run(in_place=True) == run(in_place=False)
+
+
+@pytest.mark.parametrize("written", ["params", "overrides"])
+def test_what_is_written_to_a_group_that_has_taken_no_part_is_not_missed(written: str) -> None:
+    params = [nn.Parameter(torch.zeros(3)) for _ in range(2)]
+    first, second = params if written == "params" else [("first", params[0]), ("second", params[1])]
+    groups = [{"params": [first]}, {"params": [] if written == "params" else [second]}]
+    optimizer = neon.torch.SGD(groups, lr=0.25)
+    if written == "overrides":
+        optimizer.freeze("second")
+    for param in params:
+        param.grad = torch.ones(3)
+    for number in range(8):
+        if number == 5:
+            optimizer.param_groups[1][written] = {"params": [second], "overrides": "{}"}[written]
+        optimizer.step()
+    assert [param[0].item() for param in params] == [-2.0, -0.75]

@@ -102,7 +102,8 @@ class Planned:
 
     def has_new_numbers_alone(self, plan: Plan, changed: set[int]) -> bool:
         """Whether groups that were written to, by their ids, have changed before, and differ in plain numbers now."""
-        return all(
+        with_rows = {id(self.groups[place]) for place in self._places}  # not those of frozen layers alone
+        return changed <= with_rows and all(
             row in self._known and self._known[row].are_new(settings.values)
             for row, (settings, place) in enumerate(zip(plan.settings, self._places, strict=True))
             if id(self.groups[place]) in changed
