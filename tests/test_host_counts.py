@@ -150,4 +150,4 @@ def test_what_is_counted_runs_in_every_kind_of_case() -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert sorted(json.loads(done.stdout).values()) == [False, True, True]  # the watch, and two kernels
+    assert sorted(json.loads(done.stdout).values()) == [False, False, True, True]  # watch, steady step, two kernels

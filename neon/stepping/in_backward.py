@@ -20,6 +20,7 @@ from neon.engine.program.options import PREVIOUS
 from neon.engine.refusals.tensors import check_once
 from neon.engine.settings import Item, Settings
 from neon.engine.tensors.watch import same_objects
+from neon.engine.versions import uncompiled
 from neon.messages import quoted
 from neon.stepping.aside import Aside
 from neon.stepping.exact_steps import exact_steps
@@ -61,6 +62,7 @@ def _write(group: dict[str, Any], name: str, value: Any) -> None:
     dict.__setitem__(group, name, value)
 
 
+@uncompiled
 def _remove(hooks: list[Any]) -> None:
     while hooks:
         hooks.pop().remove()

@@ -25,6 +25,7 @@ def _are_averaged() -> bool:
     return distributed.is_available() and distributed.is_initialized()
 
 
+@uncompiled
 def _remove(hooks: list[Any]) -> None:
     while hooks:
         hooks.pop().remove()
