@@ -30,6 +30,13 @@ def give(params: list[Any], number: int) -> None:
         param.grad = grad.to(memory_format=torch.channels_last) if param.dim() == 4 else grad
 
 
+def train(params: list[Any], optimizer: AttachedOptimizer, steps: int) -> None:
+    """So many steps, with new gradients each."""
+    for number in range(steps):
+        give(params, number)
+        optimizer.step()
+
+
 def taken(optimizer: AttachedOptimizer) -> int:
     """How many steady steps there have been."""
     made = optimizer._stepper.steady._made
@@ -40,6 +47,12 @@ def contents(params: list[Any], optimizer: AttachedOptimizer) -> list[Tensor]:
     states = [optimizer.state.get(param, {}) for param in params]
     kept = [value for state in states for value in state.values() if isinstance(value, Tensor)]
     return [tensor.detach().clone().reshape(-1).view(torch.uint8) for tensor in (*params, *kept)]  # its bits
+
+
+def assert_same(found: list[Tensor], expected: list[Tensor]) -> None:
+    """The same bits, tensor by tensor."""
+    assert len(found) == len(expected)
+    assert all(map(torch.equal, found, expected))
 
 
 def without(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ def words(values: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("dtype", FRACTIONS)
-@pytest.mark.parametrize("name", ["sign", "power_of_two"])
+@pytest.mark.parametrize("name", ["sign", "power_of_two", "floor"])
 def test_functions_of_one_number(name: str, dtype: str) -> None:
     function, values = getattr(intrinsics, name), numbers(dtype)
 

@@ -14,7 +14,7 @@ import exported_optimizers
 import pytest
 import torch
 from exported_optimizers import every
-from steady_runs import Parameters, contents, give, parameters, taken, without
+from steady_runs import Parameters, assert_same, contents, give, parameters, taken, train, without
 from torch import Tensor, nn
 
 import neon.torch
@@ -40,7 +40,7 @@ def test_every_rule_has_the_bits_of_other_steps(name: str, monkeypatch: pytest.M
     without(monkeypatch)
     expected, optimizer = run()
     assert taken(optimizer) == 0
-    assert all(map(torch.equal, found, expected))
+    assert_same(found, expected)
 
 
 def _rounded(params: Parameters) -> AttachedOptimizer:
@@ -86,8 +86,7 @@ def test_formats_groups_and_mappings(
     found, optimizer = run(8)
     assert taken(optimizer) >= 4
     without(monkeypatch)
-    expected, _ = run(8)
-    assert all(map(torch.equal, found, expected))
+    assert_same(found, run(8)[0])
 
 
 # -- what is new -----------------------------------------------------------------------------------
@@ -176,9 +175,7 @@ def test_no_change_is_missed(change: str, monkeypatch: pytest.MonkeyPatch) -> No
     found, before = run()
     assert before == 3
     without(monkeypatch)
-    expected, _ = run()
-    assert len(found) == len(expected)
-    assert all(map(torch.equal, found, expected))
+    assert_same(found, run()[0])
 
 
 def _negated(params: Parameters) -> None:
@@ -224,8 +221,7 @@ def test_other_gradients(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found, before = run()
     assert before == 3
     without(monkeypatch)
-    expected, _ = run()
-    assert all(map(torch.equal, found, expected))
+    assert_same(found, run()[0])
 
 
 def _sparse(params: Parameters, optimizer: AttachedOptimizer) -> None:
@@ -256,15 +252,13 @@ REFUSED = {
 def test_what_is_refused_is_refused_in_mid_run(message: str) -> None:
     params = parameters()
     optimizer = Adam().attach(params)
-    for number in range(5):
-        give(params, number)
-        optimizer.step()
+    train(params, optimizer, 5)
     assert taken(optimizer) == 3
     REFUSED[message](params, optimizer)
     before = contents(params, optimizer)
     with pytest.raises(ValueError, match=message):
         optimizer.step()
-    assert all(map(torch.equal, contents(params, optimizer), before))
+    assert_same(contents(params, optimizer), before)
     give(params, 7)
     optimizer.step()
 
@@ -272,9 +266,7 @@ def test_what_is_refused_is_refused_in_mid_run(message: str) -> None:
 def test_a_backend_that_is_asked_for_serves_the_next_step() -> None:
     params = parameters()
     optimizer = Adam().attach(params)
-    for number in range(5):
-        give(params, number)
-        optimizer.step()
+    train(params, optimizer, 5)
     with use_backend("eager"):
         optimizer.step()
         assert optimizer._stepper._plan._backend == "eager"  # type: ignore[union-attr]
@@ -286,9 +278,7 @@ def test_a_backend_that_is_asked_for_serves_the_next_step() -> None:
 def test_a_step_under_a_profiler_is_recorded() -> None:
     params = parameters()
     optimizer = Adam().attach(params)
-    for number in range(5):
-        give(params, number)
-        optimizer.step()
+    train(params, optimizer, 5)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], acc_events=True) as profile:
         optimizer.step()
     assert any("AttachedOptimizer.step" in event.name for event in profile.events() or ())
@@ -317,9 +307,7 @@ def test_a_number_that_no_rule_can_run_with_is_refused_in_mid_run(name: str) -> 
     params = parameters()
     optimizer = Adam().attach(params)
     given = {"lr": [0.1, 0.2, float("nan")], "betas": [(0.5, 0.9), (0.6, 0.9), (0.9, 1.5)]}[name]
-    for number in range(5):
-        give(params, number)
-        optimizer.step()
+    train(params, optimizer, 5)
     for value in given[:2]:
         optimizer.param_groups[0][name] = value
         optimizer.step()
@@ -327,7 +315,7 @@ def test_a_number_that_no_rule_can_run_with_is_refused_in_mid_run(name: str) -> 
     optimizer.param_groups[0][name] = given[2]
     with pytest.raises(ValueError, match=name):
         optimizer.step()
-    assert all(map(torch.equal, contents(params, optimizer), before))
+    assert_same(contents(params, optimizer), before)
 
 
 def test_a_rule_that_is_chosen_by_a_number_is_chosen_anew(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,7 +332,7 @@ def test_a_rule_that_is_chosen_by_a_number_is_chosen_anew(monkeypatch: pytest.Mo
 
     found = run()
     without(monkeypatch)
-    assert all(map(torch.equal, found, run()))
+    assert_same(found, run())
 
 
 def test_autograd_is_told_of_every_write() -> None:
@@ -404,9 +392,7 @@ def test_a_gradient_that_is_let_go_meanwhile_stays_until_the_step_is_done() -> N
 def test_nothing_is_kept_alive() -> None:
     params = parameters()
     optimizer = Adam().attach(params)
-    for number in range(5):
-        give(params, number)
-        optimizer.step()
+    train(params, optimizer, 5)
     assert taken(optimizer) == 3
     gone = weakref.ref(optimizer), weakref.ref(params[0])
     gc.disable()

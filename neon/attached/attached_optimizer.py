@@ -273,7 +273,7 @@ class AttachedOptimizer(Evaluated):
                 self._aside.given,
             )  # fmt: skip
             done = steady(*asked)
-            if done == DONE or (done == CHANGED and self._stepper.renew(self) and steady(*asked) == DONE):
+            if done == DONE or (done == CHANGED and self._stepper.renew() and steady(*asked) == DONE):
                 return None
         if (
             _global_optimizer_pre_hooks

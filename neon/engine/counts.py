@@ -42,17 +42,17 @@ class Counts:
     kept_for_graphs = None  # no graph of a device counts on the host
 
     def __init__(self, items: Sequence[Item]) -> None:
-        self._exact, self._shown = known_counts(items)
+        self._exact, self.shown = known_counts(items)
         # Each in a storage of its own, of which a checkpoint of one parameter writes one number.
         self.each = [
-            item.step if is_somebodys(item.step, _HOST) else torch.from_numpy(self._shown[place, ...])
+            item.step if is_somebodys(item.step, _HOST) else torch.from_numpy(self.shown[place, ...])
             for place, item in enumerate(items)
         ]
         self._others = [(place, step.numpy()) for place, step in enumerate(self.each) if step is items[place].step]
         for item, step in zip(items, self.each, strict=True):
             if step is not item.step:
                 mark_movable(step)
-        self.expected = self._shown.copy()
+        self.expected = self.shown.copy()
 
     @cached_property
     def exact(self) -> list[Tensor]:
@@ -61,18 +61,13 @@ class Counts:
 
     def set(self, place: int, count: float) -> None:
         """Go on from another count; `unchanged` is false until it is read."""
-        self._exact[place] = self._shown[place] = count
+        self._exact[place] = self.shown[place] = count
 
     def unchanged(self) -> bool:
         """Whether nobody else has written to them since the last step."""
-        if self._others and any(own != self._shown[place] for place, own in self._others):
+        if self._others and any(own != self.shown[place] for place, own in self._others):
             return False
-        return self._shown.tobytes() == self.expected.tobytes()
-
-    @property
-    def shown(self) -> npt.NDArray[np.float32]:
-        """What the tensors show, of which all are the host's where `are_own`."""
-        return self._shown
+        return self.shown.tobytes() == self.expected.tobytes()
 
     @property
     def are_own(self) -> bool:
@@ -82,9 +77,9 @@ class Counts:
     def reread(self) -> None:
         """Go by what somebody else has written."""
         for place, own in self._others:
-            self._shown[place] = own
-        np.copyto(self._exact, self._shown, where=self._exact.astype(np.float32) != self._shown)
-        self.expected[...] = self._shown
+            self.shown[place] = own
+        np.copyto(self._exact, self.shown, where=self._exact.astype(np.float32) != self.shown)
+        self.expected[...] = self.shown
 
     def read(self) -> Exact:
         """Their exact values."""
@@ -99,9 +94,9 @@ class Counts:
         """Count an update."""
         np.add(self._exact, self.increment, self._exact)
         for place, own in self._others_counted:  # somebody's own: another process may have counted meanwhile
-            own[...] = self._exact[place] if own == self._shown[place] else own + 1
-        self._shown[...] = self._exact
-        self.expected[...] = self._shown
+            own[...] = self._exact[place] if own == self.shown[place] else own + 1
+        self.shown[...] = self._exact
+        self.expected[...] = self.shown
 
 
 def mark_movable(step: Tensor) -> Tensor:

@@ -158,21 +158,15 @@ def stage_0(itself, given, count):
                 for place in range(dim):
                     wrong |= numbers[place] ^ at[line + <gradient words> + question * dim + place]
             if now != at[line + {before}]:
-                end, low, high = now + at[line + {bytes}], 0, written
-                while low < high:  # how many ranges end at its beginning or before
+                low, high = 0, written
+                while low < high:  # the first range that ends behind its beginning
                     middle = (low + high) >> 1
                     if ends[middle] <= now:
                         low = middle + 1
                     else:
                         high = middle
-                ended, high = low, written
-                while low < high:  # how many begin before its end
-                    middle = (low + high) >> 1
-                    if starts[middle] < end:
-                        low = middle + 1
-                    else:
-                        high = middle
-                wrong |= ended ^ low
+                if low < written and starts[low] < now + at[line + {bytes}]:
+                    wrong |= 1
             at[line + {now}] = now
             at[line + {reference}] = gradient
             line += <gradient words> + 2 * dim
@@ -253,14 +247,12 @@ def stage_0(itself, given, count):
             line += <batch words> + at[line + [lines]] * <tape words> + at[line + [columns]]
         if at[<large>] != 0:
             python("PyEval_RestoreThread", state)
-            line = at[<gradients>] + 1
-            for each in range(gradients):
-                call(at[<delete_tensor_object>], at[line + {reference}])
-                line += <gradient words> + 2 * at[line + {dim}]
 
         # The kernels wrote through addresses: tell autograd, so that the use of a stale value is caught.
         line = at[<gradients>] + 1
         for each in range(gradients):
+            if at[<large>] != 0:
+                call(at[<delete_tensor_object>], at[line + {reference}])
             call(at[<bump_version>], at[line + {handle}])
             line += <gradient words> + 2 * at[line + {dim}]
         exact, increment = pointer(at[<exact>], np.float64), pointer(at[<increment>], np.float64)

@@ -178,7 +178,7 @@ class GroupStepper:
             self.steady.resume(self._optimizer, self._planned, ready)
         return None
 
-    def renew(self, optimizer: Optimizer) -> bool:
+    def renew(self) -> bool:
         """Have the steady step go by what was written to groups; whether that leaves it one."""
         with self._lock:
             plan, changed = self._plan, {*self._changed_groups}

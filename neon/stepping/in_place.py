@@ -21,7 +21,7 @@ _WAYS_BACK = {"eval()": "call train()"}
 
 
 def places_taken() -> dict[int, str]:
-    """By the ids of tensors: empty while all weights are in their places."""
+    """What has put views there, by the ids of tensors: empty while all weights are in their places."""
     return _in_place
 
 
@@ -152,11 +152,6 @@ def back_at_the_end(put_back: Callable[[], str]) -> Iterator[None]:
         raise
     if message := put_back():
         raise RuntimeError(message)
-
-
-def any_in_place() -> bool:
-    """Whether a view stands in the place of any weight."""
-    return bool(_in_place)
 
 
 def way_in_place(tensors: Iterable[Tensor]) -> str | None:

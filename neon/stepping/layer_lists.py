@@ -31,7 +31,7 @@ from neon.engine.settings import Item, Settings
 from neon.engine.tensors.watch import same_objects
 from neon.messages import quoted
 from neon.stepping.by_hand import is_by_hand, layers_of
-from neon.stepping.in_place import any_in_place, in_place_of, refuse_in_place, refuse_without_views, way_in_place
+from neon.stepping.in_place import in_place_of, places_taken, refuse_in_place, refuse_without_views, way_in_place
 from neon.stepping.kept_numbers import keep_numbers
 from neon.stepping.layer_numbers import LayerNumbers, Ours
 from neon.stepping.layer_plans import LayerPlan, LayerPlans
@@ -80,7 +80,7 @@ class LayerStepper:
             self._plans.forget_steady()
             self._described = now
         found = self._plans.fitting(glance)
-        grads = None if found is None or any_in_place() else found[1].gradients(glance, given)
+        grads = None if found is None or places_taken() else found[1].gradients(glance, given)
         if found is None or grads is None:
             return False
         kept, steady = found

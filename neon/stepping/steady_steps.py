@@ -11,6 +11,7 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 from neon.engine.backends import forced, place_of_forced
 from neon.engine.plan import Plan
 from neon.engine.steady import Asked, Steady, steady
+from neon.engine.tensors.watch import Likeness
 from neon.stepping.in_place import places_taken
 from neon.stepping.planned import Planned
 from neon.stepping.stepper import Ready
@@ -27,7 +28,7 @@ class SteadySteps:
     def __init__(self, lock: Any, changed_states: set[int], changed_groups: set[int]) -> None:
         self._asked_first = lock, changed_states, changed_groups
         self._made: Steady | None = None
-        self._of: tuple[Any, ...] = ()
+        self._like: Likeness | None = None  # of the gradients that it was made for, which a plan makes anew for others
         self._plan: Plan | None = None
 
     def pause(self) -> None:
@@ -45,10 +46,10 @@ class SteadySteps:
         if plan.alike is None:  # other parameters have gradients than before: worth its making only where that lasts
             self.forget()
             return
-        of = plan, plan.batches, plan.alike
-        if len(self._of) != len(of) or any(a is not b for a, b in zip(of, self._of, strict=True)):
+        if plan.alike is not self._like:
             given = [grad for grad in grads if grad is not None]
-            self._of, self._plan, self._made = of, plan, steady(plan, self._asked(optimizer, planned), given)
+            self._like, self._plan = plan.alike, plan
+            self._made = steady(plan, self._asked(optimizer, planned), given)
         elif reread and self._made is not None:
             self._made.renew()
         if self._made is not None:
@@ -66,7 +67,7 @@ class SteadySteps:
     def forget(self) -> None:
         """Let go of the plan."""
         self.pause()
-        self._made, self._plan, self._of = None, None, ()
+        self._made, self._plan, self._like = None, None, None
 
     def _asked(self, optimizer: Optimizer, planned: Planned) -> Asked:
         lock, changed_states, changed_groups = self._asked_first

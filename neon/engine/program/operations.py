@@ -115,8 +115,8 @@ OPERATIONS: dict[str, Operation] = {
         meanings.power_of_two, never_negative=ALWAYS,
     ),
     "floor": Operation(
-        "floor({})", _ONE, torch.floor, lambda x: float(math.floor(x)), np.floor, never_negative=LIKE_OPERANDS,
-        sources={"triton": "tl.floor({})"},
+        "floor({})", _ONE, torch.floor, lambda x: math.copysign(math.floor(x), x), np.floor,
+        never_negative=LIKE_OPERANDS, sources={"triton": "tl.floor({})"},
     ),
     "less": Operation("{} < {}", _TWO, torch.lt, operator.lt, result=BOOL, bare_numbers=True),
     "less_equal": Operation("{} <= {}", _TWO, torch.le, operator.le, result=BOOL, bare_numbers=True),
