@@ -152,14 +152,16 @@ def _by_rows(kernel: Kernel, number: int, given: dict[Node, str]) -> str:
     if stage.narrow:
         return numba_narrow.source(kernel, number, given, numba_narrow.Words(_formulas, _store), _sums)
     [sweep] = stage.sweeps
-    lines, formulas = _body(sweep, given | numba_rows.texts(kernel, stage))
+    texts = given | numba_rows.texts(kernel, stage)
     if stage.reduces:
+        lines, formulas = _body(sweep, texts | numba_rows.words_of_rows(kernel, stage))
         lines += [
             f"value{k} = np.float64({formula})" for k, formula in enumerate(formulas) if sweep.values[k].op != "const"
         ]
         values = {value: f"value{k}" for k, value in enumerate(sweep.values)}
         arrays = partial(_arrays, kernel, sweep.loads, [])
         return numba_rows.reduction(kernel, stage, values, lines, arrays, _sums, partial(_added, kernel))
+    lines, formulas = _body(sweep, texts)
     lines += [f"{name}_out = {text}" for name, text in zip(stage.stores, formulas, strict=True)]
     lines += [_store(kernel, name, f"{name}_out") for name in stage.stores]
     index = any(node.op == "index" for node in stage.body())
@@ -214,7 +216,8 @@ def _locals(kernel: Kernel, stage: Stage) -> str:
 
 def _reductions(kernel: Kernel, stage: Stage, given: dict[Node, str]) -> str:
     [sweep] = stage.sweeps
-    lines, formulas = _body(sweep, given)
+    counted = [node for node in stage.body() if node.op == "index"]
+    lines, formulas = _body(sweep, given | dict.fromkeys(counted, "add32(here, word(i))"))
     stored, values = formulas[: len(sweep.stores)], formulas[len(sweep.stores) :]
     lines += [f"{name}_out = {text}" for name, text in zip(sweep.stores, stored, strict=True)]
     names = {value: f"value{k}" for k, value in enumerate(sweep.values)}
@@ -230,6 +233,7 @@ def _reductions(kernel: Kernel, stage: Stage, given: dict[Node, str]) -> str:
     arrays = {}
     for first in ("row", "(end - rest)"):  # a row lies within a block of states, and what remains is none
         arrays[first] = [*_arrays(kernel, sweep.loads, [*sweep.stores], first), *_of_blocks(sweep.loads, "0")]
+        arrays[first] += [f"here = word(first - start + {first})"] if counted else []
     return _REDUCTION.format(
         lanes=LANES,
         block=ROWS * LANES,

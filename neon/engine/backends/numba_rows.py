@@ -94,6 +94,13 @@ def texts(kernel: Kernel, stage: Stage) -> dict[Node, str]:
     return {node: f"{kernel.name_of[node]}_in" for node in stage.given}
 
 
+def words_of_rows(kernel: Kernel, stage: Stage) -> dict[Node, str]:
+    """How a pass that reduces writes the index of an element, of which `first` is where some columns begin."""
+    begin = f"place + address[{kernel.width - 1}]"
+    words = {"index": f"word({begin} + first + i)", "index_high": f"word(({begin}) >> 32)"}
+    return {node: words[node.op] for node in stage.body() if node.op in words}
+
+
 def of_columns(stage: Stage) -> list[Node]:
     return [reduction for reduction in stage.along if reduction.space is COLUMNS]
 

@@ -5,10 +5,10 @@ Backends print or execute kernels; nothing here depends on which.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -147,6 +147,17 @@ class Stage:
         return given_of(self.roots) if self.is_pass else ()
 
 
+class Observed(NamedTuple):
+    """What a kernel sums that nothing depends on: the stage that does, its sums by name, and numbers that it reads.
+
+    `numbers` are the columns of its scalars.
+    """
+
+    place: int
+    sums: tuple[str, ...]
+    numbers: Mapping[str, int]
+
+
 @dataclass(frozen=True, eq=False)
 class Kernel:
     """A program lowered to formats: its stages, and what backends have made of it.
@@ -167,6 +178,7 @@ class Kernel:
     beside: dict[str, Node] = field(default_factory=dict)
     buffers: tuple[str, ...] = ()
     executables: dict[str, Any] = field(default_factory=dict, repr=False)
+    observed: Observed | None = None
 
     @cached_property
     def new_numbers(self) -> HostProgram:

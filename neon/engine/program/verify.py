@@ -52,6 +52,8 @@ def verify(kernel: Kernel) -> None:
         kept |= {*stage.along}
     _check_new_numbers(kernel, summed)
     *before, last = kernel.stages
+    looking = None if kernel.observed is None else kernel.stages[kernel.observed.place]
+    before = [stage for stage in before if stage is not looking]
     passes = [stage for stage in before if stage.is_pass]
     first = next((place for place, stage in enumerate(before) if stage.level is None and stage.is_pass), len(before))
     levels = [stage.level for stage in before if stage.is_pass and stage.level is not None]
@@ -66,7 +68,8 @@ def verify(kernel: Kernel) -> None:
         again = stored & {load.label for load in stage.loads if kernel.tensors[load.label] != kernel.formats.compute}
         _hold(not again, "what is read again once it is stored loses nothing", *again)
         stored |= {*stage.stores}
-    _hold(last.is_pass and not last.reduces, "the last stage stores, and no more")
+    _hold(last.is_pass and (last is looking or not last.reduces), "the last stage stores, and no more")
+    _hold(looking is None or not (looking.along or looking.level), "what is observed is of tensors, and no level's")
     early = [name for stage in before[:-1] for loop in stage.narrow for name in loop.stores]
     _hold(not early, "states of rows and columns are stored before the last pass, and no earlier", *early)
     _hold({*kernel.beside.values()} == kept, "what is kept beside tensors has names", *kernel.beside)
