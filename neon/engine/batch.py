@@ -56,7 +56,7 @@ class Pass:
         self.steady = not any(node.label in PER_STEP or node.op == REDUCTION for node in self.host.inputs)
         self.scalars = np.empty((len(batch.row_groups), len(stage.scalars)), real)
         self.chunks = batch.whole if stage.narrow else batch.chunks
-        self.partials = np.empty((len(self.chunks), len(stage.reductions)))
+        self.partials = np.empty((len(self.chunks), len(stage.reductions) + len(stage.seen)))
         tables = (self.chunks, batch.whole_table if stage.narrow else batch.table, self.scalars, self.partials)
         # The chunk to take next, the number of chunks, and where the tables are.
         self.context = np.array([0, len(self.chunks), *(t.ctypes.data for t in tables)], np.int64)
@@ -374,13 +374,9 @@ class Batch:
             self._run(before, sums)
             if stage.narrow and self._shared is not None:
                 self._shared.give_back(before)
-            if stage.reductions and not self._is_observed(before):
+            if stage.reductions:
                 sums |= self._sums_of(before)
         self._run(level, sums)
-
-    def _is_observed(self, place: int) -> bool:
-        """Whether the sums of a stage are those that nothing reads."""
-        return self.kernel.observed is not None and self.kernel.observed.place == place
 
     @property
     def can_look(self) -> bool:
@@ -388,12 +384,10 @@ class Batch:
         return self._observed is not None
 
     def be_ready_to_look(self, kernel: Kernel, executable: Any) -> None:
-        """Have the tables of a kernel that also sums what there is to see; up to where it does they are the same."""
-        assert kernel.observed is not None
+        """Have the tables of a kernel whose last stage also sums what there is to see."""
         plain = self.kernel, self.executable, self.passes
         self.kernel, self.executable = kernel, executable
-        later = range(kernel.observed.place, len(kernel.stages))
-        self._observed = kernel, executable, [*self.passes[: later.start], *map(self._make_pass, later)]
+        self._observed = kernel, executable, [*self.passes[:-1], self._make_pass(len(kernel.stages) - 1)]
         self.kernel, self.executable, self.passes = plain
         self._lengths = self._placed_here(np.array([lines.stop - lines.start for lines in self._chunk_ranges]))
         self._places_seen, self._rows_seen = self._placed_here(self._places), self._placed_here(self.row_of)
@@ -412,9 +406,9 @@ class Batch:
             self.kernel, self.executable, self.passes = plain
 
     def _seen(self) -> Seen:
-        observed = self.kernel.observed
+        observed, last = self.kernel.observed, self.kernel.stages[-1]
         assert observed is not None
-        partials, scalars = self._partials_of(observed.place), self._scalars_of(observed.place)
+        partials, scalars = self._looked_at()
         sums = torch.zeros(len(self._lengths), len(SUMS), dtype=torch.float64, device=partials.device)
         sums[:, 0] = self._sizes_seen
         for column, name in enumerate(observed.sums):
@@ -422,18 +416,17 @@ class Batch:
             sums[:, SUMS.index(name)] = torch.segment_reduce(
                 partials[:, column].contiguous(), kind, lengths=self._lengths, initial=0, unsafe=True
             )
-        numbers = scalars[self._rows_seen][:, [*observed.numbers.values()]]
+        columns = [last.scalars.index(node) for node in observed.numbers.values()]
+        numbers = scalars[self._rows_seen][:, columns]
         return Seen(self._places_seen, sums, numbers, [*observed.numbers], "clipped" in observed.sums)
 
     def _placed_here(self, array: npt.NDArray[Any]) -> Tensor:
         """A table of what is seen, where sums are."""
         return torch.from_numpy(np.ascontiguousarray(array))
 
-    def _partials_of(self, place: int) -> Tensor:
-        return torch.from_numpy(self.passes[place].partials)
-
-    def _scalars_of(self, place: int) -> Tensor:
-        return torch.from_numpy(self.passes[place].scalars)
+    def _looked_at(self) -> tuple[Tensor, Tensor]:
+        """The sums of chunks that the last stage has left for whoever looks, and its scalars."""
+        return torch.from_numpy(self.passes[-1].partials), torch.from_numpy(self.passes[-1].scalars)
 
     def _call(self, stage: Stage, sums: Mapping[Node, Any]) -> None:
         """Have torch work on whole matrices."""

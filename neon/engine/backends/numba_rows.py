@@ -16,8 +16,7 @@ from neon.engine.program.spaces import COLUMNS, MATRIX, ROWS, TENSOR
 UPDATE = """\
         for row in range(start // columns, (start + count) // columns):
 {row}
-            for i in range(columns):
-{body}"""
+{loop}"""
 
 # The sums of a row are taken in lanes, by the columns of elements; those of a column one row after another. What a
 # chunk adds to that of its tensor are the lanes of every 32nd row, these one after another. Lanes are added pairwise.
@@ -92,13 +91,6 @@ def reads_of_columns(kernel: Kernel, stage: Stage, first: str = "") -> list[str]
 def texts(kernel: Kernel, stage: Stage) -> dict[Node, str]:
     """How a pass over elements writes what is kept for rows and columns."""
     return {node: f"{kernel.name_of[node]}_in" for node in stage.given}
-
-
-def words_of_rows(kernel: Kernel, stage: Stage) -> dict[Node, str]:
-    """How a pass that reduces writes the index of an element, of which `first` is where some columns begin."""
-    begin = f"place + address[{kernel.width - 1}]"
-    words = {"index": f"word({begin} + first + i)", "index_high": f"word(({begin}) >> 32)"}
-    return {node: words[node.op] for node in stage.body() if node.op in words}
 
 
 def of_columns(stage: Stage) -> list[Node]:

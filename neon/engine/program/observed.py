@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from neon.engine.program.graph import LOADS, Node, apply, walk
-from neon.engine.program.kernel import Kernel, Observed, Stage, Sweep, loads_of, numbers_of
+from neon.engine.program.kernel import Kernel, Observed, Stage, loads_of, numbers_of
 from neon.engine.program.lowering import decoded, replaced
 from neon.engine.program.reductions import reduce
 from neon.engine.program.spaces import STEP, Scope
@@ -29,20 +29,16 @@ def observed(kernel: Kernel) -> Kernel:
 
 def _observed(kernel: Kernel) -> Kernel:
     *before, last = kernel.stages
-    sums, numbers = _sums(kernel, last), _numbers(kernel)
-    operands = tuple(dict.fromkeys(operand for reduction in sums.values() for operand in reduction.args))
-    reductions = tuple(sums.values())
-    if kernel.by_rows or last.peaks:  # whose pass that stores does not sum: another one before it does
-        scalars = dict.fromkeys((*numbers_of(operands), *numbers.values()))
-        looking = Stage(reductions, {}, tuple(scalars), (Sweep(loads_of(operands), operands),))
-        stages = (*before, looking, last)
-    else:
-        roots = (*last.stores.values(), *operands)
-        scalars = dict.fromkeys((*numbers_of(roots), *numbers.values()))
-        sweep = Sweep(loads_of(roots), operands, last.stores)
-        stages = (*before, Stage(reductions, last.stores, tuple(scalars), (sweep,)))
-    places = {name: [*scalars].index(node) for name, node in numbers.items()}
-    made = replace(kernel, stages=stages, observed=Observed(len(kernel.stages) - 1, tuple(sums), places), executables={})
+    found = Observed(_sums(kernel, last), _numbers(kernel))
+    operands = tuple(dict.fromkeys(operand for reduction in found.sums.values() for operand in reduction.args))
+    # What there is to see is computed where the weight is, or last.
+    at = next((place for place, sweep in enumerate(last.sweeps) if "w" in sweep.stores), len(last.sweeps) - 1)
+    sweeps = [*last.sweeps]
+    roots = (*sweeps[at].stores.values(), *sweeps[at].of_block.values(), *sweeps[at].values, *operands)
+    sweeps[at] = replace(sweeps[at], loads=loads_of(roots, sweeps[at].given), seen=operands)
+    scalars = dict.fromkeys((*numbers_of((*last.stores.values(), *operands)), *found.numbers.values()))
+    looking = replace(last, scalars=tuple(scalars), sweeps=tuple(sweeps), seen=tuple(found.sums.values()))
+    made = replace(kernel, stages=(*before, looking), observed=found, executables={})
     verify(made)
     return made
 
@@ -61,11 +57,11 @@ def _sums(kernel: Kernel, last: Stage) -> dict[str, Node]:
         "weight": reduce("sum_of_squares", _EACH, weight),
         "update": reduce("sum_of_squares", _EACH, after - weight),
         "largest": reduce("largest", _EACH, g),
-        "unmoved": reduce("total", _EACH, apply("where", stays, 1.0, 0.0)),
-        "lost": reduce("total", _EACH, apply("where", stays, apply("where", apply("equal", g, 0.0), 0.0, 1.0), 0.0)),
+        "unmoved": reduce("count", _EACH, apply("where", stays, 1.0, 0.0)),
+        "lost": reduce("count", _EACH, apply("where", stays, apply("where", apply("equal", g, 0.0), 0.0, 1.0), 0.0)),
     }
     if clipped is not unclipped:
-        sums["clipped"] = reduce("total", _EACH, apply("where", apply("equal", clipped, unclipped), 0.0, 1.0))
+        sums["clipped"] = reduce("count", _EACH, apply("where", apply("equal", clipped, unclipped), 0.0, 1.0))
     return sums
 
 

@@ -52,8 +52,6 @@ def verify(kernel: Kernel) -> None:
         kept |= {*stage.along}
     _check_new_numbers(kernel, summed)
     *before, last = kernel.stages
-    looking = None if kernel.observed is None else kernel.stages[kernel.observed.place]
-    before = [stage for stage in before if stage is not looking]
     passes = [stage for stage in before if stage.is_pass]
     first = next((place for place, stage in enumerate(before) if stage.level is None and stage.is_pass), len(before))
     levels = [stage.level for stage in before if stage.is_pass and stage.level is not None]
@@ -68,8 +66,8 @@ def verify(kernel: Kernel) -> None:
         again = stored & {load.label for load in stage.loads if kernel.tensors[load.label] != kernel.formats.compute}
         _hold(not again, "what is read again once it is stored loses nothing", *again)
         stored |= {*stage.stores}
-    _hold(last.is_pass and (last is looking or not last.reduces), "the last stage stores, and no more")
-    _hold(looking is None or not (looking.along or looking.level), "what is observed is of tensors, and no level's")
+    _hold(last.is_pass and not last.reduces, "the last stage stores, and no more")
+    _hold(not any(stage.seen for stage in before), "what there is to see is summed by the last stage")
     early = [name for stage in before[:-1] for loop in stage.narrow for name in loop.stores]
     _hold(not early, "states of rows and columns are stored before the last pass, and no earlier", *early)
     _hold({*kernel.beside.values()} == kept, "what is kept beside tensors has names", *kernel.beside)
@@ -212,9 +210,11 @@ def _check_sweeps(kernel: Kernel, stage: Stage) -> None:
     _hold(len(stores) == len(stage.stores) and dict(stores) == stage.stores, "each store is in one sweep", *written)
     summed = {operand for reduction in (*stage.reductions, *stage.along) for operand in reduction.args}
     _hold(summed <= known, "what is summed is computed", *stage.reductions)
+    seen = [operand for sweep in stage.sweeps for operand in sweep.seen]
+    _hold({*seen} == {o for r in stage.seen for o in r.args}, "what there is to see is computed", *stage.seen)
 
 
 def _read(sweep: Sweep) -> set[Node]:
-    roots: Iterable[Node] = (*sweep.stores.values(), *sweep.of_block.values(), *sweep.values)
+    roots: Iterable[Node] = (*sweep.stores.values(), *sweep.of_block.values(), *sweep.values, *sweep.seen)
     below = walk(roots, into_reductions=False, given=sweep.given)
     return {node for node in below if node.op in LOADS and node.varies and node not in sweep.given}
