@@ -389,7 +389,8 @@ class Batch:
         self.kernel, self.executable = kernel, executable
         self._observed = kernel, executable, [*self.passes[:-1], self._make_pass(len(kernel.stages) - 1)]
         self.kernel, self.executable, self.passes = plain
-        self._lengths = self._placed_here(np.array([lines.stop - lines.start for lines in self._chunk_ranges]))
+        parts = len(self._observed[-1][-1].partials) // max(1, len(self.chunks))
+        self._lengths = self._placed_here(np.array([parts * (r.stop - r.start) for r in self._chunk_ranges]))
         self._places_seen, self._rows_seen = self._placed_here(self._places), self._placed_here(self.row_of)
         self._sizes_seen = self._placed_here(self._sizes_of_members)
 

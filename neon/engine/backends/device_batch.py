@@ -41,7 +41,6 @@ class DevicePass:
         steps = batch.steps if last else batch.steps_before_last
         rows, chunks = len(batch.row_groups), len(batch.whole if stage.narrow else batch.chunks)
         self.scalars = torch.empty(rows, len(stage.scalars), dtype=kernel.formats.compute, device=batch.device)
-        self.sums = torch.empty(chunks, len(stage.reductions), dtype=torch.float64, device=batch.device)
         numbers = executable.numbers[number]
         self.evaluate = None
         if numbers is not None:
@@ -51,6 +50,8 @@ class DevicePass:
             self.evaluate = Launch(numbers, grid, (*tables, *kept, rows), ROWS=triton_launch.NUMBER_ROWS)
         lines = batch.lines_of_whole if stage.narrow else batch.lines_of_chunks
         parts = _parts(batch, stage)
+        columns = len(stage.reductions) + len(stage.seen)
+        self.sums = torch.empty(chunks * (parts if stage.seen else 1), columns, dtype=torch.float64, device=batch.device)
         addresses = batch.whole_addresses if stage.narrow else batch.addresses
         tables = (lines, addresses, self.scalars, steps, self.sums, batch.stop)
         constants = {"TILE": triton_launch.TILE, "PART": triton_launch.PART}
