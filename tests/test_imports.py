@@ -21,6 +21,7 @@ FLOORS = [
     ["engine"],
     ["assignment"],
     ["stepping"],
+    ["statistics"],
     ["attached"],
     ["optimizers"],
     ["torch"],
