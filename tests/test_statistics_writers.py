@@ -1,0 +1,247 @@
+"""Statistics on to files, TensorBoard, Weights & Biases, and through the callbacks of trainers."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from statistics_rows import row
+
+from neon.statistics import StatisticsTable
+from neon.statistics.row import COLUMNS
+from neon.statistics.writers import FIGURES
+
+NAN, INF = math.nan, math.inf
+
+
+def table(step: int = 1, **values: Any) -> StatisticsTable:
+    return StatisticsTable(step, [row("0.weight", **values), row("0.bias")])
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    def fail(name: str) -> Any:
+        raise AssertionError(f"{name} is not JSON")
+
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line, parse_constant=fail) for line in lines]
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+def test_jsonl_has_a_line_for_each_parameter_and_step(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    table(1).to_jsonl(path)
+    table(2, clip_factors=(0.5, 0.25), clipped=0.125).to_jsonl(str(path))
+    found = read_jsonl(path)
+    assert [(line["step"], line["parameter"]) for line in found] == [
+        (1, "0.weight"), (1, "0.bias"), (2, "0.weight"), (2, "0.bias"),
+    ]  # fmt: skip
+    assert all(list(line) == list(COLUMNS) for line in found)
+    assert (found[0]["clipped"], found[0]["clip_factor"], found[0]["clip_factors"]) == (None, None, [])
+    assert (found[2]["clipped"], found[2]["clip_factor"], found[2]["clip_factors"]) == (0.125, 0.125, [0.5, 0.25])
+    assert found[0]["update_to_weight"] == 0.001
+
+
+@pytest.mark.parametrize(
+    ("value", "word"), [(NAN, "NaN"), (INF, "Infinity"), (-INF, "-Infinity"), (np.float64(INF), "Infinity")]
+)
+def test_what_json_has_no_number_for(value: float, word: str, tmp_path: Path) -> None:
+    strange = table(gradient_norm=value, clip_factors=(value,))
+    strange.to_jsonl(tmp_path / "run.jsonl")
+    strange.to_csv(tmp_path / "run.csv")
+    [line, _] = read_jsonl(tmp_path / "run.jsonl")
+    assert (line["gradient_norm"], line["clip_factors"]) == (word, [word])
+    np.testing.assert_equal(float(line["gradient_norm"]), value)
+    [line, _] = csv.DictReader((tmp_path / "run.csv").read_text().splitlines())
+    assert (line["gradient_norm"], line["clip_factors"]) == (word, word)
+
+
+def test_csv_has_one_header(tmp_path: Path) -> None:
+    path = tmp_path / "run.csv"
+    table(1, clip_factors=(0.5, 0.25)).to_csv(path)
+    table(2).to_csv(path)
+    lines = path.read_text().splitlines()
+    assert len(lines) == 5
+    assert lines[0] == ",".join(COLUMNS)
+    found = list(csv.DictReader(lines))
+    assert (found[0]["clip_factors"], found[0]["clipped"], found[1]["clip_factor"]) == ("0.5 0.25", "", "")
+    assert float(found[3]["update_norm"]) == 0.002
+
+
+def test_numbers_come_back_to_the_bit(tmp_path: Path) -> None:
+    value = 1 / 3 * 1e-300
+    table(update_norm=value).to_csv(tmp_path / "run.csv")
+    table(update_norm=value).to_jsonl(tmp_path / "run.jsonl")
+    [line, _] = csv.DictReader((tmp_path / "run.csv").read_text().splitlines())
+    assert float(line["update_norm"]) == read_jsonl(tmp_path / "run.jsonl")[0]["update_norm"] == value
+
+
+@pytest.mark.parametrize("name", ["a,b.weight", 'a"b.weight', "größe.weight", "a\nb.weight"])
+def test_strange_names_come_back(name: str, tmp_path: Path) -> None:
+    strange = StatisticsTable(1, [row(name)])
+    for path in (tmp_path / "run.csv", tmp_path / "run.jsonl"):
+        strange.append_to(path)
+        strange.append_to(path)
+    with (tmp_path / "run.csv").open(encoding="utf-8", newline="") as file:
+        assert [line["parameter"] for line in csv.DictReader(file)] == [name, name]
+    assert [line["parameter"] for line in read_jsonl(tmp_path / "run.jsonl")] == [name, name]
+
+
+every_file = pytest.mark.parametrize("name", ["run.jsonl", "run.csv"])
+
+
+@every_file
+def test_a_table_without_rows_writes_no_line(name: str, tmp_path: Path) -> None:
+    StatisticsTable(1, []).append_to(tmp_path / name)
+    table(1).append_to(tmp_path / name)
+    StatisticsTable(2, []).append_to(tmp_path / name)
+    header = int(name.endswith("csv"))
+    assert len((tmp_path / name).read_text().splitlines()) == 2 + header
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("run.csv", "step,loss\n1,0.5\n", r"without parameter, layer, .*, with loss"),
+        ("run.csv", "\n", "without step, parameter, .*, with"),
+        ("run.csv", ",".join(COLUMNS), "no line of statistics"),
+        ("run.csv", ",".join((*COLUMNS, "loss")) + "\n", r"without none, with loss"),
+        ("run.jsonl", '{"step": 1, "loss": 2}\n', r"without parameter, layer, .*, with loss"),
+        ("run.jsonl", "some words\n", "no line of statistics"),
+        ("run.jsonl", "3\n", "no line of statistics"),
+        ("run.jsonl", '{"step": 1', "no line of statistics"),
+    ],
+)
+def test_a_file_of_other_columns_is_left_as_it_is(name: str, text: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(ValueError, match=rf"{name}' was begun with other columns \({said}.*Write to a new file"):
+        table().append_to(path)
+    assert path.read_text() == text
+
+
+def test_a_file_that_is_no_text_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "run.csv"
+    path.write_bytes(b"\xff\xfe\n\x00")
+    with pytest.raises(ValueError, match="no line of statistics"):
+        table().to_csv(path)
+    assert path.read_bytes() == b"\xff\xfe\n\x00"
+
+
+@every_file
+@pytest.mark.parametrize("rest", ['{"step": 2, "para', "2,0.we", "x" * 200_000])
+def test_a_line_that_was_cut_off_is_taken_away(name: str, rest: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    table(1).append_to(path)
+    whole = path.read_text()
+    with path.open("a") as file:
+        file.write(rest)
+    table(1).append_to(path)
+    header = ",".join(COLUMNS) + "\n" if name == "run.csv" else ""
+    assert path.read_text() == whole + whole.removeprefix(header)
+
+
+def test_files_go_by_their_end(tmp_path: Path) -> None:
+    table().append_to(tmp_path / "run.jsonl")
+    assert len(read_jsonl(tmp_path / "run.jsonl")) == 2
+    with pytest.raises(ValueError, match=r"files that end with .jsonl or .csv; received 'run.txt'"):
+        table().append_to("run.txt")
+
+
+def test_pandas_reads_both(tmp_path: Path) -> None:
+    pd = pytest.importorskip("pandas", reason="pandas is not installed")
+    for name, read in (("run.csv", pd.read_csv), ("run.jsonl", lambda path: pd.read_json(path, lines=True))):
+        table(gradient_norm=NAN, update_norm=INF).append_to(tmp_path / name)
+        frame = read(tmp_path / name)
+        assert list(frame.columns) == list(COLUMNS)
+        assert math.isnan(frame["gradient_norm"][0])
+        assert list(frame["update_norm"]) == [INF, 0.002]
+
+
+# -- loggers ---------------------------------------------------------------------------------------
+
+
+def test_figures_leave_out_what_is_none() -> None:
+    found = table(clip_factors=(0.5,), gradient_norm=NAN).figures()
+    assert found["clip_factor/0.weight"] == 0.5
+    assert math.isnan(found["gradient_norm/0.weight"])
+    assert "clip_factor/0.bias" not in found
+    assert {name.partition("/")[0] for name in found} == {*FIGURES} - {"clipped"}
+    assert table().figures(["lost"]) == {"lost/0.weight": 0.05, "lost/0.bias": 0.05}
+    assert table().by_layer().figures(["lost"]) == {"lost/0": 0.05}
+
+
+@pytest.mark.parametrize("column", ["layer", "gradient"])
+def test_figures_are_numbers(column: str) -> None:
+    with pytest.raises(ValueError, match=rf"columns of figures are update_to_weight, .*; received {column}"):
+        table().figures(["lost", column])
+
+
+class Writer:
+    """What torch's and tensorboardX's `SummaryWriter` are asked."""
+
+    def __init__(self) -> None:
+        self.scalars: list[tuple[str, float, int]] = []
+
+    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
+        self.scalars.append((tag, scalar_value, global_step))
+
+
+def test_tensorboard_is_given_scalars() -> None:
+    writer = Writer()
+    table(12).to_tensorboard(writer, ["update_to_weight"])
+    assert writer.scalars == [("update_to_weight/0.weight", 0.001, 12), ("update_to_weight/0.bias", 0.001, 12)]
+
+
+def test_tensorboard_has_them_in_its_file(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(tmp_path) as writer:
+        for step in (1, 2):
+            table(step, update_norm=INF).to_tensorboard(writer)
+    read = EventAccumulator(str(tmp_path)).Reload()
+    assert {tag.partition("/")[0] for tag in read.Tags()["scalars"]} == {*FIGURES} - {"clipped", "clip_factor"}
+    assert [(e.step, e.value) for e in read.Scalars("update_to_weight/0.weight")] == [(1, INF), (2, INF)]
+    assert [e.value for e in read.Scalars("gradient_norm/0.bias")] == [3.0, 3.0]
+
+
+class Run:
+    """What a run of Weights & Biases, and the module `wandb`, are asked."""
+
+    def __init__(self) -> None:
+        self.logged: list[tuple[dict[str, float], int | None, bool | None]] = []
+
+    def log(self, data: dict[str, Any], step: int | None = None, commit: bool | None = None) -> None:
+        self.logged.append((data, step, commit))
+
+
+def test_wandb_is_given_one_dict() -> None:
+    run = Run()
+    table(12).to_wandb(run, ["lost"])
+    table(13).to_wandb(run, ["lost"], step=7, commit=False)
+    values = {"lost/0.weight": 0.05, "lost/0.bias": 0.05}
+    assert run.logged == [({"optimizer_step": 12, **values}, None, None), ({"optimizer_step": 13, **values}, 7, False)]
+
+
+# -- callbacks of trainers -------------------------------------------------------------------------
+
+
+def test_trainers_are_imported_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    import neon.statistics
+
+    with pytest.raises(AttributeError, match="has no attribute 'Other'"):
+        _ = neon.statistics.Other
+    for package in ("lightning", "lightning.pytorch", "pytorch_lightning"):
+        monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, "neon.statistics.lightning_callback", raising=False)
+    with pytest.raises(ImportError, match=r"needs Lightning. Run: pip install lightning"):
+        _ = neon.statistics.LightningStatistics
