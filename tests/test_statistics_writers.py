@@ -7,13 +7,18 @@ import json
 import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from statistics_rows import row
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from neon.statistics import StatisticsTable
+from neon.statistics.new_tables import NewTables, attached_within
 from neon.statistics.row import COLUMNS
 from neon.statistics.writers import FIGURES
 
@@ -227,9 +232,16 @@ class Run:
 def test_wandb_is_given_one_dict() -> None:
     run = Run()
     table(12).to_wandb(run, ["lost"])
-    table(13).to_wandb(run, ["lost"], step=7, commit=False)
+    table(13).to_wandb(run, ["lost"], step=7, commit=True)
     values = {"lost/0.weight": 0.05, "lost/0.bias": 0.05}
-    assert run.logged == [({"optimizer_step": 12, **values}, None, None), ({"optimizer_step": 13, **values}, 7, False)]
+    assert run.logged == [({"optimizer_step": 12, **values}, None, False), ({"optimizer_step": 13, **values}, 7, True)]
+
+
+def test_wandb_has_them_beside_what_the_program_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb = pytest.importorskip("wandb", reason="wandb is not installed")
+    with wandb.init(project="statistics", mode="disabled", dir=tmp_path) as run:
+        table(1).to_wandb(run)
+        run.log({"loss": 0.5})
 
 
 # -- callbacks of trainers -------------------------------------------------------------------------
@@ -245,3 +257,138 @@ def test_trainers_are_imported_when_asked_for(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delitem(sys.modules, "neon.statistics.lightning_callback", raising=False)
     with pytest.raises(ImportError, match=r"needs Lightning. Run: pip install lightning"):
         _ = neon.statistics.LightningStatistics
+
+
+class Watched(torch.optim.SGD):
+    """An optimizer with a new table in each second step."""
+
+    def __init__(self, params: Any, **values: Any) -> None:
+        super().__init__(params, lr=0.01)
+        self.steps, self.values = 0, values
+
+    def step(self, closure: Any = None) -> Any:
+        self.steps += 1
+        return super().step(closure)
+
+    def statistics(self) -> StatisticsTable | None:
+        step = self.steps // 2 * 2
+        return table(step, **self.values) if step else None
+
+
+def test_an_optimizer_is_found_within_wrappers() -> None:
+    inner = Watched([nn.Parameter(torch.ones(1))])
+    wrapped = SimpleNamespace(optim=SimpleNamespace(_optimizer=SimpleNamespace(optimizer=inner)))
+    assert attached_within(wrapped) is inner
+    assert attached_within(SimpleNamespace(optimizer=None)) is None
+    circle = SimpleNamespace()
+    circle.optimizer = circle
+    assert attached_within(circle) is None
+
+
+def test_each_table_is_handed_on_once(tmp_path: Path) -> None:
+    optimizer = Watched([nn.Parameter(torch.ones(1))])
+    tables = NewTables(tmp_path / "run.jsonl", by_layer=False)
+    for _ in range(5):
+        optimizer.step()
+        tables.hand_on([optimizer, torch.optim.SGD([nn.Parameter(torch.ones(1))])], None, writes=True)
+        NewTables(tmp_path / "run.jsonl").hand_on([optimizer], None, writes=False)
+    found = [(line["step"], line["parameter"]) for line in read_jsonl(tmp_path / "run.jsonl")]
+    assert found == [(2, "0.weight"), (2, "0.bias"), (4, "0.weight"), (4, "0.bias")]
+
+
+def test_several_optimizers_are_told_apart(tmp_path: Path) -> None:
+    optimizers = [Watched([nn.Parameter(torch.ones(1))]) for _ in range(2)]
+    logged: list[dict[str, float]] = []
+    tables = NewTables(None, columns=["lost"])
+    for _ in range(2):
+        for optimizer in optimizers:
+            optimizer.step()
+        tables.hand_on(optimizers, logged.append, writes=True)
+    assert logged == [{"lost/optimizer_0.0": 0.05}, {"lost/optimizer_1.0": 0.05}]
+
+
+def test_a_callback_says_at_once_that_it_cannot_write() -> None:
+    with pytest.raises(ValueError, match=r"end with .jsonl or .csv; received 'run.json'"):
+        NewTables("run.json")
+    with pytest.raises(ValueError, match="columns of figures are .*; received loss"):
+        NewTables(None, columns=["loss"])
+
+
+@pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)` is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
+@pytest.mark.parametrize("package", ["pytorch_lightning", "lightning.pytorch"])
+def test_lightning(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lightning = pytest.importorskip(package, reason=f"{package} is not installed")
+    monkeypatch.delitem(sys.modules, "neon.statistics.lightning_callback", raising=False)
+    from neon.statistics import LightningStatistics
+
+    class Module(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = nn.Linear(2, 1)
+
+        def training_step(self, batch: Any, number: int) -> Any:
+            return self.model(batch[0]).square().mean()
+
+        def configure_optimizers(self) -> Any:
+            return Watched(self.parameters())
+
+    assert issubclass(LightningStatistics, lightning.Callback)
+    logged: list[tuple[dict[str, float], int]] = []
+
+    class Logger(lightning.loggers.CSVLogger):
+        def log_metrics(self, metrics: Any, step: Any = None) -> None:
+            logged.append((dict(metrics), step))
+
+    trainer = lightning.Trainer(
+        accelerator="cpu", devices=1, max_epochs=1, default_root_dir=tmp_path, logger=Logger(tmp_path),
+        callbacks=[LightningStatistics(tmp_path / "run.jsonl", by_layer=False), LightningStatistics(columns=["lost"])],
+        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False, accumulate_grad_batches=2,
+        log_every_n_steps=1,
+    )  # fmt: skip
+    trainer.fit(Module(), DataLoader(TensorDataset(torch.randn(8, 2)), batch_size=1))
+    lines = read_jsonl(tmp_path / "run.jsonl")
+    assert [(line["step"], line["parameter"]) for line in lines[::2]] == [(2, "0.weight"), (4, "0.weight")]
+    assert [entry for entry in logged if "lost/0" in entry[0]] == [({"lost/0": 0.05}, 2), ({"lost/0": 0.05}, 4)]
+
+
+def test_hugging_face_trainer(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    from neon.statistics import TrainerStatistics
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(2, 1)
+
+        def forward(self, points: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"loss": self.linear(points).square().mean()}
+
+    network = Network()
+    trainer = transformers.Trainer(
+        network,
+        transformers.TrainingArguments(
+            str(tmp_path), max_steps=4, per_device_train_batch_size=1, gradient_accumulation_steps=2, logging_steps=2,
+            use_cpu=True, report_to=[], disable_tqdm=True, save_strategy="no", average_tokens_across_devices=False,
+        ),
+        train_dataset=[{"points": torch.ones(2)} for _ in range(8)],
+        optimizers=(Watched(network.parameters()), None),
+        callbacks=[TrainerStatistics(tmp_path / "run.csv")],
+    )  # fmt: skip
+    trainer.add_callback(TrainerStatistics(log=trainer.log, columns=["lost"]))
+    trainer.train()
+    lines = list(csv.DictReader((tmp_path / "run.csv").read_text().splitlines()))
+    assert [(line["step"], line["parameter"]) for line in lines] == [("2", "0"), ("4", "0")]
+    history = trainer.state.log_history
+    assert [entry["step"] for entry in history if "lost/0" in entry] == [2, 4]
+    # What the trainer logs of itself in the same steps is still there.
+    assert [entry["step"] for entry in history if "loss" in entry] == [2, 4]
+
+
+@pytest.mark.parametrize("given", [{}, {"path": "run.csv", "log": print}])
+def test_a_trainers_callback_has_one_place(given: dict[str, Any]) -> None:
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    from neon.statistics import TrainerStatistics
+
+    with pytest.raises(ValueError, match=r"takes a path, such as 'run.jsonl', or log=trainer.log; give one of them"):
+        TrainerStatistics(**given)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from neon.statistics.table import StatisticsTable
-from neon.statistics.writers import FIGURES, check_suffix
+from neon.statistics.writers import FIGURES, check_suffix, figures
 
 # What the optimizers of trainers, and wrappers of torch, keep the optimizer in that they wrap.
 _WRAPPED = ("optimizer", "_optimizer", "optim")
@@ -34,7 +34,7 @@ class NewTables:
         columns: the figures that a logger is given.
 
     Raises:
-        ValueError: a file that ends otherwise.
+        ValueError: a file that ends otherwise, or a column that has no figures.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class NewTables:
     ) -> None:
         if path is not None:
             check_suffix(path)
+        figures(columns, [])
         self.path, self.by_layer, self.columns = path, by_layer, tuple(columns)
         self._last: dict[int, int] = {}
 

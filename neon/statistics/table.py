@@ -144,13 +144,14 @@ class StatisticsTable:
             writer.add_scalar(tag, value, self.step)
 
     def to_wandb(
-        self, run: Any, columns: Sequence[str] = FIGURES, *, step: int | None = None, commit: bool | None = None
+        self, run: Any, columns: Sequence[str] = FIGURES, *, step: int | None = None, commit: bool | None = False
     ) -> None:
         """Log each figure to a run of Weights & Biases, or to `wandb` itself, as `update_to_weight/0.weight`.
 
-        The step of the table is logged along, as `optimizer_step`. `step` and `commit` go on to `run.log`, whose own
-        step never falls: where a program logs with steps of its own, give the same one here, for what is logged
-        with a smaller one is dropped; where it logs without, `commit=False` puts these figures with what it logs next.
+        The step of the table is logged along, as `optimizer_step`. `step` and `commit` go on to `run.log`. Without them
+        the figures wait for what the program logs next, and are in its row: so nothing is ever dropped for its step,
+        but of two tables with nothing logged in between, the later replaces the earlier. `commit=True` gives each
+        table a row of its own; a program that then logs with smaller steps of its own loses what it logs.
 
         Raises:
             ValueError: a column that is not one of `neon.statistics.writers.FIGURES`.
