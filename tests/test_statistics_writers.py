@@ -310,7 +310,7 @@ def test_several_optimizers_are_told_apart(tmp_path: Path) -> None:
 def test_a_callback_says_at_once_that_it_cannot_write() -> None:
     with pytest.raises(ValueError, match=r"end with .jsonl or .csv; received 'run.json'"):
         NewTables("run.json")
-    with pytest.raises(ValueError, match="columns of figures are .*; received loss"):
+    with pytest.raises(ValueError, match=r"columns of figures are .*; received loss"):
         NewTables(None, columns=["loss"])
 
 
