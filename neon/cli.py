@@ -129,6 +129,21 @@ def show(
         print(describe(*find(optimizer, dtype), device))  # typer.echo writes UTF-8 where ASCII is asked for
 
 
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A file that optimizer.statistics() has written: .jsonl or .csv.")],
+    by: Annotated[str, typer.Option(help="What has a row of its own: layer or parameter.")] = "layer",
+    output: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("neon-report"),
+) -> None:
+    """Draw what the steps of a run did to each layer: update/weight and gradients, as heat maps, layer by step."""
+    from rich.console import Console
+
+    from neon.commands.report.report_command import run_command
+
+    with _told("neon report: "):
+        run_command(run, by, output, Console())
+
+
 @contextmanager
 def _told(command: str = "") -> Iterator[None]:
     """End with one line on standard error where the request cannot be used, or where the user interrupts it."""

@@ -14,7 +14,7 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 from neon.arguments import clip_bound, epoch_number, flag, plain
 from neon.assignment.description import Description
 from neon.assignment.matrix_checks import check_matrices
-from neon.assignment.table import table
+from neon.assignment.printed_table import table
 from neon.attached.checkpoint import check_held, loaded
 from neon.attached.evaluated import Evaluated, loaded_aside, views, with_trained_weights
 from neon.attached.layers_by_name import Layers

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from neon.assignment.sites import Site
-from neon.assignment.table import NOTHING, Given, frozen, given, matrices_text
+from neon.assignment.printed_table import NOTHING, Given, frozen, given, matrices_text
 from neon.attached.targets import Assigned, site_name
 from neon.stepping import overrides
 from neon.stepping.group_names import has_names

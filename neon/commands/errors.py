@@ -23,6 +23,10 @@ class OutputError(UsageError):
     """A directory that cannot be written to."""
 
 
+class RunFileError(UsageError):
+    """A file of statistics that cannot be read."""
+
+
 class UnknownReferenceError(UsageError):
     """A ``module:name`` that leads nowhere."""
 

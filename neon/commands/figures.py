@@ -66,6 +66,24 @@ def dress(axes: Axes, title: str, rows: Sequence[str] | None = None) -> None:
         axes.tick_params(axis="y", length=0, labelcolor=INK)
 
 
+def spread(wanted: Sequence[float], gap: float, top: float = 1.0) -> list[float]:
+    """Heights near the wanted ones, which rise, but at least `gap` apart and not above `top`.
+
+    >>> spread([0.2, 0.2, 0.9], 0.1)
+    [0.2, 0.30000000000000004, 0.9]
+    >>> spread([0.99, 1.0], 0.5)
+    [0.5, 1.0]
+    """
+    heights: list[float] = []
+    for height in wanted:
+        heights.append(max(height, heights[-1] + gap) if heights else height)
+    limit = top
+    for index in reversed(range(len(heights))):
+        heights[index] = min(heights[index], limit)
+        limit = heights[index] - gap
+    return heights
+
+
 def save_figure(paths: Sequence[Path], draw: Callable[[], Figure]) -> None:
     """Draw a figure and write it in the formats that the paths end with; no window is opened.
 

@@ -13,7 +13,7 @@ from neon.assignment.keys import Match, assign, check_key, strongest_key
 from neon.assignment.mapped_layers import MappedLayers
 from neon.assignment.roles import asks_for_roles, with_roles
 from neon.assignment.sites import Site, layer_sites
-from neon.assignment.table import NOTHING, Given, frozen, given, matrices_text, table
+from neon.assignment.printed_table import NOTHING, Given, frozen, given, matrices_text, table
 from neon.messages import kind_of, listed, shortened, shown
 from neon.optimizers.optimizer import Optimizer
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neon.commands.compare.curves import Result, percent
-from neon.commands.figures import COLOURS, GREY, INK, dress, new_figure, require_matplotlib, save_figure
+from neon.commands.figures import COLOURS, GREY, INK, dress, new_figure, require_matplotlib, save_figure, spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -136,21 +136,3 @@ def _end_height(axes: Axes, curve: Curve) -> float:
         return 0.0
     point = (0.0, curve.result.train_loss[-1])
     return float(axes.transAxes.inverted().transform(axes.transData.transform(point))[1])
-
-
-def spread(wanted: Sequence[float], gap: float, top: float = 1.0) -> list[float]:
-    """Heights near the wanted ones, which rise, but at least `gap` apart and not above `top`.
-
-    >>> spread([0.2, 0.2, 0.9], 0.1)
-    [0.2, 0.30000000000000004, 0.9]
-    >>> spread([0.99, 1.0], 0.5)
-    [0.5, 1.0]
-    """
-    heights: list[float] = []
-    for height in wanted:
-        heights.append(max(height, heights[-1] + gap) if heights else height)
-    limit = top
-    for index in reversed(range(len(heights))):
-        heights[index] = min(heights[index], limit)
-        limit = heights[index] - gap
-    return heights
