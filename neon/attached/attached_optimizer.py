@@ -129,6 +129,7 @@ class AttachedOptimizer(Evaluated):
             clip_bound("gradient_clip_previous_norm", gradient_clip_previous_norm, norm=True),
             replicas() if flag("share_matrices", share_matrices) else None,
             flag("norms_in_backward", norms_in_backward),
+            self._statistics is not None,
         )
         self._skipped = 0
         self.last_nonfinite: str | None = None

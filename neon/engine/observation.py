@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from neon.engine.settings import Item, Sharing
+from neon.engine.settings import Item, Reach, Sharing
 
 # What is known of a parameter, in the order of columns. Those of its parts are added up, but for the last: the largest.
 SUMS: tuple[str, ...] = ("elements", "gradient", "weight", "update", "unmoved", "lost", "clipped", "largest")
@@ -17,14 +17,16 @@ SUMS: tuple[str, ...] = ("elements", "gradient", "weight", "update", "unmoved", 
 class Seen(NamedTuple):
     """What one batch has seen: the places of its members among the items of the plan, with a line for each of them.
 
-    `sums` has the columns of `SUMS`, `numbers` those of `names`; `clips` says whether values are clipped.
+    `sums` has the columns of `SUMS`; `columns` says where in `numbers` the factors of norms and the rate are. `clips`:
+    whether values are clipped. `reach` is that of the members.
     """
 
     places: Tensor
     sums: Tensor
     numbers: Tensor
-    names: Sequence[str]
+    columns: Mapping[str, int]
     clips: bool
+    reach: Reach | None
 
 
 class Line(NamedTuple):
@@ -47,8 +49,7 @@ class Observation:
         self._stop = None if stop is None else stop.clone()
         for reach in dict.fromkeys(item.reach for item in items):
             if reach is not None and reach.alike:
-                shared = torch.tensor([item.reach is reach for item in items])
-                _put_together(cast("Sharing", reach), len(items), [s for s in seen if shared[s.places[:1].cpu()].any()])
+                _put_together(cast("Sharing", reach), len(items), [each for each in seen if each.reach is reach])
 
     @property
     def left_out(self) -> bool:
@@ -61,8 +62,8 @@ class Observation:
         for seen in self._seen:
             rows = zip(seen.places.tolist(), seen.sums.tolist(), _shortest(seen.numbers), strict=True)
             for place, sums, numbers in rows:
-                named = dict(zip(SUMS, sums, strict=True)), dict(zip(seen.names, numbers, strict=True))
-                found[place] = Line(self._names[place], *named, seen.clips)
+                named = {name: numbers[column] for name, column in seen.columns.items()}
+                found[place] = Line(self._names[place], dict(zip(SUMS, sums, strict=True)), named, seen.clips)
         return [found[place] for place in sorted(found)]
 
 

@@ -20,13 +20,14 @@ from neon.engine.batch import Batch, column
 from neon.engine.calls.owners import buckets_of
 from neon.engine.counts import Counts
 from neon.engine.early_sums import EarlySums, early_sums
+from neon.engine.looks import Looks
 from neon.engine.observation import Observation
 from neon.engine.program.graph import Node, scalar
 from neon.engine.program.kernel import Kernel
 from neon.engine.program.lowering import lower
-from neon.engine.program.observed import observed
 from neon.engine.program.options import GUARD
 from neon.engine.program.reductions import exact_sum, kind_of
+from neon.engine.program.seen_sums import observed
 from neon.engine.program.slots import Formats
 from neon.engine.refusals.tensors import check_capturable, check_gradient, check_items
 from neon.engine.settings import Item, Reach, Settings
@@ -264,8 +265,7 @@ class Plan:
         taken: set[Hashable] = set()
         for batch in self._numbered:
             batch.write_numbers(taken)
-        if look:
-            self._be_ready_to_look()
+        self._be_ready(look=look)
         if self.resident is not None:
             self.resident.follow(found)
         try:
@@ -301,11 +301,14 @@ class Plan:
         """Read those of gradients anew, for somebody else has made steps in the tables of the batches."""
         self._addresses = []
 
-    def _be_ready_to_look(self) -> None:
+    def _be_ready(self, *, look: bool) -> None:
+        """Have batches look, or not; what is compiled is so before anything is written."""
         for batch in self.batches:
-            if not batch.can_look:
+            if look and batch.looks is None:
                 kernel = observed(batch.kernel)
-                batch.be_ready_to_look(kernel, prepare(kernel, serving(batch.device)))
+                batch.looks = Looks(batch, kernel, prepare(kernel, serving(batch.device)))
+            if batch.looks is not None:
+                batch.looks.looked = look
 
     def _launch(self, elsewhere: Mapping[int, float], *, look: bool) -> None:
         """Run all stages, those with reductions level by level, for their sums reach over launches."""
@@ -320,7 +323,7 @@ class Plan:
             else:
                 on_device.take()
         if look:
-            seen = [batch.look(sums[batch]) for batch in self.batches]
+            seen = [batch.looks.run(sums[batch]) for batch in self.batches]
             self.observation = Observation(self.items, seen, None if self.resident is None else self.resident.stop)
         else:
             for batch in self.batches:

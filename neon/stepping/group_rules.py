@@ -54,6 +54,7 @@ class GroupRules:
     gradient_clip_previous_norm: float | None = None
     sharers: Replicas | None = None
     norms_in_backward: bool = False
+    statistics: bool = False
 
     def __post_init__(self) -> None:
         self._leaves = self.description.leaves()

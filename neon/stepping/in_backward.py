@@ -332,7 +332,10 @@ class _Parameter:
         if is_abstract(self._param):
             self._put(count_of(self._item))
             return None
-        return Plan([self._item], self.gradients(), [self.settings])
+        plan = Plan([self._item], self.gradients(), [self.settings])
+        if self._of.looking is not None:
+            self._of.looking.follow(plan)
+        return plan
 
     def _put(self, step: Tensor) -> Placed:
         assert self._item is not None
@@ -343,8 +346,6 @@ class _Parameter:
     def put_in_place(self, plan: Plan) -> None:
         if self._item is not None:
             self._of._own[id(self._param)] = _Own(plan, self.group, self._put(plan.steps[0]))
-            if self._of.looking is not None:
-                self._of.looking.follow(plan)
 
     def updated(self, plan: Plan) -> None:
         stepper = self._of

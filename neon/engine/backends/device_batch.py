@@ -213,14 +213,14 @@ class DeviceBatch(Batch):
         self._reserve = capture.Reserve((array.nbytes for array in sent), self.device) if self._capturable else None
         return [*super()._make_passes()]
 
-    def _make_pass(self, place: int) -> DevicePass | None:
+    def make_pass(self, place: int) -> DevicePass | None:
         return None if self.kernel.stages[place].calls else DevicePass(self, place)
 
-    def _placed_here(self, array: npt.NDArray[Any]) -> Tensor:
+    def placed_here(self, array: npt.NDArray[Any]) -> Tensor:
         return self._put(array)
 
-    def _looked_at(self) -> tuple[Tensor, Tensor]:
-        return self.passes[-1].sums, self.passes[-1].scalars
+    def left_to_see(self, last: DevicePass) -> tuple[Tensor, Tensor]:
+        return last.sums, last.scalars
 
     def bind(
         self,

@@ -30,6 +30,7 @@ _EXCLUSIVE = (
     ("norms_in_backward", "partitioned", _STILL_AVERAGED),
     ("norms_in_backward", "share_matrices", _STILL_AVERAGED),
     ("norms_in_backward", "capturable", "it is for parameters on the CPU"),
+    ("statistics", "capturable", "nobody counts the replays of a graph, or reads what each of them left"),
 )
 _ONLY_IN_BACKWARD = (
     "gradient_clip_previous_norm is for in_backward=True, where the norm over all gradients is not known in time. "

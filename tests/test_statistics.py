@@ -1,0 +1,418 @@
+"""Statistics of steps: equal to numbers by hand, and steps that are looked at are those that are not."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+import weakref
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from rule_cases import OPTIONS, RULES, gradients, make, weights
+from seen_by_hand import assert_seen, by_hand, whole
+from state_tensors import assert_same, tensors_of
+from steady_runs import contents, give, parameters, taken
+from stored_formats import BITS, options
+from torch import nn
+
+import neon.torch
+from neon.engine import use_backend
+from neon.optimizers import (
+    Adafactor,
+    Adam,
+    AdamW,
+    GradientDescentMomentum,
+    Lookahead,
+    MultiOptimizer,
+    Muon,
+    NAdam,
+    Prodigy,
+)
+from neon.statistics import Row, Statistics, StatisticsTable
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+CLIPS = ("plain", "clip by value", "clip by norm", "both clips")
+
+
+def looked_at(rule: str, option: str, dtype: torch.dtype, backend: str, **more: Any) -> None:
+    """Three steps, of which all are looked at, beside three without: by hand, and to the bit."""
+    params, others = weights(dtype, rule), weights(dtype, rule)
+    clip = OPTIONS[option]
+    with use_backend(backend):
+        optimizer = make(rule, option, **more).attach(params, statistics=True)
+        other = make(rule, option, **more).attach(others)
+        for step in range(3):
+            given = [*gradients(step, dtype, rule)]
+            before = [whole(p, optimizer.state.get(p, {})) for p in params]
+            for param, twin, grad in zip(params, others, given, strict=True):
+                param.grad, twin.grad = grad, grad
+            optimizer.step()
+            other.step()
+    after = [whole(p, optimizer.state[p]) for p in params]
+    names = [f"params[{place}] of 'default'" for place in range(len(params))]
+    norm, value = clip.get("gradient_clip_norm"), clip.get("gradient_clip_value")
+    expected = by_hand(names, before, after, given, norms=[] if norm is None else [norm], value=value)
+    assert_seen(optimizer.statistics(), expected)
+    states = [
+        [t for p in each.param_groups[0]["params"] for t in tensors_of(each.state[p])] for each in (optimizer, other)
+    ]
+    assert_same([*params, *states[0]], [*others, *states[1]])
+
+
+@pytest.mark.parametrize(("rule", "option"), list(zip(RULES, CLIPS * len(RULES), strict=False)))
+def test_every_rule_is_seen_as_it_is(rule: str, option: str) -> None:
+    looked_at(rule, option, torch.float32, "numba")
+
+
+@pytest.mark.parametrize(("place", "case"), list(enumerate(BITS)))
+def test_every_rule_in_every_format(place: int, case: tuple[Any, ...]) -> None:
+    """By the backend that defines what others do; the bits of these are those of that."""
+    rule, form, dtype, rounds, average = case
+    more = options(rule, form, average)
+    looked_at(rule, CLIPS[place % 4], dtype, "eager", stochastic_round=rounds, **more)
+
+
+FORMATS = {
+    "int8": {"state_dtype": "int8"},
+    "mixed": {"state_dtype": {"exp_avg": "int8", "exp_avg_sq": "bfloat16"}},
+    "at random": {"stochastic_round": True},
+    "at random, int8": {"stochastic_round": True, "state_dtype": "int8"},
+    "to nearest": {},
+    "averaged": {"weight_average": 0.75},
+}
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+EVERY = [case for case in product(FORMATS, DTYPES) if "random" not in case[0] or case[1] != torch.float64]
+
+
+@pytest.mark.parametrize(("form", "dtype"), EVERY)
+def test_every_format_compiled(form: str, dtype: torch.dtype) -> None:
+    place = [*FORMATS].index(form) + DTYPES.index(dtype)
+    looked_at("adam", CLIPS[place % 4], dtype, "numba", **FORMATS[form])
+
+
+@pytest.mark.parametrize("rule", ["adafactor", "adam", "lars", "prodigy", "muon"])
+def test_split_weights_rows_and_sums(rule: str) -> None:
+    split = {"master": "split"} if rule == "adam" else {}
+    looked_at(rule, "both clips", torch.bfloat16 if split else torch.float32, "numba", **split)
+
+
+ON_DEVICES: dict[str, tuple[Any, torch.dtype]] = {
+    "adam": (Adam(gradient_clip_norm=0.5, gradient_clip_value=0.01), torch.float32),
+    "adam, int8, at random": (Adam(True, state_dtype="int8"), torch.bfloat16),
+    "adam, float64": (Adam(), torch.float64),
+    "adam, split": (Adam(master="split"), torch.bfloat16),
+    "adafactor": (Adafactor(), torch.float32),
+    "adafactor, clipped": (Adafactor(gradient_clip_value=0.01), torch.float16),
+    "muon": (MultiOptimizer({"default": AdamW(), "0.weight": Muon(units="float32")}), torch.float32),
+    "prodigy": (Prodigy(), torch.float32),
+}
+
+
+@pytest.mark.parametrize("case", ON_DEVICES)
+def test_devices_see_what_the_processor_does(case: str) -> None:
+    description, dtype = ON_DEVICES[case]
+    tables = []
+    for backend in ("triton", "eager"):
+        model = network().to(dtype)
+        with use_backend(backend):
+            optimizer = copy.deepcopy(description).attach(model, statistics=True)
+            for step in range(2):
+                for number, param in enumerate(model.parameters()):
+                    generator = torch.Generator().manual_seed(10 * step + number)
+                    param.grad = torch.randn(param.shape, generator=generator).to(dtype)
+                optimizer.step()
+        tables.append(optimizer.statistics())
+    assert_seen(*tables)
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(20, 33), nn.Tanh(), nn.Linear(33, 5))
+
+
+def backward(model: nn.Module, step: int, scale: float = 1.0) -> None:
+    generator = torch.Generator().manual_seed(step)
+    (model(torch.randn(6, 20, generator=generator)).square().mean() * scale).backward()
+
+
+def seen(model: nn.Module, optimizer: Any, step: int, **more: Any) -> StatisticsTable:
+    """One step of a network, with what is expected of it."""
+    backward(model, step)
+    before = [p.detach().double() for p in model.parameters()]
+    given = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    optimizer.step()
+    optimizer.zero_grad()
+    names, after = zip(*((n, p.detach().double()) for n, p in model.named_parameters()), strict=True)
+    return by_hand(names, before, [*after], given, **more)
+
+
+# -- which steps, which layers ---------------------------------------------------------------------
+
+
+def test_one_step_of_three_is_looked_at_and_the_others_are_steady() -> None:
+    params, others = parameters(), parameters()
+    optimizer, other = Adam().attach(params, statistics=3), Adam().attach(others)
+    found = []
+    for step in range(12):
+        for each in (params, others):
+            give(each, step)
+        optimizer.step()
+        other.step()
+        table = optimizer.statistics()
+        found.append(table and table.step)
+    assert found == [None, None, *(3 * (step // 3) for step in range(3, 13))]
+    assert taken(optimizer) >= 5
+    assert_same(contents(params, optimizer), contents(others, other))
+
+
+def test_numbers_that_change_with_a_step_that_is_looked_at() -> None:
+    """The tables of both ways to make a last stage go by them, and so does the steady step."""
+    params, others = parameters(), parameters()
+    description = GradientDescentMomentum(0.1, 0.9, wdecay=0.01)
+    optimizer, other = description.attach(params, statistics=2), description.attach(others)
+    for step in range(12):
+        for each, its in ((params, optimizer), (others, other)):
+            give(each, step)
+            its.param_groups[0]["lr"] = 0.1 / (1 + step // 3)
+            its.step()
+        if step % 2:
+            table = optimizer.statistics()
+            assert table is not None
+            assert table.rows[0].learning_rate == pytest.approx(0.1 / (1 + step // 3))
+    assert_same(contents(params, optimizer), contents(others, other))
+
+
+def test_layers_by_name_pattern_and_class() -> None:
+    model = network()
+    optimizer = Adam().attach(model, statistics=Statistics(layers=["0.*", "2.bias"]))
+    seen(model, optimizer, 0)
+    table = optimizer.statistics()
+    assert table is not None
+    assert [row.parameter for row in table] == ["0.weight", "0.bias", "2.bias"]
+    with pytest.raises(ValueError, match="fits no layer"):
+        Adam().attach(model, statistics=Statistics(layers="head"))
+
+
+def test_rows_are_in_the_order_of_the_model() -> None:
+    model = network()
+    mapping = MultiOptimizer({"default": AdamW(), "0.weight": Muon(units="float32"), "0.bias": None})
+    optimizer = mapping.attach(model, statistics=True)
+    seen(model, optimizer, 0)
+    table = optimizer.statistics()
+    assert table is not None
+    assert [row.parameter for row in table] == ["0.weight", "2.weight", "2.bias"]
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [(0, "statistics"), (-1, "statistics"), (1.5, "statistics"), ("all", "statistics"), (Statistics, "statistics")],
+)
+def test_what_is_no_request_is_refused(value: Any, error: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=error):
+        Adam().attach(network(), statistics=value)
+
+
+@pytest.mark.parametrize("arguments", [{"every": 0}, {"every": "two"}, {"layers": []}, {"layers": [3]}, {"layers": 3}])
+def test_what_is_no_request_of_layers_is_refused(arguments: dict[str, Any]) -> None:
+    with pytest.raises((TypeError, ValueError), match=next(iter(arguments))):
+        Statistics(**arguments)
+
+
+def test_what_was_not_asked_for_is_not_there() -> None:
+    with pytest.raises(RuntimeError, match="statistics=True"):
+        Adam().attach(network()).statistics()
+
+
+def test_a_captured_step_cannot_be_looked_at() -> None:
+    with pytest.raises(ValueError, match="statistics cannot be had with capturable=True"):
+        Adam().attach(network(), statistics=True, capturable=True)
+
+
+# -- what else there is in a step ------------------------------------------------------------------
+
+
+def test_norms_over_several_layers() -> None:
+    model = network()
+    mapping = MultiOptimizer({"default": Adam(gradient_clip_norm=0.01)}, gradient_clip_norm=0.1)
+    optimizer = mapping.attach(model, statistics=True)
+    for step in range(3):
+        expected = seen(model, optimizer, step, norms=(0.1, 0.01), rate=0.001)
+        assert_seen(optimizer.statistics(), expected)
+
+
+def test_a_rate_with_a_scale() -> None:
+    model = network()
+    optimizer = AdamW(learning_rate=0.01, lr_scale=0.5).attach(model, statistics=True)
+    seen(model, optimizer, 0)
+    table = optimizer.statistics()
+    assert table is not None
+    assert {row.learning_rate for row in table} == {0.005}
+
+
+@pytest.mark.parametrize("description", [NAdam(), Lookahead(AdamW()), Adam(weight_average=0.9)])
+def test_numbers_of_tensors_and_transforms(description: Any) -> None:
+    model = network()
+    optimizer = description.attach(model, statistics=True)
+    for step in range(7):
+        expected = seen(model, optimizer, step)
+    assert_seen(optimizer.statistics(), expected)
+
+
+def test_in_the_backward_pass() -> None:
+    models, tables = (network(), network()), []
+    for model, in_backward in zip(models, (True, False), strict=True):
+        optimizer = Adam().attach(model, statistics=2, in_backward=in_backward)
+        found = []
+        for step in range(6):
+            backward(model, step)
+            optimizer.step()
+            optimizer.zero_grad()
+            found.append(optimizer.statistics())
+        tables.append(found)
+    assert [table and table.step for table in tables[0]] == [None, 2, 2, 4, 4, 6]
+    for found, expected in zip(*tables, strict=True):
+        assert found == expected
+
+
+def test_a_scaler_leaves_steps_out_and_gradients_are_unscaled() -> None:
+    model, plain = network(), network()
+    optimizer, other = Adam().attach(model, statistics=True), Adam().attach(plain, statistics=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    for step in range(4):
+        backward(model, step, 1024.0 if step != 2 else math.inf)
+        scaler.step(optimizer)
+        scaler.update(1024.0)
+        optimizer.zero_grad()
+        if step != 2:
+            backward(plain, step)
+            other.step()
+            other.zero_grad()
+        found, expected = optimizer.statistics(), other.statistics()
+        assert found is not None
+        assert expected is not None
+        assert found.step == expected.step == step + (step < 2)
+        assert_seen(found, expected)
+
+
+def test_a_step_that_is_left_out_leaves_the_table_of_the_last() -> None:
+    model = network()
+    optimizer = Adam().attach(model, statistics=True, skip_nonfinite=True)
+    seen(model, optimizer, 0)
+    before = optimizer.statistics()
+    backward(model, 1, math.nan)
+    optimizer.step()
+    assert optimizer.skipped_steps == 1
+    assert optimizer.statistics() == before
+
+
+def test_gradients_that_are_not_finite_are_seen() -> None:
+    model = network()
+    optimizer = Adam(gradient_clip_norm=1.0).attach(model, statistics=True)
+    backward(model, 0)
+    grad = model[2].bias.grad
+    assert grad is not None
+    grad[1] = math.nan
+    optimizer.step()
+    table = optimizer.statistics()
+    assert table is not None
+    last = table["2.bias"]
+    assert math.isnan(last.gradient_norm)
+    assert math.isnan(last.largest_gradient)
+    assert all(math.isnan(row.update_norm) and math.isnan(row.clip_factors[0]) for row in table)
+    assert math.isfinite(table["0.weight"].gradient_norm)
+
+
+def test_tiny_and_huge_gradients() -> None:
+    """Squares that float32 has not."""
+    param = nn.Parameter(torch.ones(1000))
+    optimizer = Adam().attach([("w", param)], statistics=True)
+    for size in (1e-30, 1e30):
+        param.grad = torch.full((1000,), size)
+        optimizer.step()
+        table = optimizer.statistics()
+        assert table is not None
+        assert table["w"].gradient_norm == pytest.approx(size * math.sqrt(1000), rel=1e-6)
+
+
+def test_parameters_without_gradients_are_not_in_the_table() -> None:
+    model = network()
+    optimizer = Adam().attach(model, statistics=True)
+    for missing in (None, "0.bias", None):
+        backward(model, 0)
+        for name, param in model.named_parameters():
+            param.grad = None if name == missing else param.grad
+        optimizer.step()
+        table = optimizer.statistics()
+        assert table is not None
+        assert [row.parameter for row in table] == [n for n, _ in model.named_parameters() if n != missing]
+
+
+def test_drop_ins_and_other_thread_counts() -> None:
+    """What is summed is the same on any number of threads."""
+    found = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        torch.manual_seed(0)
+        param = nn.Parameter(torch.randn(700, 300))
+        param.grad = torch.randn(700, 300)
+        optimizer = neon.torch.AdamW([("w", param)], statistics=True)
+        optimizer.step()
+        found.append(optimizer.statistics())
+    assert found[0] == found[1]
+    assert isinstance(found[0]["w"], Row)
+
+
+# -- what is kept ----------------------------------------------------------------------------------
+
+
+def test_steps_go_on_where_a_checkpoint_was_made() -> None:
+    model = network()
+    optimizer = Adam().attach(model, statistics=2)
+    for step in range(5):
+        seen(model, optimizer, step)
+    saved = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+    assert "statistics" not in str(saved)
+    resumed = network()
+    again = Adam().attach(resumed, statistics=2)
+    resumed.load_state_dict(saved[0])
+    again.load_state_dict(saved[1])
+    for step in (5, 6, 7):
+        expected = seen(model, optimizer, step)
+        seen(resumed, again, step)
+        assert again.statistics() == optimizer.statistics()
+    table = again.statistics()
+    assert table is not None
+    assert table.step == 8
+    assert_seen(table, expected)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each))])
+def test_copies_look_for_themselves(copied: Any) -> None:
+    model = network()
+    optimizer = Adam().attach(model, statistics=2)
+    for step in range(3):
+        seen(model, optimizer, step)
+    other = copied(optimizer)
+    assert other.statistics() is None
+    for param, grad in zip(other.param_groups[0]["params"], model.parameters(), strict=True):
+        param.grad = torch.ones_like(grad)
+    other.step()
+    table = other.statistics()
+    assert table is not None
+    assert table.step == 4
+
+
+def test_what_was_seen_keeps_no_gradient() -> None:
+    model = network()
+    optimizer = Adam().attach(model, statistics=True)
+    backward(model, 0)
+    gradient = weakref.ref(model[0].weight.grad)  # type: ignore[arg-type]
+    optimizer.step()
+    optimizer.zero_grad()
+    assert gradient() is None
+    assert optimizer.statistics() is not None
