@@ -21,6 +21,7 @@ from neon.engine.beside import Beside
 from neon.engine.calls.arena import arena_of
 from neon.engine.calls.owners import Owned, sharing_of
 from neon.engine.calls.stacks import Laid, Stacks
+from neon.engine.observation import SUMS, Seen
 from neon.engine.program import random_bits as random
 from neon.engine.program.graph import REDUCTION, Node, scalar
 from neon.engine.program.kernel import CHUNK, Kernel, Stage
@@ -55,7 +56,7 @@ class Pass:
         self.steady = not any(node.label in PER_STEP or node.op == REDUCTION for node in self.host.inputs)
         self.scalars = np.empty((len(batch.row_groups), len(stage.scalars)), real)
         self.chunks = batch.whole if stage.narrow else batch.chunks
-        self.partials = np.empty((len(self.chunks), len(stage.reductions)))
+        self.partials = np.empty((len(self.chunks), len(stage.reductions) + len(stage.seen)))
         tables = (self.chunks, batch.whole_table if stage.narrow else batch.table, self.scalars, self.partials)
         # The chunk to take next, the number of chunks, and where the tables are.
         self.context = np.array([0, len(self.chunks), *(t.ctypes.data for t in tables)], np.int64)
@@ -85,6 +86,8 @@ class Batch:
     summing: ClassVar[Callable[..., Any] | None] = None
     capturing = False  # whether the step goes into a graph of the device
     kept_for_graphs: Any = None  # what such a graph works on, and needs at each replay
+    _observed: tuple[Kernel, Any, Sequence[Any]] | None = None  # what sums what there is to see of a step too
+    _looked = False  # whether that is the step that is being made
     early: Any = None  # what runs the first stage where sums of gradients are taken before the step
 
     def __init__(
@@ -143,7 +146,7 @@ class Batch:
         self._shared = Wholes(self.kernel, cast("Sharing", self.reach), wholes) if wholes else None
         self.table = self._table[chosen]
         self.whole_table = self._table_of_wholes()
-        sizes = self._sizes[chosen]
+        self._sizes_of_members = sizes = self._sizes[chosen]
         self.elements = int(sizes.sum())
         self._staged = np.flatnonzero(~self._directly[chosen]).tolist()
         self._places = places = self._positions[chosen]
@@ -160,6 +163,7 @@ class Batch:
         self.stacks = self._make_stacks() if self.kernel.buffers else None
         self._laid_at: int | None = None
         self.passes = self._make_passes()
+        self._observed = None
         self.shares = [[self._shares(reduction) for reduction in stage.reductions] for stage in self.kernel.stages]
         return True
 
@@ -185,7 +189,11 @@ class Batch:
         return {name: [tensors[name] for tensors in kept] for name in self.kernel.program.own_numbers}
 
     def _make_passes(self) -> Sequence[Any]:
-        return [None if stage.calls else Pass(self, stage) for stage in self.kernel.stages]
+        return [self._make_pass(place) for place in range(len(self.kernel.stages))]
+
+    def _make_pass(self, place: int) -> Any:
+        stage = self.kernel.stages[place]
+        return None if stage.calls else Pass(self, stage)
 
     def _make_stacks(self) -> Stacks | Owned:
         laid = [
@@ -370,6 +378,57 @@ class Batch:
                 sums |= self._sums_of(before)
         self._run(level, sums)
 
+    @property
+    def can_look(self) -> bool:
+        """Whether what sums what there is to see is ready."""
+        return self._observed is not None
+
+    def be_ready_to_look(self, kernel: Kernel, executable: Any) -> None:
+        """Have the tables of a kernel whose last stage also sums what there is to see."""
+        plain = self.kernel, self.executable, self.passes
+        self.kernel, self.executable = kernel, executable
+        self._observed = kernel, executable, [*self.passes[:-1], self._make_pass(len(kernel.stages) - 1)]
+        self.kernel, self.executable, self.passes = plain
+        parts = len(self._observed[-1][-1].partials) // max(1, len(self.chunks))
+        self._lengths = self._placed_here(np.array([parts * (r.stop - r.start) for r in self._chunk_ranges]))
+        self._places_seen, self._rows_seen = self._placed_here(self._places), self._placed_here(self.row_of)
+        self._sizes_seen = self._placed_here(self._sizes_of_members)
+
+    def look(self, sums: dict[Node, Any]) -> Seen:
+        """Launch the last stage, with what belongs before it and what sums what there is to see."""
+        assert self._observed is not None
+        plain = self.kernel, self.executable, self.passes
+        self.kernel, self.executable, self.passes = self._observed
+        self._evaluated, self._looked = False, True
+        try:
+            self.run(len(self.kernel.stages) - 1, sums)
+            return self._seen()
+        finally:
+            self.kernel, self.executable, self.passes = plain
+
+    def _seen(self) -> Seen:
+        observed, last = self.kernel.observed, self.kernel.stages[-1]
+        assert observed is not None
+        partials, scalars = self._looked_at()
+        sums = torch.zeros(len(self._lengths), len(SUMS), dtype=torch.float64, device=partials.device)
+        sums[:, 0] = self._sizes_seen
+        for column, name in enumerate(observed.sums):
+            kind = "max" if name == SUMS[-1] else "sum"
+            sums[:, SUMS.index(name)] = torch.segment_reduce(
+                partials[:, column].contiguous(), kind, lengths=self._lengths, initial=0, unsafe=True
+            )
+        columns = [last.scalars.index(node) for node in observed.numbers.values()]
+        numbers = scalars[self._rows_seen][:, columns]
+        return Seen(self._places_seen, sums, numbers, [*observed.numbers], "clipped" in observed.sums)
+
+    def _placed_here(self, array: npt.NDArray[Any]) -> Tensor:
+        """A table of what is seen, where sums are."""
+        return torch.from_numpy(np.ascontiguousarray(array))
+
+    def _looked_at(self) -> tuple[Tensor, Tensor]:
+        """The sums of chunks that the last stage has left for whoever looks, and its scalars."""
+        return torch.from_numpy(self.passes[-1].partials), torch.from_numpy(self.passes[-1].scalars)
+
     def _call(self, stage: Stage, sums: Mapping[Node, Any]) -> None:
         """Have torch work on whole matrices."""
         assert stage.calls is not None
@@ -416,7 +475,7 @@ class Batch:
                 if tensor is not None and name not in apart:
                     tensor.detach().copy_(copies[name])
         self.row_steps += 1
-        self._evaluated = True
+        self._evaluated, self._looked = not self._looked, False
         self.release()
 
     def release(self) -> None:

@@ -20,9 +20,11 @@ from neon.engine.batch import Batch, column
 from neon.engine.calls.owners import buckets_of
 from neon.engine.counts import Counts
 from neon.engine.early_sums import EarlySums, early_sums
+from neon.engine.observation import Observation
 from neon.engine.program.graph import Node, scalar
 from neon.engine.program.kernel import Kernel
 from neon.engine.program.lowering import lower
+from neon.engine.program.observed import observed
 from neon.engine.program.options import GUARD
 from neon.engine.program.reductions import exact_sum, kind_of
 from neon.engine.program.slots import Formats
@@ -77,6 +79,7 @@ class Plan:
         self.steps = self.counts.each
         self._totals: dict[Hashable, float] = {}
         self.new_numbers: dict[int, dict[str, float]] = {}
+        self.observation: Observation | None = None  # of the last step that was looked at
         kept = [tensor for item in items for tensor in item.kept.values()]
         self.watch = Watch([*self.params, *kept, *self.steps])
         # Of a gradient that is not there yet, the most likely type.
@@ -232,8 +235,10 @@ class Plan:
         reread: bool = True,
         inputs: Mapping[str, Any] | None = None,
         found: Tensor | None = None,
+        *,
+        look: bool = False,
     ) -> None:
-        """Update every parameter that has a gradient, once; the plan has to hold.
+        """Update every parameter that has a gradient, once; the plan has to hold. To `look` leaves an `observation`.
 
         `elsewhere` gives sums of squares of gradients that this plan does not update but that count in a
         norm, by the id of the norm's owner. Without `reread`, the numbers of all settings are as they were.
@@ -259,10 +264,12 @@ class Plan:
         taken: set[Hashable] = set()
         for batch in self._numbered:
             batch.write_numbers(taken)
+        if look:
+            self._be_ready_to_look()
         if self.resident is not None:
             self.resident.follow(found)
         try:
-            self._launch(elsewhere or {})
+            self._launch(elsewhere or {}, look=look)
         except NotFiniteError:
             for batch in self.batches:
                 batch.release()
@@ -294,7 +301,13 @@ class Plan:
         """Read those of gradients anew, for somebody else has made steps in the tables of the batches."""
         self._addresses = []
 
-    def _launch(self, elsewhere: Mapping[int, float]) -> None:
+    def _be_ready_to_look(self) -> None:
+        for batch in self.batches:
+            if not batch.can_look:
+                kernel = observed(batch.kernel)
+                batch.be_ready_to_look(kernel, prepare(kernel, serving(batch.device)))
+
+    def _launch(self, elsewhere: Mapping[int, float], *, look: bool) -> None:
         """Run all stages, those with reductions level by level, for their sums reach over launches."""
         sums: dict[Batch, dict[Node, Any]] = {batch: {} for batch in self.batches}
         self._totals = {}
@@ -306,8 +319,12 @@ class Plan:
                 self._sum(reducing, level, elsewhere, sums)
             else:
                 on_device.take()
-        for batch in self.batches:
-            batch.run(len(batch.kernel.stages) - 1, sums[batch])
+        if look:
+            seen = [batch.look(sums[batch]) for batch in self.batches]
+            self.observation = Observation(self.items, seen, None if self.resident is None else self.resident.stop)
+        else:
+            for batch in self.batches:
+                batch.run(len(batch.kernel.stages) - 1, sums[batch])
         self.new_numbers = self._find_numbers(sums) if self._numbered else {}
 
     def _find_numbers(self, sums: Mapping[Batch, dict[Node, Any]]) -> dict[int, dict[str, float]]:

@@ -40,19 +40,20 @@ class DevicePass:
         self.steady = self.steady and not (last and counts_steps(kernel)) and not stage.random
         steps = batch.steps if last else batch.steps_before_last
         rows, chunks = len(batch.row_groups), len(batch.whole if stage.narrow else batch.chunks)
-        scalars = torch.empty(rows, len(stage.scalars), dtype=kernel.formats.compute, device=batch.device)
-        self.sums = torch.empty(chunks, len(stage.reductions), dtype=torch.float64, device=batch.device)
+        self.scalars = torch.empty(rows, len(stage.scalars), dtype=kernel.formats.compute, device=batch.device)
         numbers = executable.numbers[number]
         self.evaluate = None
         if numbers is not None:
             grid = (-(-rows // triton_launch.NUMBER_ROWS),)
-            tables = (batch.numbers, batch.addresses_of_sums, batch.counts, steps, scalars)
+            tables = (batch.numbers, batch.addresses_of_sums, batch.counts, steps, self.scalars)
             kept = (batch.kept, batch.stop) if last and kernel.numbers else ()
             self.evaluate = Launch(numbers, grid, (*tables, *kept, rows), ROWS=triton_launch.NUMBER_ROWS)
         lines = batch.lines_of_whole if stage.narrow else batch.lines_of_chunks
         parts = _parts(batch, stage)
+        columns = len(stage.reductions) + len(stage.seen)
+        self.sums = torch.empty(chunks * (parts if stage.seen else 1), columns, dtype=torch.float64, device=batch.device)
         addresses = batch.whole_addresses if stage.narrow else batch.addresses
-        tables = (lines, addresses, scalars, steps, self.sums, batch.stop)
+        tables = (lines, addresses, self.scalars, steps, self.sums, batch.stop)
         constants = {"TILE": triton_launch.TILE, "PART": triton_launch.PART}
         self.launches = [
             Launch(executable.stages[number], (chunks, parts), tables, **constants, ALIGNED=aligned)
@@ -210,7 +211,16 @@ class DeviceBatch(Batch):
         sent = (self.table, self._numbers_read, self._kept_at, *[self._where] * levels)
         self._tensors = Scattered()
         self._reserve = capture.Reserve((array.nbytes for array in sent), self.device) if self._capturable else None
-        return [None if stage.calls else DevicePass(self, place) for place, stage in enumerate(self.kernel.stages)]
+        return [*super()._make_passes()]
+
+    def _make_pass(self, place: int) -> DevicePass | None:
+        return None if self.kernel.stages[place].calls else DevicePass(self, place)
+
+    def _placed_here(self, array: npt.NDArray[Any]) -> Tensor:
+        return self._put(array)
+
+    def _looked_at(self) -> tuple[Tensor, Tensor]:
+        return self.passes[-1].sums, self.passes[-1].scalars
 
     def bind(
         self,

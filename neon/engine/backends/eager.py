@@ -68,7 +68,7 @@ class _Tensor:
         n = self._tensors["w"].numel()
         found = self._values(self._stage.roots, given, (n,))
         values = {root: value.expand(n) for root, value in found.items()}
-        for column, reduction in enumerate(self._stage.reductions):
+        for column, reduction in enumerate((*self._stage.reductions, *self._stage.seen)):
             partials = self._partials(kind_of(reduction), *(values[operand] for operand in reduction.args))
             self._pass.partials[self._batch.chunks_of(self._position), column] = partials.cpu().numpy()
         for reduction in self._stage.along:

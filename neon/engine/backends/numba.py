@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from neon.engine.backends import numba_blocks, numba_narrow, numba_rows
+from neon.engine.backends import numba_blocks, numba_narrow, numba_rows, numba_seen
 from neon.engine.backends.contract import Backend
 from neon.engine.batch import Batch
 from neon.engine.native import cache, machine_code, threads
@@ -43,7 +43,7 @@ import numpy as np
 
 from neon.engine.backends.numba_intrinsics import (
     add32, and32, at_least, at_most, bits, bits64, floor, from_bits, from_bits64, largest, local, maximum, minimum,
-    mul32, multiply_add, or32, pairwise_sum, pointer, power_of_two, select, shl32, shr32, sign, take_next, xor32,
+    mul32, multiply_add, or32, pairwise_sum, pointer, power_of_two, put, select, shl32, shr32, sign, take_next, xor32,
 )
 
 real, word = {real}, np.uint32
@@ -65,10 +65,6 @@ def stage_{number}(context):
         address = pointer(tensors + tensor * 8 * {columns}, np.int64)
 {body}
 """
-
-_UPDATE = """\
-        for i in range(count):
-{body}"""
 
 # The order of summation is fixed, so that it gives the same bits everywhere: in float64, each lane's rows of
 # a block, the blocks of the chunk, the lanes pairwise. A loop over whole rows keeps the lanes in registers.
@@ -127,6 +123,7 @@ def _stage(kernel: Kernel, place: int, number: int) -> str:
     prologue += [
         f"{name} = number[{i}]  # {inline(node, kernel.names)}" for i, (node, name) in enumerate(given.items())
     ]
+    prologue += numba_seen.begun(kernel, stage)
     if kernel.by_rows:
         loops = _by_rows(kernel, place, given)
     elif stage.reductions:
@@ -139,7 +136,7 @@ def _stage(kernel: Kernel, place: int, number: int) -> str:
         locals=_locals(kernel, stage),
         columns=width,
         turn="        chunk = chunk_count - 1 - chunk\n" if _passes_before(kernel, place) % 2 else "",
-        body="\n".join(filter(None, (indent("\n".join(prologue), " " * 8), loops))),
+        body="\n".join(filter(None, (_lines(prologue, 8), loops, _lines(numba_seen.ended(kernel, stage), 8)))),
     )
 
 
@@ -160,12 +157,12 @@ def _by_rows(kernel: Kernel, number: int, given: dict[Node, str]) -> str:
         values = {value: f"value{k}" for k, value in enumerate(sweep.values)}
         arrays = partial(_arrays, kernel, sweep.loads, [])
         return numba_rows.reduction(kernel, stage, values, lines, arrays, _sums, partial(_added, kernel))
-    lines += [f"{name}_out = {text}" for name, text in zip(stage.stores, formulas, strict=True)]
-    lines += [_store(kernel, name, f"{name}_out") for name in stage.stores]
+    lines += _named(sweep, formulas)
     index = any(node.op == "index" for node in stage.body())
     row = numba_rows.before_a_row(kernel, stage, partial(_arrays, kernel, stage.loads, [*stage.stores]), index=index)
-    body = [*numba_rows.reads_of_columns(kernel, stage), *(lines or ["pass"])]
-    return numba_rows.UPDATE.format(row=_lines(row, 12), body=_lines(body, 16))
+    body = [*numba_rows.reads_of_columns(kernel, stage), *lines]
+    loop = numba_seen.loop(kernel, stage, sweep, ("0", "columns"), body)
+    return numba_rows.UPDATE.format(row=_lines(row, 12), loop=indent(loop, " " * 12))
 
 
 def _sums(reduction: Node) -> tuple[str, str, str]:
@@ -197,11 +194,16 @@ def _arrays(kernel: Kernel, loads: Sequence[Node], stored: list[str], first: str
 
 def _locals(kernel: Kernel, stage: Stage) -> str:
     """Memory on the stack that a stage needs."""
+    seen = numba_seen.locals_of(kernel, stage)
     if kernel.by_rows:
-        return "".join(
-            f"    {name} = local({count}, np.{'uint64' if kind_of(reduction).by_size else 'float64'})\n"
-            for name, count, reduction in numba_rows.lanes_of(stage)
-        ) + "".join(f"    {name} = local({LANES}, np.float64)\n" for name in numba_rows.kept_of(stage).values())
+        return (
+            seen
+            + "".join(
+                f"    {name} = local({count}, np.{'uint64' if kind_of(reduction).by_size else 'float64'})\n"
+                for name, count, reduction in numba_rows.lanes_of(stage)
+            )
+            + "".join(f"    {name} = local({LANES}, np.float64)\n" for name in numba_rows.kept_of(stage).values())
+        )
     if stage.reductions:
         return "".join(
             f"    {name}{k} = local({LANES}, np.{'uint64' if kind_of(reduction).by_size else 'float64'})\n"
@@ -209,7 +211,7 @@ def _locals(kernel: Kernel, stage: Stage) -> str:
             for k, reduction in enumerate(stage.reductions)
         )
     kept = stage.sweeps[0].values
-    return "".join(f"    value{k} = local({BLOCK}, real)\n" for k in range(len(kept)))
+    return seen + "".join(f"    value{k} = local({BLOCK}, real)\n" for k in range(len(kept)))
 
 
 def _reductions(kernel: Kernel, stage: Stage, given: dict[Node, str]) -> str:
@@ -252,15 +254,24 @@ def _lines(lines: Iterable[str], by: int) -> str:
 def _update(kernel: Kernel, stage: Stage, given: dict[Node, str]) -> str:
     of_blocks = _of_blocks(stage.loads, f"block // {BLOCK}")
     if stage.peaks or of_blocks:
-        words = numba_blocks.Words(_counted, _body, _formulas, _store)
+        words = numba_blocks.Words(_counted, _body, _formulas, _named)
         return numba_blocks.source(kernel, stage, given, of_blocks, words)
     before, counters, after_each = _counted(stage.sweeps[0], "word(first)")
-    lines, formulas = _body(stage.sweeps[0], given | counters)
-    # Every value is computed before the first is stored: a rule may swap its tensors.
-    lines += [f"{name}_out = {text}" for name, text in zip(stage.stores, formulas, strict=True)]
-    lines += [_store(kernel, name, f"{name}_out") for name in stage.stores]
-    loop = _UPDATE.format(body=_lines([*lines, *after_each] or ["pass"], 12))
-    return "\n".join([*(f"{' ' * 8}{line}" for line in before), loop])
+    [sweep] = stage.sweeps
+    lines, formulas = _body(sweep, given | counters)
+    lines += _named(sweep, formulas)
+    loop = numba_seen.loop(kernel, stage, sweep, ("0", "count"), lines, after_each)
+    return indent("\n".join([*before, loop]), " " * 8)
+
+
+def _named(sweep: Sweep, formulas: Sequence[str]) -> list[str]:
+    """The statements that name what a sweep stores, and what there is to see in it.
+
+    Every value is computed before the first is stored: a rule may swap its tensors.
+    """
+    first = len(sweep.stores) + len(sweep.values)
+    stored = [f"{name}_out = {text}" for name, text in zip(sweep.stores, formulas, strict=False)]
+    return stored + [f"look{k} = {text}" for k, text in enumerate(formulas[first:])]
 
 
 def _counted(sweep: Sweep, index: str) -> tuple[list[str], dict[Node, str], list[str]]:
@@ -268,7 +279,7 @@ def _counted(sweep: Sweep, index: str) -> tuple[list[str], dict[Node, str], list
 
     The statements before the loop, from the `index` of its first element on; their names; the statements after each.
     """
-    below = [*walk([*sweep.stores.values(), *sweep.values], into_reductions=False, given=sweep.given)]
+    below = [*walk([*sweep.stores.values(), *sweep.values, *sweep.seen], into_reductions=False, given=sweep.given)]
     stay: set[Node] = set()
     for node in below:
         if node.op in _STAY or (node.kind == UINT and node.args and stay.issuperset(node.args)):
@@ -303,7 +314,7 @@ def _body(sweep: Sweep, given: dict[Node, str]) -> tuple[list[str], list[str]]:
         for node, name in loads.items()
         if node.op != "load_block"
     ]
-    named, formulas = _formulas([*sweep.stores.values(), *sweep.values], given | loads)
+    named, formulas = _formulas([*sweep.stores.values(), *sweep.values, *sweep.seen], given | loads)
     return [*lines, *named], formulas
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from textwrap import indent
 from typing import NamedTuple
 
+from neon.engine.backends import numba_seen
 from neon.engine.program.formats.blocks import BLOCK
 from neon.engine.program.graph import Node
 from neon.engine.program.kernel import Kernel, Stage, Sweep
@@ -17,22 +18,18 @@ _UPDATE = """\
 {scales}
 {sweeps}"""
 
-_SWEEP = """\
-            for i in range(block, end):
-{body}"""
-
 
 class Words(NamedTuple):
     """How numba writes the elements of a sweep.
 
     `counted` prints what it counts, from an index on: before, by what names, and after each element. `body` prints
-    values given texts, `formulas` roots, `store` what is written to a tensor.
+    values given texts, `formulas` roots; `named` names what a sweep stores, of its formulas.
     """
 
     counted: Callable[[Sweep, str], tuple[list[str], dict[Node, str], list[str]]]
     body: Callable[[Sweep, dict[Node, str]], tuple[list[str], list[str]]]
     formulas: Callable[[Iterable[Node], dict[Node, str]], tuple[list[str], list[str]]]
-    store: Callable[[Kernel, str, str], str]
+    named: Callable[[Sweep, Sequence[str]], list[str]]
 
 
 def source(kernel: Kernel, stage: Stage, numbers: dict[Node, str], of_blocks: list[str], words: Words) -> str:
@@ -44,16 +41,15 @@ def source(kernel: Kernel, stage: Stage, numbers: dict[Node, str], of_blocks: li
         before, counters, after_each = words.counted(sweep, "add32(word(first), word(block))")
         given = numbers | {node: texts[node] for node in sweep.given} | counters
         lines, formulas = words.body(sweep, given)
-        stored, kept = formulas[: len(sweep.stores)], formulas[len(sweep.stores) :]
-        lines += [f"{name}_out = {text}" for name, text in zip(sweep.stores, stored, strict=True)]
+        lines += words.named(sweep, formulas)
+        kept = formulas[len(sweep.stores) : len(sweep.stores) + len(sweep.values)]
         lines += [f"new{k} = {text}" for k, text in enumerate(kept)]
         for k, peak in enumerate(stage.peaks if sweep.values else ()):
             new = f"new{sweep.values.index(peak.args[0])}"
             lines.append(f"bits{k} = bits({f'abs({new})' if peak.label == 'signed' else new})")
             lines.append(f"peak{k} = select(peak{k} < bits{k}, bits{k}, peak{k})")
         lines += [f"value{k}[i - block] = new{k}" for k in range(len(kept))]
-        lines += [words.store(kernel, name, f"{name}_out") for name in sweep.stores]
-        loop = _SWEEP.format(body=indent("\n".join([*lines, *after_each] or ["pass"]), " " * 16))
+        loop = indent(numba_seen.loop(kernel, stage, sweep, ("block", "end"), lines, after_each), " " * 12)
         after = [
             f"{name}_at[block // {BLOCK}] = {words.formulas([root], given)[1][0]}"
             for name, root in sweep.of_block.items()

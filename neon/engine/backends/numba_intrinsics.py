@@ -56,6 +56,21 @@ def pairwise_sum(typingctx: Any, numbers: Any, length: Any) -> Any:
     return (types.float64(numbers, length), generate) if isinstance(length, types.IntegerLiteral) else None
 
 
+@intrinsic(prefer_literal=True)
+def put(typingctx: Any, numbers: Any, first: Any, lanes: Any, length: Any) -> Any:
+    """Write what so many lanes hold to memory, from the place of the first one on, in one go."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        memory, place, lanes, _ = args
+        vector = ir.VectorType(lanes.type.pointee, length.literal_value).as_pointer()
+        held = builder.load(builder.bitcast(lanes, vector), align=1)
+        builder.store(held, builder.bitcast(builder.gep(memory, [place]), vector), align=1)
+        return context.get_dummy_value()
+
+    known = isinstance(length, types.IntegerLiteral) and numbers == lanes
+    return (types.none(numbers, types.int64, lanes, length), generate) if known else None
+
+
 @intrinsic
 def take_next(typingctx: Any, address: Any) -> Any:
     """Read the int64 at an address and add one to it, atomically: each caller gets another number."""

@@ -16,8 +16,7 @@ from neon.engine.program.spaces import COLUMNS, MATRIX, ROWS, TENSOR
 UPDATE = """\
         for row in range(start // columns, (start + count) // columns):
 {row}
-            for i in range(columns):
-{body}"""
+{loop}"""
 
 # The sums of a row are taken in lanes, by the columns of elements; those of a column one row after another. What a
 # chunk adds to that of its tensor are the lanes of every 32nd row, these one after another. Lanes are added pairwise.

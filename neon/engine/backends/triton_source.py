@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from neon.engine.backends import triton_rows
+from neon.engine.backends import triton_rows, triton_seen
 from neon.engine.backends.triton_numbers import numbers_source
 from neon.engine.backends.triton_writer import indented, writer
 from neon.engine.program.formats.blocks import BLOCK
@@ -47,10 +47,10 @@ def stage_{number}(
     length = tl.maximum(tl.minimum(count - first, PART), 0)
     last = first + length // TILE * TILE
     for start in range(first, last, TILE):
-        tile_{number}({arguments}, TILE, True)
+        {seen}tile_{number}({arguments}, TILE, True)
     if last < first + length:
-        tile_{number}({rest}, TILE, False)
-"""
+        {seen}tile_{number}({rest}, TILE, False)
+{ended}"""
 
 _INDEX = "    i = start + tl.arange(0, TILE)"
 _BLOCK_INDEX = f"""\
@@ -115,13 +115,16 @@ def _stage(kernel: Kernel, number: int) -> str:
     form = {"number": number, "prologue": indented(prologue, 4), "arguments": ", ".join(passed)}
     if stage.reductions:
         return _reductions(kernel, stage, given, form)
-    passed.insert(0, "start")
+    passed[:0] = ["start", *triton_seen.names(stage)]
+    form["prologue"] = indented([*prologue, *triton_seen.begun(kernel, stage)], 4)
     return _STAGE.format(
         **form | {"arguments": ", ".join(passed)},
         parameters=", ".join(passed),
         rest=", ".join(["last", *passed[1:]]),
         index=_BLOCK_INDEX if kernel.scales else _INDEX,
         tile=indented(_update(kernel, stage, given), 4),
+        seen="".join(f"{name}, " for name in triton_seen.names(stage)).removesuffix(" ") + " = " * bool(stage.seen),
+        ended="".join(f"    {line}\n" for line in triton_seen.ended(kernel, stage)),
     )
 
 
@@ -170,8 +173,12 @@ def _update(kernel: Kernel, stage: Stage, given: dict[Node, str]) -> list[str]:
     if kernel.by_rows:
         lines[:0] = [*triton_rows.PLACE, *triton_rows.reads(kernel, stage)]
     # Every value is computed before the first is stored: a rule may swap its tensors.
-    lines += [f"{name}_out = {text}" for name, text in zip(stage.stores, formulas, strict=True)]
+    texts = dict(zip(stage.roots, formulas, strict=True))
+    lines += [f"{name}_out = {texts[root]}" for name, root in stage.stores.items()]
     lines += [_store(kernel, name) for name in stage.stores]
+    if stage.seen:
+        lines += triton_seen.added(stage, texts)
+        lines.append(f"return {', '.join(triton_seen.names(stage))},")
     return lines or ["pass"]
 
 

@@ -5,10 +5,10 @@ Backends print or execute kernels; nothing here depends on which.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -34,6 +34,7 @@ class Sweep:
 
     Where states are in blocks, the loop is over a block: what it reads for the whole block is read before its first
     sweep, a later sweep is `given` the values of the earlier ones and their peaks, and `of_block` is written after it.
+    `seen` is computed for the sums of an observed kernel.
     """
 
     loads: tuple[Node, ...]
@@ -41,6 +42,7 @@ class Sweep:
     stores: dict[str, Node] = field(default_factory=dict)
     of_block: dict[str, Node] = field(default_factory=dict)
     given: tuple[Node, ...] = ()
+    seen: tuple[Node, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +91,7 @@ class Stage:
 
     `scalars` are the host's numbers that the pass reads, in the order of their columns. `sweeps` are its loops where
     elements are worked on one by one; where many are worked on at once, all values are computed before the first store.
+    `seen` are sums over each tensor that are left for whoever looks, and that no stage reads.
     """
 
     reductions: tuple[Node, ...]
@@ -99,6 +102,7 @@ class Stage:
     along: tuple[Node, ...] = ()
     narrow: tuple[Narrow, ...] = ()
     calls: Calls | None = None
+    seen: tuple[Node, ...] = ()
 
     @cached_property
     def host(self) -> HostProgram:
@@ -108,7 +112,7 @@ class Stage:
     @property
     def roots(self) -> tuple[Node, ...]:
         """What the pass computes for each element, or for each row, column or matrix."""
-        reduced = (operand for r in (*self.reductions, *self.along) for operand in r.args)
+        reduced = (operand for r in (*self.reductions, *self.along, *self.seen) for operand in r.args)
         calls = () if self.calls is None else self.calls.roots
         return (*reduced, *self.stores.values(), *calls, *(root for loop in self.narrow for root in loop.roots))
 
@@ -147,6 +151,13 @@ class Stage:
         return given_of(self.roots) if self.is_pass else ()
 
 
+class Observed(NamedTuple):
+    """What the last stage of a kernel sums that nothing reads, by name, and which of its scalars are of interest."""
+
+    sums: Mapping[str, Node]
+    numbers: Mapping[str, Node]
+
+
 @dataclass(frozen=True, eq=False)
 class Kernel:
     """A program lowered to formats: its stages, and what backends have made of it.
@@ -167,6 +178,7 @@ class Kernel:
     beside: dict[str, Node] = field(default_factory=dict)
     buffers: tuple[str, ...] = ()
     executables: dict[str, Any] = field(default_factory=dict, repr=False)
+    observed: Observed | None = None
 
     @cached_property
     def new_numbers(self) -> HostProgram:

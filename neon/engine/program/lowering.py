@@ -12,6 +12,7 @@ import torch
 from neon.engine.program import graph
 from neon.engine.program.formats import FORMATS
 from neon.engine.program.formats.blocks import BLOCK_OF_ELEMENTS
+from neon.engine.program.formats.format import Format
 from neon.engine.program.graph import CALL, LOADS, REDUCTION, Node, is_narrow_sum, walk
 from neon.engine.program.kernel import Calls, Kernel, Stage, Sweep, body_of, loads_of, numbers_of, peaks_of
 from neon.engine.program.narrow import narrow_stage, narrowed
@@ -30,29 +31,25 @@ def lower(program: Program, formats: Formats) -> Kernel:
 
 def _lower(program: Program, formats: Formats) -> Kernel:
     """Put the formats at the edges of a program and split it into stages."""
-    states = dict(zip(program.states, (FORMATS[dtype] for dtype in formats.states), strict=True))
-    forms = {"w": formats.weight, "g": FORMATS[formats.g], **states}
-    spaces = {"w": ELEMENT, "g": ELEMENT, **{name: state.of for name, state in program.states.items()}}
-    decoded = {graph.load(name, spaces[name]): narrowed(f.decode(name), spaces[name]) for name, f in forms.items()}
-    decoded[graph.node(graph.PRECISION)] = graph.const(torch.finfo(formats.compute if formats.split else formats.w).eps)
-    values = dict(zip(program.outputs, _replace(list(program.outputs.values()), decoded), strict=True))
+    states, spaces, known = _forms(program, formats), _spaces(program), decoded(program, formats)
+    values = dict(zip(program.outputs, replaced(list(program.outputs.values()), known), strict=True))
     stores: dict[str, Node] = {}
     for name, value in values.items():
         if name == "w":
             random = None if formats.width is None else random_bits()
             stores |= formats.weight.encode(name, value, random, formats.width or None)
         else:  # a mean of squares moves by a thousandth of itself: to nearest, it would stand still
-            encoded = forms[name].encode(name, value, dither_bits(1 + [*states].index(name)))
+            encoded = states[name].encode(name, value, dither_bits(1 + [*states].index(name)))
             whole = spaces[name] in PAIRS  # kept as they are computed, and perhaps of elements
             stores |= encoded if whole else {stored: narrowed(root, spaces[name]) for stored, root in encoded.items()}
-    guard = None if program.guard is None else _replace([program.guard], decoded)[0]
-    numbers = dict(zip(program.new_numbers, _replace([*program.new_numbers.values()], decoded), strict=True))
+    guard = None if program.guard is None else replaced([program.guard], known)[0]
+    numbers = dict(zip(program.new_numbers, replaced([*program.new_numbers.values()], known), strict=True))
     slots = slots_of(program, formats.states, split=formats.split)
     of_blocks = {slot.name for slot in slots if slot.space is BLOCK_OF_ELEMENTS}
     # What is looked through for what is not finite may refuse the step: nothing is stored before.
     exact = [slot.name for slot in slots if slot.dtype == formats.compute]
     early = () if guard is not None or program.by_rows else exact
-    values = _Values(stores, numbers, guard, _replace(_wide_sums(program), decoded))
+    values = _Values(stores, numbers, guard, replaced(_wide_sums(program), known))
     passes, buffers = [], _Buffers()
     while level := values.next_level():
         if level.calls:
@@ -72,6 +69,24 @@ def _lower(program: Program, formats: Formats) -> Kernel:
     kernel = Kernel(program, formats, slots, stages, guard, values.numbers, wide, named, buffers.names)
     verify(kernel)
     return kernel
+
+
+def _forms(program: Program, formats: Formats) -> dict[str, Format]:
+    """The formats of states."""
+    return dict(zip(program.states, (FORMATS[dtype] for dtype in formats.states), strict=True))
+
+
+def _spaces(program: Program) -> dict[str, Space]:
+    """What each tensor has a value for."""
+    return {"w": ELEMENT, "g": ELEMENT, **{name: state.of for name, state in program.states.items()}}
+
+
+def decoded(program: Program, formats: Formats) -> dict[Node, Node]:
+    """What stands in these formats for what a program reads: of each tensor, and of the precision of the weight."""
+    forms, spaces = {"w": formats.weight, "g": FORMATS[formats.g], **_forms(program, formats)}, _spaces(program)
+    known = {graph.load(name, spaces[name]): narrowed(f.decode(name), spaces[name]) for name, f in forms.items()}
+    known[graph.node(graph.PRECISION)] = graph.const(torch.finfo(formats.compute if formats.split else formats.w).eps)
+    return known
 
 
 def _owners(slots: Sequence[Slot], spaces: Mapping[str, Space]) -> dict[str, str]:
@@ -162,13 +177,13 @@ class _Values:
             later = {name: root for name, root in self.stores.items() if name not in early}
             parts = [*later.values()], [*self.numbers.values()], self.wide
             fixed = {node: node for node in self._taken}
-            replaced = _replace([root for part in parts for root in part], stored | fixed)
-            read = {n.label for n in walk(replaced, given=self._taken) if n.op in LOADS}
+            new_roots = replaced([root for part in parts for root in part], stored | fixed)
+            read = {n.label for n in walk(new_roots, given=self._taken) if n.op in LOADS}
             if kept := {owners[name] for name in read & {*early}}:  # what it was before is read as well
                 early = {name: root for name, root in early.items() if owners[name] not in kept}
                 continue
             known = {new: graph.load(new.label.removeprefix(_NEW)) for new in stored.values()}
-            self._renew(later, iter(_replace(replaced, known | fixed)))
+            self._renew(later, iter(replaced(new_roots, known | fixed)))
             break
         return early
 
@@ -182,7 +197,7 @@ class _Values:
         roots = [*self.stores.values(), *self.numbers.values(), *self.wide]
         fixed = {node: node for node in self._taken if node not in results}
         self._taken |= {new for new in results.values() if new.op == CALL}
-        self._renew(self.stores, iter(_replace(roots, {**fixed, **results})))
+        self._renew(self.stores, iter(replaced(roots, {**fixed, **results})))
 
     def read(self) -> set[str]:
         """The names of all tensors that are read later."""
@@ -194,7 +209,7 @@ class _Values:
 _NEW = "new "
 
 
-def _replace(roots: Sequence[Node], mapping: dict[Node, Node]) -> list[Node]:
+def replaced(roots: Sequence[Node], mapping: Mapping[Node, Node]) -> list[Node]:
     """The same graphs with some leaves replaced."""
     new = dict(mapping)
     for node in walk(roots):
@@ -238,7 +253,7 @@ def _calling(
         buffers.keep({*values.read(), *there.values()})
     fed = {node: buffers.take() for node in operands if node not in there}
     feeding = {name: node for node, name in fed.items()} | stores
-    made = dict(zip(level.calls, _replace(level.calls, {n: graph.load(name) for n, name in fed.items()}), strict=True))
+    made = dict(zip(level.calls, replaced(level.calls, {n: graph.load(name) for n, name in fed.items()}), strict=True))
     buffers.keep(values.read())
     names = [buffers.take() for _ in results]
     lying = dict(zip(results, map(graph.load, names), strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -70,11 +70,9 @@ def _previous_factor(g: Node) -> Node:
 
 
 def _norm_factor(g: Node, factor: Node | None, bound: str, level: int) -> Node:
-    """The factor so far, and min(1, k/‖f·g‖); ‖f·g‖ = f·‖g‖: a chain of norms costs one reading of the gradients."""
+    """min(1, k/‖f·g‖) after the factor f so far; ‖f·g‖ = f·‖g‖: a chain of norms costs one reading of the gradients."""
     norm = apply("sqrt", reduce("sum_of_squares", Scope("clip_scope", level), g))
-    if factor is None:
-        return apply("minimum", 1.0, scalar(bound) / norm)
-    return factor * apply("minimum", 1.0, scalar(bound) / (factor * norm))
+    return apply("minimum", 1.0, scalar(bound) / (norm if factor is None else factor * norm))
 
 
 def _average(w: Node) -> Node:
@@ -207,13 +205,24 @@ def through(place: Place, options: Options, x: Node, *others: Node) -> Node:
     return x
 
 
-def before(w: Node, g: Node, options: Options) -> Node:
-    """The gradient that the rule sees."""
-    raw = g = through(Place.ARRIVING, options, g)
-    factor = None
-    for _, act in at(Place.FACTOR, options):
-        factor = act(raw)
+class Gradient(NamedTuple):
+    """A gradient on its way to a rule: as it arrived, the factors of norms, before and after its values are clipped."""
+
+    arrived: Node
+    factors: tuple[Node, ...]
+    unclipped: Node
+    clipped: Node
+    seen: Node
+
+
+def before(w: Node, g: Node, options: Options) -> Gradient:
+    """The gradient that the rule sees, and what became of it."""
+    arrived = through(Place.ARRIVING, options, g)
+    factors = [act(arrived) for _, act in at(Place.FACTOR, options)]
+    factor = factors[0] if factors else None
     for level, (bound, act) in enumerate(at(Place.NORM, options)):
-        factor = act(raw, factor, bound, level)
-    g = through(Place.CLIPPED, options, g if factor is None else g * factor)
-    return through(Place.DECAYED, options, g, w)
+        factors.append(act(arrived, factor, bound, level))
+        factor = factors[-1] if factor is None else factor * factors[-1]
+    unclipped = arrived if factor is None else arrived * factor
+    clipped = through(Place.CLIPPED, options, unclipped)
+    return Gradient(arrived, tuple(factors), unclipped, clipped, through(Place.DECAYED, options, clipped, w))

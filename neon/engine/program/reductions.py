@@ -34,13 +34,15 @@ def largest(values: Sequence[float]) -> float:
 class Kind:
     """One reduction: the `term` of each element, in generated source of float64 operands, and on tensors of them.
 
-    `combine` makes one number of those of parts. `by_size`: the largest term is looked for, not the sum of all.
+    `combine` makes one number of those of parts. `by_size`: the largest term is looked for, not the sum of all;
+    `counts`: terms are 0 or 1.
     """
 
     term: str
     torch: Callable[..., Tensor]
     never_negative: Literal["always", "where no operand is negative"] | None = None
     by_size: bool = False
+    counts: bool = False
 
     @property
     def combine(self) -> Callable[[Sequence[float]], float]:
@@ -53,6 +55,7 @@ REDUCTIONS: dict[str, Kind] = {
     "total": Kind("{0}", lambda a: a, LIKE_OPERANDS),
     "dot": Kind("{0} * {1}", torch.mul),
     "largest": Kind("abs({0})", torch.abs, ALWAYS, by_size=True),
+    "count": Kind("{0}", lambda a: a, ALWAYS, counts=True),
 }
 
 

@@ -125,7 +125,8 @@ class Program:
 
     `states` are those of the rule and of its options; `outputs` maps `w` and the states to their new values; what the
     rule leaves alone is not in it. `numbers_kept` are its states that are one number of many tensors; `new_numbers` the
-    new values of these, and of the states that are one number of a tensor.
+    new values of these, and of the states that are one number of a tensor. `gradient` is what became of the gradient
+    before the rule saw it, `rate` the learning rate that it saw: None where it has none.
     `guard` is a sum that is finite for a tensor where its gradient is, or None where nobody asks. `keywords` and
     `documentation` are the rule's own; `kernels` are those that have been made of the program, by their formats.
     """
@@ -139,6 +140,8 @@ class Program:
     guard: Node | None = None
     numbers_kept: dict[str, State] = field(default_factory=dict)
     new_numbers: dict[str, Node] = field(default_factory=dict)
+    gradient: options.Gradient | None = None
+    rate: Node | None = None
     kernels: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -293,11 +296,13 @@ def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) ->
     loads = {name: load(name) for name in ("w", "g")}
     loads |= {name: scalar(name) if state.is_scalar else load(name, state.of) for name, state in form.states.items()}
     gradient = options.before(loads["w"], loads["g"], chosen)
+    rate = None
     symbols = {key: symbol_of(key, plain(value)) for key, value in arguments.items()}
     if isinstance(lr := symbols.get("lr"), Symbol):
-        symbols["lr"] = Symbol(options.through(options.Place.RATE, chosen, lr.node))
+        rate = options.through(options.Place.RATE, chosen, lr.node)
+        symbols["lr"] = Symbol(rate)
     states = [Symbol(loads[state]) for state in form.states]
-    result = rule(Symbol(loads["w"]), Symbol(gradient), *states, **symbols)
+    result = rule(Symbol(loads["w"]), Symbol(gradient.seen), *states, **symbols)
     results = tuple(result) if isinstance(result, (tuple, list)) else (result,)
     if len(results) != 1 + len(form.states):
         what = f"{len(results)} values" if isinstance(result, (tuple, list)) else f"one {type(result).__name__}"
@@ -351,4 +356,6 @@ def _trace(rule: Rule, arguments: Mapping[str, Any], chosen: options.Options) ->
         guard,
         form.numbers_kept,
         new_numbers,
+        gradient,
+        rate,
     )

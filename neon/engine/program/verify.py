@@ -67,6 +67,7 @@ def verify(kernel: Kernel) -> None:
         _hold(not again, "what is read again once it is stored loses nothing", *again)
         stored |= {*stage.stores}
     _hold(last.is_pass and not last.reduces, "the last stage stores, and no more")
+    _hold(not any(stage.seen for stage in before), "what there is to see is summed by the last stage")
     early = [name for stage in before[:-1] for loop in stage.narrow for name in loop.stores]
     _hold(not early, "states of rows and columns are stored before the last pass, and no earlier", *early)
     _hold({*kernel.beside.values()} == kept, "what is kept beside tensors has names", *kernel.beside)
@@ -209,9 +210,11 @@ def _check_sweeps(kernel: Kernel, stage: Stage) -> None:
     _hold(len(stores) == len(stage.stores) and dict(stores) == stage.stores, "each store is in one sweep", *written)
     summed = {operand for reduction in (*stage.reductions, *stage.along) for operand in reduction.args}
     _hold(summed <= known, "what is summed is computed", *stage.reductions)
+    seen = [operand for sweep in stage.sweeps for operand in sweep.seen]
+    _hold({*seen} == {o for r in stage.seen for o in r.args}, "what there is to see is computed", *stage.seen)
 
 
 def _read(sweep: Sweep) -> set[Node]:
-    roots: Iterable[Node] = (*sweep.stores.values(), *sweep.of_block.values(), *sweep.values)
+    roots: Iterable[Node] = (*sweep.stores.values(), *sweep.of_block.values(), *sweep.values, *sweep.seen)
     below = walk(roots, into_reductions=False, given=sweep.given)
     return {node for node in below if node.op in LOADS and node.varies and node not in sweep.given}

@@ -1,0 +1,79 @@
+"""What a step was seen to do: sums over each parameter, and numbers of its group, on the host or a device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from neon.engine.settings import Item, Sharing
+
+# The sums over a parameter, in the order of columns; parts of it are added up, but for the last, of which the largest is
+# what is looked for.
+SUMS = ("elements", "gradient", "weight", "update", "unmoved", "lost", "clipped", "largest")
+
+
+class Seen(NamedTuple):
+    """What one batch has seen: the places of its members among the items of the plan, with a line for each of them.
+
+    `sums` has the columns of `SUMS`, `numbers` those of `names`; `clips` says whether values are clipped.
+    """
+
+    places: Tensor
+    sums: Tensor
+    numbers: Tensor
+    names: Sequence[str]
+    clips: bool
+
+
+class Line(NamedTuple):
+    """What was seen of one parameter: sums by name, and numbers."""
+
+    item: Item
+    sums: dict[str, float]
+    numbers: dict[str, float]
+    clips: bool
+
+
+class Observation:
+    """One step of a plan as its batches saw it. What processes hold parts of is put together at once, by all of them.
+
+    A device is waited for when it is read, and not before; `stop` is the number by which it left the step out.
+    """
+
+    def __init__(self, items: Sequence[Item], seen: Sequence[Seen], stop: Tensor | None) -> None:
+        self._items, self._seen = items, seen
+        self._stop = None if stop is None else stop.clone()
+        for reach in dict.fromkeys(item.reach for item in items):
+            if reach is not None and reach.alike:
+                shared = torch.tensor([item.reach is reach for item in items])
+                _put_together(cast("Sharing", reach), len(items), [s for s in seen if shared[s.places[:1].cpu()].any()])
+
+    @property
+    def left_out(self) -> bool:
+        """Whether the device left the step out."""
+        return self._stop is not None and bool(self._stop.item())
+
+    def lines(self) -> list[Line]:
+        """What was seen of each parameter that took part, in the order of the plan."""
+        found: dict[int, Line] = {}
+        for seen in self._seen:
+            rows = zip(seen.places.tolist(), seen.sums.tolist(), seen.numbers.tolist(), strict=True)
+            for place, sums, numbers in rows:
+                named = dict(zip(SUMS, sums, strict=True)), dict(zip(seen.names, numbers, strict=True))
+                found[place] = Line(self._items[place], *named, seen.clips)
+        return [found[place] for place in sorted(found)]
+
+
+def _put_together(reach: Sharing, count: int, seen: Sequence[Seen]) -> None:
+    """Have the sums of parameters be those of all processes that hold parts of these, by one exchange for all."""
+    table = torch.zeros(count, len(SUMS), dtype=torch.float64, device=seen[0].sums.device)
+    for each in seen:
+        table[each.places] = each.sums
+    parts = torch.stack(reach.gather_tensors(table.flatten(), [table.numel()] * reach.size)).view(-1, *table.shape)
+    whole = parts.sum(0)
+    whole[:, -1] = parts[..., -1].amax(0)
+    for each in seen:
+        each.sums.copy_(whole[each.places])
