@@ -307,6 +307,12 @@ def test_several_optimizers_are_told_apart(tmp_path: Path) -> None:
     assert logged == [{"lost/optimizer_0.0": 0.05}, {"lost/optimizer_1.0": 0.05}]
 
 
+def test_a_training_without_statistics_is_told_how_to_ask_for_them() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))])
+    with pytest.raises(ValueError, match=r"Ask for them: attach\(model, statistics=True\)"):
+        NewTables("run.jsonl").hand_on([optimizer], None, writes=True)
+
+
 def test_a_callback_says_at_once_that_it_cannot_write() -> None:
     with pytest.raises(ValueError, match=r"end with .jsonl or .csv; received 'run.json'"):
         NewTables("run.json")
