@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from inspect import isroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from neon.attached.new_layers import add_layers
 from neon.attached.observed import UnlessWrapped, observed, on_itself, untraced
 from neon.attached.pickled import of_this_version
 from neon.attached.printed import rows_of
-from neon.attached.targets import check_added, check_groups, name_alike, storages_of, target_groups
+from neon.attached.targets import check_added, check_groups, name_alike, site_name, storages_of, target_groups
 from neon.engine.backends import serving
 from neon.engine.counts import mark_movable
 from neon.engine.program.options import DECAY, SCALE
@@ -31,6 +31,7 @@ from neon.engine.refusals.combinations import check_sharing, check_sizes
 from neon.engine.refusals.tensors import check_capturable, check_once
 from neon.engine.steady_source import CHANGED, DONE
 from neon.engine.versions import uncompiled
+from neon.statistics.asked import Statistics, asked
 from neon.stepping import overrides
 from neon.stepping.aside import Aside
 from neon.stepping.group_names import named_parameters
@@ -38,11 +39,15 @@ from neon.stepping.group_rules import GroupRules
 from neon.stepping.groups import GroupStepper
 from neon.stepping.in_backward import BackwardStepper, refuse_replicas
 from neon.stepping.in_place import refuse_in_place, way_in_place
+from neon.stepping.looking import Looking
 from neon.stepping.sharding import Partition, local, replicas
 from neon.stepping.watched import Watched, unwatched
 
+if TYPE_CHECKING:
+    from neon.statistics.table import StatisticsTable
+
 # Of an instance, what copies do not take along: hooks, which torch leaves out too, and what a GradScaler has put there.
-_NOT_KEPT = {"_stepper", "_storages", "grad_scale", "found_inf"}
+_NOT_KEPT = {"_stepper", "_looking", "_storages", "grad_scale", "found_inf"}
 _NOT_KEPT |= {f"_optimizer_{kind}_hooks" for kind in (
     "step_pre", "step_post", "state_dict_pre", "state_dict_post", "load_state_dict_pre", "load_state_dict_post",
 )}  # fmt: skip
@@ -79,6 +84,8 @@ class AttachedOptimizer(Evaluated):
     - `capturable`: steps can be captured in a graph of the device (`torch.cuda.graph`). Step counts lie on the
       device, and values of groups that are tensors, such as `lr`, are read there, at each replay. For
       parameters on one device that Triton serves.
+    - `statistics`: True has each step looked at, N those whose number N divides, `neon.statistics.Statistics` also says
+      of which layers: what `statistics()` gives is summed in the pass that updates.
     - `share_matrices`: where all processes of the default group have all parameters and the same gradients, as under
       `DistributedDataParallel`, each of them makes a part of what a rule calls functions of matrices for, and has the
       others know: the bits are the same as without.
@@ -86,6 +93,7 @@ class AttachedOptimizer(Evaluated):
     Raises `TypeError` or `ValueError` by name for targets, keys and values that do not fit.
     """
 
+    _statistics: Statistics | None = None  # of what was pickled before there were any
     profile_hook_step = staticmethod(observed)  # type: ignore[assignment]
 
     # torch.amp.GradScaler then leaves unscaling to `step`: it sets grad_scale and found_inf before. Through a wrapper
@@ -105,9 +113,11 @@ class AttachedOptimizer(Evaluated):
         capturable: bool = False,
         share_matrices: bool = False,
         norms_in_backward: bool = False,
+        statistics: bool | int | Statistics = False,
     ) -> None:
         # Not called `optimizer`: trainers take that for what a wrapper of theirs wraps.
         self.description = description
+        self._statistics = asked(statistics)
         if flag("in_backward", in_backward):
             refuse_replicas(target)
         self._rules = rules = GroupRules(
@@ -141,6 +151,8 @@ class AttachedOptimizer(Evaluated):
         self._storages = storages_of(self.param_groups)
         self._stepper = self._new_stepper()
         self._stepper.watch(self)
+        if self._statistics is not None:
+            self._names_seen()  # refuses layers that there are not
         if rules.capturable:
             for device in {param.device for group in self.param_groups for param in group["params"]}:
                 check_capturable(device, serving(device).capturable)
@@ -259,21 +271,26 @@ class AttachedOptimizer(Evaluated):
         self._stepper.watch(self)
 
     def _new_stepper(self) -> GroupStepper:
-        return BackwardStepper(self._rules, self._aside) if self._rules.in_backward else GroupStepper(self._rules)
+        stepper = BackwardStepper(self._rules, self._aside) if self._rules.in_backward else GroupStepper(self._rules)
+        self._looking = stepper.looking = None if self._statistics is None else Looking(self._statistics.every)
+        return stepper
 
     # -- the step ----------------------------------------------------------------------------------
 
     @uncompiled
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
         """Update every parameter that has a gradient, once; returns the closure's loss if one is given."""
-        steady = self._stepper.steady.call
+        looking = self._looking
+        steady = None if looking is not None and looking.is_due else self._stepper.steady.call
         if steady is not None and closure is None and "found_inf" not in self.__dict__:
-            asked = (
+            given = (
                 self.param_groups, self.state, self._optimizer_step_pre_hooks, self._optimizer_step_post_hooks,
                 self._aside.given,
             )  # fmt: skip
-            done = steady(*asked)
-            if done == DONE or (done == CHANGED and self._stepper.renew() and steady(*asked) == DONE):
+            done = steady(*given)
+            if done == DONE or (done == CHANGED and self._stepper.renew() and steady(*given) == DONE):
+                if looking is not None:
+                    looking.made(())
                 return None
         if (
             _global_optimizer_pre_hooks
@@ -316,6 +333,36 @@ class AttachedOptimizer(Evaluated):
 
     _observed_step = observed(_step)
     zero_grad = untraced(torch.optim.Optimizer.zero_grad)
+
+    @on_itself
+    def statistics(self) -> StatisticsTable | None:
+        """What the last step that was looked at did to each parameter; None where none was yet.
+
+        Norms of gradient, weight and update, shares of elements that did not move or were clipped, factors of norms
+        and rates, as `neon.statistics.Row` has them. A device is waited for. Where processes hold parts of parameters,
+        they have put their sums together in the step: each may read by itself. Of parameters that are whole on one
+        process, as under `ZeroRedundancyOptimizer`, that one has them.
+
+        Raises:
+            RuntimeError: statistics were not asked for.
+        """
+        from neon.statistics.seen import table_of
+
+        if self._looking is None:
+            raise RuntimeError("No statistics are taken. Ask for them: attach(model, statistics=True).")
+        self._stepper.close(self)
+        last = self._looking.last()
+        return None if last is None else table_of(*last, self._names_seen())
+
+    def _names_seen(self) -> list[str]:
+        """The names of the parameters that statistics are about, in the order of the model."""
+        layers = None if self._statistics is None else self._statistics.layers
+        every = [name for group in self.param_groups for name, _ in named_parameters(group)]
+        if layers is not None:
+            fitting = [names for key in layers for names in self._layers().fitting(key).values()]
+            every = [name for name in every if any(name in names for names in fitting)]
+        order = {site_name(site): place for place, (site, _) in enumerate(self._assigned)}
+        return sorted(every, key=lambda name: order.get(name, len(order)))
 
     # -- state -------------------------------------------------------------------------------------
 

@@ -74,7 +74,7 @@ class Layers:
 
         Groups without a value of this name are left out.
         """
-        fitting = self._fitting(layers)
+        fitting = self.fitting(layers)
         found = {place: names for place, names in fitting.items() if self._goes_by(self._groups[place], name)}
         if not found:
             keys = listed(dict.fromkeys(repr(self._groups[place]["optimizer"]) for place in fitting))
@@ -100,7 +100,7 @@ class Layers:
         own = name not in self._defaults or name in self._rules.leaf_of(group).group()
         return self._rules.has_value(group, name) and own
 
-    def _fitting(self, layers: str) -> dict[int, list[str]]:
+    def fitting(self, layers: str) -> dict[int, list[str]]:
         """The names of the parameters that a name, pattern or class fits, by the place of their group."""
         if not isinstance(layers, str):
             raise TypeError(

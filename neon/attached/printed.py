@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from neon.assignment.sites import Site
 from neon.assignment.printed_table import NOTHING, Given, frozen, given, matrices_text
+from neon.assignment.sites import Site
 from neon.attached.targets import Assigned, site_name
 from neon.stepping import overrides
 from neon.stepping.group_names import has_names

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from neon.engine.settings import Item, Sharing
 
-# The sums over a parameter, in the order of columns; parts of it are added up, but for the last, of which the largest is
-# what is looked for.
-SUMS = ("elements", "gradient", "weight", "update", "unmoved", "lost", "clipped", "largest")
+# What is known of a parameter, in the order of columns. Those of its parts are added up, but for the last: the largest.
+SUMS: tuple[str, ...] = ("elements", "gradient", "weight", "update", "unmoved", "lost", "clipped", "largest")
 
 
 class Seen(NamedTuple):
@@ -31,7 +30,7 @@ class Seen(NamedTuple):
 class Line(NamedTuple):
     """What was seen of one parameter: sums by name, and numbers."""
 
-    item: Item
+    name: str
     sums: dict[str, float]
     numbers: dict[str, float]
     clips: bool
@@ -44,7 +43,7 @@ class Observation:
     """
 
     def __init__(self, items: Sequence[Item], seen: Sequence[Seen], stop: Tensor | None) -> None:
-        self._items, self._seen = items, seen
+        self._names, self._seen = [item.name for item in items], seen
         self._stop = None if stop is None else stop.clone()
         for reach in dict.fromkeys(item.reach for item in items):
             if reach is not None and reach.alike:
@@ -60,11 +59,18 @@ class Observation:
         """What was seen of each parameter that took part, in the order of the plan."""
         found: dict[int, Line] = {}
         for seen in self._seen:
-            rows = zip(seen.places.tolist(), seen.sums.tolist(), seen.numbers.tolist(), strict=True)
+            rows = zip(seen.places.tolist(), seen.sums.tolist(), _shortest(seen.numbers), strict=True)
             for place, sums, numbers in rows:
                 named = dict(zip(SUMS, sums, strict=True)), dict(zip(seen.names, numbers, strict=True))
-                found[place] = Line(self._items[place], *named, seen.clips)
+                found[place] = Line(self._names[place], *named, seen.clips)
         return [found[place] for place in sorted(found)]
+
+
+def _shortest(numbers: Tensor) -> list[list[float]]:
+    """Numbers as floats; of float32 the shortest decimal that is one: 0.001 and not 0.0010000000474974513."""
+    if numbers.dtype == torch.float64:
+        return numbers.tolist()
+    return [[float(str(number)) for number in row] for row in numbers.cpu().numpy()]
 
 
 def _put_together(reach: Sharing, count: int, seen: Sequence[Seen]) -> None:

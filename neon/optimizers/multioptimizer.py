@@ -11,9 +11,9 @@ from neon.arguments import clip_bound, optional_name
 from neon.assignment.declared_parts import matrices_of
 from neon.assignment.keys import Match, assign, check_key, strongest_key
 from neon.assignment.mapped_layers import MappedLayers
+from neon.assignment.printed_table import NOTHING, Given, frozen, given, matrices_text, table
 from neon.assignment.roles import asks_for_roles, with_roles
 from neon.assignment.sites import Site, layer_sites
-from neon.assignment.printed_table import NOTHING, Given, frozen, given, matrices_text, table
 from neon.messages import kind_of, listed, shortened, shown
 from neon.optimizers.optimizer import Optimizer
 

@@ -19,6 +19,7 @@ from neon.stepping.agreement import Agreement
 from neon.stepping.exact_steps import write_down
 from neon.stepping.group_rules import GroupRules, write_rate
 from neon.stepping.kept_numbers import new_numbers
+from neon.stepping.looking import Looking
 from neon.stepping.norms_in_backward import Arrivals
 from neon.stepping.on_device import OnDevice, tells_all
 from neon.stepping.planned import Planned
@@ -51,6 +52,7 @@ class GroupStepper:
         self._changed_groups: set[int] = set()
         self._changed_states: set[int] = set()
         self._unscales = self._begun = False
+        self.looking: Looking | None = None
         self.steady = SteadySteps(self._lock, self._changed_states, self._changed_groups)
         self._on_device = OnDevice()
         self._arrivals = Arrivals()
@@ -160,13 +162,20 @@ class GroupStepper:
         if plan.early:
             self._arrivals.ask(plan, scaled=scaler.found is not None)
         inputs = None if scaler.scale is None else scaler.inputs(on_device=self._decides)
+        looking, look = self.looking, False
+        if looking is not None:
+            if not steady:
+                looking.follow(plan)
+            look = looking.is_due
         try:
-            self._stepper.run(self, ready, None, inputs, scaler.found if self._decides else None)
+            self._stepper.run(self, ready, None, inputs, scaler.found if self._decides else None, look=look)
         except NotFiniteError as error:
             for group, lr in zip(self._scheduled, rates, strict=False):
                 write_rate(group, lr)
             self._plan = plan if self._planned.in_place else None
             return LeftOut(error.name)
+        if looking is not None:
+            looking.made([plan.observation] if look and plan.observation is not None else [])
         if self._rules.capturable:
             self._on_device.keep_captured(plan)
         if self._rules.norms_in_backward:

@@ -201,7 +201,8 @@ class BackwardStepper(GroupStepper):
             elif rehearsal:
                 self._stepper.rehearse(holder, ready[0])
             else:
-                self._stepper.run(holder, ready, None, {"previous_norm": holder.group.get("previous_norm", 0.0)})
+                inputs = {"previous_norm": holder.group.get("previous_norm", 0.0)}
+                self._stepper.run(holder, ready, None, inputs, look=self._looks)
 
     def _has_hooks(self, optimizer: Optimizer) -> bool:
         """Whether the parameters are those that have hooks, and the states those that tell of what is written."""
@@ -224,7 +225,8 @@ class BackwardStepper(GroupStepper):
             return False
         clips = group.get("gradient_clip_previous_norm") is not None
         with self._stepper.uninterrupted:
-            plan.step(grads, None, False, {"previous_norm": group.get("previous_norm", 0.0)} if clips else None)
+            inputs = {"previous_norm": group.get("previous_norm", 0.0)} if clips else None
+            plan.step(grads, None, False, inputs, look=self._looks)
             self._made.append(plan)
             self.let_go(param)
         return True
@@ -236,6 +238,11 @@ class BackwardStepper(GroupStepper):
         if self._changed_states:
             self._changed_states.clear()
             self._state_writes += 1
+
+    @property
+    def _looks(self) -> bool:
+        """Whether the step that is being made is looked at."""
+        return self.looking is not None and self.looking.is_due
 
     def note(self, own: _Own) -> None:
         """Note that a plan has gone by all that has been written until now."""
@@ -270,6 +277,9 @@ class BackwardStepper(GroupStepper):
             counted = [group for group in optimizer.param_groups if "updates" in group]
             for group in counted:
                 _write(group, "updates", group["updates"] + 1)
+            if self.looking is not None:
+                looked = self._made if self.looking.is_due else ()
+                self.looking.made([plan.observation for plan in looked if plan.observation is not None])
             self._done.clear()
             self._made.clear()
             self._rules.apply_schedule(*counted)
@@ -333,6 +343,8 @@ class _Parameter:
     def put_in_place(self, plan: Plan) -> None:
         if self._item is not None:
             self._of._own[id(self._param)] = _Own(plan, self.group, self._put(plan.steps[0]))
+            if self._of.looking is not None:
+                self._of.looking.follow(plan)
 
     def updated(self, plan: Plan) -> None:
         stepper = self._of

@@ -64,11 +64,13 @@ class Stepper:
         elsewhere: Mapping[int, float] | None = None,
         inputs: Mapping[str, Any] | None = None,
         found: Tensor | None = None,
+        *,
+        look: bool = False,
     ) -> None:
         """Update everything once; from the first kernel on Ctrl-C waits. The arguments are those of `Plan.step`."""
         plan, grads, reread = ready
         with self.uninterrupted:
-            plan.step(grads, elsewhere, reread, inputs, found)
+            plan.step(grads, elsewhere, reread, inputs, found, look=look)
             holder.put_in_place(plan)
             holder.updated(plan)
 

@@ -50,8 +50,8 @@ class DevicePass:
             self.evaluate = Launch(numbers, grid, (*tables, *kept, rows), ROWS=triton_launch.NUMBER_ROWS)
         lines = batch.lines_of_whole if stage.narrow else batch.lines_of_chunks
         parts = _parts(batch, stage)
-        columns = len(stage.reductions) + len(stage.seen)
-        self.sums = torch.empty(chunks * (parts if stage.seen else 1), columns, dtype=torch.float64, device=batch.device)
+        sums = (chunks * parts, len(stage.seen)) if stage.seen else (chunks, len(stage.reductions))
+        self.sums = torch.empty(sums, dtype=torch.float64, device=batch.device)
         addresses = batch.whole_addresses if stage.narrow else batch.addresses
         tables = (lines, addresses, self.scalars, steps, self.sums, batch.stop)
         constants = {"TILE": triton_launch.TILE, "PART": triton_launch.PART}

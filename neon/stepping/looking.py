@@ -1,0 +1,41 @@
+"""Which steps of an optimizer are looked at, and what was seen in the last of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from neon.engine.observation import Line, Observation
+from neon.engine.plan import Plan
+
+
+class Looking:
+    """Looks at each step whose number `every` divides; `count` is the number of steps that were made.
+
+    A step that a device has left out by itself counts as one, for the host does not know of it.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every, self.count = every, 0
+        self._seen: list[tuple[int, Sequence[Observation]]] = []  # the last, and where a device has to be asked, others
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the next step is to be looked at."""
+        return (self.count + 1) % self.every == 0
+
+    def follow(self, plan: Plan) -> None:
+        """Count from where a new plan's tensors stand: their updates may have been loaded."""
+        self.count = max(self.count, int(max(plan.counts.read(), default=0)))
+
+    def made(self, observations: Sequence[Observation]) -> None:
+        """A step has been made, and was seen to do this, if it was looked at."""
+        self.count += 1
+        if observations:
+            self._seen = [*self._seen[-1:], (self.count, observations)]
+
+    def last(self) -> tuple[int, list[Line]] | None:
+        """The last step that was looked at, by its number, with what was seen of each parameter."""
+        for count, observations in reversed(self._seen):
+            if not observations[0].left_out:
+                return count, [line for observation in observations for line in observation.lines()]
+        return None
