@@ -12,9 +12,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import torch
 from click.testing import Result
 from PIL import Image
 from statistics_rows import row
+from torch import nn
 from typer.testing import CliRunner
 
 from neon.cli import app
@@ -23,6 +25,7 @@ from neon.commands.report.binned import binned
 from neon.commands.report.heat_figure import save_heat_maps
 from neon.commands.report.row_labels import labels
 from neon.commands.report.run_file import read_run
+from neon.optimizers import AdamW
 from neon.statistics import Row, StatisticsTable
 from neon.statistics.row import COLUMNS
 
@@ -82,6 +85,40 @@ def test_parameters_have_rows_of_their_own(name: str, tmp_path: Path) -> None:
     run = read_run(write(tmp_path / name, [row("0.weight"), row("0.bias")]), by="parameter")
     assert run.rows == ("0.weight", "0.bias")
     np.testing.assert_allclose(run.update_to_weight, 0.001)
+
+
+@every_file
+def test_a_training_is_read_as_it_was(name: str, tmp_path: Path) -> None:
+    """With a layer that is frozen for a while, and a gradient that is not finite."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+    optimizer = AdamW(learning_rate=0.01).attach(model, statistics=2)
+    tables: list[StatisticsTable] = []
+    for step in range(1, 13):
+        if step == 5:
+            optimizer.freeze("0")
+        if step == 9:
+            optimizer.unfreeze("0")
+        optimizer.zero_grad()
+        model(torch.randn(16, 4)).square().mean().backward()
+        if step == 12:
+            model[2].bias.grad.fill_(INF)
+        optimizer.step()
+        if step % 2 == 0:
+            tables.append(optimizer.statistics())
+            tables[-1].append_to(tmp_path / name)
+    run = read_run(tmp_path / name)
+    assert (run.rows, list(run.steps)) == (("0", "2"), [2, 4, 6, 8, 10, 12])
+    assert run.there.tolist() == [[True, True, False, False, True, True], [True] * 6]
+    for column, table in enumerate(tables):
+        for r in table.by_layer():
+            found = (
+                run.gradient[run.rows.index(r.layer), column],
+                run.update_to_weight[run.rows.index(r.layer), column],
+            )
+            np.testing.assert_allclose(found, (r.gradient_norm, r.update_to_weight), rtol=1e-14)
+    assert run.gradient[1, 5] == INF
+    assert math.isnan(run.update_to_weight[1, 5])
 
 
 @every_file
