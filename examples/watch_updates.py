@@ -52,10 +52,10 @@ for step in range(1, STEPS + 1):
     loss = cross_entropy(model(images[chosen]), labels[chosen])
     loss.backward()
     optimizer.step()
-    if step % EVERY == 0:
-        optimizer.statistics().by_layer().to_jsonl(file)
+    if step % EVERY == 0 and (table := optimizer.statistics()):
+        table.by_layer().to_jsonl(file)
     if step % 100 == 0:
         print(f"step {step}   loss {loss.item():.3f}")
 
-print(f"\nWhat the last step did, as it is written to {file}:\n\n{optimizer.statistics().by_layer()}\n")
+print(f"\nWhat the last step did to each parameter; by layer, all steps are in {file}:\n\n{optimizer.statistics()}\n")
 print(f"accuracy: {(model(held_images).argmax(1) == held_labels).float().mean():.4f}")
