@@ -173,7 +173,7 @@ BAD = {
     "no JSON": ("run.jsonl", line() + "step 2\n", "line 2: this is not JSON: 'step 2'"),
     "no JSON, one line": ("run.jsonl", "step 1", "line 1: this is not JSON: 'step 1'"),
     "a number": ("run.jsonl", "3\n", r"line 1: expected an object of JSON, {...}; received 3"),
-    "no norm": ("run.jsonl", '{"step": 1, "loss": 2}\n', "line 1: there is no gradient_norm, layer, .* among step, loss"),
+    "no norm": ("run.jsonl", '{"step": 1, "loss": 2}\n', "line 1: there is no gradient_norm, .* among step, loss"),
     "text": ("run.jsonl", line() + line(update_norm='"much"'), "line 2: update_norm is 'much', no norm"),
     "null": ("run.jsonl", line(weight_norm="null"), "line 1: weight_norm is None, no norm"),
     "negative": ("run.jsonl", line(weight_norm="-1"), "line 1: weight_norm is -1, no norm: a number from 0, Inf"),
