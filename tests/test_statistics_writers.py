@@ -297,6 +297,17 @@ def test_each_table_is_handed_on_once(tmp_path: Path) -> None:
     assert found == [(2, "0.weight"), (2, "0.bias"), (4, "0.weight"), (4, "0.bias")]
 
 
+def test_another_optimizer_has_new_tables(tmp_path: Path) -> None:
+    """A second `fit`, of a model of its own, whose tables are of the same steps."""
+    tables, optimizers = NewTables(tmp_path / "run.jsonl"), []
+    for _ in range(2):
+        optimizers.append(Watched([nn.Parameter(torch.ones(1))]))
+        for _ in range(2):
+            optimizers[-1].step()
+        tables.hand_on(optimizers[-1:], None, writes=True)
+    assert len(read_jsonl(tmp_path / "run.jsonl")) == 2
+
+
 def test_several_optimizers_are_told_apart(tmp_path: Path) -> None:
     optimizers = [Watched([nn.Parameter(torch.ones(1))]) for _ in range(2)]
     logged: list[dict[str, float]] = []

@@ -44,7 +44,7 @@ class NewTables:
             check_suffix(path)
         figures(columns, [])
         self.path, self.by_layer, self.columns = path, by_layer, tuple(columns)
-        self._last: dict[int, int] = {}
+        self._last: dict[int, tuple[int, int]] = {}  # by the place of an optimizer
 
     def hand_on(
         self, optimizers: Iterable[Any], log: Callable[[dict[str, float]], Any] | None, *, writes: bool
@@ -70,9 +70,9 @@ class NewTables:
             )
         for number, optimizer in enumerate(attached):
             table = optimizer.statistics()
-            if table is None or self._last.get(number) == table.step:
+            if table is None or self._last.get(number) == (id(optimizer), table.step):
                 continue
-            self._last[number] = table.step
+            self._last[number] = (id(optimizer), table.step)
             table = table.by_layer() if self.by_layer else table
             yield table if len(attached) == 1 else _prefixed(table, f"optimizer_{number}")
 
