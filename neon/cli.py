@@ -133,6 +133,7 @@ def show(
 def report(
     run: Annotated[Path, typer.Argument(help="A file that optimizer.statistics() has written: .jsonl or .csv.")],
     by: Annotated[str, typer.Option(help="What has a row of its own: layer or parameter.")] = "layer",
+    title: Annotated[str | None, typer.Option(help="Of the figure. Default: the name of the file.")] = None,
     output: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("neon-report"),
 ) -> None:
     """Draw what the steps of a run did to each layer: update/weight and gradients, as heat maps, layer by step."""
@@ -141,7 +142,7 @@ def report(
     from neon.commands.report.report_command import run_command
 
     with _told("neon report: "):
-        run_command(run, by, output, Console())
+        run_command(run, by, title, output, Console())
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parent.parent
-TRAINERS = ("accelerate", "pytorch_lightning", "transformers")  # need not be installed
+OPTIONAL = ("accelerate", "pytorch_lightning", "tensorboard", "transformers", "wandb")  # need not be installed
 # The first line of a block that is a file.
 _FILE = re.compile(r"# (\w+\.py)\n")
 
@@ -33,7 +33,7 @@ def run_blocks(document: str, folder: Path) -> dict[str, Any]:
             try:
                 exec(compile(block, f"{document}, block {number}", "exec"), names)
             except ModuleNotFoundError as error:
-                if error.name not in TRAINERS:
+                if error.name not in OPTIONAL:
                     raise
                 pytest.skip(f"{error.name} is not installed: {document} ran up to block {number}")
         assert printed.getvalue() == shown or not shown

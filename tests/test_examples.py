@@ -25,6 +25,7 @@ CASES = [
     ("custom_rule", "Yogi accuracy", 0.94, 1.0),
     ("torch_drop_in", "accuracy", 0.93, 1.0),
     ("transformer_rates", "accuracy", 0.92, 1.0),
+    ("watch_updates", "accuracy", 0.75, 1.0),
 ]
 SHORTER = {"text_rmsprop": ("--quick",)}
 

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 from statistics_rows import row
 
+from neon.optimizers import AdamW
 from neon.statistics.table import COLUMNS, Row, StatisticsTable
 
 NAN, INF = math.nan, math.inf
@@ -61,6 +63,20 @@ def test_a_name_that_is_not_there() -> None:
         table["0.wieght"]
     with pytest.raises(KeyError, match=r"There are: 0.weight, 0.bias"):
         table["something else"]
+
+
+def test_asking_twice_makes_one_table() -> None:
+    """A callback asks after every step, most of which were not looked at."""
+    param = torch.nn.Parameter(torch.ones(3))
+    optimizer = AdamW().attach([("w", param)], statistics=2)
+    tables = []
+    for _ in range(5):
+        param.grad = torch.ones(3)
+        optimizer.step()
+        tables.append(optimizer.statistics())
+    assert [table and table.step for table in tables] == [None, 2, 2, 4, 4]
+    assert tables[1] is tables[2]
+    assert tables[3] is tables[4]
 
 
 # -- by layer --------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from statistics_rows import row
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from neon.optimizers import AdamW
 from neon.statistics import StatisticsTable
 from neon.statistics.new_tables import NewTables, attached_within
 from neon.statistics.row import COLUMNS
@@ -296,6 +297,17 @@ def test_each_table_is_handed_on_once(tmp_path: Path) -> None:
     assert found == [(2, "0.weight"), (2, "0.bias"), (4, "0.weight"), (4, "0.bias")]
 
 
+def test_another_optimizer_has_new_tables(tmp_path: Path) -> None:
+    """A second `fit`, of a model of its own, whose tables are of the same steps."""
+    tables, optimizers = NewTables(tmp_path / "run.jsonl"), []
+    for _ in range(2):
+        optimizers.append(Watched([nn.Parameter(torch.ones(1))]))
+        for _ in range(2):
+            optimizers[-1].step()
+        tables.hand_on(optimizers[-1:], None, writes=True)
+    assert len(read_jsonl(tmp_path / "run.jsonl")) == 2
+
+
 def test_several_optimizers_are_told_apart(tmp_path: Path) -> None:
     optimizers = [Watched([nn.Parameter(torch.ones(1))]) for _ in range(2)]
     logged: list[dict[str, float]] = []
@@ -305,6 +317,12 @@ def test_several_optimizers_are_told_apart(tmp_path: Path) -> None:
             optimizer.step()
         tables.hand_on(optimizers, logged.append, writes=True)
     assert logged == [{"lost/optimizer_0.0": 0.05}, {"lost/optimizer_1.0": 0.05}]
+
+
+def test_a_training_without_statistics_is_told_how_to_ask_for_them() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))])
+    with pytest.raises(ValueError, match=r"Ask for them: attach\(model, statistics=True\)"):
+        NewTables("run.jsonl").hand_on([optimizer], None, writes=True)
 
 
 def test_a_callback_says_at_once_that_it_cannot_write() -> None:
@@ -331,7 +349,7 @@ def test_lightning(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             return self.model(batch[0]).square().mean()
 
         def configure_optimizers(self) -> Any:
-            return Watched(self.parameters())
+            return AdamW(learning_rate=0.01).attach(self, statistics=2)
 
     assert issubclass(LightningStatistics, lightning.Callback)
     logged: list[tuple[dict[str, float], int]] = []
@@ -342,14 +360,21 @@ def test_lightning(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     trainer = lightning.Trainer(
         accelerator="cpu", devices=1, max_epochs=1, default_root_dir=tmp_path, logger=Logger(tmp_path),
-        callbacks=[LightningStatistics(tmp_path / "run.jsonl", by_layer=False), LightningStatistics(columns=["lost"])],
+        callbacks=[
+            LightningStatistics(tmp_path / "run.jsonl", by_layer=False), LightningStatistics(columns=["update_norm"]),
+        ],
         enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False, accumulate_grad_batches=2,
         log_every_n_steps=1,
     )  # fmt: skip
     trainer.fit(Module(), DataLoader(TensorDataset(torch.randn(8, 2)), batch_size=1))
+    last = trainer.optimizers[0].statistics()
     lines = read_jsonl(tmp_path / "run.jsonl")
-    assert [(line["step"], line["parameter"]) for line in lines[::2]] == [(2, "0.weight"), (4, "0.weight")]
-    assert [entry for entry in logged if "lost/0" in entry[0]] == [({"lost/0": 0.05}, 2), ({"lost/0": 0.05}, 4)]
+    assert [(line["step"], line["parameter"]) for line in lines[::2]] == [(2, "model.weight"), (4, "model.weight")]
+    assert lines[2:] == [{**record, "clip_factors": []} for record in last.records()]
+    assert last.by_layer()["model"].update_norm > 0
+    told = [(figures, step) for figures, step in logged if "update_norm/model" in figures]
+    assert [step for _, step in told] == [2, 4]
+    assert told[-1][0] == {"update_norm/model": last.by_layer()["model"].update_norm}
 
 
 def test_hugging_face_trainer(tmp_path: Path) -> None:
@@ -372,15 +397,17 @@ def test_hugging_face_trainer(tmp_path: Path) -> None:
             use_cpu=True, report_to=[], disable_tqdm=True, save_strategy="no", average_tokens_across_devices=False,
         ),
         train_dataset=[{"points": torch.ones(2)} for _ in range(8)],
-        optimizers=(Watched(network.parameters()), None),
+        optimizers=(AdamW(learning_rate=0.01, gradient_clip_norm=1.0).attach(network, statistics=2), None),
         callbacks=[TrainerStatistics(tmp_path / "run.csv")],
     )  # fmt: skip
-    trainer.add_callback(TrainerStatistics(log=trainer.log, columns=["lost"]))
+    trainer.add_callback(TrainerStatistics(log=trainer.log, columns=["update_norm"]))
     trainer.train()
     lines = list(csv.DictReader((tmp_path / "run.csv").read_text().splitlines()))
-    assert [(line["step"], line["parameter"]) for line in lines] == [("2", "0"), ("4", "0")]
+    assert [(line["step"], line["parameter"]) for line in lines] == [("2", "linear"), ("4", "linear")]
     history = trainer.state.log_history
-    assert [entry["step"] for entry in history if "lost/0" in entry] == [2, 4]
+    logged = {entry["step"]: entry["update_norm/linear"] for entry in history if "update_norm/linear" in entry}
+    assert logged == {int(line["step"]): float(line["update_norm"]) for line in lines}
+    assert min(logged.values()) > 0
     # What the trainer logs of itself in the same steps is still there.
     assert [entry["step"] for entry in history if "loss" in entry] == [2, 4]
 

@@ -352,8 +352,7 @@ class AttachedOptimizer(Evaluated):
         if self._looking is None:
             raise RuntimeError("No statistics are taken. Ask for them: attach(model, statistics=True).")
         self._stepper.close(self)
-        last = self._looking.last()
-        return None if last is None else table_of(*last, self._names_seen())
+        return self._looking.last(lambda step, lines: table_of(step, lines, self._names_seen()))
 
     def _names_seen(self) -> list[str]:
         """The names of the parameters that statistics are about, in the order of the model."""

@@ -15,10 +15,10 @@ _WRAPPED = ("optimizer", "_optimizer", "optim")
 
 
 def attached_within(optimizer: Any) -> Any:
-    """The optimizer that has statistics, within its wrappers; None where there is none."""
+    """The optimizer that takes statistics, within its wrappers; None where there is none."""
     seen: set[int] = set()
     while optimizer is not None and id(optimizer) not in seen:
-        if callable(getattr(optimizer, "statistics", None)):
+        if callable(getattr(optimizer, "statistics", None)) and getattr(optimizer, "_statistics", True) is not None:
             return optimizer
         seen.add(id(optimizer))
         optimizer = next((getattr(optimizer, name) for name in _WRAPPED if hasattr(optimizer, name)), None)
@@ -44,12 +44,16 @@ class NewTables:
             check_suffix(path)
         figures(columns, [])
         self.path, self.by_layer, self.columns = path, by_layer, tuple(columns)
-        self._last: dict[int, int] = {}
+        self._last: dict[int, tuple[int, int]] = {}  # by the place of an optimizer
 
     def hand_on(
         self, optimizers: Iterable[Any], log: Callable[[dict[str, float]], Any] | None, *, writes: bool
     ) -> None:
-        """Write what is new, or `log` it; nothing where the process leaves that to another."""
+        """Write what is new, or `log` it; nothing where the process leaves that to another.
+
+        Raises:
+            ValueError: no optimizer takes statistics.
+        """
         for table in self._new(optimizers):
             if not writes:
                 continue
@@ -60,11 +64,15 @@ class NewTables:
 
     def _new(self, optimizers: Iterable[Any]) -> Iterator[StatisticsTable]:
         attached = [found for found in map(attached_within, optimizers) if found is not None]
+        if not attached:
+            raise ValueError(
+                "no optimizer of the trainer takes statistics. Ask for them: attach(model, statistics=True)."
+            )
         for number, optimizer in enumerate(attached):
             table = optimizer.statistics()
-            if table is None or self._last.get(number) == table.step:
+            if table is None or self._last.get(number) == (id(optimizer), table.step):
                 continue
-            self._last[number] = table.step
+            self._last[number] = (id(optimizer), table.step)
             table = table.by_layer() if self.by_layer else table
             yield table if len(attached) == 1 else _prefixed(table, f"optimizer_{number}")
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from neon.engine.observation import Line, Observation
 from neon.engine.plan import Plan
+
+T = TypeVar("T")
 
 
 class Looking:
@@ -16,6 +19,7 @@ class Looking:
 
     def __init__(self, every: int) -> None:
         self.every, self.count = every, 0
+        self._made: tuple[object, Any] | None = None  # of which it is, and what was made of it
         self._seen: list[tuple[int, Sequence[Observation]]] = []  # the last, and where a device has to be asked, others
 
     @property
@@ -33,9 +37,14 @@ class Looking:
         if observations:
             self._seen = [*self._seen[-1:], (self.count, observations)]
 
-    def last(self) -> tuple[int, list[Line]] | None:
-        """The last step that was looked at, by its number, with what was seen of each parameter."""
-        for count, observations in reversed(self._seen):
+    def last(self, table: Callable[[int, list[Line]], T]) -> T | None:
+        """What `table` makes of the last step that was looked at, by its number and lines; it is made once."""
+        for seen in reversed(self._seen):
+            if self._made is not None and self._made[0] is seen:
+                return self._made[1]
+            count, observations = seen
             if not observations[0].left_out:
-                return count, [line for observation in observations for line in observation.lines()]
+                made = table(count, [line for observation in observations for line in observation.lines()])
+                self._made = (seen, made)
+                return made
         return None

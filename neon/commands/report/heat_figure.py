@@ -31,6 +31,7 @@ _SPECIAL = (
 )
 # So many percent of the values at each end may be beyond the scale; that end is pointed then.
 _BEYOND = 0.5
+_WIDEST = (1e-100, 1e100)
 # Inches: of the figure, of what is around the maps, of rows and labels.
 _WIDTH, _RIGHT, _BETWEEN, _ABOVE, _BELOW = 12.0, 0.3, 0.4, 1.0, 1.2
 _HIGHEST_ROW, _LOWEST_ROW, _PAGE, _LEAST = 0.30, 0.02, 7.0, 1.2
@@ -79,7 +80,7 @@ def _map(axes: Axes, cells: Binned, meaning: str) -> None:
     colours = _colours()
     if len(known):
         beyond = int(len(known) * _BEYOND / 100)
-        low, high = known[beyond], known[-1 - beyond]
+        low, high = np.clip([known[beyond], known[-1 - beyond]], *_WIDEST)
         if high < 2 * low:  # what hardly differs has hardly another colour
             low, high = low / 3, high * 3
         norm = LogNorm(low, high, clip=True)
@@ -181,7 +182,9 @@ def _name_rows(axes: Axes, named: Sequence[Label], room: float) -> None:
     middles = [(label.begin + label.end - 1) / 2 for label in named_rows]
     places = spread(middles, room, top=max(label.end for label in named) - 0.5)
     for label, middle, place in zip(named_rows, middles, places, strict=True):
-        axes.text(-0.03, place, label.text, transform=at, ha="right", va="center", color=INK, fontsize=8.5)
+        axes.text(
+            -0.03, place, label.text, transform=at, ha="right", va="center", color=INK, fontsize=8.5, parse_math=False
+        )  # fmt: skip
         if abs(place - middle) > room / 8:
             axes.plot([-0.026, -0.012], [place, middle], **line)
     for label in named:
@@ -194,7 +197,7 @@ def _title(figure: Figure, title: str, run: Run, drawn: Sequence[Binned]) -> Non
     from matplotlib.patches import Patch
 
     height = figure.get_figheight()
-    figure.text(0.02, 1 - 0.25 / height, title, fontsize=12, fontweight="bold", va="center")
+    figure.text(0.02, 1 - 0.25 / height, title, fontsize=12, fontweight="bold", va="center", parse_math=False)
     first, last, width = run.steps[0], run.steps[-1], drawn[0].width
     looked = f"step {first:,}" if len(run.steps) == 1 else f"{len(run.steps):,} steps, {first:,} to {last:,}"
     medians = f"; each column is the median of {width}" if width > 1 else ""

@@ -18,12 +18,13 @@ from neon.statistics.row import THE_MODEL
 _ROWS = ("layer", "parameter")
 
 
-def run_command(path: Path, by: str, output: Path, console: Console) -> list[Path]:
+def run_command(path: Path, by: str, title: str | None, output: Path, console: Console) -> list[Path]:
     """Read the file of a run, draw it, and say what stands out.
 
     Args:
         path: written by `StatisticsTable.to_jsonl`, or by `to_csv` where it ends with .csv.
         by: what has a row of its own, "layer" or "parameter".
+        title: of the figure; None for the name of the file.
         output: the directory for the figures.
         console: where the command tells what it does.
 
@@ -37,7 +38,7 @@ def run_command(path: Path, by: str, output: Path, console: Console) -> list[Pat
     require_writable(output)
     if run.cut_off:
         print_line(console, f"{path}: the last line is incomplete, and left out.")
-    written = save_heat_maps(output, run, path.name)
+    written = save_heat_maps(output, run, path.name if title is None else title)
     counts = ((len(run.steps), "step"), (len(run.rows), by))
     print_line(console, ", ".join(f"{count:,} {word}{'s' * (count > 1)}" for count, word in counts))
     for name, grid in (("update/weight", run.update_to_weight), ("gradient", run.gradient)):

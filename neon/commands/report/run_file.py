@@ -7,6 +7,7 @@ import json
 import math
 from array import array
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -19,7 +20,7 @@ from neon.commands.references import one_line
 from neon.messages import listed, shown
 
 NORMS = ("gradient_norm", "weight_norm", "update_norm")
-NAMES = ("parameter", "layer")
+_NEEDED = {"step", "parameter", "layer", *NORMS}
 Grid = NDArray[np.float64]
 
 
@@ -129,19 +130,18 @@ class _Lines:
     def __init__(self, by: str) -> None:
         self.steps, self._parameters, self._rows = array("q"), array("q"), array("q")
         self._norms = {name: array("d") for name in NORMS}
-        self._by = by
-        self._number_of: tuple[dict[str, int], dict[str, int]] = ({}, {})  # of a parameter, of a row
+        self._number_of_row: dict[str, int] = {}
+        self._names = (("parameter", {}, self._parameters), (by, self._number_of_row, self._rows))
 
     def add(self, number: int, record: Mapping[str, Any]) -> None:
-        missing = [name for name in ("step", *NAMES, *NORMS) if name not in record]
+        missing = _NEEDED - record.keys()
         if missing:
-            raise _BadLineError(number, f"there is no {listed(missing)} among {listed(map(str, record))}")
+            raise _BadLineError(number, f"there is no {listed(sorted(missing))} among {listed(map(str, record))}")
         self.steps.append(_step(number, record["step"]))
         for name, values in self._norms.items():
             values.append(_norm(number, name, record[name]))
-        names = (str(record["parameter"]), str(record[self._by]))
-        for name, numbers, values in zip(names, self._number_of, (self._parameters, self._rows), strict=True):
-            values.append(numbers.setdefault(name, len(numbers)))
+        for name, numbers, values in self._names:
+            values.append(numbers.setdefault(str(record[name]), len(numbers)))
 
     def together(self, *, cut_off: bool) -> Run:
         """Grids of rows by steps."""
@@ -151,13 +151,13 @@ class _Lines:
         _, behind = np.unique((column * (parameters.max() + 1) + parameters)[::-1], return_index=True)
         kept = len(column) - 1 - behind
         place = (rows[kept], column[kept])
-        shape = (len(self._number_of[1]), len(steps))
+        shape = (len(self._number_of_row), len(steps))
         there = np.zeros(shape, bool)
         there[place] = True
         gradient, weight, update = (_norm_of(np.array(self._norms[name])[kept], place, shape) for name in NORMS)
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.where((weight == 0) & (update == 0), 0.0, update / weight)
-        return Run(steps, tuple(self._number_of[1]), there, gradient, ratio, cut_off)
+        return Run(steps, tuple(self._number_of_row), there, gradient, ratio, cut_off)
 
 
 def _norm_of(norms: Grid, place: tuple[NDArray[Any], NDArray[Any]], shape: tuple[int, int]) -> Grid:
@@ -170,13 +170,10 @@ def _norm_of(norms: Grid, place: tuple[NDArray[Any], NDArray[Any]], shape: tuple
 
 
 def _step(number: int, value: Any) -> int:
-    try:
-        step = int(value)
-        if step != float(value) or not 0 <= step < 2**63:
-            raise ValueError
-    except (TypeError, ValueError, OverflowError):
-        raise _BadLineError(number, f"step is {shown(value, 40)}, no whole number from 0") from None
-    return step
+    with suppress(TypeError, ValueError, OverflowError):
+        if 0 <= (step := int(value)) < 2**63 and step == float(value):
+            return step
+    raise _BadLineError(number, f"step is {shown(value, 40)}, no whole number from 0")
 
 
 def _norm(number: int, name: str, value: Any) -> float:
