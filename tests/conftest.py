@@ -21,7 +21,7 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 # Programs of other processes: what they import warns (torch.distributed.optim still compiles by torch.jit).
-collect_ignore = ["distributed_saving.py", "distributed_low.py", "distributed_equal.py"]
+collect_ignore = ["distributed_saving.py", "distributed_low.py", "distributed_equal.py", "distributed_seen.py"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -18,7 +18,10 @@ import torch
 import torch.distributed as dist
 from distributed_table import CASES, WAITING, name_of, worlds
 
-MODULES = ("distributed_cases", "distributed_saving", "distributed_low", "distributed_equal", "distributed_matrices")
+MODULES = (
+    "distributed_cases", "distributed_saving", "distributed_low", "distributed_equal", "distributed_matrices",
+    "distributed_seen",
+)  # fmt: skip
 WORLDS = (4, 3, 2, 1)  # what is saved by four is loaded by those of fewer
 LIMIT = 60  # seconds that a rank waits in one case, before it says where and ends
 

@@ -38,6 +38,13 @@ CURVES: list[tuple[Any, ...]] = [
     ("in_backward", None, "orthogonal"),
     ("zero", "orthogonal"),
 ]
+SEEN = [
+    *(("seen", way, rule) for way in WAYS for rule in ("mapping", "adam")),
+    ("seen", "sharded", "sums"),
+    ("seen", "sharded", "orthogonal"),
+    ("seen_in_backward", "sharded"),
+    ("seen_by_zero",),
+]
 SCALED = [("scaled", way, rule) for way in ("data parallel", "sharded") for rule in ("momentum", "torch")]
 SCALED += [("scaled", "sharded", "sums"), ("scaled", "sharded", "orthogonal")]
 LOW = [("low_precision", rule, dtype) for rule in ("mapping", "own", "torch") for dtype in ("float32", "bfloat16")]
@@ -106,6 +113,7 @@ EQUAL = [("equal_layers", way, turn) for way in ("sharded", "hybrid", "tensor pa
 ALONE = ("equal_layers", "alone", None)
 AGREED = [
     *CURVES,
+    *SEEN,
     *SCALED,
     *LOW,
     *GIVEN,

@@ -35,6 +35,7 @@ from distributed_table import (
     RULES,
     SAVED,
     SCALED,
+    SEEN,
     WAITING,
     WAYS,
     name_of,
@@ -101,7 +102,7 @@ def test_all_ranks_end_with_the_same_bits(folder: Path, case: Case, world: int) 
         assert_same(other, first)
 
 
-@worlds_of([*CURVES, *SCALED])
+@worlds_of([*CURVES, *SCALED, *SEEN])
 def test_training_is_that_of_one_process(folder: Path, case: Case, world: int) -> None:
     """In float64: the order in which gradients are summed is all that differs, for torch's own rule too."""
     [alone] = results(folder, case, 1)

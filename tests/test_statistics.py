@@ -284,7 +284,9 @@ def test_a_scaler_leaves_steps_out_and_gradients_are_unscaled() -> None:
     optimizer, other = Adam().attach(model, statistics=True), Adam().attach(plain, statistics=True)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     for step in range(4):
-        backward(model, step, 1024.0 if step != 2 else math.inf)
+        generator = torch.Generator().manual_seed(step)
+        loss = model(torch.randn(6, 20, generator=generator)).square().mean()
+        scaler.scale(loss if step != 2 else loss * math.inf).backward()
         scaler.step(optimizer)
         scaler.update(1024.0)
         optimizer.zero_grad()

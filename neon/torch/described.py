@@ -27,6 +27,7 @@ from neon.optimizers.lion import lion
 from neon.optimizers.optimizer import Optimizer
 from neon.optimizers.rmsprop import rmsprop_centered, rmsprop_centered_momentum, rmsprop_momentum, torch_rmsprop
 from neon.optimizers.signatures import CommonOptions, GradientClips, NamedOptions
+from neon.statistics.asked import Statistics
 from neon.stepping.group_names import has_names
 
 
@@ -174,6 +175,7 @@ class Options(RuleOptions, total=False):
     in_backward: bool
     norms_in_backward: bool
     share_matrices: bool
+    statistics: bool | int | Statistics
 
 
 class GraphOptions(Options, total=False):

@@ -1,0 +1,70 @@
+"""What ranks see of their steps: statistics that all of them have put together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from distributed_models import RULES, STEPS, data_parallel, net, spread, train
+from torch import Tensor
+from torch.distributed.optim import ZeroRedundancyOptimizer
+
+import neon.torch
+from neon.statistics import Row
+
+COLUMNS = (
+    "elements", "gradient_norm", "weight_norm", "update_norm", "largest_gradient", "unmoved", "lost", "clip_factors",
+    "learning_rate",
+)  # fmt: skip
+
+
+def _numbers_of(table: Iterable[Row] | None) -> dict[str, Tensor]:
+    """A table of statistics as numbers to compare."""
+    assert table is not None
+    return {
+        f"{row.parameter} {name}": torch.tensor(value, dtype=torch.float64)
+        for row in table
+        for name in COLUMNS
+        if (value := getattr(row, name)) is not None
+    }
+
+
+def seen(way: str, rule: str) -> Any:
+    """Statistics of every second step, which all ranks have, whoever reads them."""
+    model = net()
+    run = spread(way, model)
+    opt = RULES[rule]().attach(model, statistics=2)
+    train(run, opt, range(STEPS))
+    return _numbers_of(opt.statistics())
+
+
+def seen_in_backward(way: str) -> Any:
+    """The same as each gradient arrives."""
+    model = net()
+    run = spread(way, model)
+    opt = RULES["adam"]().attach(model, statistics=2, in_backward=True)
+    train(run, opt, range(STEPS))
+    return _numbers_of(opt.statistics())
+
+
+def seen_by_zero() -> Any:
+    """Each rank sees the parameters that it updates: together they are all."""
+    model = net()
+    run = data_parallel(model)
+    named = [*model.named_parameters()]
+    chosen = partial(neon.torch.AdamW, lr=0.05, gradient_clip_norm=0.5, partitioned=True, statistics=True)
+    zero = ZeroRedundancyOptimizer(model.parameters(), optimizer_class=chosen)
+    train(run, zero, range(STEPS))
+    names = {id(param): name for name, param in named}
+    own = [names[id(param)] for group in zero.optim.param_groups for param in group["params"]]
+    table = zero.optim.statistics()
+    rows = [replace(row, parameter=name) for row, name in zip(table or (), own, strict=True)]
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, rows)
+    found = sorted((row for rows in gathered for row in rows), key=lambda row: row.parameter)
+    assert [row.parameter for row in found] == sorted(names.values())
+    return _numbers_of(found)
