@@ -330,6 +330,12 @@ class Batch:
             if name in copies:
                 self.table[position, place] = copies[name].data_ptr()
 
+    def staged_bytes(self) -> int:
+        """How many bytes the copies of such tensors take in a step, whose gradients are of their parameters' dtypes."""
+        staged = [self._tensors_of(self.items[position], self.items[position].param) for position in self._staged]
+        copied = [t for tensors in staged for name, t in tensors.items() if name not in self._not_staged]
+        return sum(tensor.numel() * tensor.element_size() for tensor in copied)
+
     def _blocks_of(self, item: Item) -> Tensor | None:
         """A state in blocks, if there is one: scales follow the order that blocks have in memory, and so do copies."""
         in_blocks = (s for slot, s in item.kept.items() if slot.block > 1 and is_dense(s))

@@ -157,6 +157,15 @@ class Stacks:
         """How many bytes the buffers take."""
         return self._elements * self._kernel.formats.compute.itemsize * len(self._kernel.buffers)
 
+    def beside(self, device: torch.device) -> int:
+        """How many bytes calls take beside the buffers on a device, for the stack that takes most."""
+        return max((self._beside(stack, device) for stack in self._stacks), default=0)
+
+    def _beside(self, stack: _Stack, device: torch.device) -> int:
+        shape = (stack.count, *stack.shape)
+        copied = 0 if stack.first is not None else math.prod(shape) * self._kernel.formats.compute.itemsize
+        return copied + call_bytes(self._kernel, shape, device)
+
     def lay(self, arena: Arena) -> None:
         """Have the buffers in an arena from now on."""
         dtype = self._kernel.formats.compute
