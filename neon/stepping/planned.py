@@ -65,9 +65,9 @@ class Planned:
         self._lists = [group["params"] for group in groups]
         self._overrides = [group.get(KEY) for group in groups]
 
-    def of_shapes_alone(self) -> list[Item]:
-        """The parameters that have shapes alone, with states like them; none once these are put in place."""
-        return [item for item, _ in self._made[1]]
+    def of_shapes_alone(self) -> list[tuple[Item, Any]]:
+        """The parameters that have shapes alone, each behind its item; none once their states are put in place."""
+        return [*self._made[1]]
 
     def gradients(self) -> list[Any]:
         """The gradients of the planned parameters, of the parts that are here."""

@@ -43,7 +43,7 @@ def at_step(optimizer: Optimizer, model: nn.Module, values: Mapping[str, Any], d
     Raises what attaching and planning raise where the optimizer cannot be had so.
     """
     planned = _planned(optimizer, model, values)
-    items = planned.of_shapes_alone()
+    items = [item for item, _ in planned.of_shapes_alone()]
     found = taken(items, [item.param.dtype for item in items], planned.settings, device)
     gradients = sum(map(_bytes, _trained(model)))
     return Bytes(_weights(model), gradients, _states(planned), found.kept + found.buffers + found.passing)
@@ -54,20 +54,27 @@ def in_backward(
 ) -> Bytes:
     """The same with `in_backward=True`, where a gradient lives until its parameter has been updated.
 
-    Those of a unit arrive at the same time: of a module's own parameters, where none are given. What several modules
-    have waits from the first of them to the last, of which it gets one more. Of what is not updated gradients stay.
+    Those of a unit arrive at the same time: of a module's own parameters, where none are given. That of a tied parameter
+    waits from the first of its modules to the last, where torch has that one's share and the sum beside it. Of what is
+    not updated gradients stay.
     """
     planned = _planned(optimizer, model, values, in_backward=True)
-    items = planned.of_shapes_alone()
-    each = [taken([item], [item.param.dtype], planned.settings, device) for item in items]
-    beside = sum(one.kept for one in each) + max((one.buffers for one in each), default=0)
-    beside += max((one.passing for one in each), default=0)
-    updated = {id(param) for group in planned.groups for param in group["params"]}
-    staying = [param for param in _trained(model) if id(param) not in updated]
-    arriving = [[param for param in unit if id(param) in updated] for unit in units or [*_own_parameters(model)]]
-    tied = [] if units else [param for param in _tied(model) if id(param) in updated]
-    alive = sum(map(_bytes, (*staying, *tied))) + max(sum(map(_bytes, unit)) for unit in arriving)
-    return Bytes(_weights(model), alive, _states(planned), beside)
+    alone = {
+        id(param): taken([item], [item.param.dtype], planned.settings, device)
+        for item, param in planned.of_shapes_alone()
+    }
+    tied = [param for param in _tied(model) if id(param) in alone and not units]
+    waiting = sum(_bytes(param) for param in _trained(model) if id(param) not in alone) + sum(map(_bytes, tied))
+    peaks = []
+    for unit in units or [*_own_parameters(model)]:
+        own = [param for param in unit if id(param) in alone]
+        doubled = sum(_bytes(param) for param in own if any(param is other for other in tied))
+        new = sum(map(_bytes, own)) - doubled
+        passing = max((alone[id(param)].passing for param in own), default=0)
+        peaks.append(max((waiting + new + 2 * doubled, 0), (waiting + new, passing), key=sum))
+    alive, passing = max(peaks, key=sum)
+    kept = sum(each.kept for each in alone.values()) + max((each.buffers for each in alone.values()), default=0)
+    return Bytes(_weights(model), alive, _states(planned), kept + passing)
 
 
 def _planned(optimizer: Optimizer, model: nn.Module, values: Mapping[str, Any], **options: bool) -> Planned:
@@ -85,7 +92,7 @@ def _weights(model: nn.Module) -> int:
 
 
 def _states(planned: Planned) -> int:
-    return sum(_bytes(tensor) for item in planned.of_shapes_alone() for tensor in item.kept.values())
+    return sum(_bytes(tensor) for item, _ in planned.of_shapes_alone() for tensor in item.kept.values())
 
 
 def _trained(model: nn.Module) -> Iterator[nn.Parameter]:

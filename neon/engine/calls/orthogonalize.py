@@ -189,10 +189,8 @@ def temporaries(
 ) -> int:
     """Bytes that orthogonalize allocates at most beside its result, for matrices of `itemsize` bytes an element."""
     group = min(n, group_of(n, rows, columns, itemsize, device)) if rows and columns else 0
-    rows, columns = padded(rows), padded(columns)
-    matrix, square = rows * columns, min(rows, columns) ** 2
-    if way == "gram":
-        return group * itemsize * (2 * matrix + 4 * square)
-    if way == "bfloat16" and itemsize == 4:
-        return group * (itemsize * matrix + 2 * (2 * matrix + 2 * square))
-    return group * itemsize * (2 * matrix + 2 * square)
+    matrix, square = padded(rows) * padded(columns), min(padded(rows), padded(columns)) ** 2
+    if way == "bfloat16" and itemsize == 4:  # first the normalised matrix in both precisions, then two in the narrow one
+        return group * max((itemsize + 2) * matrix, 2 * (2 * matrix + 2 * square))
+    fits = matrix == rows * columns  # then the result is the second one that is iterated on
+    return group * itemsize * ((1 if fits else 2) * matrix + (4 if way == "gram" else 2) * square)
