@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import traceback
 from collections.abc import Iterator
 from itertools import chain
@@ -36,7 +37,7 @@ def find_model(reference: str) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise ModelError(
             f"{reference} must be a torch.nn.Module, or a class or function that gives one without arguments; "
-            f"received a {type(model).__name__}."
+            f"received {type(model).__name__}."
         )
     lazy = [name for name, tensor in _named_tensors(model) if is_lazy(tensor)]
     if lazy:
@@ -56,6 +57,12 @@ def find_model(reference: str) -> nn.Module:
 def _made(reference: str, maker: Any) -> Any:
     if not callable(maker):
         return maker
+    try:
+        inspect.signature(maker).bind()
+    except TypeError as error:
+        raise ModelError(
+            f"{reference} is called without arguments: {error}. Give a function that calls it with some."
+        ) from error
     try:
         with torch.device("meta"):
             return maker()

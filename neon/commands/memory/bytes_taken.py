@@ -54,9 +54,9 @@ def in_backward(
 ) -> Bytes:
     """The same with `in_backward=True`, where a gradient lives until its parameter has been updated.
 
-    Those of a unit arrive at the same time: of a module's own parameters, where none are given. That of a tied parameter
-    waits from the first of its modules to the last, where torch has that one's share and the sum beside it. Of what is
-    not updated gradients stay.
+    Those of a unit arrive at the same time: of a module's own parameters, where none are given. That of a tied
+    parameter waits from the first of its modules to the last, where torch has that one's share and the sum beside it.
+    Of what is not updated gradients stay.
     """
     planned = _planned(optimizer, model, values, in_backward=True)
     alone = {

@@ -16,7 +16,7 @@ AS_GIVEN = "as given"
 
 @dataclass(frozen=True)
 class Form:
-    """What weights and states are called, the dtype of weights (None: as the model has it), and the values of groups."""
+    """What weights and states are called, the dtype of weights (None: the model's own), and the values of groups."""
 
     weights: str
     states: str
@@ -37,8 +37,8 @@ def every_form() -> Iterator[Form]:
     """Weights in each format, with states in each, and an average of weights beside states in float32."""
     for weights, (dtype, options) in _WEIGHTS.items():
         for names in _state_formats():
-            yield Form(weights, " or ".join(names), dtype, {**options, "state_dtype": names[0]})
-        yield Form(weights, "float32, an average", dtype, {**options, "state_dtype": None, AVERAGE: _DECAY_OF_AVERAGES})
+            yield Form(weights, ", ".join(names), dtype, {**options, "state_dtype": names[0]})
+        yield Form(weights, "float32, average", dtype, {**options, "state_dtype": None, AVERAGE: _DECAY_OF_AVERAGES})
 
 
 def _state_formats() -> list[list[str]]:

@@ -19,7 +19,7 @@ from neon.commands.memory.memory_table import Row, print_rows
 from neon.commands.memory.sharded_model import ranks_by_name, shard
 from neon.commands.memory.sizes import read_bytes
 from neon.commands.optimizer_text import OptimizerSpec, parse_optimizer
-from neon.commands.references import one_line
+from neon.commands.output import print_line
 
 DEFAULT_OPTIMIZERS = (
     "GradientDescentMomentum(0.01, 0.9)",
@@ -60,18 +60,24 @@ def run_command(request: Request, console: Console) -> list[Row]:
     model = find_model(request.model)
     with ranks_by_name(request.ranks) if request.ranks > 1 else nullcontext() as mesh:
         counted = Counted(model, torch.device(request.device), mesh)
-        rows = [*_rows(counted, specs, dtype)]
+        rows = [*_rows(counted, specs, dtype, chosen=bool(request.optimizers))]
     print_rows(console, request, model, dtype, rows, room)
+    if not request.optimizers:
+        print_line(console, "Give one optimizer by --optimizer to see it in every format.")
     return rows
 
 
-def _rows(counted: Counted, specs: Sequence[OptimizerSpec], dtype: torch.dtype | None) -> Iterator[Row]:
+def _rows(
+    counted: Counted, specs: Sequence[OptimizerSpec], dtype: torch.dtype | None, *, chosen: bool
+) -> Iterator[Row]:
+    """The rows of optimizers; of those that nobody has `chosen` only where they can be had."""
     for spec in specs:
         given = Form(AS_GIVEN, AS_GIVEN, dtype)
         row = counted.row(spec, given)
-        if row.step is None:
+        if row.step is None and chosen:
             raise SpecError(f"{spec.text} cannot be had for this model: {row.refused[0]}")
-        yield row
+        if row.step is not None:
+            yield row
         if len(specs) == 1:
             yield from (counted.row(spec, form) for form in every_form())
 
@@ -92,7 +98,7 @@ class Counted:
             try:
                 return count(spec.build(), model, form.values, self._device, *others)
             except (TypeError, ValueError) as error:
-                refused.append(one_line(error))
+                refused.append(" ".join(str(error).split()))
                 return None
 
         if form.dtype not in self._whole:

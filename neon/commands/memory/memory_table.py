@@ -11,7 +11,7 @@ from torch import nn
 
 from neon.commands.memory.bytes_taken import Bytes
 from neon.commands.memory.formats_compared import AS_GIVEN, Form
-from neon.commands.memory.sizes import shown_bytes
+from neon.commands.memory.sizes import in_unit, unit_for
 from neon.commands.output import new_table, print_line
 
 if TYPE_CHECKING:
@@ -34,10 +34,9 @@ class Row:
 
     def peaks(self, ranks: int) -> dict[str, Bytes | None]:
         """The peaks by the heads of their columns."""
-        peaks = {"step()": self.step, "in_backward": self.in_backward}
-        if ranks > 1:
-            peaks |= {f"{ranks} ranks: step()": self.sharded_step, f"{ranks} ranks: in_backward": self.sharded_in_backward}
-        return peaks
+        whole = {"step()": self.step, "in\nbackward": self.in_backward}
+        parts = {f"step()\nof {ranks}": self.sharded_step, f"backward\nof {ranks}": self.sharded_in_backward}
+        return whole | parts if ranks > 1 else whole
 
 
 def print_rows(
@@ -60,40 +59,39 @@ def print_rows(
     print_line(console, title)
     if not several:
         print_line(console, rows[0].optimizer)
+    unit = unit_for(max(peak.total for row in rows for peak in row.peaks(request.ranks).values() if peak is not None))
     caption = (
-        "Peaks of optimizer.step() and of updates within the backward pass (in_backward=True). Activations are left out"
-        + ", and what fully_shard gathers; of ranks the first, which has most" * (request.ranks > 1)
+        f"{unit}. Peaks of optimizer.step(), and of the updates with in_backward=True. Activations are left out"
+        + f", and what fully_shard gathers; of {request.ranks} ranks the first is shown, which has most"
+        * (request.ranks > 1)
         + "."
     )
-    table = new_table("", caption)
-    heads = ("optimizer",) if several else ("weights", "states")
-    for head in heads:
-        table.add_column(head, overflow="fold")
-    peaks = [*rows[0].peaks(request.ranks)]
-    for head in ("weights", "gradients", "states", "beside", *peaks):
-        table.add_column(head, justify="right")
     if room is not None:
-        table.add_column(f"fits {request.device_memory}")
+        caption += f" * fits in {request.device_memory}."
+    table = new_table("", caption)
+    table.padding = (0, 1, 0, 0)
+    table.add_column("optimizer" if several else "weights, states", overflow="fold")
+    for head in ("weights", "grads", "states", "beside", *rows[0].peaks(request.ranks)):
+        table.add_column(head, justify="right", no_wrap=True)
+    weights = AS_GIVEN
     for row in rows:
-        table.add_row(*_cells(row, request.ranks, room, several=several), style="bold" if _is_given(row, several) else "")
+        if row.form.weights != weights:
+            weights = row.form.weights
+            table.add_section()
+            table.add_row(weights)
+        given = weights == AS_GIVEN
+        label = row.optimizer if several else AS_GIVEN if given else f"  {row.form.states}"
+        table.add_row(label, *_cells(row, request.ranks, unit, room), style="bold" if given and not several else "")
     console.print(table)
     for reason in dict.fromkeys(reason for row in rows for reason in row.refused):
         print_line(console, f"– {reason}")
-    if not request.optimizers:
-        print_line(console, "Give one of them by --optimizer to see it in every format.")
 
 
-def _is_given(row: Row, several: bool) -> bool:
-    return row.form.weights == AS_GIVEN and not several
-
-
-def _cells(row: Row, ranks: int, room: int | None, *, several: bool) -> list[str]:
-    step, peaks = row.step, row.peaks(ranks)
+def _cells(row: Row, ranks: int, unit: str, room: int | None) -> list[str]:
+    step = row.step
     parts = (None,) * 4 if step is None else (step.weights, step.gradients, step.states, step.beside)
-    cells = [row.optimizer] if several else [row.form.weights, row.form.states]
-    cells += ["–" if part is None else shown_bytes(part) for part in parts]
-    cells += ["–" if peak is None else shown_bytes(peak.total) for peak in peaks.values()]
-    if room is not None:
-        fitting = [head for head, peak in peaks.items() if peak is not None and peak.total <= room]
-        cells.append("all" if len(fitting) == len(peaks) else ", ".join(fitting) or "no")
+    cells = ["–" if part is None else in_unit(part, unit) for part in parts]
+    for peak in row.peaks(ranks).values():
+        fits = room is not None and peak is not None and peak.total <= room
+        cells.append("–" if peak is None else in_unit(peak.total, unit) + "*" * fits)
     return cells

@@ -6,21 +6,27 @@ import re
 
 from neon.commands.errors import SettingsError
 
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+_UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _WRITTEN = {"MB": 10**6, "GB": 10**9, "TB": 10**12, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 
-def shown_bytes(count: int) -> str:
-    """A number of bytes, in three digits and the unit that fits.
+def unit_for(largest: int) -> str:
+    """The unit in which a table of sizes is written: the largest one that leaves the largest size two digits.
 
-    >>> [shown_bytes(count) for count in (0, 1000, 1536, 10 * 2**20, 1023 * 2**20, 24 * 2**30)]
-    ['0 B', '1000 B', '1.50 KiB', '10.0 MiB', '1023 MiB', '24.0 GiB']
+    >>> [unit_for(size) for size in (0, 15 * 2**20, 9 * 2**30, 10 * 2**30)]
+    ['KiB', 'MiB', 'MiB', 'GiB']
     """
-    size, unit = float(count), 0
-    while size >= 1024 and unit < len(_UNITS) - 1:
-        size, unit = size / 1024, unit + 1
-    digits = 0 if unit == 0 or size >= 100 else 1 if size >= 10 else 2
-    return f"{size:.{digits}f} {_UNITS[unit]}"
+    return next((unit for unit, size in reversed(_UNITS.items()) if largest >= 10 * size), "KiB")
+
+
+def in_unit(count: int, unit: str) -> str:
+    """A number of bytes in a unit.
+
+    >>> [in_unit(count, "MiB") for count in (100, 20 * 2**20 + 2**19, 1000 * 2**20, 9.5 * 2**30)]
+    ['0.0', '20.5', '1,000', '9,728']
+    """
+    size = count / _UNITS[unit]
+    return f"{size:,.0f}" if size >= 100 else f"{size:.1f}"
 
 
 def read_bytes(option: str, text: str) -> int:
