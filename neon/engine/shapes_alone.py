@@ -44,7 +44,7 @@ def taken(
         batch = Batch(kernel, None, items, positions, settings)
         batch.select(np.ones(len(items), bool), np.zeros(len(items)))
         kept += _kept(batch)
-        copies += batch.staged_bytes()
+        copies += batch.copied_bytes()
         if batch.stacks is not None:
             buffers = max(buffers, batch.stacks.size)
             calls = max(calls, batch.stacks.beside(device))

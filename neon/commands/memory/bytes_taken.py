@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neon.commands.memory.sharded_model import places_of
 from neon.engine.shapes_alone import taken
 from neon.optimizers import Optimizer
 from neon.stepping.planned import Planned
@@ -106,7 +106,7 @@ def _own_parameters(model: nn.Module) -> Iterator[list[nn.Parameter]]:
 
 def _tied(model: nn.Module) -> Iterable[nn.Parameter]:
     """Parameters that the model has in several places."""
-    places = Counter(id(param) for _, param in model.named_parameters(remove_duplicate=False))
+    places = places_of(model)
     return (param for param in _trained(model) if places[id(param)] > 1)
 
 

@@ -60,15 +60,7 @@ def print_rows(
     if not several:
         print_line(console, rows[0].optimizer)
     unit = unit_for(max(peak.total for row in rows for peak in row.peaks(request.ranks).values() if peak is not None))
-    caption = (
-        f"{unit}. Peaks of optimizer.step(), and of the updates with in_backward=True. Activations are left out"
-        + f", and what fully_shard gathers; of {request.ranks} ranks the first is shown, which has most"
-        * (request.ranks > 1)
-        + "."
-    )
-    if room is not None:
-        caption += f" * fits in {request.device_memory}."
-    table = new_table("", caption)
+    table = new_table("")
     table.padding = (0, 1, 0, 0)
     table.add_column("optimizer" if several else "weights, states", overflow="fold")
     for head in ("weights", "grads", "states", "beside", *rows[0].peaks(request.ranks)):
@@ -83,6 +75,14 @@ def print_rows(
         label = row.optimizer if several else AS_GIVEN if given else f"  {row.form.states}"
         table.add_row(label, *_cells(row, request.ranks, unit, room), style="bold" if given and not several else "")
     console.print(table)
+    left_out = "activations" + " and what fully_shard gathers" * (request.ranks > 1)
+    print_line(
+        console, f"In {unit}: the peaks of optimizer.step() and of updates with in_backward=True, without {left_out}."
+    )
+    if request.ranks > 1:
+        print_line(console, f"Of {request.ranks} ranks the first is shown, which has most.")
+    if room is not None:
+        print_line(console, f"* fits in {request.device_memory}.")
     for reason in dict.fromkeys(reason for row in rows for reason in row.refused):
         print_line(console, f"– {reason}")
 

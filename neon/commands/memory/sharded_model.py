@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -35,17 +36,24 @@ def ranks_by_name(ranks: int) -> Iterator[Any]:
 def shard(model: nn.Module, mesh: Any) -> list[list[nn.Parameter]]:
     """Shard a model over a mesh: each block, and what is left with the root. Gives the parameters of each unit.
 
-    Blocks are the entries of `ModuleList` and `Sequential` that are in none of another block.
+    Blocks are the entries of `ModuleList` and `Sequential` that are in none of another block, and have no parameter
+    that is tied to one outside: units would break the tie.
     """
     from torch.distributed.fsdp import fully_shard
 
-    blocks = [*_blocks(model)]
+    places = places_of(model)
+    blocks = [block for block in _blocks(model) if places_of(block).items() <= places.items()]
     for block in blocks:
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
     units = [[*block.parameters()] for block in blocks]
     within = {id(param) for unit in units for param in unit}
     return [*units, [param for param in model.parameters() if id(param) not in within]]
+
+
+def places_of(module: nn.Module) -> Counter[int]:
+    """How often a module has each parameter."""
+    return Counter(id(param) for _, param in module.named_parameters(remove_duplicate=False))
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:

@@ -23,10 +23,10 @@ def in_unit(count: int, unit: str) -> str:
     """A number of bytes in a unit.
 
     >>> [in_unit(count, "MiB") for count in (100, 20 * 2**20 + 2**19, 1000 * 2**20, 9.5 * 2**30)]
-    ['0.0', '20.5', '1,000', '9,728']
+    ['0.00', '20.5', '1,000', '9,728']
     """
     size = count / _UNITS[unit]
-    return f"{size:,.0f}" if size >= 100 else f"{size:.1f}"
+    return f"{size:,.{0 if size >= 100 else 1 if size >= 10 else 2}f}"
 
 
 def read_bytes(option: str, text: str) -> int:
