@@ -64,7 +64,7 @@ class Wholes:
     def gathered_bytes(self) -> int:
         """How many bytes `collect` takes at most: the values here, and those of all three times.
 
-        Process groups have them in a row of their own, of which they are copied to each one's, and from there to another.
+        Process groups have them in a row of their own, copy them to each one's, and from there they go to another row.
         """
         most = 0
         for place, stage in enumerate(self._kernel.stages):

@@ -193,7 +193,7 @@ def temporaries(
     if way == "bfloat16" and itemsize == 4:  # the normalised matrix in both, then two narrow ones
         narrow = 2 * (2 * matrix + 2 * square)
         if torch.device(device).type == "cpu":
-            narrow += narrow // 4  # what oneDNN packs for a product: 0 to 0.18 of it on Zen 4
+            narrow += narrow // 8  # about what oneDNN packs for a product
         return group * max((itemsize + 2) * matrix, narrow)
     fits = matrix == rows * columns  # then the result is the second one that is iterated on
     return group * itemsize * ((1 if fits else 2) * matrix + (4 if way == "gram" else 2) * square)
