@@ -155,7 +155,8 @@ def memory(
     """
     from rich.console import Console
 
-    from neon.commands.memory.memory_command import Request, run_command
+    from neon.commands.memory.memory_command import run_command
+    from neon.commands.memory.memory_request import Request
 
     with _told("neon memory: "):
         run_command(Request(model, optimizer or (), dtype, ranks, device_memory, device), Console())

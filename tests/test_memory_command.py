@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import memory_models
 import pytest
 import torch
+from code_blocks import ROOT
 from memory_models import MODELS, backward, kept_bytes, peak_of
 from rich.console import Console
 from torch import nn
@@ -20,7 +22,8 @@ from typer.testing import CliRunner, Result
 from neon.cli import app
 from neon.commands.memory.abstract_model import abstract_copy
 from neon.commands.memory.formats_compared import Form, every_form
-from neon.commands.memory.memory_command import Counted, Request, run_command
+from neon.commands.memory.memory_command import Counted, run_command
+from neon.commands.memory.memory_request import Request
 from neon.commands.memory.memory_table import Row
 from neon.commands.memory.sharded_model import ranks_by_name
 from neon.commands.optimizer_text import parse_optimizer
@@ -213,16 +216,26 @@ def neon_memory(*arguments: str) -> Result:
 
 def test_one_optimizer_is_shown_in_every_format() -> None:
     result = neon_memory(
-        "memory_models:language", "--optimizer", "AdamW(state_dtype='int8')", "--ranks", "2", "--device-memory", "3MB"
+        "memory_models:language", "--optimizer", "AdamW(state_dtype='int8')", "--ranks", "2", "--device-memory", "4.2MB"
     )
     assert result.exit_code == 0, result.stderr
     lines = result.stdout.splitlines()
     assert lines[0] == "memory_models:language: 514,848 weights in 26 tensors, float32"
-    for words in ("as given", "bfloat16, at random", "bfloat16, split", "int8", "float32, average", "* fits in 3MB"):
+    for words in ("as given", "bfloat16, at random", "bfloat16, split", "int8", "float32, average", "* fits in 4.2MB"):
         assert words in result.stdout
     [given] = [line.split() for line in lines if "as given" in line]
     assert given[2:5] == ["1.96", "1.96", "1.03"]
     assert [cell.endswith("*") for cell in given[-4:]] == [False, False, True, True]
+
+
+def test_the_page_shows_what_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    page = (ROOT / "docs/memory.md").read_text(encoding="utf-8")
+    file, command, shown = re.findall(r"```(?:python|sh|text)\n(.*?)```", page, re.S)
+    Path("gpt2.py").write_text(file)
+    result = neon_memory(*shlex.split(command)[2:])
+    assert [line.rstrip() for line in result.stdout.splitlines()] == shown.splitlines()
 
 
 def test_without_an_optimizer_some_are_shown() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from neon.commands.errors import SettingsError, SpecError
 from neon.commands.memory.abstract_model import abstract_copy, find_model, known_dtype
 from neon.commands.memory.bytes_taken import Bytes, Units, at_step, in_backward
 from neon.commands.memory.formats_compared import AS_GIVEN, Form, every_form
+from neon.commands.memory.memory_request import Request
 from neon.commands.memory.memory_table import Row, print_rows
 from neon.commands.memory.sharded_model import ranks_by_name, shard
 from neon.commands.memory.sizes import read_bytes
@@ -30,18 +30,6 @@ DEFAULT_OPTIMIZERS = (
     'MultiOptimizer({"default": AdamW(), "HiddenMatrix": Muon()})',
 )
 DEVICES = ("cpu", "cuda", "xpu")
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the command was asked for, as it was written."""
-
-    model: str
-    optimizers: Sequence[str] = ()
-    dtype: str | None = None
-    ranks: int = 1
-    device_memory: str | None = None
-    device: str = "cuda"
 
 
 def run_command(request: Request, console: Console) -> list[Row]:

@@ -17,7 +17,7 @@ from neon.commands.output import new_table, print_line
 if TYPE_CHECKING:
     import torch
 
-    from neon.commands.memory.memory_command import Request
+    from neon.commands.memory.memory_request import Request
 
 
 @dataclass(frozen=True)
