@@ -145,6 +145,39 @@ def report(
         run_command(run, by, title, output, Console())
 
 
+@app.command()
+def memory(
+    model: Annotated[
+        str,
+        typer.Argument(help="module:name of a torch.nn.Module, or of a class or function that gives one."),
+    ],
+    optimizer: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An optimizer, such as \"AdamW(state_dtype='int8')\", which is shown in every format; of several "
+            "each as it is written. Default: some that are common."
+        ),
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Of weights and gradients: float32, bfloat16, ... Default: as the model has it.")
+    ] = None,
+    ranks: Annotated[int, typer.Option(help="Processes that fully_shard divides the model over.")] = 1,
+    device_memory: Annotated[str | None, typer.Option(help="Say what fits in so much, such as 24GB or 80GiB.")] = None,
+    device: Annotated[str, typer.Option(help="Where it is to be trained: cuda, xpu or cpu.")] = "cuda",
+) -> None:
+    """Count what weights, gradients, states and optimizer.step() take in each format, without allocating them.
+
+    Activations are left out.
+    """
+    from rich.console import Console
+
+    from neon.commands.memory.memory_command import run_command
+    from neon.commands.memory.memory_request import Request
+
+    with _told("neon memory: "):
+        run_command(Request(model, optimizer or (), dtype, ranks, device_memory, device), Console())
+
+
 @contextmanager
 def _told(command: str = "") -> Iterator[None]:
     """End with one line on standard error where the request cannot be used, or where the user interrupts it."""

@@ -273,9 +273,16 @@ class Batch:
                 line[first + place] = whole[first + place] = buffer.data_ptr()
 
     def inspect(self, grads: Sequence[Tensor]) -> None:
-        """Find the gradients that no kernel can read where they are: negated lazily, or laid out differently."""
-        pairs = zip(self.items, self._pick(grads), strict=True)
-        self._copied = [place for place, (item, grad) in enumerate(pairs) if not item.form.kinds[0].is_read_in(grad)]
+        """Find the gradients that no kernel can read where they are: negated lazily, or laid out differently.
+
+        Those that are copied together with their parameter are not among them.
+        """
+        pairs, staged = zip(self.items, self._pick(grads), strict=True), {*self._staged}
+        self._copied = [
+            place
+            for place, (item, grad) in enumerate(pairs)
+            if place not in staged and not item.form.kinds[0].is_read_in(grad)
+        ]
 
     def bind(
         self,
@@ -335,6 +342,16 @@ class Batch:
         for place, name in enumerate(tensors):
             if name in copies:
                 self.table[position, place] = copies[name].data_ptr()
+
+    def copied_bytes(self) -> int:
+        """How many bytes copies take in a step in which gradients are of the dtypes of their parameters.
+
+        Those of such tensors, and of what is gathered of rows and columns.
+        """
+        gathered = 0 if self._shared is None else self._shared.gathered_bytes()
+        staged = [self._tensors_of(self.items[position], self.items[position].param) for position in self._staged]
+        copied = [t for tensors in staged for name, t in tensors.items() if name not in self._not_staged]
+        return gathered + sum(tensor.numel() * tensor.element_size() for tensor in copied)
 
     def _blocks_of(self, item: Item) -> Tensor | None:
         """A state in blocks, if there is one: scales follow the order that blocks have in memory, and so do copies."""

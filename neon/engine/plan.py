@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from itertools import compress
 from operator import itemgetter
 from typing import Any
@@ -43,6 +43,37 @@ class NotFiniteError(ArithmeticError):
     def __init__(self, name: str | None) -> None:
         super().__init__(f"The gradient of parameter {quoted(name or 'in another process')} is not finite.")
         self.name = name
+
+
+def launches(
+    items: Sequence[Item],
+    grad_dtypes: Sequence[torch.dtype],
+    settings: Sequence[Settings],
+    device: torch.device | None = None,
+) -> Iterator[tuple[Kernel, list[int]]]:
+    """Which items, by their places, one launch updates with which kernel; `device` is where it is to be, if not there.
+
+    Tensors with the same program, formats, device and reach go together, those with buffers in buckets.
+    """
+    alike: dict[tuple[int, Form, torch.dtype], list[int]] = defaultdict(list)
+    for position, (item, dtype) in enumerate(zip(items, grad_dtypes, strict=True)):
+        alike[item.group, item.form, dtype].append(position)
+    members: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+    for (*_, dtype), positions in alike.items():
+        item = items[positions[0]]
+        own = settings[item.group]
+        states = tuple(slot.dtype for slot in item.kept if slot.auxiliary_of is None)
+        formats = Formats(item.param.dtype, dtype, states, own.width, own.storage.splits(item.param))
+        program = own.program_of(item.part or item.param, item.matrices)
+        members[program, formats, item.param.device, item.reach, item.sharers] += positions
+    for (program, formats, here, *_), positions in members.items():
+        kernel = lower(program, formats)
+        positions.sort()
+        if kernel.buffers:
+            buckets = buckets_of(kernel, [(each, items[each]) for each in positions], device or here)
+            yield from ((kernel, bucket) for bucket in buckets)
+        else:
+            yield kernel, positions
 
 
 class Plan:
@@ -95,26 +126,10 @@ class Plan:
         self._check_apart(given, [*map(Tensor.data_ptr, given)])
 
     def _make_batches(self) -> list[Batch]:
-        alike: dict[tuple[int, Form, torch.dtype], list[int]] = defaultdict(list)
-        for position, (item, dtype) in enumerate(zip(self.items, self._grad_dtypes, strict=True)):
-            alike[item.group, item.form, dtype].append(position)
-        members: dict[tuple[Any, ...], list[int]] = defaultdict(list)
-        for (*_, dtype), positions in alike.items():
-            item = self.items[positions[0]]
-            settings = self.settings[item.group]
-            states = tuple(slot.dtype for slot in item.kept if slot.auxiliary_of is None)
-            formats = Formats(item.param.dtype, dtype, states, settings.width, settings.storage.splits(item.param))
-            program = settings.program_of(item.part or item.param, item.matrices)
-            members[program, formats, item.param.device, item.reach, item.sharers] += positions
-        made = []
-        for (program, formats, device, *_), positions in members.items():
-            kernel = lower(program, formats)
-            positions.sort()
-            buckets = (
-                buckets_of(kernel, [(each, self.items[each]) for each in positions], device) if kernel.buffers else None
-            )
-            made += [self._make_batch(device, kernel, bucket) for bucket in buckets or [positions]]
-        return made
+        return [
+            self._make_batch(self.items[positions[0]].param.device, kernel, positions)
+            for kernel, positions in launches(self.items, self._grad_dtypes, self.settings)
+        ]
 
     def _make_batch(self, device: torch.device, kernel: Kernel, positions: Sequence[int]) -> Batch:
         backend = serving(device)

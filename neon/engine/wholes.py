@@ -61,6 +61,19 @@ class Wholes:
                 taken += target.numel()
                 self._put(target, found, node)
 
+    def gathered_bytes(self) -> int:
+        """How many bytes `collect` takes at most: the values here, and those of all three times.
+
+        Process groups have them in a row of their own, copy them to each one's, and from there they go to another row.
+        """
+        most = 0
+        for place, stage in enumerate(self._kernel.stages):
+            parts = [*self._parts(self._kernel.stages[place - 1].along if place else (), _loaded(stage))]
+            if stage.narrow and parts:
+                sizes = [self._size(parts, process) for process in range(self._reach.size)]
+                most = max(most, sizes[self._reach.own] + (1 + 3 * self._reach.size) * max(sizes))
+        return most * torch.float64.itemsize
+
     def _parts(self, sums: Sequence[Node], states: Sequence[str]) -> Iterator[tuple[Whole, Space, Tensor, Node | str]]:
         for whole in self._wholes:
             for node in sums:

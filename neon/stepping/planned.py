@@ -65,6 +65,10 @@ class Planned:
         self._lists = [group["params"] for group in groups]
         self._overrides = [group.get(KEY) for group in groups]
 
+    def of_shapes_alone(self) -> list[tuple[Item, Any]]:
+        """The parameters that have shapes alone, each behind its item; none once their states are put in place."""
+        return [*self._made[1]]
+
     def gradients(self) -> list[Any]:
         """The gradients of the planned parameters, of the parts that are here."""
         grads = [param.grad for param in self.params]

@@ -83,16 +83,20 @@ def _results(shape: tuple[int, int, int], dtype: torch.dtype, _: torch.device, *
     return 2 * math.prod(shape) * dtype.itemsize
 
 
-def _squares(shape: tuple[int, int, int], dtype: torch.dtype, _: torch.device, **__: Any) -> int:
-    """Some squares of the longer side, one matrix after another."""
-    return 4 * max(shape[1:]) ** 2 * dtype.itemsize
+def _squares(one: int) -> Callable[..., int]:
+    """So many squares of the longer side for one matrix after another; then all results, which are put together."""
+
+    def bytes_of(shape: tuple[int, int, int], dtype: torch.dtype, _: torch.device, **__: Any) -> int:
+        return max(one, shape[0]) * max(shape[1:]) ** 2 * dtype.itemsize
+
+    return bytes_of
 
 
 CALLS = {
     "orthogonalize": Call(_orthogonalized, _orthogonalizing, in_place=True),
-    "gram": Call(gram, _squares),
+    "gram": Call(gram, _squares(1)),
     "rotated": Call(_rotated, _results),
     "restored": Call(_restored, _results),
-    "basis_of": Call(_basis_of, _squares),
-    "root_of": Call(_root_of, _squares),
+    "basis_of": Call(_basis_of, _squares(6)),
+    "root_of": Call(_root_of, _squares(4)),
 }

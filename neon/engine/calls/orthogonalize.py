@@ -24,6 +24,7 @@ Step = tuple[float, float, float]
 
 SIDE_UNIT = 16
 GROUP_BYTES = 4 << 20  # small matrices of a CPU run in groups that stay in its caches
+PACKED = 512 << 10  # about what oneDNN packs at most for a product of bfloat16, on Zen 4
 LARGEST_GROWTH = 500.0  # Keller Jordan's five steps have 485
 
 
@@ -189,10 +190,11 @@ def temporaries(
 ) -> int:
     """Bytes that orthogonalize allocates at most beside its result, for matrices of `itemsize` bytes an element."""
     group = min(n, group_of(n, rows, columns, itemsize, device)) if rows and columns else 0
-    rows, columns = padded(rows), padded(columns)
-    matrix, square = rows * columns, min(rows, columns) ** 2
-    if way == "gram":
-        return group * itemsize * (2 * matrix + 4 * square)
-    if way == "bfloat16" and itemsize == 4:
-        return group * (itemsize * matrix + 2 * (2 * matrix + 2 * square))
-    return group * itemsize * (2 * matrix + 2 * square)
+    matrix, square = padded(rows) * padded(columns), min(padded(rows), padded(columns)) ** 2
+    if way == "bfloat16" and itemsize == 4:  # the normalised matrix in both, then two narrow ones
+        narrow = 2 * (2 * matrix + 2 * square)
+        if torch.device(device).type == "cpu":
+            narrow += min(narrow // 8, PACKED)
+        return group * max((itemsize + 2) * matrix, narrow)
+    fits = matrix == rows * columns  # then the result is the second one that is iterated on
+    return group * itemsize * ((1 if fits else 2) * matrix + (4 if way == "gram" else 2) * square)

@@ -203,6 +203,10 @@ class Owned:
         elements = self._elements * len(self._kernel.buffers) + self._packed + self._of_squares
         return elements * self._dtype.itemsize + self._stacks.size
 
+    def beside(self, device: torch.device) -> int:
+        """How many bytes calls take beside all of this on a device."""
+        return self._stacks.beside(device)
+
     def lay(self, arena: Arena) -> None:
         """Have the buffers in an arena from now on."""
         names, size = self._kernel.buffers, self._dtype.itemsize

@@ -15,7 +15,7 @@ from neon.engine.calls.called import CALLS
 from neon.engine.program.graph import CALL, LOADS, Node, walk
 from neon.engine.program.kernel import Calls, Kernel
 from neon.engine.program.operations import OPERATIONS
-from neon.engine.program.spaces import PAIRS
+from neon.engine.program.spaces import COLUMN_PAIRS, ELEMENT, PAIRS, ROW_PAIRS
 from neon.engine.settings import Item
 from neon.engine.tensors.weight_matrices import ONE_MATRIX, Matrices, Stack
 
@@ -156,6 +156,44 @@ class Stacks:
     def size(self) -> int:
         """How many bytes the buffers take."""
         return self._elements * self._kernel.formats.compute.itemsize * len(self._kernel.buffers)
+
+    def beside(self, device: torch.device) -> int:
+        """How many bytes the calls of a step take beside the buffers on a device, at most.
+
+        What later calls need, and what is stored, is kept of all stacks until the step ends.
+        """
+        kept, most, known = 0, 0, dict[Node, None]()
+        for calls in (stage.calls for stage in self._kernel.stages if stage.calls is not None):
+            staying = {*calls.values, *calls.stores.values()} - known.keys()
+            nodes = [node for node in walk(calls.roots, into_reductions=False, given=known) if node not in known]
+            called = [node for node in nodes if node.op == CALL]
+            in_place = called if _is_in_place(calls, called) else ()
+            for stack in self._stacks:
+                held = kept
+                for node in nodes:
+                    held += 0 if node in in_place else self._bytes_of(stack, node)
+                    most = max(most, held + (self._bytes_beside(stack, node, device) if node.op == CALL else 0))
+                kept += sum(self._bytes_of(stack, node) for node in staying)
+            known |= dict.fromkeys(staying)
+        return most
+
+    def _bytes_of(self, stack: _Stack, node: Node) -> int:
+        """What a value of a stack takes, which is not where it lies."""
+        if node.op in LOADS and (len(stack.members) == 1 if node.space in PAIRS else stack.first is not None):
+            return 0
+        if node.space not in PAIRS and node.space is not ELEMENT:
+            return 0
+        return math.prod(self._shape_of(stack, node)) * self._kernel.formats.compute.itemsize
+
+    def _bytes_beside(self, stack: _Stack, node: Node, device: torch.device) -> int:
+        call = CALLS[node.label.name]
+        shape = self._shape_of(stack, node)
+        return call.temporaries(shape, self._kernel.formats.compute, device, **dict(node.label.choices))
+
+    def _shape_of(self, stack: _Stack, node: Node) -> Stack:
+        rows, columns = stack.shape
+        sides = {ROW_PAIRS: (rows, rows), COLUMN_PAIRS: (columns, columns)}
+        return (stack.count, *sides.get(node.space, stack.shape))
 
     def lay(self, arena: Arena) -> None:
         """Have the buffers in an arena from now on."""

@@ -1,0 +1,1 @@
+"""The command ``neon memory``: what training takes in each format, counted over tensors that have shapes alone."""

@@ -1,0 +1,65 @@
+"""What steps over tensors that have shapes alone would take: the batches of their plan, which are never run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neon.engine.batch import Batch
+from neon.engine.plan import launches
+from neon.engine.settings import Item, Settings
+from neon.engine.tensors.alike import Form, Kind
+from neon.engine.wholes import Whole
+
+
+class Taken(NamedTuple):
+    """Bytes that a plan takes beside parameters, gradients and states.
+
+    `kept` are there between steps too. `buffers` are as well; all plans of a thread use them one after another, so the
+    largest count. `passing` are there within a step alone.
+    """
+
+    kept: int = 0
+    buffers: int = 0
+    passing: int = 0
+
+
+def taken(
+    items: Sequence[Item], grad_dtypes: Sequence[torch.dtype], settings: Sequence[Settings], device: torch.device
+) -> Taken:
+    """What a plan of items takes whose tensors are on meta, and are meant for a device.
+
+    Gradients count as laid out like their parameters, or contiguous where these are not dense, as autograd has them.
+    """
+    forms: dict[tuple[Kind, ...], Form] = {}
+    for item in items:
+        kinds = tuple(map(Kind.of, (item.param, *item.kept.values())))
+        item.form = forms.setdefault(kinds, Form(kinds))
+    kept = buffers = copies = calls = 0
+    for kernel, positions in launches(items, grad_dtypes, settings, device):
+        batch = Batch(kernel, None, items, positions, settings)
+        batch.select(np.ones(len(items), bool), np.zeros(len(items)))
+        kept += _kept(batch)
+        copies += batch.copied_bytes()
+        if batch.stacks is not None:
+            buffers = max(buffers, batch.stacks.size)
+            calls = max(calls, batch.stacks.beside(device))
+    return Taken(kept, buffers, copies + calls)
+
+
+def _kept(batch: Batch) -> int:
+    """Sums and values beside tensors, and tables of addresses, chunks and numbers."""
+    beside = [each for each in (*batch.beside, *batch.whole_of) if each is not None]
+    tensors = {id(tensor): tensor for each in beside for tensor in each.tensors.values()}
+    wholes = [tensor for each in batch.whole_of if isinstance(each, Whole) for tensor in each.states.values()]
+    passes = [each for each in batch.passes if each is not None]
+    tables = [batch.table, batch.chunks, *(table for each in passes for table in (each.partials, each.scalars))]
+    return sum(map(_bytes, (*tensors.values(), *wholes))) + sum(table.nbytes for table in tables)
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
