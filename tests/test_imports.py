@@ -21,6 +21,7 @@ FLOORS = [
     ["engine"],
     ["assignment"],
     ["stepping"],
+    ["audit"],
     ["attached"],
     ["optimizers"],
     ["torch"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from functools import partial
 from inspect import isroutine
 from typing import Any
 
@@ -15,8 +16,9 @@ from neon.arguments import clip_bound, epoch_number, flag, plain
 from neon.assignment.description import Description
 from neon.assignment.matrix_checks import check_matrices
 from neon.assignment.table import table
+from neon.attached.audited import Audited
 from neon.attached.checkpoint import check_held, loaded
-from neon.attached.evaluated import Evaluated, loaded_aside, views, with_trained_weights
+from neon.attached.evaluated import loaded_aside, views, with_trained_weights
 from neon.attached.layers_by_name import Layers
 from neon.attached.matrix_groups import by_name, check_group_matrices, check_keys_of_parts
 from neon.attached.new_layers import add_layers
@@ -42,7 +44,7 @@ from neon.stepping.sharding import Partition, local, replicas
 from neon.stepping.watched import Watched, unwatched
 
 # Of an instance, what copies do not take along: hooks, which torch leaves out too, and what a GradScaler has put there.
-_NOT_KEPT = {"_stepper", "_storages", "grad_scale", "found_inf"}
+_NOT_KEPT = {"_stepper", "_storages", "_first_steps", "_record", "grad_scale", "found_inf"}
 _NOT_KEPT |= {f"_optimizer_{kind}_hooks" for kind in (
     "step_pre", "step_post", "state_dict_pre", "state_dict_post", "load_state_dict_pre", "load_state_dict_post",
 )}  # fmt: skip
@@ -53,7 +55,7 @@ def _asked(name: str) -> Any:
     return property(on_itself(lambda self: getattr(self._rules, name)))
 
 
-class AttachedOptimizer(Evaluated):
+class AttachedOptimizer(Audited):
     """What `Optimizer.attach(target)` returns: for schedulers, checkpoints and trainers a torch optimizer.
 
     `target` is a module, named parameters, parameters, or parameter groups (dicts with `params` and any
@@ -79,6 +81,9 @@ class AttachedOptimizer(Evaluated):
     - `capturable`: steps can be captured in a graph of the device (`torch.cuda.graph`). Step counts lie on the
       device, and values of groups that are tensors, such as `lr`, are read there, at each replay. For
       parameters on one device that Triton serves.
+    - `audit`: the first hundred steps are watched for what is silently wrong, and an `AuditWarning` says once, at the
+      first and at the hundredth, what that is; see `audit()`. Nothing is done afterwards, and other processes are not
+      asked.
     - `share_matrices`: where all processes of the default group have all parameters and the same gradients, as under
       `DistributedDataParallel`, each of them makes a part of what a rule calls functions of matrices for, and has the
       others know: the bits are the same as without.
@@ -105,6 +110,7 @@ class AttachedOptimizer(Evaluated):
         capturable: bool = False,
         share_matrices: bool = False,
         norms_in_backward: bool = False,
+        audit: bool = True,
     ) -> None:
         # Not called `optimizer`: trainers take that for what a wrapper of theirs wraps.
         self.description = description
@@ -141,6 +147,8 @@ class AttachedOptimizer(Evaluated):
         self._storages = storages_of(self.param_groups)
         self._stepper = self._new_stepper()
         self._stepper.watch(self)
+        if flag("audit", audit):
+            self._watch_first_steps()
         if rules.capturable:
             for device in {param.device for group in self.param_groups for param in group["params"]}:
                 check_capturable(device, serving(device).capturable)
@@ -266,6 +274,8 @@ class AttachedOptimizer(Evaluated):
     @uncompiled
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
         """Update every parameter that has a gradient, once; returns the closure's loss if one is given."""
+        if self._first_steps is not None:
+            return self._watched(partial(AttachedOptimizer.step, self, closure))
         steady = self._stepper.steady.call
         if steady is not None and closure is None and "found_inf" not in self.__dict__:
             asked = (

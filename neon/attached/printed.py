@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from neon.assignment.sites import Site
+from neon.assignment.sites import Site, site_name
 from neon.assignment.table import NOTHING, Given, frozen, given, matrices_text
-from neon.attached.targets import Assigned, site_name
+from neon.attached.targets import Assigned
 from neon.stepping import overrides
 from neon.stepping.group_names import has_names
 from neon.stepping.group_rules import GroupRules

@@ -174,6 +174,7 @@ class Options(RuleOptions, total=False):
     in_backward: bool
     norms_in_backward: bool
     share_matrices: bool
+    audit: bool
 
 
 class GraphOptions(Options, total=False):
