@@ -45,7 +45,8 @@ def test_nothing_is_said_of_a_sound_training(name: str, monkeypatch: pytest.Monk
     assert (by_itself, asked) == (set(), set())
 
 
-def test_each_check_has_a_broken_training() -> None:
-    kinds = {runpy.run_path(str(GALLERY / "broken" / f"{name}.py"), {"__name__": name})["KIND"] for name in BROKEN}
+def test_each_check_has_a_broken_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(GALLERY))
+    kinds = {runpy.run_path(str(GALLERY / "broken" / f"{name}.py"))["KIND"] for name in BROKEN}
     assert kinds == {check.kind for check in CHECKS}
     assert min(len(BROKEN), len(SOUND)) >= 12

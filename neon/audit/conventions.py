@@ -17,7 +17,11 @@ def matrix_rule(seen: Seen) -> Iterator[Finding]:
     With the model, attach refuses them, where no key names them.
     """
     of_matrices = {place for place, group in enumerate(seen.groups) if seen.rules.leaf_of(group).of_matrices}
-    decided = {id(site.param) for site, _ in seen.assigned if site.role.key or site.role.said}
+    decided = {
+        id(site.param)
+        for site, match in seen.assigned
+        if (site.role.key or site.role.said) and match.optimizer is not None and match.optimizer.of_matrices
+    }
     found = [m for m in seen.members if m.place in of_matrices and id(m.param) not in decided and not m.is_frozen]
     if not found:
         return

@@ -42,7 +42,7 @@ def lost_to_rounding(seen: Seen) -> Iterator[Finding]:
 class Before:
     """The weights of 16 bits before a step, where rounding may lose what it does to them.
 
-    A rate that is on its way up, or that its rule finds itself, says nothing yet.
+    A rate that is on its way up says nothing yet.
     """
 
     def __init__(self, seen: Seen) -> None:
@@ -71,12 +71,10 @@ def _share(before: Tensor, after: Tensor, grad: Tensor) -> float | None:
 
 def _narrow(seen: Seen) -> Iterator[Member]:
     """The parameters that rounding to nearest may hold where they are."""
-    for place, group in enumerate(seen.groups):
+    for place in range(len(seen.groups)):
         members = [m for m in seen.members_of(place) if m.param.dtype in _NARROW and not m.is_frozen]
-        if not members or seen.rules.numbers_kept(group):
-            continue
         rate, highest = seen.rate(place), highest_rate(seen, place)
-        if rate is None or highest is None or not rate or rate < highest / 2:
+        if not (members and rate and highest) or rate < highest / 2:
             continue
         for member in members:
             rounds = member.values.get("stochastic_round", False)
