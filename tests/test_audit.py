@@ -17,7 +17,7 @@ import neon.torch
 from neon.attached.attached_optimizer import AttachedOptimizer
 from neon.audit import Audit, AuditWarning, Finding
 from neon.audit.checks import CHECKS
-from neon.audit.first_steps import LOOKS
+from neon.audit.first_steps import LOOKS, NORMS
 from neon.audit.samples import MOST, sampled
 from neon.audit.seen import LAST
 from neon.optimizers import Adam, AdamW, GradientDescentMomentum, MultiOptimizer, Muon
@@ -136,7 +136,7 @@ def test_a_step_left_out_at_the_last_look_is_not_what_is_looked_at() -> None:
 def test_a_step_that_is_refused_is_made_again() -> None:
     model, optimizer = replaced()
     grad = model[0].weight.grad = torch.zeros(16, 8).to_sparse()
-    with pytest.raises(ValueError, match="[Ss]parse"):
+    with pytest.raises(ValueError, match="sparse"):
         optimizer.step()
     assert grad is model[0].weight.grad
     with pytest.warns(AuditWarning, match="replaced"):
@@ -162,8 +162,8 @@ def test_a_closure_is_called_within() -> None:
 def test_checkpoints_copies_and_pickles_know_nothing_of_it() -> None:
     model = model_of()
     optimizer, other = Adam().attach(model), Adam().attach(copy.deepcopy(model), audit=False)
-    keys = [key for key in optimizer.state_dict()["param_groups"][0]]
-    assert keys == [key for key in other.state_dict()["param_groups"][0]]
+    keys = list(optimizer.state_dict()["param_groups"][0])
+    assert keys == list(other.state_dict()["param_groups"][0])
     train(model, optimizer, 3)
     for copied in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
         assert copied._first_steps is None
@@ -264,7 +264,7 @@ def test_several_models_are_named_by_their_places() -> None:
 @pytest.mark.parametrize("options", [{"stochastic_round": True}, {"master": "split"}, {"learning_rate": 0.1}])
 def test_what_rounding_keeps(options: dict[str, Any]) -> None:
     model = model_of(torch.bfloat16)
-    optimizer = Adam(**{"learning_rate": 1e-6} | options).attach(model)
+    optimizer = Adam(**{"learning_rate": 1e-6, **options}).attach(model)
     train(model, optimizer)
     assert not optimizer.audit()
     train(model, optimizer, LAST)
@@ -354,15 +354,15 @@ def test_many_names_are_few_words() -> None:
 
 @pytest.mark.parametrize("model", [None, [nn.Linear(1, 1)], "model"])
 def test_what_is_no_module_is_refused(model: Any) -> None:
-    with pytest.raises(TypeError, match="audit takes torch modules. Received: "):
+    with pytest.raises(TypeError, match=r"audit takes torch modules\. Received: "):
         Adam().attach(nn.Linear(2, 2)).audit(model)
 
 
 def test_kinds_of_the_table_are_apart() -> None:
     kinds = [check.kind for check in CHECKS]
     assert len({*kinds}) == len(kinds)
-    assert LOOKS[0] == 1
-    assert LOOKS[-1] == LAST
+    assert max(LOOKS) == LAST
+    assert {*NORMS} < LOOKS
 
 
 def test_samples_are_small_and_of_all_columns() -> None:

@@ -14,7 +14,15 @@ from neon.engine.program.options import DESCRIBED, Place
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "docs/guide.md", "docs/pytorch.md", "docs/precision.md", "docs/documented_programs.md"]
+    "document",
+    [
+        "README.md",
+        "docs/guide.md",
+        "docs/pytorch.md",
+        "docs/precision.md",
+        "docs/documented_programs.md",
+        "docs/audit.md",
+    ],
 )
 def test_code_blocks_run(document: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)

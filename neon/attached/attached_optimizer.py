@@ -44,7 +44,7 @@ from neon.stepping.sharding import Partition, local, replicas
 from neon.stepping.watched import Watched, unwatched
 
 # Of an instance, what copies do not take along: hooks, which torch leaves out too, and what a GradScaler has put there.
-_NOT_KEPT = {"_stepper", "_storages", "_first_steps", "_record", "grad_scale", "found_inf"}
+_NOT_KEPT = {"_stepper", "_storages", "grad_scale", "found_inf"}
 _NOT_KEPT |= {f"_optimizer_{kind}_hooks" for kind in (
     "step_pre", "step_post", "state_dict_pre", "state_dict_post", "load_state_dict_pre", "load_state_dict_post",
 )}  # fmt: skip
@@ -274,8 +274,8 @@ class AttachedOptimizer(Audited):
     @uncompiled
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
         """Update every parameter that has a gradient, once; returns the closure's loss if one is given."""
-        if self._first_steps is not None:
-            return self._watched(partial(AttachedOptimizer.step, self, closure))
+        if self._first_steps is not None and self._first_steps.is_due():
+            return self._watched(partial(self._itself, closure))
         steady = self._stepper.steady.call
         if steady is not None and closure is None and "found_inf" not in self.__dict__:
             asked = (
@@ -296,6 +296,7 @@ class AttachedOptimizer(Audited):
         return self._step(closure)
 
     step.hooked = True  # type: ignore[attr-defined]  # so that torch does not wrap it: an unobserved step is quicker
+    _itself = step  # whatever others put in its place
 
     def _step(self, closure: Callable[[], Any] | None = None) -> Any:
         if self._aside.in_place is not None or self._aside.given:
@@ -375,6 +376,7 @@ class AttachedOptimizer(Audited):
         self._stepper.write_counts(self)
         own = {name: value for name, value in vars(self).items() if not (name in _NOT_KEPT or isroutine(value))}
         own |= {"_skipped": self.skipped_steps, "_module": None}  # who copies may have copied the module too
+        own |= {"_first_steps": None, "_record": None}
         return own | super().__getstate__()
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -43,11 +43,11 @@ class Audited(Evaluated):
         self._record = self._first_steps.record
 
     def _watched(self, step: Callable[[], Any]) -> Any:
-        """One of the first steps, with what looks at it around it."""
+        """A step that is looked at."""
         watching, self._first_steps = self._first_steps, None
         assert watching is not None
         try:
-            return watching.around(step, self._seen)
+            return watching.around(step, self._seen())
         finally:
             self._first_steps = None if watching.is_over else watching
 

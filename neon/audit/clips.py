@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from neon.audit.findings import Finding
-from neon.audit.samples import sampled
+from neon.audit.samples import can_be_sampled, sampled
 from neon.audit.seen import Record, Seen
 
 # Gradients a thousand times as large as their bound come of a sum in the place of a mean, or of a scale that was not
@@ -16,6 +16,12 @@ from neon.audit.seen import Record, Seen
 _ALWAYS, _OFTEN, _NEVER = 1000.0, 10.0, 1 / 1000
 # The share of elements from which on a gradient has become its sign.
 _SIGN = 0.999
+
+
+def clips_by_norm(seen: Seen) -> bool:
+    """Whether there are bounds of norms."""
+    words = ("outer_clip_norms", "gradient_clip_norm", "gradient_clip_previous_norm")
+    return any(group.get(word) for group in seen.groups for word in words)
 
 
 def look_at_norms(seen: Seen, record: Record) -> None:
@@ -28,16 +34,15 @@ def look_at_norms(seen: Seen, record: Record) -> None:
 
 def look_at_values(seen: Seen, record: Record) -> None:
     """Note which share of the elements was clipped by value, and how large the largest was."""
-    if "grad_scale" in vars(seen.optimizer):  # gradients are not what is clipped
+    if seen.rules.capturable or "grad_scale" in vars(seen.optimizer):  # under a scaler it is not these that are clipped
         return
     for place, group in enumerate(seen.groups):
         bound = group.get("gradient_clip_value")
         if bound is None or not seen.can_read(bound):
             continue
         grads = [m.param.grad for m in seen.members_of(place) if m.param.grad is not None and not m.is_frozen]
-        if not grads or not seen.can_read(grads[0]):
-            continue
-        sizes = torch.cat([sampled(grad).float() for grad in grads]).abs()
+        samples = [sampled(grad).float().cpu() for grad in grads if can_be_sampled(grad)]
+        sizes = torch.cat([torch.zeros(1), *samples]).abs()
         sizes = sizes[sizes > 0] / abs(float(bound))
         if len(sizes):
             share = (sizes > 1).float().mean().item()

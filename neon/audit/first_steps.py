@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from neon.audit.checks import findings
-from neon.audit.clips import look_at_norms, look_at_values
+from neon.audit.clips import clips_by_norm, look_at_norms, look_at_values
 from neon.audit.findings import AuditWarning, Finding
 from neon.audit.rounding import Before
 from neon.audit.seen import LAST, Record, Seen
@@ -16,16 +16,19 @@ from neon.audit.silent import Calls
 from neon.stepping.groups import has_no_rate
 from neon.stepping.sharding import is_abstract
 
-# The steps after which norms are read, which waits for a device; at the first and the last everything is looked at.
-LOOKS = (1, 2, 4, 8, 16, 32, 64, LAST)
+# The steps at which something is done: at the first and the last everything is looked at, in between norms are read,
+# for which a device is waited, and before the last hooks are put on layers that have had no gradient.
+NORMS = (2, 4, 8, 16, 32, 64)
+LOOKS = {1, *NORMS, LAST - 1, LAST}
 _NEON = ("neon.", "torch.")
 
 
 class FirstSteps:
-    """Goes around each of the first steps; `record` is what they have shown."""
+    """Counts the first steps, and goes around those that are looked at; `record` is what they have shown."""
 
     def __init__(self) -> None:
         self.record = Record()
+        self._looks = LOOKS
         self._said: set[Finding] = set()
         self._calls: Calls | None = None
 
@@ -34,14 +37,17 @@ class FirstSteps:
         """Whether there is nothing to watch any more."""
         return self.record.is_over
 
-    def around(self, step: Callable[[], Any], see: Callable[[], Seen]) -> Any:
-        """Make a step, and look at it where that is due. A step that changed nothing does not count."""
+    def is_due(self) -> bool:
+        """Whether the next step is to be looked at; all others are counted here."""
+        number = self.record.steps + 1
+        if number in self._looks:
+            return True
+        self.record.steps = number
+        return False
+
+    def around(self, step: Callable[[], Any], seen: Seen) -> Any:
+        """Make a step, and look at it. A first or last one that changed nothing does not count."""
         record, number = self.record, self.record.steps + 1
-        if number not in LOOKS and number != LAST - 1:
-            result = step()
-            record.steps = number
-            return result
-        seen = see()
         before = Before(seen) if number == LAST else None
         decides = number in (1, LAST)
         left_out = seen.optimizer.skipped_steps if decides else 0
@@ -49,28 +55,28 @@ class FirstSteps:
         if decides and (seen.optimizer.skipped_steps != left_out or not _has_begun(seen)):
             return result
         record.steps = number
-        if number == LAST - 1:
+        look_at_norms(seen, record)
+        if number == 1:
+            record.rates = [seen.rate(place) for place in range(len(seen.groups))]
+            if not clips_by_norm(seen):
+                self._looks = LOOKS - {*NORMS}
+        elif number == LAST - 1:
             self._calls = Calls(seen)
-            return result
-        self._look(see(), number, before)
+        if before is not None:
+            before.compare(record)
+        if number == LAST and self._calls is not None:
+            self._calls.end(seen, record)
+        if decides:
+            look_at_values(seen, record)
+            self._say(findings(seen, number), number)
         return result
 
-    def _look(self, seen: Seen, number: int, before: Before | None) -> None:
-        look_at_norms(seen, self.record)
-        if number == 1:
-            self.record.rates = [seen.rate(place) for place in range(len(seen.groups))]
-        if number in (1, LAST):
-            look_at_values(seen, self.record)
-        if before is not None:
-            before.compare(self.record)
-        if number == LAST and self._calls is not None:
-            self._calls.end(seen, self.record)
-            self._calls = None
-        if number in (1, LAST):
-            found = [finding for finding in findings(seen, number) if finding not in self._said]
-            self._said.update(found)
-            if found:
-                _warn(found, number)
+    def _say(self, found: list[Finding], number: int) -> None:
+        """Warn of what has not been said before."""
+        new = [finding for finding in found if finding not in self._said]
+        self._said.update(new)
+        if new:
+            _warn(new, number)
 
 
 def _has_begun(seen: Seen) -> bool:

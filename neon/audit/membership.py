@@ -88,12 +88,13 @@ def _unheld(seen: Seen) -> list[tuple[str, Tensor]]:
     An audit that nobody has asked for names those alone that have a gradient, which is lost. Of a partition others
     have the rest.
     """
-    if seen.rules.partition is not None or (seen.at_first and not all(map(has_names, seen.groups))):
-        return []  # there, somebody has put one flat parameter in the place of many
+    if not seen.strangers or seen.rules.partition is not None:
+        return []
+    if seen.at_first and not all(map(has_names, seen.groups)):
+        return []  # somebody has put one flat parameter in the place of many
     found = [
         (name, param)
-        for name, param in seen.named
-        if id(param) not in seen.held and param.requires_grad and seen.name_of[id(param)] == name
+        for name, param in seen.strangers
         if seen.left_alone.isdisjoint((id(param), name)) and (seen.asked or param.grad is not None)
         if not (_is_whole(seen, name, param) or _has_master(seen, name, param))
     ]

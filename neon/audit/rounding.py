@@ -11,12 +11,11 @@ from torch import Tensor
 from neon.arguments import plain
 from neon.audit.findings import Finding
 from neon.audit.rates import highest_rate
-from neon.audit.samples import sampled
+from neon.audit.samples import can_be_sampled, sampled
 from neon.audit.seen import Member, Record, Seen
 from neon.engine.program.graph import CALL, REDUCTION, walk
 from neon.engine.program.options import OF_SHAPES
 from neon.engine.program.trace import signature
-from neon.stepping.sharding import is_abstract
 
 _NARROW = (torch.bfloat16, torch.float16)
 # The share of elements from which on a parameter is named; fewer elements than these say nothing.
@@ -55,7 +54,7 @@ class Before:
         """Note the share of each parameter's elements that have a gradient and stayed where they were."""
         found: dict[int, float] = {}
         for param, before in zip(self._params, self._weights, strict=True):
-            if param.grad is not None and param.grad.shape == param.shape:
+            if param.grad is not None and can_be_sampled(param.grad) and can_be_sampled(param):
                 share = _share(before, sampled(param), sampled(param.grad))
                 if share is not None:
                     found[id(param)] = share
@@ -78,7 +77,7 @@ def _narrow(seen: Seen) -> Iterator[Member]:
             continue
         for member in members:
             rounds = member.values.get("stochastic_round", False)
-            if rounds is False and member.values.get("master") is None and not is_abstract(member.param):
+            if rounds is False and member.values.get("master") is None and can_be_sampled(member.param):
                 yield member
 
 
@@ -99,7 +98,7 @@ def _moved(seen: Seen, member: Member) -> tuple[Tensor, Tensor, Tensor] | None:
     settings = seen.rules.settings(member.values)
     program = settings.program
     by_elements = not any(node.op in (CALL, REDUCTION) for node in walk(program.outputs.values()))
-    if param.grad is None or not by_elements or program.numbers_kept:
+    if param.grad is None or not can_be_sampled(param.grad) or not by_elements or program.numbers_kept:
         return None
     form = signature(rule := seen.rules.leaf_of(group).rule_of(member.values))
     kept: Mapping[str, Any] = seen.optimizer.state.get(param) or {}

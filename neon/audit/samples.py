@@ -5,9 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from neon.stepping.sharding import local
+from neon.assignment.param_list import is_plain
+from neon.stepping.sharding import is_abstract, local
 
 MOST = 1000
+
+
+def can_be_sampled(tensor: Tensor) -> bool:
+    """Whether its elements lie in memory of which one knows; of subclasses nobody can tell."""
+    return not is_abstract(tensor) and is_plain(local(tensor))
 
 
 def sampled(tensor: Tensor) -> Tensor:

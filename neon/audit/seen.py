@@ -176,7 +176,14 @@ class Seen:
             (f"{place}.{bare(name)}" if several else bare(name), param)
             for place, model in enumerate(self.models)
             for name, param in unwrapped(model)[0].named_parameters(remove_duplicate=False)
+            if param.is_leaf
         ]
+
+    @cached_property
+    def strangers(self) -> list[tuple[str, Any]]:
+        """Those that are trainable and that the optimizer has not, by their first names."""
+        found = [(name, param) for name, param in self.named if param.requires_grad and id(param) not in self.held]
+        return [(name, param) for name, param in found if self.name_of[id(param)] == name]
 
     @cached_property
     def by_model_name(self) -> dict[str, Any]:
