@@ -252,6 +252,18 @@ def test_what_another_optimizer_has_is_given() -> None:
     assert optimizer.audit().kinds == ("not given",)
 
 
+def test_what_a_trainer_puts_around_it_is_no_other() -> None:
+    class Around(torch.optim.Optimizer):
+        def __init__(self, inner: torch.optim.Optimizer) -> None:
+            self.inner, self.state = inner, inner.state
+            self.param_groups = inner.param_groups
+
+    model = model_of()
+    around = Around(Adam().attach(model))
+    train(model, around.inner)
+    assert not around.inner.audit()  # type: ignore[attr-defined]
+
+
 def test_several_models_are_named_by_their_places() -> None:
     one, other = model_of(), model_of()
     optimizer = neon.torch.Adam([*one.parameters(), *other[2].parameters()])

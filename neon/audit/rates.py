@@ -46,7 +46,7 @@ def schedule_not_stepped(seen: Seen) -> Iterator[Finding]:
     unmoved = [place for place, rate in enumerate(record.rates) if rate is not None and seen.rate(place) == rate]
     if not unmoved or not (seen.asked or any("max_lr" in seen.groups[place] for place in unmoved)):
         return  # of schedulers by epoch nobody is asked for: it takes 0.05 s
-    own = [scheduler for scheduler in alive(LRScheduler) if getattr(scheduler, "optimizer", None) is seen.optimizer]
+    own = _schedulers(seen)
     names = tuple(map(seen.group_name, unmoved))
     if not own:
         yield Finding(
@@ -78,11 +78,15 @@ def _has_scheduler(seen: Seen) -> bool:
     return getattr(step, "_wrapped_by_lr_sched", False)
 
 
+def _schedulers(seen: Seen) -> list[Any]:
+    return [scheduler for scheduler in alive(LRScheduler) if seen.is_it(getattr(scheduler, "optimizer", None))]
+
+
 def still_schedules(seen: Seen) -> Iterator[str]:
     """What may be as it should be: schedules that have not moved yet."""
     steps = seen.steps
-    for scheduler in alive(LRScheduler) if _has_scheduler(seen) and steps > 1 else ():
-        if getattr(scheduler, "optimizer", None) is seen.optimizer and scheduler.last_epoch < 1:
+    for scheduler in _schedulers(seen) if _has_scheduler(seen) and steps > 1 else ():
+        if scheduler.last_epoch < 1:
             kind = shortened(type(scheduler).__name__)
             yield f"{kind} has made no step in {steps:.0f} of the optimizer's: right in a first epoch."
     by_epoch = [

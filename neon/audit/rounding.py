@@ -12,9 +12,9 @@ from neon.arguments import plain
 from neon.audit.findings import Finding
 from neon.audit.rates import highest_rate
 from neon.audit.samples import can_be_sampled, sampled
-from neon.audit.seen import Member, Record, Seen
+from neon.audit.seen import LAST, Member, Record, Seen
 from neon.engine.program.graph import CALL, REDUCTION, walk
-from neon.engine.program.options import OF_SHAPES
+from neon.engine.program.options import OF_SHAPES, SCALE
 from neon.engine.program.trace import signature
 
 _NARROW = (torch.bfloat16, torch.float16)
@@ -24,13 +24,11 @@ _MOST, _FEWEST = 0.5, 8
 
 def lost_to_rounding(seen: Seen) -> Iterator[Finding]:
     """Parameters of 16 bits of which most elements have a gradient, and stay as they are."""
-    record = seen.record
-    measured = record is not None and record.lost is not None
-    lost = record.lost if measured else _estimated(seen) if seen.asked else None  # pyright: ignore[reportOptionalMemberAccess]
-    held = seen.held
-    shares = {held[param].name: share for param, share in (lost or {}).items() if share > _MOST and param in held}
+    estimated = _estimated(seen) if seen.asked else {}
+    lost, held = estimated or (seen.record and seen.record.lost) or {}, seen.held
+    shares = {held[param].name: share for param, share in lost.items() if share > _MOST and param in held}
     if shares:
-        how = "in a step" if measured else "by an estimate"
+        how = "estimated" if estimated else f"in step {LAST}"
         yield Finding(
             "rounding", tuple(shares), f"rounded to nearest, up to {max(shares.values()):.0%} of the elements with a "
             f"gradient stay as they are ({how}): their updates are below half of the last place.",
@@ -94,20 +92,20 @@ def _estimated(seen: Seen) -> dict[int, float]:
 
 def _moved(seen: Seen, member: Member) -> tuple[Tensor, Tensor, Tensor] | None:
     """A sample of a weight, of what the next step makes of it, rounded to nearest, and of the gradient."""
-    group, param = seen.groups[member.place], member.param
-    settings = seen.rules.settings(member.values)
-    program = settings.program
+    leaf, param = seen.rules.leaf_of(seen.groups[member.place]), member.param
+    values: dict[str, Any] = dict(member.values) | {"gradient_clip_norm": None, "gradient_clip_previous_norm": None}
+    program = leaf.settings(values).program
     by_elements = not any(node.op in (CALL, REDUCTION) for node in walk(program.outputs.values()))
     if param.grad is None or not can_be_sampled(param.grad) or not by_elements or program.numbers_kept:
         return None
-    form = signature(rule := seen.rules.leaf_of(group).rule_of(member.values))
+    form = signature(rule := leaf.rule_of(values))
     kept: Mapping[str, Any] = seen.optimizer.state.get(param) or {}
     weight, grad = sampled(param), sampled(param.grad)
     states = [_state(kept, name, state.start, param, weight) for name, state in form.states.items()]
     if any(state is None for state in states):
         return None
     of_step = dict.fromkeys(OF_SHAPES, param.dim() > 1) | {"step": float(kept.get("step", 0.0)) + 1}
-    given = dict(member.values) | of_step
+    given = values | of_step | {"lr": float(values["lr"]) * float(values.get(SCALE, 1.0))}
     numbers = {name: plain(given.get(name, default)) for name, default in form.keywords.items()}
     result = rule(weight.double(), grad.double(), *states, **numbers)
     updated = result[0] if isinstance(result, (tuple, list)) else result

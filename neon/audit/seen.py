@@ -205,9 +205,13 @@ class Seen:
     @cached_property
     def others(self) -> list[Optimizer]:
         """All other optimizers that are alive: asked for where something is suspicious, for it takes 0.05 s."""
-        return [*alive(Optimizer, but=self.optimizer)]
+        return [other for other in alive(Optimizer) if hasattr(other, "param_groups") and not self.is_it(other)]
+
+    def is_it(self, optimizer: Any) -> bool:
+        """Whether this is the optimizer, or what a trainer has put around it."""
+        return getattr(optimizer, "param_groups", None) is self.groups
 
 
-def alive(kind: type, but: Any = None) -> Iterator[Any]:
+def alive(kind: type) -> Iterator[Any]:
     """The objects of a class that are alive. Proxies, whose class is something else than their type, are left alone."""
-    return (each for each in gc.get_objects() if issubclass(type(each), kind) and each is not but)
+    return (each for each in gc.get_objects() if issubclass(type(each), kind))
