@@ -64,7 +64,7 @@ def test_nothing_is_left_behind_after_the_last_look() -> None:
     assert optimizer._first_steps is not None
     train(model, optimizer)
     assert optimizer._first_steps is None
-    assert not any(layer._forward_pre_hooks for layer in model.modules())
+    assert not any(layer._forward_pre_hooks or layer._forward_hooks for layer in model.modules())
 
 
 def test_a_warning_that_is_an_error_comes_after_the_step() -> None:
@@ -192,11 +192,12 @@ def test_a_model_that_is_copied_while_a_hook_is_on_it() -> None:
     for _ in range(LAST - 1):
         model["a"](torch.randn(2, 8)).square().mean().backward()
         optimizer.step()
-    assert model["b"]._forward_pre_hooks
+    assert model["b"]._forward_hooks
+    assert model["a"]._forward_pre_hooks
     copied = pickle.loads(pickle.dumps(copy.deepcopy(model)))
     assert copied["b"](torch.ones(1, 8)).shape == (1, 5)
     del optimizer
-    assert not model["b"]._forward_pre_hooks
+    assert not model["b"]._forward_hooks
 
 
 def test_a_model_that_is_gone_is_not_looked_at() -> None:

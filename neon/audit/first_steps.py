@@ -12,12 +12,12 @@ from neon.audit.clips import clips_by_norm, look_at_norms, look_at_values
 from neon.audit.findings import AuditWarning, Finding
 from neon.audit.rounding import Before
 from neon.audit.seen import LAST, Record, Seen
-from neon.audit.silent import Calls
+from neon.audit.silent import Detached
 from neon.stepping.groups import has_no_rate
 from neon.stepping.sharding import is_abstract
 
 # The steps at which something is done: at the first and the last everything is looked at, in between norms are read,
-# for which a device is waited, and before the last hooks are put on layers that have had no gradient.
+# for which a device is waited, and before the last hooks are put on the model if some of it has had no gradient.
 NORMS = (2, 4, 8, 16, 32, 64)
 LOOKS = {1, *NORMS, LAST - 1, LAST}
 _NEON = ("neon.", "torch.")
@@ -30,7 +30,7 @@ class FirstSteps:
         self.record = Record()
         self._looks = LOOKS
         self._said: set[Finding] = set()
-        self._calls: Calls | None = None
+        self._detached: Detached | None = None
 
     @property
     def is_over(self) -> bool:
@@ -61,11 +61,11 @@ class FirstSteps:
             if not clips_by_norm(seen):
                 self._looks = LOOKS - {*NORMS}
         elif number == LAST - 1:
-            self._calls = Calls(seen)
+            self._detached = Detached(seen)
         if before is not None:
             before.compare(record)
-        if number == LAST and self._calls is not None:
-            self._calls.end(seen, record)
+        if number == LAST and self._detached is not None:
+            self._detached.end(seen, record)
         if decides:
             look_at_values(seen, record)
             self._say(findings(seen, number), number)

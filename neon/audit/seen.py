@@ -49,8 +49,8 @@ class Record:
 
     `norms` are the least and the most that a norm was of its bound, by what is clipped by it; `clipped` the least share
     of elements that were cut, and `largest` the most that one was of its bound, by the places of groups; `lost` the
-    share of updates that rounding lost, by the ids of parameters, and `silent` the layers whose outputs no loss
-    depends on.
+    share of updates that rounding lost, by the ids of parameters, and `silent` the parts whose output
+    reached another one detached.
     """
 
     steps: int = 0
@@ -59,7 +59,7 @@ class Record:
     clipped: dict[int, float] = field(default_factory=dict)
     largest: dict[int, float] = field(default_factory=dict)
     lost: dict[int, float] | None = None
-    silent: Sequence[str] = ()
+    silent: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_over(self) -> bool:

@@ -3,64 +3,102 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from neon.assignment.param_list import is_plain
 from neon.audit.findings import Finding
 from neon.audit.seen import LAST, Member, Record, Seen
-
-_REMEDY = "Look for a detach() or no_grad() in between; what is meant to stay can say so: requires_grad_(False)."
+from neon.messages import listed
 
 
 def no_gradient(seen: Seen) -> Iterator[Finding]:
     """Parameters that have never had a gradient in a hundred steps.
 
     What there is elsewhere in the model, with gradients, may wait for its turn: experts of a mixture that get no token,
-    a network that follows another, the last of blocks. By itself an audit names only layers that were called.
+    a network that follows another, the last of blocks. By itself an audit names only parts whose output was seen to
+    reach others without its graph.
     """
     if seen.asked:
         silent = _Silent(seen)
-        names = [name for name, _ in silent.parameters] if silent and seen.steps >= LAST else []
+        names = [*silent.parameters] if seen.steps >= LAST else []
         if names:
-            yield Finding("no gradient", tuple(names), f"no gradient in {seen.steps:.0f} steps.", _REMEDY)
+            yield Finding(
+                "no gradient", tuple(names), f"no gradient in {seen.steps:.0f} steps.",
+                "Look for a detach() behind it, or freeze it: requires_grad_(False), or a key with None.",
+            )  # fmt: skip
     elif seen.record is not None and seen.record.silent:
+        reached = listed(dict.fromkeys(seen.record.silent.values()), 80)
         yield Finding(
-            "no gradient", tuple(seen.record.silent), f"called in the forward pass, and no gradient in {LAST} steps: "
-            "no loss depends on it.", _REMEDY,
+            "no gradient", tuple(seen.record.silent), f"no gradient in {LAST} steps: its output reaches {reached} "
+            "detached.", "Leave out the detach(), or freeze it: requires_grad_(False), or a key with None.",
         )  # fmt: skip
 
 
-class Calls:
-    """Which of some layers are called with gradients enabled, while hooks are on them."""
+class Detached:
+    """Looks, while hooks are on the model, for outputs of parts without gradients that reach others detached."""
 
     def __init__(self, seen: Seen) -> None:
         silent = _Silent(seen)
-        layers = [*silent.layers] if silent else []
-        self._called = [_Called(name) for name, _ in layers]
-        pairs = zip(layers, self._called, strict=True)
-        self._hooks = [layer.register_forward_pre_hook(called) for (_, layer), called in pairs]
+        self._flow, self._hooks = _Flow(), []
+        parts = [*silent.parts]
+        for path, part in parts:
+            self._hooks.append(part.register_forward_hook(partial(_gives, self._flow, path)))
+        for path, part in silent.others if parts else ():
+            self._hooks.append(part.register_forward_pre_hook(partial(_takes, self._flow, path), with_kwargs=True))
         weakref.finalize(self, _remove, self._hooks).atexit = False
 
     def end(self, seen: Seen, record: Record) -> None:
-        """Take the hooks away, and note the layers that were called and have no gradient still."""
+        """Take the hooks away, and note what was found of parts that have no gradient still."""
         _remove(self._hooks)
-        called = [each.name for each in self._called if each.was_called]
-        if called:
-            still = {name for name, _ in _Silent(seen).layers}
-            record.silent = tuple(name for name in called if name in still)
+        if self._flow.reached:
+            still = {path for path, _ in _Silent(seen).parts}
+            record.silent = {path: name for path, name in self._flow.reached.items() if path in still}
 
 
-class _Called:
-    """A hook, which holds nothing: the module may be copied or saved with it."""
+class _Flow:
+    """The first outputs of parts, whose memory is kept so that nothing else comes there, and which part they reach.
 
-    def __init__(self, name: str) -> None:
-        self.name, self.was_called = name, False
+    Copies of the model, and pickles, have an empty one.
+    """
 
-    def __call__(self, module: nn.Module, args: Any) -> None:
-        self.was_called = self.was_called or torch.is_grad_enabled()
+    def __init__(self) -> None:
+        self.given: dict[int, tuple[str, Any]] = {}
+        self.reached: dict[str, str] = {}
+
+    def __reduce__(self) -> tuple[type[_Flow], tuple[()]]:
+        return _Flow, ()
+
+
+def _gives(flow: _Flow, path: str, _module: nn.Module, _args: Any, output: Any) -> None:
+    """The hook of a part that has no gradient: note where its output is."""
+    if path not in {name for name, _ in flow.given.values()}:
+        for tensor in _tensors(output):
+            if tensor.requires_grad:
+                storage = tensor.untyped_storage()
+                flow.given[storage.data_ptr()] = path, storage
+
+
+def _takes(flow: _Flow, path: str, _module: nn.Module, args: Any, kwargs: Any) -> None:
+    """The hook of all others: whether what comes in is such an output, without its graph."""
+    for tensor in (*_tensors(args), *_tensors(kwargs)) if torch.is_grad_enabled() else ():
+        found = None if tensor.requires_grad else flow.given.get(tensor.untyped_storage().data_ptr())
+        if found is not None:
+            flow.reached.setdefault(found[0], path or "the model")
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors that a layer takes or gives, where one knows their memory."""
+    if isinstance(value, Tensor):
+        if is_plain(value):
+            yield value
+    elif isinstance(value, (tuple, list, Mapping)):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(each)
 
 
 def _remove(hooks: list[Any]) -> None:
@@ -76,34 +114,16 @@ class _Silent:
         self._never = never if len(never) < len(seen.members) else set()
         self._models = seen.models
 
-    def __bool__(self) -> bool:
-        return bool(self._never)
+    @property
+    def parameters(self) -> Sequence[str]:
+        """Their names."""
+        named = {id(p): _joined(path, name) for path, part in self.parts for name, p in part.named_parameters()}
+        return [name for param, name in named.items() if param in self._never]
 
     @property
-    def parameters(self) -> Iterator[tuple[str, Any]]:
-        """They, by name."""
-        found = {}
-        for path, part in self._parts:
-            for name, param in part.named_parameters():
-                if id(param) in self._never:
-                    found[id(param)] = _joined(path, name), param
-        return iter(found.values())
-
-    @property
-    def layers(self) -> Iterator[tuple[str, nn.Module]]:
-        """The layers that have nothing else, and nothing in them."""
-        for path, part in self._parts:
-            for name, layer in part.named_modules():
-                own = [*layer.parameters(recurse=False)]
-                if own and not layer._modules and all(id(param) in self._never for param in own):
-                    yield _joined(path, name), layer
-
-    @property
-    def _parts(self) -> Iterator[tuple[str, nn.Module]]:
+    def parts(self) -> Iterator[tuple[str, nn.Module]]:
         """The largest parts of the models that have such parameters alone, and of which there is no other like them."""
-        if not self._never:
-            return
-        for model in self._models:
+        for model in self._models if self._never else ():
             every = dict(model.named_modules())
             silent = dict.fromkeys(path for path, part in every.items() if self._is_silent(part))
             known = {_structure(part) for path, part in every.items() if path not in silent}
@@ -111,6 +131,14 @@ class _Silent:
                 within = path and path.rpartition(".")[0] in silent
                 if not within and _structure(every[path]) not in known:
                     yield path, every[path]
+
+    @property
+    def others(self) -> Iterator[tuple[str, nn.Module]]:
+        """The parts that have other parameters."""
+        for model in self._models:
+            for path, part in model.named_modules():
+                if any(id(param) not in self._never for param in part.parameters()):
+                    yield path, part
 
     def _is_silent(self, part: nn.Module) -> bool:
         params = [param for param in part.parameters() if param.requires_grad]
