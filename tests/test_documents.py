@@ -22,6 +22,7 @@ from neon.engine.program.options import DESCRIBED, Place
         "docs/precision.md",
         "docs/statistics.md",
         "docs/documented_programs.md",
+        "docs/audit.md",
     ],
 )
 def test_code_blocks_run(document: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -214,6 +214,7 @@ def test_states_of_few_elements_are_float32() -> None:
     assert {value.dtype for state in opt.state.values() for value in state.values()} == {torch.float32}
 
 
+@pytest.mark.filterwarnings("ignore::neon.audit.AuditWarning")  # of the rate of 0
 def test_a_mean_of_squares_in_16_bits_follows_gradients_that_shrink() -> None:
     """Rounded to nearest, as torch has it, it stands still."""
     found = {}

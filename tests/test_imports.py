@@ -22,6 +22,7 @@ FLOORS = [
     ["assignment"],
     ["stepping"],
     ["statistics"],
+    ["audit"],
     ["attached"],
     ["optimizers"],
     ["torch"],

@@ -63,6 +63,7 @@ def descended(n: int, **more: Any) -> tuple[Tensor, Tensor]:
     return ends[0], ends[1]
 
 
+@pytest.mark.filterwarnings("ignore::neon.audit.AuditWarning")  # of what is shown
 def test_rounded_to_nearest_a_weight_stands_still_and_the_two_cures_follow_float32() -> None:
     n = 4096
     nearest, exact = descended(n)

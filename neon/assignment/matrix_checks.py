@@ -10,7 +10,7 @@ from neon.assignment.description import Description
 from neon.assignment.keys import CLASS, NAME, PATTERN, Match, fitting_keys
 from neon.assignment.matrix_layers import EMBEDDING, EMBEDDINGS, HEAD
 from neon.assignment.roles import PLAIN, own_names
-from neon.assignment.sites import Site
+from neon.assignment.sites import Site, site_name
 from neon.assignment.unmatched import what_there_is
 from neon.messages import listed, shortened
 
@@ -25,7 +25,7 @@ def check_matrices(assigned: Iterable[tuple[Site, Match]]) -> None:
     for site, match in assigned:
         if match.optimizer is None or match.optimizer._serves_vectors or site.param is None or is_lazy(site.param):
             continue
-        kind, name = called(match.optimizer), site.names[0] if site.names else site.label
+        kind, name = called(match.optimizer), site_name(site)
         if site.param.dim() < 2:
             vectors.setdefault(kind, []).append(name)
         elif site.role.said in PLAIN and not _is_named(site, match):

@@ -80,6 +80,11 @@ def _described(layer: Any) -> str:
     return type(getattr(layer, "transform", layer)).__name__
 
 
+def site_name(site: Site) -> str:
+    """The name that a group keeps for a parameter."""
+    return site.names[0] if site.names else site.label
+
+
 def layer_sites(layers: Any, given: Given | None = None) -> Iterator[Site]:
     """Every parameter of layers, nested lists and containers, each with its entry and its layer."""
     yield from _walk(layers, _Path(), as_layers=True, top=True, given=given)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from functools import partial
 from inspect import isroutine
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,9 @@ from neon.arguments import clip_bound, epoch_number, flag, plain
 from neon.assignment.description import Description
 from neon.assignment.matrix_checks import check_matrices
 from neon.assignment.printed_table import table
+from neon.attached.audited import Audited
 from neon.attached.checkpoint import check_held, loaded
-from neon.attached.evaluated import Evaluated, loaded_aside, views, with_trained_weights
+from neon.attached.evaluated import loaded_aside, views, with_trained_weights
 from neon.attached.layers_by_name import Layers
 from neon.attached.matrix_groups import by_name, check_group_matrices, check_keys_of_parts
 from neon.attached.new_layers import add_layers
@@ -58,7 +60,7 @@ def _asked(name: str) -> Any:
     return property(on_itself(lambda self: getattr(self._rules, name)))
 
 
-class AttachedOptimizer(Evaluated):
+class AttachedOptimizer(Audited):
     """What `Optimizer.attach(target)` returns: for schedulers, checkpoints and trainers a torch optimizer.
 
     `target` is a module, named parameters, parameters, or parameter groups (dicts with `params` and any
@@ -86,6 +88,9 @@ class AttachedOptimizer(Evaluated):
       parameters on one device that Triton serves.
     - `statistics`: True has each step looked at, N those whose number N divides, `neon.statistics.Statistics` also says
       of which layers: what `statistics()` gives is summed in the pass that updates.
+    - `audit`: the first hundred steps are watched for what is silently wrong, and an `AuditWarning` says once, at the
+      first and at the hundredth, what that is; see `audit()`. Nothing is done afterwards, and other processes are not
+      asked.
     - `share_matrices`: where all processes of the default group have all parameters and the same gradients, as under
       `DistributedDataParallel`, each of them makes a part of what a rule calls functions of matrices for, and has the
       others know: the bits are the same as without.
@@ -114,6 +119,7 @@ class AttachedOptimizer(Evaluated):
         share_matrices: bool = False,
         norms_in_backward: bool = False,
         statistics: bool | int | Statistics = False,
+        audit: bool = True,
     ) -> None:
         # Not called `optimizer`: trainers take that for what a wrapper of theirs wraps.
         self.description = description
@@ -154,6 +160,8 @@ class AttachedOptimizer(Evaluated):
         self._stepper.watch(self)
         if self._statistics is not None:
             self._names_seen()  # refuses layers that there are not
+        if flag("audit", audit):
+            self._watch_first_steps()
         if rules.capturable:
             for device in {param.device for group in self.param_groups for param in group["params"]}:
                 check_capturable(device, serving(device).capturable)
@@ -281,6 +289,8 @@ class AttachedOptimizer(Evaluated):
     @uncompiled
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
         """Update every parameter that has a gradient, once; returns the closure's loss if one is given."""
+        if self._first_steps is not None and self._first_steps.is_due():
+            return self._watched(partial(self._itself, closure))
         looking = self._looking
         steady = None if looking is not None and looking.is_due else self._stepper.steady.call
         if steady is not None and closure is None and "found_inf" not in self.__dict__:
@@ -304,6 +314,7 @@ class AttachedOptimizer(Evaluated):
         return self._step(closure)
 
     step.hooked = True  # type: ignore[attr-defined]  # so that torch does not wrap it: an unobserved step is quicker
+    _itself = step  # whatever others put in its place
 
     def _step(self, closure: Callable[[], Any] | None = None) -> Any:
         if self._aside.in_place is not None or self._aside.given:
@@ -347,7 +358,7 @@ class AttachedOptimizer(Evaluated):
         Raises:
             RuntimeError: statistics were not asked for.
         """
-        from neon.statistics.seen import table_of
+        from neon.statistics.seen_steps import table_of
 
         if self._looking is None:
             raise RuntimeError("No statistics are taken. Ask for them: attach(model, statistics=True).")
@@ -412,6 +423,7 @@ class AttachedOptimizer(Evaluated):
         self._stepper.write_counts(self)
         own = {name: value for name, value in vars(self).items() if not (name in _NOT_KEPT or isroutine(value))}
         own |= {"_skipped": self.skipped_steps, "_module": None}  # who copies may have copied the module too
+        own |= {"_first_steps": None, "_record": None}
         return own | super().__getstate__()
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -10,9 +10,9 @@ from torch.optim import Optimizer
 
 from neon.arguments import plain
 from neon.assignment.keys import strongest_key
-from neon.assignment.sites import Site, named_sites
+from neon.assignment.sites import Site, named_sites, site_name
 from neon.assignment.unmatched import what_there_is
-from neon.attached.targets import Assigned, site_name
+from neon.attached.targets import Assigned
 from neon.engine.program.formats import state_format
 from neon.engine.program.options import DECAY, SCALE
 from neon.engine.refusals.combinations import check_own

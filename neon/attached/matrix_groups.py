@@ -8,8 +8,8 @@ from typing import Any
 from neon.assignment.description import Description
 from neon.assignment.keys import Match
 from neon.assignment.matrix_checks import check_matrices, check_parts
-from neon.assignment.sites import Site, named_sites
-from neon.attached.targets import Assigned, site_name
+from neon.assignment.sites import Site, named_sites, site_name
+from neon.attached.targets import Assigned
 from neon.stepping.group_names import has_names, named_parameters
 from neon.stepping.group_rules import GroupRules
 

@@ -11,9 +11,9 @@ from neon.assignment.description import Description
 from neon.assignment.keys import Match, assign
 from neon.assignment.matrix_checks import check_matrices
 from neon.assignment.roles import with_roles
-from neon.assignment.sites import Site, module_sites, named_sites
+from neon.assignment.sites import Site, module_sites, named_sites, site_name
 from neon.assignment.wrappers import bare_names
-from neon.attached.targets import Assigned, check_apart, site_name
+from neon.attached.targets import Assigned, check_apart
 from neon.messages import shortened
 from neon.stepping.group_names import has_names, named_parameters
 from neon.stepping.overrides import KEY, as_text, of_group, overrides_of

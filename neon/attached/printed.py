@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from neon.assignment.printed_table import NOTHING, Given, frozen, given, matrices_text
-from neon.assignment.sites import Site
-from neon.attached.targets import Assigned, site_name
+from neon.assignment.sites import Site, site_name
+from neon.attached.targets import Assigned
 from neon.stepping import overrides
 from neon.stepping.group_names import has_names
 from neon.stepping.group_rules import GroupRules

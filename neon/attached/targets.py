@@ -12,7 +12,7 @@ from neon.assignment.description import Description
 from neon.assignment.keys import Match, assign
 from neon.assignment.param_list import is_plain
 from neon.assignment.roles import with_roles
-from neon.assignment.sites import Site, module_sites, named_sites
+from neon.assignment.sites import Site, module_sites, named_sites, site_name
 from neon.assignment.unmatched import explain_unmatched
 from neon.engine.tensors.overlap import sharing
 from neon.engine.versions import warn_of_set
@@ -114,11 +114,6 @@ def check_added(groups: list[dict[str, Any]], known: set[int]) -> None:
             groups.pop()
             raise
     known |= storages
-
-
-def site_name(site: Site) -> str:
-    """The name that a group keeps for a parameter."""
-    return site.names[0] if site.names else site.label
 
 
 def name_alike(groups: list[dict[str, Any]], group: dict[str, Any]) -> None:

@@ -74,6 +74,10 @@ class GroupRules:
         """The description of a group."""
         return self._leaves[group["optimizer"]][0]
 
+    def norms_of(self, group: Group) -> Sequence[Description]:
+        """Those that clip by a norm over more than the group, from the outermost in."""
+        return self._leaves[group["optimizer"]][1]
+
     def know(self, sites: Mapping[str, Site]) -> None:
         """Keep what is known of parameters by their names, where a rule of matrices asks for it."""
         asks = any(leaf.of_matrices for leaf in self.leaves)

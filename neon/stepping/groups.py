@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Hashable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -103,6 +104,11 @@ class GroupStepper:
     def skipped(self) -> int:
         """How many steps the device has left out, for which it is waited for."""
         return self._on_device.skipped
+
+    @property
+    def totals(self) -> Mapping[Hashable, float]:
+        """The sums of the last step, by what they are of; those that a device has kept are waited for."""
+        return {} if self._plan is None else self._plan.totals
 
     def step(self, optimizer: Optimizer) -> LeftOut | None:
         """Update every parameter that has a gradient, once; what is refused leaves all of them as they were."""

@@ -176,6 +176,7 @@ class Options(RuleOptions, total=False):
     norms_in_backward: bool
     share_matrices: bool
     statistics: bool | int | Statistics
+    audit: bool
 
 
 class GraphOptions(Options, total=False):

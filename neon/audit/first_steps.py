@@ -1,0 +1,104 @@
+"""The first steps of an optimizer, which are watched: what is wrong is said once, at the first and the hundredth."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from neon.audit.checks import findings
+from neon.audit.clips import clips_by_norm, look_at_norms, look_at_values
+from neon.audit.findings import AuditWarning, Finding
+from neon.audit.rounding import Before
+from neon.audit.seen import LAST, Record, Seen
+from neon.audit.silent import Detached
+from neon.stepping.groups import has_no_rate
+from neon.stepping.sharding import is_abstract
+
+# The steps at which something is done: at the first and the last everything is looked at, in between norms are read,
+# for which a device is waited, and before the last hooks are put on the model if some of it has had no gradient.
+NORMS = (2, 4, 8, 16, 32, 64)
+LOOKS = {1, *NORMS, LAST - 1, LAST}
+_NEON = ("neon.", "torch.")
+
+
+class FirstSteps:
+    """Counts the first steps, and goes around those that are looked at; `record` is what they have shown."""
+
+    def __init__(self) -> None:
+        self.record = Record()
+        self._looks = LOOKS
+        self._said: set[Finding] = set()
+        self._detached: Detached | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing to watch any more."""
+        return self.record.is_over
+
+    def is_due(self) -> bool:
+        """Whether the next step is to be looked at; all others are counted here."""
+        number = self.record.steps + 1
+        if number in self._looks:
+            return True
+        self.record.steps = number
+        return False
+
+    def around(self, step: Callable[[], Any], seen: Seen) -> Any:
+        """Make a step, and look at it. A first or last one that changed nothing does not count."""
+        record, number = self.record, self.record.steps + 1
+        before = Before(seen) if number == LAST else None
+        decides = number in (1, LAST)
+        left_out = seen.optimizer.skipped_steps if decides else 0
+        result = step()
+        if decides and (seen.optimizer.skipped_steps != left_out or not _has_begun(seen)):
+            return result
+        record.steps = number
+        look_at_norms(seen, record)
+        if number == 1:
+            record.rates = [seen.rate(place) for place in range(len(seen.groups))]
+            if not clips_by_norm(seen):
+                self._looks = LOOKS - {*NORMS}
+        elif number == LAST - 1:
+            self._detached = Detached(seen)
+        if before is not None:
+            before.compare(record)
+        if number == LAST and self._detached is not None:
+            self._detached.end(seen, record)
+        if decides:
+            look_at_values(seen, record)
+            self._say(findings(seen, number), number)
+        return result
+
+    def _say(self, found: list[Finding], number: int) -> None:
+        """Warn of what has not been said before."""
+        new = [finding for finding in found if finding not in self._said]
+        self._said.update(new)
+        if new:
+            _warn(new, number)
+
+
+def _has_begun(seen: Seen) -> bool:
+    """Whether a step has been made: not a rehearsal, nor one without any gradient."""
+    params = [member.param for member in seen.members] + [param for _, param in seen.named]
+    if any(map(is_abstract, params)):
+        return False
+    if has_no_rate(seen.optimizer):
+        return seen.steps > 0
+    return bool(seen.optimizer.state) or any(param.grad is not None for param in params)
+
+
+def _warn(found: list[Finding], number: int) -> None:
+    which = "first step" if number == 1 else f"first {number} steps"
+    lines = "\n".join(f"- {finding}" for finding in found)
+    text = f"neon's audit of the {which} (attach(..., audit=False) leaves it out):\n{lines}"
+    warnings.warn(text, AuditWarning, stacklevel=_caller())
+
+
+def _caller() -> int:
+    """How far up the code is that has made the step, as `_warn` counts."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith(_NEON):
+        level, frame = level + 1, frame.f_back
+    return level
