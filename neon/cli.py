@@ -84,7 +84,8 @@ def compare(
 @app.command()
 def bench(
     kinds: Annotated[
-        str | None, typer.Option(help="Of step, rounding, states, backward, start, memory, kept; separated by commas.")
+        str | None,
+        typer.Option(help="Of step, rounding, states, statistics, backward, start, memory, kept; separated by commas."),
     ] = None,
     rules: Annotated[str | None, typer.Option(help="Such as Adam,Lion; every. Default: some that are common.")] = None,
     shapes: Annotated[str | None, typer.Option(help="Of large, resnet50, gpt2, llama1b (GPU), tiny, groups.")] = None,

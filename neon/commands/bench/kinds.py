@@ -10,6 +10,7 @@ from neon.commands.bench.few_bits import measure_rounding, measure_states
 from neon.commands.bench.matrix_steps import MATRICES, measure_matrices
 from neon.commands.bench.new_process import measure_memory, measure_start
 from neon.commands.bench.results import Line, Result, Settings
+from neon.commands.bench.statistics_cost import measure_statistics
 from neon.commands.bench.step_alone import measure_step
 
 
@@ -36,6 +37,7 @@ _EXTRA = "Peak memory beyond parameters, gradients and states, bytes a parameter
 _KEPT = "Peak memory of weights and states, bytes a parameter"
 _BACKWARD = "A step right after the backward pass of a small network"
 _MATRICES = "A step over matrices, float32"
+_STATISTICS = "A step that is looked at: float32, bfloat16 weights with float32 states, 8-bit states"
 _SGD = "GradientDescentMomentum"
 KINDS = {
     "step": Kind(
@@ -50,6 +52,7 @@ KINDS = {
     "start": Kind("The first step in a new process", measure_start, ("Adam",), ("mlp",), seconds=20),
     "memory": Kind(_EXTRA, measure_memory, seconds=8),
     "kept": Kind(_KEPT, measure_memory, (_SGD, "Adam"), seconds=6),
+    "statistics": Kind(_STATISTICS, measure_statistics, devices=None, seconds=8),
     "matrices": Kind(
         _MATRICES, measure_matrices, ("Muon",), tuple(MATRICES),
         quick_rules=("Muon",), quick_shapes=("768x3072", "144-of-64x64"), seconds=6,

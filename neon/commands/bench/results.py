@@ -104,6 +104,7 @@ TARGETS = (
     _target(0.05, "neon plain", "extra memory: bytes a parameter", kind="memory"),
     _target(0.05, "neon norm", "extra memory, clip by norm: bytes a parameter", kind="memory"),
     _target(0.05, "neon value", "extra memory, clip by value: bytes a parameter", kind="memory"),
+    _target(1.15, "of a plain step", "statistics, float32: time of a plain step", kind="statistics"),
     _target(1.1, "speed-up", f"GPT-2's hidden matrices: {_TORCH}", kind="matrices", shape="gpt2-hidden"),
     _target(1.2, "speed-up", f"768 by 3072: {_TORCH}", kind="matrices", shape="768x3072 3072x768"),
     _target(8.0, "speed-up", f"144 of 64 by 64: {_TORCH}", kind="matrices", shape="144-of-64x64"),

@@ -81,10 +81,10 @@ def states_of(rule: str) -> int:
     return len(program.states) - len(program.own_numbers)
 
 
-def attach(line: Line, work: Work, **options: Any) -> AttachedOptimizer:
-    """Neon's optimizer of a line over some work."""
+def attach(line: Line, work: Work, *, statistics: bool = False, **options: Any) -> AttachedOptimizer:
+    """Neon's optimizer of a line over some work, as it is once its first steps are over."""
     optimizer = neon_optimizer(line.rule, line.option, work.bounds.get(line.option), **options)
-    attached = optimizer.attach(work.groups(optimizer.group()["lr"]))
+    attached = optimizer.attach(work.groups(optimizer.group()["lr"]), statistics=statistics, audit=False)
     work.share(attached)
     return attached
 
