@@ -274,7 +274,18 @@ def test_several_models_are_named_by_their_places() -> None:
     assert finding.concerns == ("1.0.weight", "1.0.bias")
 
 
-@pytest.mark.parametrize("options", [{"stochastic_round": True}, {"master": "split"}, {"learning_rate": 0.1}])
+def test_layers_with_a_rate_of_zero_lose_nothing_to_rounding() -> None:
+    model = model_of(torch.bfloat16)
+    optimizer = Adam(learning_rate=0.1).attach(model)
+    optimizer.set("lr", 0.0, layers="0")
+    train(model, optimizer, LAST)
+    assert not optimizer.audit()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"stochastic_round": True}, {"master": "split"}, {"learning_rate": 0.1}, {"param_clip_value": 1e-4}],
+)
 def test_what_rounding_keeps(options: dict[str, Any]) -> None:
     model = model_of(torch.bfloat16)
     optimizer = Adam(**{"learning_rate": 1e-6, **options}).attach(model)

@@ -50,9 +50,9 @@ class FirstSteps:
         record, number = self.record, self.record.steps + 1
         before = Before(seen) if number == LAST else None
         decides = number in (1, LAST)
-        left_out = seen.optimizer.skipped_steps if decides else 0
+        left_out = _left_out(seen) if decides else 0
         result = step()
-        if decides and (seen.optimizer.skipped_steps != left_out or not _has_begun(seen)):
+        if decides and (_left_out(seen) != left_out or not (number == LAST or _has_begun(seen))):
             return result
         record.steps = number
         look_at_norms(seen, record)
@@ -77,6 +77,11 @@ class FirstSteps:
         self._said.update(new)
         if new:
             _warn(new, number)
+
+
+def _left_out(seen: Seen) -> int:
+    """How many steps were left out, for which a device is waited for: not where a graph may be captured."""
+    return 0 if seen.rules.capturable else seen.optimizer.skipped_steps
 
 
 def _has_begun(seen: Seen) -> bool:

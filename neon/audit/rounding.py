@@ -14,7 +14,7 @@ from neon.audit.rates import highest_rate
 from neon.audit.samples import can_be_sampled, sampled
 from neon.audit.seen import LAST, Member, Record, Seen
 from neon.engine.program.graph import CALL, REDUCTION, walk
-from neon.engine.program.options import OF_SHAPES, SCALE
+from neon.engine.program.options import OF_SHAPES
 from neon.engine.program.trace import signature
 
 _NARROW = (torch.bfloat16, torch.float16)
@@ -74,9 +74,14 @@ def _narrow(seen: Seen) -> Iterator[Member]:
         if not (members and rate and highest) or rate < highest / 2:
             continue
         for member in members:
-            rounds = member.values.get("stochastic_round", False)
-            if rounds is False and member.values.get("master") is None and can_be_sampled(member.param):
+            if _to_nearest(member.values) and seen.rate(place, member.values) and can_be_sampled(member.param):
                 yield member
+
+
+def _to_nearest(values: Mapping[str, Any]) -> bool:
+    """Whether nothing but rounding to nearest keeps a weight where it is."""
+    keeps = values.get("master"), values.get("param_clip_value")
+    return values.get("stochastic_round", False) is False and keeps == (None, None)
 
 
 def _estimated(seen: Seen) -> dict[int, float]:
@@ -105,7 +110,7 @@ def _moved(seen: Seen, member: Member) -> tuple[Tensor, Tensor, Tensor] | None:
     if any(state is None for state in states):
         return None
     of_step = dict.fromkeys(OF_SHAPES, param.dim() > 1) | {"step": float(kept.get("step", 0.0)) + 1}
-    given = values | of_step | {"lr": float(values["lr"]) * float(values.get(SCALE, 1.0))}
+    given = values | of_step | {"lr": seen.rate(member.place, values)}
     numbers = {name: plain(given.get(name, default)) for name, default in form.keywords.items()}
     result = rule(weight.double(), grad.double(), *states, **numbers)
     updated = result[0] if isinstance(result, (tuple, list)) else result

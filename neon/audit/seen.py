@@ -144,11 +144,14 @@ class Seen:
         """What findings call a group."""
         return f"group {place} ({self.groups[place]['optimizer']!r})"
 
-    def rate(self, place: int) -> float | None:
-        """The rate that a group steps by; None where its rule has none, or nobody may wait for it."""
-        group = self.groups[place]
-        given = [group.get("lr"), group.get(SCALE, 1.0)]
-        if "lr" not in self.rules.leaf_of(group).group() or not all(map(self.can_read, given)):
+    def rate(self, place: int, values: Mapping[str, Any] | None = None) -> float | None:
+        """The rate that a group, or a layer of it with values of its own, steps by.
+
+        None where the rule has none, or nobody may wait for it.
+        """
+        values = self.groups[place] if values is None else values
+        given = [values.get("lr"), values.get(SCALE, 1.0)]
+        if "lr" not in self.rules.leaf_of(self.groups[place]).group() or not all(map(self.can_read, given)):
             return None
         return float(given[0]) * float(given[1])
 
