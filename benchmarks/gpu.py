@@ -76,6 +76,7 @@ def cases() -> list[Case]:
         Case("launches, large", partial(measure_launches, shape="large")),
         Case("graph, gpt2", partial(measure_graph, shape="gpt2")),
         Case("tensor rates, groups", measure_tensor_rates),
+        Case("statistics, large", partial(measure_looks, shape="large")),
         Case("under a scaler, gpt2", partial(measure_scaled, shape="gpt2")),
         *matrix_cases("float32"),
         *(step_case(shape, format, "AdamW", option) for shape, format, option in product(SHAPES, FORMATS, OPTIONS)),
@@ -266,6 +267,17 @@ def measure_scaled(run: Run, shape: str) -> dict[str, Any]:
         optimizer.grad_scale = torch.ones((), device=run.device)
     steps = {name: optimizer.step for name, optimizer in optimizers.items()}
     return run.measure(steps | {"neon, no scaler": neon_on(work, "AdamW").step})
+
+
+def measure_looks(run: Run, shape: str) -> dict[str, Any]:
+    """AdamW's step that is looked at, beside one that is not."""
+    work = run.work(shape, SHAPES[shape], torch.float32)
+    optimizers = {
+        name: neon_optimizer("AdamW").attach(work.groups(1e-3), statistics=statistics, audit=False)
+        for name, statistics in (("neon, looked at", True), ("neon", False))
+    }
+    found = run.measure({name: optimizer.step for name, optimizer in optimizers.items()})
+    return found | {"of a plain step": found["device_s"]["neon, looked at"] / found["device_s"]["neon"]}
 
 
 def measure_graph(run: Run, shape: str) -> dict[str, Any]:

@@ -8,12 +8,14 @@ import os
 import sys
 from collections.abc import Iterator
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
 from gpu_steps import FORMATS, SIZES, steps
 from pairs import crossed
 from rule_cases import RULES
+from seen_by_hand import assert_seen
 from torch import Tensor
 
 from neon.engine import use_backend
@@ -102,6 +104,31 @@ def test_no_step_waits_for_the_device(clip: float | None) -> None:
             opt.step()
         finally:
             torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
+@pytest.mark.parametrize(
+    "options", [{}, {"gradient_clip_norm": 1.0, "gradient_clip_value": 0.01}, {"state_dtype": "int8"}]
+)
+def test_statistics_are_the_processors_and_no_step_waits_for_them(options: dict[str, Any]) -> None:
+    params = [torch.randn(n, device="cuda", requires_grad=True) for n in SIZES]
+    others = [p.detach().cpu().requires_grad_() for p in params]
+    opt, other = (Adam(**options).attach(each, statistics=True) for each in (params, others))
+    for step in range(5):
+        for p, e in zip(params, others, strict=True):
+            e.grad = torch.randn(e.shape)
+            p.grad = e.grad.cuda()
+        torch.cuda.set_sync_debug_mode("error" if step > 1 else "default")
+        try:
+            opt.step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        with use_backend("eager"):
+            other.step()
+    found, expected = opt.statistics(), other.statistics()
+    assert found is not None
+    assert expected is not None
+    assert_seen(found, expected)
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
