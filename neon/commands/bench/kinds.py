@@ -52,7 +52,7 @@ KINDS = {
     "start": Kind("The first step in a new process", measure_start, ("Adam",), ("mlp",), seconds=20),
     "memory": Kind(_EXTRA, measure_memory, seconds=8),
     "kept": Kind(_KEPT, measure_memory, (_SGD, "Adam"), seconds=6),
-    "statistics": Kind(_STATISTICS, measure_statistics, devices=None, seconds=8),
+    "statistics": Kind(_STATISTICS, measure_statistics, (_SGD, "Adam", "AdamW"), devices=None, seconds=8),
     "matrices": Kind(
         _MATRICES, measure_matrices, ("Muon",), tuple(MATRICES),
         quick_rules=("Muon",), quick_shapes=("768x3072", "144-of-64x64"), seconds=6,
