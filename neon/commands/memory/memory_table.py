@@ -71,8 +71,8 @@ def print_rows(
             weights = row.form.weights
             table.add_section()
             table.add_row(weights)
-        given = weights == AS_GIVEN
-        label = row.optimizer if several else AS_GIVEN if given else f"  {row.form.states}"
+        given = row.form.states == AS_GIVEN
+        label = row.optimizer if several else f"{'' if weights == AS_GIVEN else '  '}{row.form.states}"
         table.add_row(label, *_cells(row, request.ranks, unit, room), style="bold" if given and not several else "")
     console.print(table)
     left_out = "activations" + " and what fully_shard gathers" * (request.ranks > 1)
