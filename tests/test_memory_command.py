@@ -274,6 +274,20 @@ def test_what_cannot_be_had_says_why() -> None:
     assert "– gradient_clip_norm cannot be had with in_backward=True" in result.stdout
 
 
+def of_scalars() -> nn.Module:
+    return nn.ParameterList([nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(300, 300))])
+
+
+def test_what_fully_shard_refuses_is_told_too() -> None:
+    result = neon_memory(
+        "test_memory_command:of_scalars", "--optimizer", "AdamW(state_dtype={'exp_avg': 'int8'})", "--ranks", "2"
+    )
+    assert result.exit_code == 0, result.stderr
+    [given] = [line.split() for line in result.stdout.splitlines() if "as given" in line]
+    assert given[-2:] == ["–", "–"]
+    assert result.stdout.count("– fully_shard: fully_shard doesn't support scalar parameters") == 1
+
+
 def needs_values() -> nn.Module:
     return nn.Linear(int(torch.ones(3).sum().item()), 4)
 

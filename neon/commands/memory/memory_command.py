@@ -100,7 +100,10 @@ class Counted:
             return Row(spec.text, form, step, backward, None, None, refused)
         if form.dtype not in self._sharded:
             copied = abstract_copy(self._model, form.dtype)
-            self._sharded[form.dtype] = copied, shard(copied, self._mesh)
+            try:
+                self._sharded[form.dtype] = copied, shard(copied, self._mesh)
+            except (ValueError, RuntimeError) as error:  # NotImplementedError is one
+                return Row(spec.text, form, step, backward, None, None, [*refused, f"fully_shard: {error}"])
         sharded, units = self._sharded[form.dtype]
         return Row(spec.text, form, step, backward, had(at_step, sharded), had(in_backward, sharded, units), refused)
 
