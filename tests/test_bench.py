@@ -80,7 +80,9 @@ def test_a_whole_run_has_every_rule_shape_and_option_and_every_target() -> None:
             (shape, rule, option) for shape in shapes for rule in OF_ELEMENTS for option in OPTIONS
         }
     assert set(PEERS) < set(exported_rules())
-    assert {(e.kind, e.device) for e in on_a_gpu} == {(kind, "cuda") for kind in ("step", "rounding", "states")}
+    assert {(e.kind, e.device) for e in on_a_gpu} == {
+        (kind, "cuda") for kind in ("step", "rounding", "states", "statistics")
+    }
     assert [target.what for target in TARGETS if not any(map(target.covers, every + on_a_gpu))] == []
 
 

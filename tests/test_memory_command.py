@@ -26,6 +26,7 @@ from neon.commands.memory.memory_command import Counted, run_command
 from neon.commands.memory.memory_request import Request
 from neon.commands.memory.memory_table import Row
 from neon.commands.memory.sharded_model import ranks_by_name
+from neon.commands.memory.torch_step import torch_step
 from neon.commands.optimizer_text import parse_optimizer
 from neon.torch import AttachedOptimizer
 
@@ -163,6 +164,24 @@ def test_shards_are_those_of_two_ranks(name: str, ranks: list[dict[str, dict[str
     assert second["weights"] <= found.weights
 
 
+@pytest.mark.parametrize("foreach", [False, True])
+@pytest.mark.parametrize(("optimizer", "theirs"), [("AdamW()", torch.optim.AdamW), ("Adagrad()", torch.optim.Adagrad)])
+def test_so_it_is_of_torchs_own_step(optimizer: str, theirs: Any, foreach: bool) -> None:
+    """Which on GPUs takes all tensors at a time, and makes as much again as all weights."""
+    model = memory_models.Language()
+    device = torch.device("cuda" if foreach else "cpu")
+    found = torch_step(parse_optimizer(optimizer).build(), abstract_copy(model, None), device)
+    assert found is not None
+    name, states, beside = found
+    assert name == f"torch.optim.{theirs.__name__}"
+    backward(model, "language")
+    made = theirs(model.parameters(), foreach=foreach)
+    made.step()
+    assert states == kept_bytes(made.state)
+    assert beside == pytest.approx(peak_of(made.step), rel=0.001)
+    assert beside >= kept_bytes([*model.parameters()]) or not foreach
+
+
 # -- nothing is allocated --------------------------------------------------------------------------
 
 
@@ -253,6 +272,20 @@ def test_what_cannot_be_had_says_why() -> None:
     [given] = [line.split() for line in result.stdout.splitlines() if "as given" in line]
     assert given[-1] == "–"
     assert "– gradient_clip_norm cannot be had with in_backward=True" in result.stdout
+
+
+def of_scalars() -> nn.Module:
+    return nn.ParameterList([nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(300, 300))])
+
+
+def test_what_fully_shard_refuses_is_told_too() -> None:
+    result = neon_memory(
+        "test_memory_command:of_scalars", "--optimizer", "AdamW(state_dtype={'exp_avg': 'int8'})", "--ranks", "2"
+    )
+    assert result.exit_code == 0, result.stderr
+    [given] = [line.split() for line in result.stdout.splitlines() if "as given" in line]
+    assert given[-2:] == ["–", "–"]
+    assert result.stdout.count("– fully_shard: fully_shard doesn't support scalar parameters") == 1
 
 
 def needs_values() -> nn.Module:

@@ -49,7 +49,7 @@ def new_table(title: str | Text, caption: str | None = None) -> Table:
 
 def print_line(console: Console, text: str) -> None:
     """Print one line as it is, however long: nothing in it is markup."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def print_written(console: Console, paths: Iterable[Path]) -> None:

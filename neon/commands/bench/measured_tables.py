@@ -16,7 +16,7 @@ ABSENT = "–"
 FACTORS = {"s": 1.0, "ms": 1e3, "µs": 1e6}
 RATIOS = (
     "speed-up", "over compiled", "of one group", "of rounding to nearest", "split of nearest", "8 of 32 bits",
-    "16 of 32 bits", "of torch's fused", "of a plain step", "bfloat16", "8-bit states",
+    "16 of 32 bits", "of torch's fused", "of a plain step", "bfloat16, of plain", "8-bit states, of plain",
 )  # fmt: skip
 SHARES = ("of the limit", "split of the limit", "sweeps of the limit", "sweeps of a step", "of a bucket")
 LEGEND = """\

@@ -12,7 +12,7 @@ from neon.commands.bench.timing import Contender
 from neon.commands.bench.work import AgreementError, after_steps, make_work
 
 # What each is called in tables; that of float32 is what is aimed at.
-MEASURED = {"float32": "of a plain step", "to nearest": "bfloat16", "8-bit states": "8-bit states"}
+MEASURED = {"float32": "of a plain step", "to nearest": "bfloat16, of plain", "8-bit states": "8-bit states, of plain"}
 
 
 def measure_statistics(line: Line, settings: Settings) -> Result:

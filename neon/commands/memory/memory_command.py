@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from neon.commands.memory.memory_request import Request
 from neon.commands.memory.memory_table import Row, print_rows
 from neon.commands.memory.sharded_model import ranks_by_name, shard
 from neon.commands.memory.sizes import read_bytes
+from neon.commands.memory.torch_step import torch_step
 from neon.commands.optimizer_text import OptimizerSpec, parse_optimizer
 from neon.commands.output import print_line
 
@@ -67,6 +69,7 @@ def _rows(
         if row.step is not None:
             yield row
         if len(specs) == 1:
+            yield from counted.row_of_torch(spec, row)
             yield from (counted.row(spec, form) for form in every_form())
 
 
@@ -97,6 +100,17 @@ class Counted:
             return Row(spec.text, form, step, backward, None, None, refused)
         if form.dtype not in self._sharded:
             copied = abstract_copy(self._model, form.dtype)
-            self._sharded[form.dtype] = copied, shard(copied, self._mesh)
+            try:
+                self._sharded[form.dtype] = copied, shard(copied, self._mesh)
+            except (ValueError, RuntimeError) as error:  # NotImplementedError is one
+                return Row(spec.text, form, step, backward, None, None, [*refused, f"fully_shard: {error}"])
         sharded, units = self._sharded[form.dtype]
         return Row(spec.text, form, step, backward, had(at_step, sharded), had(in_backward, sharded, units), refused)
+
+    def row_of_torch(self, spec: OptimizerSpec, given: Row) -> Iterator[Row]:
+        """What the class of torch.optim with the same rule takes, beside a row of this model; none if there is none."""
+        found = torch_step(spec.build(), abstract_copy(self._model, given.form.dtype), self._device)
+        if found is not None and given.step is not None:
+            name, states, beside = found
+            form = replace(given.form, states=name)
+            yield Row(spec.text, form, replace(given.step, states=states, beside=beside), None, None, None, ())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.text import Text
 from torch import nn
 
 from neon.commands.memory.bytes_taken import Bytes
@@ -71,9 +72,9 @@ def print_rows(
             weights = row.form.weights
             table.add_section()
             table.add_row(weights)
-        given = weights == AS_GIVEN
-        label = row.optimizer if several else AS_GIVEN if given else f"  {row.form.states}"
-        table.add_row(label, *_cells(row, request.ranks, unit, room), style="bold" if given and not several else "")
+        style = "bold" if row.form.states == AS_GIVEN and not several else ""
+        label = row.optimizer if several else f"{'' if weights == AS_GIVEN else '  '}{row.form.states}"
+        table.add_row(Text(label), *_cells(row, request.ranks, unit, room), style=style)
     console.print(table)
     left_out = "activations" + " and what fully_shard gathers" * (request.ranks > 1)
     print_line(
