@@ -96,7 +96,8 @@ def _added(kernel: Kernel, stage: Stage, values: Mapping[Node, str], to: str) ->
             lines.append(f"size{k} = {_bits(kernel)}({kind.term.format(*operands)})")
             lines.append(f"{total} = select({total} < size{k}, size{k}, {total})")
         elif kind.counts:
-            lines.append(f"{total} += {kind.term.format(*operands)}")
+            one = "real(1.0)"
+            lines.append(f"{total} = select({kind.term.format(*operands)}, {total} + {one}, {total})")
         else:
             a, _, b = kind.term.format(*(f"np.float64({operand})" for operand in operands)).partition(" * ")
             lines.append(f"{total} = multiply_add({a}, {b}, {total})")

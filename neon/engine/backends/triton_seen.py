@@ -29,11 +29,12 @@ def added(stage: Stage, texts: Mapping[Node, str]) -> list[str]:
     lines = []
     for name, r in zip(names(stage), stage.seen, strict=True):
         kind = kind_of(r)
-        operands = [f"tl.where(inside, {texts[operand]}, 0.0)" for operand in r.args]
+        none = "False" if kind.counts else "0.0"
+        operands = [f"tl.where(inside, {texts[operand]}, {none})" for operand in r.args]
         if kind.by_size:
             lines.append(f"{name} = larger({name}, tl.{kind.term.format(*operands)})")
         elif kind.counts:
-            lines.append(f"{name} += {kind.term.format(*operands)}")
+            lines.append(f"{name} += tl.where({kind.term.format(*operands)}, 1.0, 0.0)")
         else:
             lines.append(f"{name} += {kind.term.format(*(f'{operand}.to(tl.float64)' for operand in operands))}")
     return lines

@@ -35,7 +35,7 @@ class Kind:
     """One reduction: the `term` of each element, in generated source of float64 operands, and on tensors of them.
 
     `combine` makes one number of those of parts. `by_size`: the largest term is looked for, not the sum of all;
-    `counts`: terms are 0 or 1.
+    `counts`: it is how many elements there are of which all operands, which are conditions, hold.
     """
 
     term: str
@@ -56,6 +56,7 @@ REDUCTIONS: dict[str, Kind] = {
     "dot": Kind("{0} * {1}", torch.mul),
     "largest": Kind("abs({0})", torch.abs, ALWAYS, by_size=True),
     "count": Kind("{0}", lambda a: a, ALWAYS, counts=True),
+    "count_both": Kind("{0} & {1}", torch.mul, ALWAYS, counts=True),
 }
 
 

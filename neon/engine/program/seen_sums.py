@@ -51,17 +51,18 @@ def _sums(kernel: Kernel, last: Stage) -> dict[str, Node]:
     gradient = kernel.program.gradient
     assert gradient is not None
     g, unclipped, clipped = replaced([gradient.arrived, gradient.unclipped, gradient.clipped], known)
-    stays = apply("equal", after, weight)
+    update = after - weight
+    stays, given = apply("equal", update, 0.0), apply("less", 0.0, abs(g))
     sums = {
         "gradient": reduce("sum_of_squares", _EACH, g),
         "weight": reduce("sum_of_squares", _EACH, weight),
-        "update": reduce("sum_of_squares", _EACH, after - weight),
+        "update": reduce("sum_of_squares", _EACH, update),
         "largest": reduce("largest", _EACH, g),
-        "unmoved": reduce("count", _EACH, apply("where", stays, 1.0, 0.0)),
-        "lost": reduce("count", _EACH, apply("where", stays, apply("where", apply("equal", g, 0.0), 0.0, 1.0), 0.0)),
+        "unmoved": reduce("count", _EACH, stays),
+        "lost": reduce("count_both", _EACH, stays, given),
     }
     if clipped is not unclipped:
-        sums["clipped"] = reduce("count", _EACH, apply("where", apply("equal", clipped, unclipped), 0.0, 1.0))
+        sums["clipped"] = reduce("count", _EACH, apply("less", abs(clipped), abs(unclipped)))
     return sums
 
 

@@ -88,8 +88,10 @@ def _check_values(kernel: Kernel, stage: Stage) -> None:
         if node.op in LOADS:
             _check_load(kernel, node)
         elif node.op == REDUCTION:
-            known = node.label.op in REDUCTIONS and {a.kind for a in node.args} == {FLOAT}
-            _hold(known, "a reduction of the table is of numbers", node)
+            kind = REDUCTIONS.get(node.label.op)
+            of = {FLOAT} if kind is None or not kind.counts else {BOOL}
+            known = kind is not None and {a.kind for a in node.args} == of
+            _hold(known, "a reduction of the table is of numbers, and a count of conditions", node)
         elif node.op == CALL:
             _hold(stage.calls is not None, "calls are of stages of their own", node)
         elif node.op in LEAVES:
