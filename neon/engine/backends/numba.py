@@ -100,8 +100,13 @@ def source(kernel: Kernel) -> str:
 
 
 def _compiled(kernel: Kernel) -> list[int]:
-    """The places of its stages that are machine code: all but those of calls."""
-    return [place for place, stage in enumerate(kernel.stages) if stage.calls is None]
+    """The places of its stages that are machine code: all but those of calls.
+
+    Of an observed kernel those up to the last level are the ones of the kernel that is not.
+    """
+    last = len(kernel.stages) - 1
+    places = range(last + 1) if kernel.observed is None else (*kernel.before(last), last)
+    return [place for place in places if kernel.stages[place].calls is None]
 
 
 def _stage(kernel: Kernel, place: int, number: int) -> str:
