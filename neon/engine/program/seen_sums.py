@@ -61,8 +61,14 @@ def _sums(kernel: Kernel, last: Stage) -> dict[str, Node]:
         "lost": reduce("count", _EACH, apply("where", stays, apply("where", apply("equal", g, 0.0), 0.0, 1.0), 0.0)),
     }
     if clipped is not unclipped:
-        sums["clipped"] = reduce("count", _EACH, apply("where", apply("equal", clipped, unclipped), 0.0, 1.0))
+        moved = apply("where", apply("equal", clipped, unclipped), 0.0, apply("where", _is_number(unclipped), 1.0, 0.0))
+        sums["clipped"] = reduce("count", _EACH, moved)
     return sums
+
+
+def _is_number(value: Node) -> Node:
+    """Whether it is not NaN, which is not equal to itself."""
+    return apply("equal", value, value)
 
 
 def _numbers(kernel: Kernel) -> Mapping[str, Node]:
