@@ -33,7 +33,7 @@ class Line(NamedTuple):
     """What was seen of one parameter, by its name and its number among all: sums by name, and numbers."""
 
     name: str
-    index: int
+    number: int
     sums: dict[str, float]
     numbers: dict[str, float]
     clips: bool
@@ -64,7 +64,8 @@ class Observation:
             rows = zip(seen.places.tolist(), seen.sums.tolist(), _shortest(seen.numbers), strict=True)
             for place, sums, numbers in rows:
                 named = {name: numbers[column] for name, column in seen.columns.items()}
-                found[place] = Line(*self._members[place], dict(zip(SUMS, sums, strict=True)), named, seen.clips)
+                name, number = self._members[place]
+                found[place] = Line(name, number, dict(zip(SUMS, sums, strict=True)), named, seen.clips)
         return [found[place] for place in sorted(found)]
 
 

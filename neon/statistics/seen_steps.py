@@ -13,7 +13,7 @@ from neon.statistics.table import StatisticsTable
 def table_of(step: int, lines: Sequence[Line], names: Mapping[str | int, str]) -> StatisticsTable:
     """The table of what was seen, of these parameters in this order: see `names_shown`."""
     places = {key: place for place, key in enumerate(names)}
-    found = [(line.name if line.name in names else line.index, line) for line in lines]
+    found = [(line.name if line.name in names else line.number, line) for line in lines]
     found = sorted(((key, line) for key, line in found if key in names), key=lambda each: places[each[0]])
     return StatisticsTable(step, [_row(key, names[key], line) for key, line in found])
 
