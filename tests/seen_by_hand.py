@@ -44,7 +44,7 @@ def by_hand(
         stays, clipped = w0 == w1, (g * math.prod(factors)).abs() > abs(value or math.inf)
         row = Row(
             parameter=name,
-            layer=name.rpartition(".")[0],
+            layer=name if name.startswith("group_") else name.rpartition(".")[0],
             elements=w0.numel(),
             gradient_norm=float((g * g).sum().sqrt()),
             weight_norm=float((w0 * w0).sum().sqrt()),

@@ -53,7 +53,7 @@ def looked_at(rule: str, option: str, dtype: torch.dtype, backend: str, **more: 
             optimizer.step()
             other.step()
     after = [whole(p, optimizer.state[p]) for p in params]
-    names = [f"params[{place}] of 'default'" for place in range(len(params))]
+    names = [f"group_0.{place}" for place in range(len(params))]
     norm, value = clip.get("gradient_clip_norm"), clip.get("gradient_clip_value")
     expected = by_hand(names, before, after, given, norms=[] if norm is None else [norm], value=value)
     assert_seen(optimizer.statistics(), expected)
@@ -354,6 +354,47 @@ def test_parameters_without_gradients_are_not_in_the_table() -> None:
         table = optimizer.statistics()
         assert table is not None
         assert [row.parameter for row in table] == [n for n, _ in model.named_parameters() if n != missing]
+
+
+def test_a_step_without_gradients_is_none() -> None:
+    params, others = parameters(), parameters()
+    optimizer, other = Adam().attach(params, statistics=3), Adam().attach(others)
+    found = []
+    for step in range(16):
+        for each in (params, others):
+            give(each, step)
+            for param in each if step % 8 >= 4 else ():
+                param.grad = None
+        optimizer.step()
+        other.step()
+        table = optimizer.statistics()
+        found.append(table and table.step)
+    assert found == [None, None, *[3] * 7, *[6] * 7]
+    assert_same(contents(params, optimizer), contents(others, other))
+
+
+def test_parameters_without_names_are_told_apart() -> None:
+    first, second = parameters()[:2], parameters()[2:]
+    optimizer = neon.torch.AdamW([{"params": first}, {"params": second, "lr": 0.5}], statistics=True)
+    give([*first, *second], 0)
+    optimizer.step()
+    table = optimizer.statistics()
+    assert table is not None
+    names = ["group_0.0", "group_0.1", "group_1.0", "group_1.1", "group_1.2"]
+    assert [row.parameter for row in table] == [row.layer for row in table] == names
+    assert [row.elements for row in table] == [p.numel() for p in (*first, *second)]
+    assert [row.learning_rate for row in table] == [0.001] * 2 + [0.5] * 3
+    assert len(table.by_layer()) == len(table.to_dict()["parameters"]) == 5
+
+
+def test_nan_is_not_clipped() -> None:
+    param = nn.Parameter(torch.ones(4))
+    optimizer = Adam(gradient_clip_value=1.0).attach([("w", param)], statistics=True)
+    param.grad = torch.tensor([math.nan, math.inf, -3.0, 0.5])
+    optimizer.step()
+    table = optimizer.statistics()
+    assert table is not None
+    assert table["w"].clipped == 0.5
 
 
 def test_drop_ins_and_other_thread_counts() -> None:

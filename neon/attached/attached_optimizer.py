@@ -36,7 +36,7 @@ from neon.engine.versions import uncompiled
 from neon.statistics.asked import Statistics, asked
 from neon.stepping import overrides
 from neon.stepping.aside import Aside
-from neon.stepping.group_names import named_parameters
+from neon.stepping.group_names import named_parameters, names_shown
 from neon.stepping.group_rules import GroupRules
 from neon.stepping.groups import GroupStepper
 from neon.stepping.in_backward import BackwardStepper, refuse_replicas
@@ -365,15 +365,15 @@ class AttachedOptimizer(Audited):
         self._stepper.close(self)
         return self._looking.last(lambda step, lines: table_of(step, lines, self._names_seen()))
 
-    def _names_seen(self) -> list[str]:
-        """The names of the parameters that statistics are about, in the order of the model."""
+    def _names_seen(self) -> dict[str | int, str]:
+        """What the parameters are called that statistics are about, in the order of the model; see `names_shown`."""
         layers = None if self._statistics is None else self._statistics.layers
-        every = [name for group in self.param_groups for name, _ in named_parameters(group)]
+        every = names_shown(self.param_groups)
         if layers is not None:
             fitting = [names for key in layers for names in self._layers().fitting(key).values()]
-            every = [name for name in every if any(name in names for names in fitting)]
-        order = {site_name(site): place for place, (site, _) in enumerate(self._assigned)}
-        return sorted(every, key=lambda name: order.get(name, len(order)))
+            every = {key: name for key, name in every.items() if any(key in names for names in fitting)}
+        order: dict[Any, int] = {site_name(site): place for place, (site, _) in enumerate(self._assigned)}
+        return dict(sorted(every.items(), key=lambda named: order.get(named[0], len(order))))
 
     # -- state -------------------------------------------------------------------------------------
 

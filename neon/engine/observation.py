@@ -30,9 +30,10 @@ class Seen(NamedTuple):
 
 
 class Line(NamedTuple):
-    """What was seen of one parameter: sums by name, and numbers."""
+    """What was seen of one parameter, by its name and its number among all: sums by name, and numbers."""
 
     name: str
+    number: int
     sums: dict[str, float]
     numbers: dict[str, float]
     clips: bool
@@ -45,7 +46,7 @@ class Observation:
     """
 
     def __init__(self, items: Sequence[Item], seen: Sequence[Seen], stop: Tensor | None) -> None:
-        self._names, self._seen = [item.name for item in items], seen
+        self._members, self._seen = [(item.name, item.index) for item in items], seen
         self._stop = None if stop is None else stop.clone()
         for reach in dict.fromkeys(item.reach for item in items):
             if reach is not None and reach.alike:
@@ -63,7 +64,8 @@ class Observation:
             rows = zip(seen.places.tolist(), seen.sums.tolist(), _shortest(seen.numbers), strict=True)
             for place, sums, numbers in rows:
                 named = {name: numbers[column] for name, column in seen.columns.items()}
-                found[place] = Line(self._names[place], dict(zip(SUMS, sums, strict=True)), named, seen.clips)
+                name, number = self._members[place]
+                found[place] = Line(name, number, dict(zip(SUMS, sums, strict=True)), named, seen.clips)
         return [found[place] for place in sorted(found)]
 
 

@@ -29,6 +29,19 @@ def named_parameters(group: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
     return [(f"params[{i}] of {key}", param) for i, param in enumerate(group["params"])]
 
 
+def names_shown(groups: Sequence[Mapping[str, Any]]) -> dict[str | int, str]:
+    """What tables call parameters: by their names, or by their numbers among all where they have none."""
+    found: dict[str | int, str] = {}
+    number = 0
+    for place, group in enumerate(groups):
+        if has_names(group):
+            found |= {name: name for name in group["param_names"]}
+        else:
+            found |= {number + at: f"group_{place}.{at}" for at in range(len(group["params"]))}
+        number += len(group["params"])
+    return found
+
+
 def keys_of(group: Mapping[str, Any]) -> Sequence[str]:
     """What the counts of a group's parameters go by: their names; their places where these do not fit."""
     return group["param_names"] if has_names(group) else [*map(str, range(len(group["params"])))]

@@ -180,7 +180,8 @@ class GroupStepper:
                 write_rate(group, lr)
             self._plan = plan if self._planned.in_place else None
             return LeftOut(error.name)
-        if looking is not None:
+        # Where processes look together, they count alike, whichever gradients there are here.
+        if looking is not None and (plan.updated or self._planned.sharded):
             looking.made([plan.observation] if look and plan.observation is not None else [])
         if self._rules.capturable:
             self._on_device.keep_captured(plan)

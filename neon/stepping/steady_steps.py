@@ -43,7 +43,9 @@ class SteadySteps:
     def resume(self, optimizer: Optimizer, planned: Planned, ready: Ready) -> None:
         """A step has gone by a plan that was there before, for what had been in the step before."""
         plan, grads, reread = ready
-        if plan.alike is None:  # other parameters have gradients than before: worth its making only where that lasts
+        # Where there are other gradients than before, it is worth its making only if that lasts; where there are none,
+        # nothing is counted.
+        if plan.alike is None or not plan.updated:
             self.forget()
             return
         if plan.alike is not self._like:
