@@ -147,8 +147,7 @@ class AttachedOptimizer(Audited):
         self._storages = storages_of(self.param_groups)
         self._stepper = self._new_stepper()
         self._stepper.watch(self)
-        if flag("audit", audit):
-            self._watch_first_steps()
+        self._watch_first_steps(watched=flag("audit", audit))
         if rules.capturable:
             for device in {param.device for group in self.param_groups for param in group["params"]}:
                 check_capturable(device, serving(device).capturable)
