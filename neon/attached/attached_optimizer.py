@@ -160,8 +160,7 @@ class AttachedOptimizer(Audited):
         self._stepper.watch(self)
         if self._statistics is not None:
             self._names_seen()  # refuses layers that there are not
-        if flag("audit", audit):
-            self._watch_first_steps()
+        self._watch_first_steps(watched=flag("audit", audit))
         if rules.capturable:
             for device in {param.device for group in self.param_groups for param in group["params"]}:
                 check_capturable(device, serving(device).capturable)

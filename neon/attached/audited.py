@@ -22,8 +22,9 @@ class Audited(Evaluated):
     """The part of an attached optimizer that is audited."""
 
     _assigned: Assigned
-    _first_steps: FirstSteps | None = None  # while they are watched
-    _record: Record | None = None  # what they have shown
+    # While they are watched, and what they have shown. The class has no value: it would be looked for first.
+    _first_steps: FirstSteps | None
+    _record: Record | None
 
     @on_itself
     def audit(self, *models: nn.Module) -> Audit:
@@ -38,9 +39,9 @@ class Audited(Evaluated):
                 raise TypeError(f"audit takes torch modules. Received: {kind_of(model)}.")
         return audit(self._seen(*models, asked=True))
 
-    def _watch_first_steps(self) -> None:
-        self._first_steps = FirstSteps()
-        self._record = self._first_steps.record
+    def _watch_first_steps(self, *, watched: bool) -> None:
+        self._first_steps = FirstSteps() if watched else None
+        self._record = self._first_steps.record if self._first_steps is not None else None
 
     def _watched(self, step: Callable[[], Any]) -> Any:
         """A step that is looked at."""

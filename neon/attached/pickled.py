@@ -10,6 +10,7 @@ from neon.stepping.group_rules import GroupRules
 
 def of_this_version(state: dict[str, Any]) -> dict[str, Any]:
     """What was pickled whole, also by versions that kept their options as attributes of the optimizer."""
+    state = {"_first_steps": None, "_record": None, **state}
     if "_rules" in state:
         return state
     old = {"skip_nonfinite": False, "partition": None, "in_backward": False, "capturable": False} | state

@@ -11,9 +11,10 @@ from neon.audit.findings import Finding
 from neon.audit.samples import can_be_sampled, sampled
 from neon.audit.seen import Record, Seen
 
-# Gradients a thousand times as large as their bound come of a sum in the place of a mean, or of a scale that was not
-# taken off: clipped so they have a norm that says nothing, at the start of a large model too. A tenth is common there.
-_ALWAYS, _OFTEN, _NEVER = 1000.0, 10.0, 1 / 1000
+# Gradients ten thousand times as large as their bound come of a sum in the place of a mean, as of 32 sequences of 1,024
+# tokens, or of a scale of 65,536 that was not taken off. Ten times is common at the start of large models, a hundred in
+# recipes that clip on purpose.
+_ALWAYS, _OFTEN, _NEVER = 10_000.0, 10.0, 1 / 1000
 # The share of elements from which on a gradient has become its sign.
 _SIGN = 0.999
 

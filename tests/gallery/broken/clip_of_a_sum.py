@@ -12,7 +12,7 @@ KIND, BY_ITSELF = "clips always", True
 
 def train():  # type: ignore[no-untyped-def]
     model = nn.Linear(8, 4)
-    optimizer = Adam(gradient_clip_norm=0.1, learning_rate=1e-5).attach(model)
+    optimizer = Adam(gradient_clip_norm=0.01, learning_rate=1e-5).attach(model)
     for _ in range(100):
         optimizer.zero_grad()
         (model(torch.randn(512, 8)) - 1).square().sum().backward()
