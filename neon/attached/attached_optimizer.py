@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable
 from functools import partial
 from inspect import isroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ from neon.attached.new_layers import add_layers
 from neon.attached.observed import UnlessWrapped, observed, on_itself, untraced
 from neon.attached.pickled import of_this_version
 from neon.attached.printed import rows_of
-from neon.attached.targets import check_added, check_groups, name_alike, site_name, storages_of, target_groups
+from neon.attached.targets import check_added, check_groups, name_alike, storages_of, target_groups
 from neon.engine.backends import serving
 from neon.engine.counts import mark_movable
 from neon.engine.program.options import DECAY, SCALE
@@ -36,7 +36,7 @@ from neon.engine.versions import uncompiled
 from neon.statistics.asked import Statistics, asked
 from neon.stepping import overrides
 from neon.stepping.aside import Aside
-from neon.stepping.group_names import named_parameters, names_shown
+from neon.stepping.group_names import named_parameters
 from neon.stepping.group_rules import GroupRules
 from neon.stepping.groups import GroupStepper
 from neon.stepping.in_backward import BackwardStepper, refuse_replicas
@@ -44,9 +44,6 @@ from neon.stepping.in_place import refuse_in_place, way_in_place
 from neon.stepping.looking import Looking
 from neon.stepping.sharding import Partition, local, replicas
 from neon.stepping.watched import Watched, unwatched
-
-if TYPE_CHECKING:
-    from neon.statistics.table import StatisticsTable
 
 # Of an instance, what copies do not take along: hooks, which torch leaves out too, and what a GradScaler has put there.
 _NOT_KEPT = {"_stepper", "_looking", "_storages", "grad_scale", "found_inf"}
@@ -98,7 +95,6 @@ class AttachedOptimizer(Audited):
     Raises `TypeError` or `ValueError` by name for targets, keys and values that do not fit.
     """
 
-    _statistics: Statistics | None = None  # of what was pickled before there were any
     profile_hook_step = staticmethod(observed)  # type: ignore[assignment]
 
     # torch.amp.GradScaler then leaves unscaling to `step`: it sets grad_scale and found_inf before. Through a wrapper
@@ -344,35 +340,6 @@ class AttachedOptimizer(Audited):
 
     _observed_step = observed(_step)
     zero_grad = untraced(torch.optim.Optimizer.zero_grad)
-
-    @on_itself
-    def statistics(self) -> StatisticsTable | None:
-        """What the last step that was looked at did to each parameter; None where none was yet.
-
-        Norms of gradient, weight and update, shares of elements that did not move or were clipped, factors of norms
-        and rates, as `neon.statistics.Row` has them. A device is waited for. Where processes hold parts of parameters,
-        they have put their sums together in the step: each may read by itself. Of parameters that are whole on one
-        process, as under `ZeroRedundancyOptimizer`, that one has them.
-
-        Raises:
-            RuntimeError: statistics were not asked for.
-        """
-        from neon.statistics.seen_steps import table_of
-
-        if self._looking is None:
-            raise RuntimeError("No statistics are taken. Ask for them: attach(model, statistics=True).")
-        self._stepper.close(self)
-        return self._looking.last(lambda step, lines: table_of(step, lines, self._names_seen()))
-
-    def _names_seen(self) -> dict[str | int, str]:
-        """What the parameters are called that statistics are about, in the order of the model; see `names_shown`."""
-        layers = None if self._statistics is None else self._statistics.layers
-        every = names_shown(self.param_groups)
-        if layers is not None:
-            fitting = [names for key in layers for names in self._layers().fitting(key).values()]
-            every = {key: name for key, name in every.items() if any(key in names for names in fitting)}
-        order: dict[Any, int] = {site_name(site): place for place, (site, _) in enumerate(self._assigned)}
-        return dict(sorted(every.items(), key=lambda named: order.get(named[0], len(order))))
 
     # -- state -------------------------------------------------------------------------------------
 

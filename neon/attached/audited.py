@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from neon.assignment.wrappers import unwrapped
-from neon.attached.evaluated import Evaluated
+from neon.attached.looked_at import LookedAt
 from neon.attached.observed import on_itself
 from neon.attached.targets import Assigned
 from neon.audit.checks import audit
@@ -18,7 +18,7 @@ from neon.audit.seen import Record, Seen
 from neon.messages import kind_of
 
 
-class Audited(Evaluated):
+class Audited(LookedAt):
     """The part of an attached optimizer that is audited."""
 
     _assigned: Assigned
