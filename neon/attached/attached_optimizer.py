@@ -287,7 +287,7 @@ class AttachedOptimizer(Audited):
         if self._first_steps is not None and self._first_steps.is_due():
             return self._watched(partial(self._itself, closure))
         looking = self._looking
-        steady = None if looking is not None and looking.is_due else self._stepper.steady.call
+        steady = None if looking is not None and not looking.left else self._stepper.steady.call
         if steady is not None and closure is None and "found_inf" not in self.__dict__:
             given = (
                 self.param_groups, self.state, self._optimizer_step_pre_hooks, self._optimizer_step_post_hooks,
@@ -296,7 +296,7 @@ class AttachedOptimizer(Audited):
             done = steady(*given)
             if done == DONE or (done == CHANGED and self._stepper.renew() and steady(*given) == DONE):
                 if looking is not None:
-                    looking.made(())
+                    looking.left -= 1
                 return None
         if (
             _global_optimizer_pre_hooks

@@ -12,28 +12,38 @@ T = TypeVar("T")
 
 
 class Looking:
-    """Looks at each step whose number `every` divides; `count` is the number of steps that were made.
+    """Looks at each step whose number `every` divides; `left` is how many steps come before the next of these.
 
     A step that a device has left out by itself counts as one, for the host does not know of it.
     """
 
     def __init__(self, every: int) -> None:
-        self.every, self.count = every, 0
+        self._every = every
+        self._go_on_from(0)
         self._made: tuple[object, Any] | None = None  # of which it is, and what was made of it
         self._seen: list[tuple[int, Sequence[Observation]]] = []  # the last, and where a device has to be asked, others
+
+    def _go_on_from(self, count: int) -> None:
+        self._next = (count // self._every + 1) * self._every
+        self.left = self._next - 1 - count
+
+    @property
+    def count(self) -> int:
+        """The number of steps that were made."""
+        return self._next - 1 - self.left
 
     @property
     def is_due(self) -> bool:
         """Whether the next step is to be looked at."""
-        return (self.count + 1) % self.every == 0
+        return self.left == 0
 
     def follow(self, plan: Plan) -> None:
         """Count from where a new plan's tensors stand: their updates may have been loaded."""
-        self.count = max(self.count, int(max(plan.counts.read(), default=0)))
+        self._go_on_from(max(self.count, int(max(plan.counts.read(), default=0))))
 
     def made(self, observations: Sequence[Observation]) -> None:
         """A step has been made, and was seen to do this, if it was looked at."""
-        self.count += 1
+        self._go_on_from(self.count + 1)
         if observations:
             self._seen = [*self._seen[-1:], (self.count, observations)]
 
