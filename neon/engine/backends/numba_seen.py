@@ -78,8 +78,8 @@ def ended(kernel: Kernel, stage: Stage) -> list[str]:
     lines = [f"partials = pointer(at[5] + chunk * {8 * len(stage.seen)}, np.float64)"] if stage.seen else []
     for k, r in enumerate(stage.seen):
         if kind_of(r).by_size:
-            whole = f"select(more{k} < peak{k}, peak{k}, more{k})"
-            lines.append(f"peak{k} = largest(seen{k}, {LANES})")
+            whole = f"select(more{k} < most{k}, most{k}, more{k})"
+            lines.append(f"most{k} = largest(seen{k}, {LANES})")
             lines.append(f"partials[{k}] = np.float64(from_{_bits(kernel)}({whole}))")
         else:
             lines += [f"total{k} = np.float64(more{k})", f"for lane in range({LANES}):"]
