@@ -32,6 +32,7 @@ from neon.optimizers import (
     Prodigy,
 )
 from neon.statistics import Row, Statistics, StatisticsTable
+from neon.stepping.looking import Looking
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CLIPS = ("plain", "clip by value", "clip by norm", "both clips")
@@ -352,6 +353,22 @@ def test_parameters_without_gradients_are_not_in_the_table() -> None:
         table = optimizer.statistics()
         assert table is not None
         assert [row.parameter for row in table] == [n for n, _ in model.named_parameters() if n != missing]
+
+
+def test_the_last_table_stays_where_a_device_has_left_all_since_out() -> None:
+    class Asked:
+        def __init__(self, *, left_out: bool) -> None:
+            self.left_out = left_out
+
+        def lines(self) -> list[int]:
+            return []
+
+    looking = Looking(1)
+    found = []
+    for left_out in (True, False, True, True, True):
+        looking.made([Asked(left_out=left_out)])  # type: ignore[list-item]
+        found.append(looking.last(lambda step, _: step))
+    assert found == [None, 2, 2, 2, 2]
 
 
 def test_a_step_without_gradients_is_none() -> None:

@@ -57,4 +57,4 @@ class Looking:
                 made = table(count, [line for observation in observations for line in observation.lines()])
                 self._made = (seen, made)
                 return made
-        return None
+        return None if self._made is None else self._made[1]
