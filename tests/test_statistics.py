@@ -280,6 +280,25 @@ def test_in_the_backward_pass() -> None:
         assert found == expected
 
 
+@pytest.mark.parametrize("longest", [0, 1])
+def test_in_the_backward_pass_all_of_a_step_is_seen_after_a_checkpoint(longest: int) -> None:
+    """Of parameters with unlike counts, whichever gradient arrives first."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    first = Adam().attach(model)
+    for step in range(8):
+        for place, layer in enumerate(model):
+            for param in layer.parameters():
+                param.grad = torch.ones_like(param) if place == longest or step < 4 else None
+        first.step()
+    optimizer = Adam().attach(model, statistics=3, in_backward=True)
+    optimizer.load_state_dict(first.state_dict())
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    table = optimizer.statistics()
+    assert table is not None
+    assert (table.step, len(table)) == (9, 4)
+
+
 def test_a_scaler_leaves_steps_out_and_gradients_are_unscaled() -> None:
     model, plain = network(), network()
     optimizer, other = Adam().attach(model, statistics=True), Adam().attach(plain, statistics=True)
