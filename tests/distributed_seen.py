@@ -51,6 +51,19 @@ def seen_in_backward(way: str) -> Any:
     return _numbers_of(opt.statistics())
 
 
+def seen_without_gradients() -> Any:
+    """A step for which no rank has a gradient leaves the ranks together."""
+    model = net()
+    run = spread("sharded", model)
+    opt = RULES["adam"]().attach(model, statistics=True)
+    for step in range(STEPS):
+        train(run, opt, [step])
+        if step == 1:
+            opt.zero_grad()
+            opt.step()
+    return _numbers_of(opt.statistics())
+
+
 def seen_by_zero() -> Any:
     """Each rank sees the parameters that it updates: together they are all."""
     model = net()

@@ -43,6 +43,7 @@ SEEN = [
     ("seen", "sharded", "sums"),
     ("seen", "sharded", "orthogonal"),
     ("seen_in_backward", "sharded"),
+    ("seen_without_gradients",),
     ("seen_by_zero",),
 ]
 SCALED = [("scaled", way, rule) for way in ("data parallel", "sharded") for rule in ("momentum", "torch")]

@@ -33,6 +33,7 @@ from neon.optimizers import (
     Prodigy,
 )
 from neon.statistics import Row, Statistics, StatisticsTable
+from neon.stepping.looking import Looking
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CLIPS = ("plain", "clip by value", "clip by norm", "both clips")
@@ -281,6 +282,25 @@ def test_in_the_backward_pass() -> None:
         assert found == expected
 
 
+@pytest.mark.parametrize("longest", [0, 1])
+def test_in_the_backward_pass_all_of_a_step_is_seen_after_a_checkpoint(longest: int) -> None:
+    """Of parameters with unlike counts, whichever gradient arrives first."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    first = Adam().attach(model)
+    for step in range(8):
+        for place, layer in enumerate(model):
+            for param in layer.parameters():
+                param.grad = torch.ones_like(param) if place == longest or step < 4 else None
+        first.step()
+    optimizer = Adam().attach(model, statistics=3, in_backward=True)
+    optimizer.load_state_dict(first.state_dict())
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    table = optimizer.statistics()
+    assert table is not None
+    assert (table.step, len(table)) == (9, 4)
+
+
 def test_a_scaler_leaves_steps_out_and_gradients_are_unscaled() -> None:
     model, plain = network(), network()
     optimizer, other = Adam().attach(model, statistics=True), Adam().attach(plain, statistics=True)
@@ -354,6 +374,22 @@ def test_parameters_without_gradients_are_not_in_the_table() -> None:
         table = optimizer.statistics()
         assert table is not None
         assert [row.parameter for row in table] == [n for n, _ in model.named_parameters() if n != missing]
+
+
+def test_the_last_table_stays_where_a_device_has_left_all_since_out() -> None:
+    class Asked:
+        def __init__(self, *, left_out: bool) -> None:
+            self.left_out = left_out
+
+        def lines(self) -> list[int]:
+            return []
+
+    looking = Looking(1)
+    found = []
+    for left_out in (True, False, True, True, True):
+        looking.made([Asked(left_out=left_out)])  # type: ignore[list-item]
+        found.append(looking.last(lambda step, _: step))
+    assert found == [None, 2, 2, 2, 2]
 
 
 def test_a_step_without_gradients_is_none() -> None:

@@ -50,7 +50,7 @@ class Observation:
         self._stop = None if stop is None else stop.clone()
         for reach in dict.fromkeys(item.reach for item in items):
             if reach is not None and reach.alike:
-                _put_together(cast("Sharing", reach), len(items), [each for each in seen if each.reach is reach])
+                _put_together(cast("Sharing", reach), items, [each for each in seen if each.reach is reach])
 
     @property
     def left_out(self) -> bool:
@@ -76,9 +76,13 @@ def _shortest(numbers: Tensor) -> list[list[float]]:
     return [[float(str(number)) for number in row] for row in numbers.cpu().numpy()]
 
 
-def _put_together(reach: Sharing, count: int, seen: Sequence[Seen]) -> None:
-    """Have the sums of parameters be those of all processes that hold parts of these, by one exchange for all."""
-    table = torch.zeros(count, len(SUMS), dtype=torch.float64, device=seen[0].sums.device)
+def _put_together(reach: Sharing, items: Sequence[Item], seen: Sequence[Seen]) -> None:
+    """Have the sums of parameters be those of all processes that hold parts of these, by one exchange for all.
+
+    Where none of them had a gradient here, others may wait for this process.
+    """
+    device = next(item.param.device for item in items if item.reach is reach)
+    table = torch.zeros(len(items), len(SUMS), dtype=torch.float64, device=device)
     for each in seen:
         table[each.places] = each.sums
     parts = torch.stack(reach.gather_tensors(table.flatten(), [table.numel()] * reach.size)).view(-1, *table.shape)

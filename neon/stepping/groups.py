@@ -171,7 +171,7 @@ class GroupStepper:
         looking, look = self.looking, False
         if looking is not None:
             if not steady:
-                looking.follow(plan)
+                looking.follow(plan.counts.read())
             look = looking.is_due
         try:
             self._stepper.run(self, ready, None, inputs, scaler.found if self._decides else None, look=look)

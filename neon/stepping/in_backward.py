@@ -134,6 +134,8 @@ class BackwardStepper(GroupStepper):
         self.release()
         for place in range(len(optimizer.param_groups)):
             self._add_hooks(optimizer, place)
+        if self.looking is not None:  # all of a step is looked at, or nothing: so it is known before the first arrives
+            self.looking.follow(float(state["step"]) for state in optimizer.state.values() if "step" in state)
 
     def added(self, optimizer: Optimizer) -> None:
         self._add_hooks(optimizer, len(optimizer.param_groups) - 1)
@@ -332,10 +334,7 @@ class _Parameter:
         if is_abstract(self._param):
             self._put(count_of(self._item))
             return None
-        plan = Plan([self._item], self.gradients(), [self.settings])
-        if self._of.looking is not None:
-            self._of.looking.follow(plan)
-        return plan
+        return Plan([self._item], self.gradients(), [self.settings])
 
     def _put(self, step: Tensor) -> Placed:
         assert self._item is not None

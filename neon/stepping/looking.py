@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from neon.engine.observation import Line, Observation
-from neon.engine.plan import Plan
 
 T = TypeVar("T")
 
@@ -37,9 +36,9 @@ class Looking:
         """Whether the next step is to be looked at."""
         return self.left == 0
 
-    def follow(self, plan: Plan) -> None:
-        """Count from where a new plan's tensors stand: their updates may have been loaded."""
-        self._go_on_from(max(self.count, int(max(plan.counts.read(), default=0))))
+    def follow(self, counts: Iterable[float]) -> None:
+        """Count from where parameters stand that a plan is new for: their updates may have been loaded."""
+        self._go_on_from(max(self.count, int(max(counts, default=0))))
 
     def made(self, observations: Sequence[Observation]) -> None:
         """A step has been made, and was seen to do this, if it was looked at."""
@@ -57,4 +56,4 @@ class Looking:
                 made = table(count, [line for observation in observations for line in observation.lines()])
                 self._made = (seen, made)
                 return made
-        return None
+        return None if self._made is None else self._made[1]
