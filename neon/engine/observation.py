@@ -84,9 +84,9 @@ def _put_together(reach: Sharing, items: Sequence[Item], seen: Sequence[Seen]) -
     device = next(item.param.device for item in items if item.reach is reach)
     table = torch.zeros(len(items), len(SUMS), dtype=torch.float64, device=device)
     for each in seen:
-        table[each.places] = each.sums
+        table[each.places.to(device)] = each.sums.to(device)
     parts = torch.stack(reach.gather_tensors(table.flatten(), [table.numel()] * reach.size)).view(-1, *table.shape)
     whole = parts.sum(0)
     whole[:, -1] = parts[..., -1].amax(0)
     for each in seen:
-        each.sums.copy_(whole[each.places])
+        each.sums.copy_(whole[each.places.to(device)])
