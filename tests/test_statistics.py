@@ -188,6 +188,18 @@ def test_numbers_that_change_with_a_step_that_is_looked_at() -> None:
     assert_same(contents(params, optimizer), contents(others, other))
 
 
+def test_numbers_that_are_new_in_a_look_before_the_first_steady_step() -> None:
+    params, others = parameters(), parameters()
+    description = GradientDescentMomentum(0.1, 0.9)
+    optimizer, other = description.attach(params, statistics=3), description.attach(others)
+    for step in range(8):
+        for each, its in ((params, optimizer), (others, other)):
+            give(each, step)
+            its.param_groups[0]["lr"] = 0.1 if step < 2 else 0.01
+            its.step()
+    assert_same(contents(params, optimizer), contents(others, other))
+
+
 def test_layers_by_name_pattern_and_class() -> None:
     model = network()
     optimizer = Adam().attach(model, statistics=Statistics(layers=["0.*", "2.bias"]))
