@@ -7,6 +7,7 @@ import math
 import pickle
 import weakref
 from itertools import product
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -191,11 +192,12 @@ def test_numbers_that_change_with_a_step_that_is_looked_at() -> None:
 def test_numbers_that_are_new_in_a_look_before_the_first_steady_step() -> None:
     params, others = parameters(), parameters()
     description = GradientDescentMomentum(0.1, 0.9)
-    optimizer, other = description.attach(params, statistics=3), description.attach(others)
-    for step in range(8):
+    optimizer, other = description.attach(params, statistics=2), description.attach(others)
+    for step in range(4):
         for each, its in ((params, optimizer), (others, other)):
             give(each, step)
-            its.param_groups[0]["lr"] = 0.1 if step < 2 else 0.01
+            if step == 1:
+                its.param_groups[0]["lr"] = 0.01
             its.step()
     assert_same(contents(params, optimizer), contents(others, other))
 
@@ -387,17 +389,9 @@ def test_parameters_without_gradients_are_not_in_the_table() -> None:
 
 
 def test_the_last_table_stays_where_a_device_has_left_all_since_out() -> None:
-    class Asked:
-        def __init__(self, *, left_out: bool) -> None:
-            self.left_out = left_out
-
-        def lines(self) -> list[int]:
-            return []
-
-    looking = Looking(1)
-    found = []
+    looking, found = Looking(1), []
     for left_out in (True, False, True, True, True):
-        looking.made([Asked(left_out=left_out)])  # type: ignore[list-item]
+        looking.made([SimpleNamespace(left_out=left_out, lines=list)])  # type: ignore[list-item]
         found.append(looking.last(lambda step, _: step))
     assert found == [None, 2, 2, 2, 2]
 
