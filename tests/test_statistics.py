@@ -296,7 +296,6 @@ def test_in_the_backward_pass() -> None:
 
 @pytest.mark.parametrize("longest", [0, 1])
 def test_in_the_backward_pass_all_of_a_step_is_seen_after_a_checkpoint(longest: int) -> None:
-    """Of parameters with unlike counts, whichever gradient arrives first."""
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     first = Adam().attach(model)
     for step in range(8):
@@ -422,9 +421,7 @@ def test_parameters_without_names_are_told_apart() -> None:
     assert table is not None
     names = ["group_0.0", "group_0.1", "group_1.0", "group_1.1", "group_1.2"]
     assert [row.parameter for row in table] == [row.layer for row in table] == names
-    assert [row.elements for row in table] == [p.numel() for p in (*first, *second)]
     assert [row.learning_rate for row in table] == [0.001] * 2 + [0.5] * 3
-    assert len(table.by_layer()) == len(table.to_dict()["parameters"]) == 5
 
 
 def test_nan_is_not_clipped() -> None:
