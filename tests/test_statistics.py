@@ -7,6 +7,7 @@ import math
 import pickle
 import weakref
 from itertools import product
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -190,6 +191,19 @@ def test_numbers_that_change_with_a_step_that_is_looked_at() -> None:
     assert_same(contents(params, optimizer), contents(others, other))
 
 
+def test_numbers_that_are_new_in_a_look_before_the_first_steady_step() -> None:
+    params, others = parameters(), parameters()
+    description = GradientDescentMomentum(0.1, 0.9)
+    optimizer, other = description.attach(params, statistics=2), description.attach(others)
+    for step in range(4):
+        for each, its in ((params, optimizer), (others, other)):
+            give(each, step)
+            if step == 1:
+                its.param_groups[0]["lr"] = 0.01
+            its.step()
+    assert_same(contents(params, optimizer), contents(others, other))
+
+
 def test_layers_by_name_pattern_and_class() -> None:
     model = network()
     optimizer = Adam().attach(model, statistics=Statistics(layers=["0.*", "2.bias"]))
@@ -284,7 +298,6 @@ def test_in_the_backward_pass() -> None:
 
 @pytest.mark.parametrize("longest", [0, 1])
 def test_in_the_backward_pass_all_of_a_step_is_seen_after_a_checkpoint(longest: int) -> None:
-    """Of parameters with unlike counts, whichever gradient arrives first."""
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     first = Adam().attach(model)
     for step in range(8):
@@ -377,17 +390,9 @@ def test_parameters_without_gradients_are_not_in_the_table() -> None:
 
 
 def test_the_last_table_stays_where_a_device_has_left_all_since_out() -> None:
-    class Asked:
-        def __init__(self, *, left_out: bool) -> None:
-            self.left_out = left_out
-
-        def lines(self) -> list[int]:
-            return []
-
-    looking = Looking(1)
-    found = []
+    looking, found = Looking(1), []
     for left_out in (True, False, True, True, True):
-        looking.made([Asked(left_out=left_out)])  # type: ignore[list-item]
+        looking.made([SimpleNamespace(left_out=left_out, lines=list)])  # type: ignore[list-item]
         found.append(looking.last(lambda step, _: step))
     assert found == [None, 2, 2, 2, 2]
 
@@ -418,9 +423,7 @@ def test_parameters_without_names_are_told_apart() -> None:
     assert table is not None
     names = ["group_0.0", "group_0.1", "group_1.0", "group_1.1", "group_1.2"]
     assert [row.parameter for row in table] == [row.layer for row in table] == names
-    assert [row.elements for row in table] == [p.numel() for p in (*first, *second)]
     assert [row.learning_rate for row in table] == [0.001] * 2 + [0.5] * 3
-    assert len(table.by_layer()) == len(table.to_dict()["parameters"]) == 5
 
 
 def test_nan_is_not_clipped() -> None:

@@ -165,7 +165,7 @@ class Steady:
         """Go by the numbers that the batches have read anew."""
         for line, begin, end in zip(self._lines, self._lines_at[:-1], self._lines_at[1:], strict=True):
             line.renew()
-            self._memory[begin:end] = line.words(renewed=True)
+            self._memory[begin:end] = line.words()
 
 
 class _Line:
@@ -213,7 +213,7 @@ class _Line:
                 own.append(operation)
         self._shared, self._operations = len(shared), [*shared, *own]
 
-    def words(self, *, renewed: bool = False) -> list[int]:
+    def words(self) -> list[int]:
         """Its line in the memory."""
         batch, current, tape = self.batch, self._pass, self._tape
         step_words = batch.table[:, -2:]
@@ -222,7 +222,7 @@ class _Line:
             "pass": current.address,
             "worth": self.worth,
             "evaluates": not current.steady,
-            "renewed": renewed,
+            "renewed": True,  # a step that was looked at has computed the numbers for its own pass alone
             "rows": len(batch.row_groups),
             "steps": batch.row_steps.ctypes.data,
             "row_of": self._row_of.ctypes.data,
