@@ -22,6 +22,8 @@ if not torch.cuda.is_available():
 
 # Programs of other processes: what they import warns (torch.distributed.optim still compiles by torch.jit).
 collect_ignore = ["distributed_saving.py", "distributed_low.py", "distributed_equal.py", "distributed_seen.py"]
+# Programs that a test runs, each with its folder to import from.
+collect_ignore_glob = ["gallery/*"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -437,13 +437,11 @@ def test_nan_is_not_clipped() -> None:
 
 
 def test_drop_ins_and_other_thread_counts() -> None:
-    """What is summed is the same on any number of threads."""
     found = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        torch.manual_seed(0)
-        param = nn.Parameter(torch.randn(700, 300))
-        param.grad = torch.randn(700, 300)
+        param = nn.Parameter(torch.linspace(-1, 2, 210_000))
+        param.grad = torch.linspace(1, -3, 210_000)
         optimizer = neon.torch.AdamW([("w", param)], statistics=True)
         optimizer.step()
         found.append(optimizer.statistics())

@@ -24,7 +24,7 @@ Step = tuple[float, float, float]
 
 SIDE_UNIT = 16
 GROUP_BYTES = 4 << 20  # small matrices of a CPU run in groups that stay in its caches
-PACKED = 512 << 10  # about what oneDNN packs at most for a product of bfloat16, on Zen 4
+PACKED = 512 << 10  # about what oneDNN packs at most for a product of bfloat16 on two threads of a Zen 4, or a quarter
 LARGEST_GROWTH = 500.0  # Keller Jordan's five steps have 485
 
 
@@ -194,7 +194,7 @@ def temporaries(
     if way == "bfloat16" and itemsize == 4:  # the normalised matrix in both, then two narrow ones
         narrow = 2 * (2 * matrix + 2 * square)
         if torch.device(device).type == "cpu":
-            narrow += min(narrow // 8, PACKED)
+            narrow += min(narrow // 4, PACKED)
         return group * max((itemsize + 2) * matrix, narrow)
     fits = matrix == rows * columns  # then the result is the second one that is iterated on
     return group * itemsize * ((1 if fits else 2) * matrix + (4 if way == "gram" else 2) * square)
