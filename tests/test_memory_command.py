@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import memory_models
 import pytest
@@ -28,6 +29,7 @@ from neon.commands.memory.memory_table import Row
 from neon.commands.memory.sharded_model import ranks_by_name
 from neon.commands.memory.torch_step import torch_step
 from neon.commands.optimizer_text import parse_optimizer
+from neon.engine.calls import arena
 from neon.torch import AttachedOptimizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -43,6 +45,12 @@ FORMATS = {
     "an average": (torch.float32, "Adam(weight_average=0.9, gradient_clip_norm=1.0)"),
     "Adafactor": (torch.float32, "Adafactor()"),
 }
+
+
+@pytest.fixture(autouse=True)
+def no_arena_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Optimizers of other tests may be there still, and have made what a thread's calls work in."""
+    monkeypatch.setattr(arena, "_arenas", WeakValueDictionary())
 
 
 def counted(model: nn.Module, optimizer: str, dtype: torch.dtype | None = None) -> Row:
