@@ -16,7 +16,7 @@ from neon.engine.program.kernel import Kernel, Stage, Sweep
 from neon.engine.program.printer import memory_of
 from neon.engine.program.reductions import kind_of
 
-LANES = 16
+LANES = 8
 
 _GROUPS = """\
 rest = ({end} - {first}) % {lanes}
