@@ -8,11 +8,16 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from neon.statistics import Row, StatisticsTable
 
 Weights = list[Tensor]
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(20, 33), nn.Tanh(), nn.Linear(33, 5))
 
 
 def whole(param: Tensor, state: dict[str, Any]) -> Tensor:

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from neon.engine.batch import Batch
 from neon.engine.plan import launches
@@ -58,8 +57,4 @@ def _kept(batch: Batch) -> int:
     wholes = [tensor for each in batch.whole_of if isinstance(each, Whole) for tensor in each.states.values()]
     passes = [each for each in batch.passes if each is not None]
     tables = [batch.table, batch.chunks, *(table for each in passes for table in (each.partials, each.scalars))]
-    return sum(map(_bytes, (*tensors.values(), *wholes))) + sum(table.nbytes for table in tables)
-
-
-def _bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
+    return sum(each.nbytes for each in (*tensors.values(), *wholes, *tables))

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from neon.engine.program.reductions import largest
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
@@ -93,7 +95,7 @@ def together(layer: str, rows: Sequence[Row]) -> Row:
         gradient_norm=_norm(row.gradient_norm for row in rows),
         weight_norm=_norm(row.weight_norm for row in rows),
         update_norm=_norm(row.update_norm for row in rows),
-        largest_gradient=_largest(row.largest_gradient for row in rows),
+        largest_gradient=largest([row.largest_gradient for row in rows]),
         unmoved=share(lambda row: row.unmoved),
         lost=share(lambda row: row.lost),
         clipped=None if all(row.clipped is None for row in rows) else share(lambda row: row.clipped),
@@ -110,11 +112,6 @@ def _norm(norms: Iterable[float]) -> float:
     """
     norms = list(norms)
     return math.nan if any(map(math.isnan, norms)) else math.hypot(*norms)
-
-
-def _largest(values: Iterable[float]) -> float:
-    values = list(values)
-    return math.nan if any(map(math.isnan, values)) else max(values, default=0.0)
 
 
 def _strength(factors: tuple[float, ...]) -> float:

@@ -111,5 +111,4 @@ def _tied(model: nn.Module) -> Iterable[nn.Parameter]:
 
 
 def _bytes(tensor: Tensor) -> int:
-    part = local(tensor)
-    return part.numel() * part.element_size()
+    return local(tensor).nbytes

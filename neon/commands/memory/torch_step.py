@@ -62,7 +62,7 @@ def torch_step(optimizer: Optimizer, model: nn.Module, device: torch.device) -> 
         except RuntimeError:
             return None
     kept = [tensor for state in theirs.state.values() for tensor in _tensors(state) if tensor.device.type == "meta"]
-    states = sum(tensor.numel() * tensor.element_size() for tensor in kept)
+    states = sum(tensor.nbytes for tensor in kept)
     with Living() as living:  # with states, of which none is made any more
         theirs.step()
     return f"torch.optim.{type(theirs).__name__}", states, living.most
