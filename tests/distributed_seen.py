@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -42,6 +43,15 @@ def seen(way: str, rule: str) -> Any:
     return _numbers_of(opt.statistics())
 
 
+def seen_sharing() -> Any:
+    """Replicas that share out the work on matrices."""
+    model = net()
+    run = spread("data parallel", model)
+    opt = RULES["orthogonal"]().attach(model, statistics=2, share_matrices=dist.get_world_size() > 1)
+    train(run, opt, range(STEPS))
+    return _numbers_of(opt.statistics())
+
+
 def seen_in_backward(way: str) -> Any:
     """The same as each gradient arrives."""
     model = net()
@@ -62,6 +72,22 @@ def seen_without_gradients() -> Any:
             opt.zero_grad()
             opt.step()
     return _numbers_of(opt.statistics())
+
+
+def seen_by_one() -> Any:
+    """One rank alone reads; for all parameters of a mesh a step that is looked at exchanges one tensor more."""
+    model = net()
+    run = spread("sharded", model)
+    opt = RULES["adam"]().attach(model, statistics=2)
+    exchanged = []
+    for step in range(STEPS):
+        with mock.patch.object(dist, "all_gather", wraps=dist.all_gather) as gathered:
+            train(run, opt, [step])
+        exchanged.append(gathered.call_count if dist.get_world_size() > 1 else step % 2)
+    found = [_numbers_of(opt.statistics()) if dist.get_rank() == 0 else None]
+    dist.broadcast_object_list(found)
+    assert found[0] is not None
+    return {**found[0], "exchanged": torch.tensor(exchanged)}
 
 
 def seen_by_zero() -> Any:

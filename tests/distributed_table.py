@@ -44,6 +44,8 @@ SEEN = [
     ("seen", "sharded", "orthogonal"),
     ("seen_in_backward", "sharded"),
     ("seen_without_gradients",),
+    ("seen_by_one",),
+    ("seen_sharing",),
     ("seen_by_zero",),
 ]
 SCALED = [("scaled", way, rule) for way in ("data parallel", "sharded") for rule in ("momentum", "torch")]
