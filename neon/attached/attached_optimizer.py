@@ -19,7 +19,6 @@ from neon.assignment.printed_table import table
 from neon.attached.audited import Audited
 from neon.attached.checkpoint import check_held, loaded
 from neon.attached.evaluated import loaded_aside, views, with_trained_weights
-from neon.attached.layers_by_name import Layers
 from neon.attached.matrix_groups import by_name, check_group_matrices, check_keys_of_parts
 from neon.attached.new_layers import add_layers
 from neon.attached.observed import UnlessWrapped, observed, on_itself, untraced
@@ -262,9 +261,6 @@ class AttachedOptimizer(Audited):
         self._assigned = add_layers(self, self.description, self._assigned, target)
         self._rules.know(by_name(self._assigned))
         self._restart()
-
-    def _layers(self) -> Layers:
-        return Layers(self, self._rules, self._assigned)
 
     def _override(self, layers: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         self._layers().override(layers, change)

@@ -25,7 +25,7 @@ class LookedAt(Evaluated):
     _looking: Looking | None = None
 
     def _layers(self) -> Layers:
-        raise NotImplementedError
+        return Layers(self, self._rules, self._assigned)
 
     @on_itself
     def statistics(self) -> StatisticsTable | None:

@@ -186,7 +186,7 @@ class Batch:
         kept = [{slot.name: tensor for slot, tensor in item.kept.items()} for item in self.items]
         return {name: [tensors[name] for tensors in kept] for name in self.kernel.program.own_numbers}
 
-    def _make_passes(self) -> Sequence[Any]:
+    def _make_passes(self) -> list[Any]:
         return [self.make_pass(place) for place in range(len(self.kernel.stages))]
 
     def make_pass(self, place: int) -> Any:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from neon.engine.batch import Batch
-from neon.engine.observation import SUMS, Seen
+from neon.engine.observation import LARGEST, SUMS, Seen
 from neon.engine.program.graph import Node
 from neon.engine.program.kernel import Kernel
 
@@ -25,6 +26,7 @@ class Looks:
 
     def __init__(self, batch: Batch, kernel: Kernel, executable: Any) -> None:
         assert kernel.observed is not None
+        assert tuple(kernel.observed.sums) == SUMS[1 : 1 + len(kernel.observed.sums)]
         self._batch, self._kernel, self._executable, self._sums = batch, kernel, executable, kernel.observed.sums
         with self._in_place():
             self._last = batch.make_pass(len(kernel.stages) - 1)
@@ -61,10 +63,11 @@ class Looks:
         partials, scalars = self._batch.left_to_see(self._last)
         sums = torch.zeros(len(self._lengths), len(SUMS), dtype=torch.float64, device=partials.device)
         sums[:, 0] = self._sizes
-        for column, name in enumerate(self._sums):
-            kind = "max" if name == SUMS[-1] else "sum"
-            sums[:, SUMS.index(name)] = torch.segment_reduce(
-                partials[:, column].contiguous(), kind, lengths=self._lengths, initial=0, unsafe=True
-            )
+        sums[:, 1 : 1 + len(self._sums)] = self._of_tensors(partials, "sum")
+        sums[:, LARGEST] = self._of_tensors(partials[:, LARGEST - 1].contiguous(), "max")
         numbers = scalars.index_select(0, self._rows)  # a copy, as all of it is: the tables are the next step's
         return Seen(self._places, sums, numbers, self._columns, "clipped" in self._sums, self._batch.reach)
+
+    def _of_tensors(self, of_chunks: Tensor, kind: str) -> Tensor:
+        """What those of its chunks come to for each tensor; of none 0."""
+        return torch.segment_reduce(of_chunks, kind, lengths=self._lengths, initial=0, unsafe=True)

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from neon.engine.settings import Item, Reach, Sharing
 
-# What is known of a parameter, in the order of columns. Those of its parts are added up, but for the last: the largest.
-SUMS: tuple[str, ...] = ("elements", "gradient", "weight", "update", "unmoved", "lost", "clipped", "largest")
+# What is known of a parameter, in the order of columns: how many elements, then the sums of a kernel in their order, of
+# which the last may be missing. Those of its parts are added up, but for one: of the largest the largest counts.
+SUMS: tuple[str, ...] = ("elements", "gradient", "weight", "update", "largest", "unmoved", "lost", "clipped")
+LARGEST = SUMS.index("largest")
 
 
 class Seen(NamedTuple):
@@ -87,6 +89,6 @@ def _put_together(reach: Sharing, items: Sequence[Item], seen: Sequence[Seen]) -
         table[each.places.to(device)] = each.sums.to(device)
     parts = torch.stack(reach.gather_tensors(table.flatten(), [table.numel()] * reach.size)).view(-1, *table.shape)
     whole = parts.sum(0)
-    whole[:, -1] = parts[..., -1].amax(0)
+    whole[:, LARGEST] = parts[..., LARGEST].amax(0)
     for each in seen:
         each.sums.copy_(whole[each.places.to(device)])

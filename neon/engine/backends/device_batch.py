@@ -211,7 +211,7 @@ class DeviceBatch(Batch):
         sent = (self.table, self._numbers_read, self._kept_at, *[self._where] * levels)
         self._tensors = Scattered()
         self._reserve = capture.Reserve((array.nbytes for array in sent), self.device) if self._capturable else None
-        return [*super()._make_passes()]
+        return super()._make_passes()
 
     def make_pass(self, place: int) -> DevicePass | None:
         return None if self.kernel.stages[place].calls else DevicePass(self, place)
