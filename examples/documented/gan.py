@@ -24,7 +24,7 @@ parser = NeonArgparser(__doc__, default_overrides={"epochs": 40, "batch_size": 6
 parser.add_argument("--kbatch", type=int, default=1, help="number of data batches per noise batch in training")
 args = parser.parse_args()
 
-images = load_digits(return_X_y=True)[0] / 16  # 1797 images of 64 pixels, values from 0 to 1
+images = np.asarray(load_digits(return_X_y=True)[0]) / 16  # 1797 images of 64 pixels, values from 0 to 1
 train_set = ArrayIterator(images)
 
 init = Gaussian(scale=0.1)
