@@ -20,7 +20,7 @@ from neon.audit.checks import CHECKS
 from neon.audit.first_steps import LOOKS, NORMS
 from neon.audit.samples import MOST, sampled
 from neon.audit.seen import LAST
-from neon.optimizers import Adam, AdamW, GradientDescentMomentum, MultiOptimizer, Muon
+from neon.optimizers import Adafactor, Adam, AdamW, Centralized, GradientDescentMomentum, MultiOptimizer, Muon
 
 
 def model_of(dtype: torch.dtype = torch.float32) -> nn.Sequential:
@@ -341,6 +341,20 @@ def test_a_group_of_embeddings_for_muon() -> None:
     model["hidden"](model["tokens"](torch.arange(4))).square().mean().backward()
     with pytest.warns(AuditWarning, match=r"- matrix rule: tokens.weight \(embedding\): Muon is for hidden"):
         optimizer.step()
+
+
+@pytest.mark.parametrize(
+    "rule", [Adafactor(momentum_coef=0.9, state_dtype="int8"), Centralized(Adam(state_dtype={"exp_avg": "int8"}))]
+)
+def test_rules_of_rows_keep_no_blocks(rule: Any) -> None:
+    model = nn.Linear(256, 16)
+    optimizer = rule.attach(model)
+    model(torch.randn(4, 256)).square().mean().backward()
+    with pytest.warns(AuditWarning, match=r"- wide states: weight: .* float32: the rule works by rows"):
+        optimizer.step()
+    assert optimizer.state[model.weight]["exp_avg"].dtype == torch.float32
+    optimizer.freeze("weight")
+    assert not optimizer.audit()
 
 
 def test_schedules_that_have_not_moved_are_noted() -> None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from neon.audit.clips import clips_always, clips_never
 from neon.audit.conventions import decay_of_vectors, matrix_rule
+from neon.audit.cut_blocks import cut_blocks
 from neon.audit.findings import Audit, Finding
 from neon.audit.membership import lost, not_given, replaced, tied_since, updated_twice
 from neon.audit.rates import rate_zero, schedule_not_stepped, still_schedules
@@ -39,6 +40,7 @@ CHECKS = (
     Check("tied", tied_since, When.ASKED),
     Check("twice", updated_twice, When.ASKED),
     Check("matrix rule", matrix_rule, When.FIRST),
+    Check("wide states", cut_blocks, When.FIRST),
     Check("no gradient", no_gradient, When.LAST),
     Check("rounding", lost_to_rounding, When.LAST),
     Check("rate 0", rate_zero, When.LAST),

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neon.engine.program.formats import PARAMETER, named
+from neon.engine.program.formats import FORMATS, PARAMETER, named
+from neon.engine.program.formats.format import Format
 from neon.engine.program.signs import never_negative
 from neon.engine.program.slots import Slot, slots_of
 from neon.engine.program.spaces import PAIRS, TENSOR
@@ -39,30 +40,36 @@ class Storage:
     def dtype_of(
         self, state: str, program: Program, param: Tensor, size: int | None = None, blocks: bool = True
     ) -> torch.dtype:
-        """The format of a new state. `size` and `blocks` are of a whole parameter of which `param` is a part.
+        """The dtype of a new state. `size` and `blocks` are of a whole parameter of which `param` is a part.
+
+        What would be in blocks is float32 where parts, or the rows that a rule works by, would cut these.
+        """
+        form = self.form_of(state, program, param, size)
+        return form.dtype if form.block == 1 or (blocks and not program.by_rows) else torch.float32
+
+    def form_of(self, state: str, program: Program, param: Tensor, size: int | None = None) -> Format:
+        """The format of a new state, where nothing would cut its blocks.
 
         One format for all states is not that of an average of weights, which takes the place of weights, nor of states
-        of rows and columns, which are few. Beside these no state of elements is in blocks, which would cut rows. States
-        of pairs are in the precision of the arithmetic, as functions of matrices take them. One number of a tensor is
-        float64.
+        of rows and columns, which are few. States of pairs are in the precision of the arithmetic, as functions of
+        matrices take them. One number of a tensor is float64.
         """
         declared = program.states[state]
         if declared.of is TENSOR:
-            return torch.float64
+            return FORMATS[torch.float64]
         if declared.of in PAIRS:
-            return torch.float64 if param.dtype == torch.float64 else torch.float32
+            return FORMATS[torch.float64 if param.dtype == torch.float64 else torch.float32]
         if isinstance(self.states, str):
             wanted = None if declared.starts_as_weight or declared.of.is_narrow else self.states
         else:
             wanted = dict(self.states or ()).get(state)
         if param.dtype == torch.float64:
-            return torch.float64
+            return FORMATS[torch.float64]
         if wanted == PARAMETER:  # float16 too: in its range a mean of squares would vanish
             wanted = "bfloat16" if param.element_size() == 2 and not self.splits(param) else None
         if wanted is None or (param.numel() if size is None else size) < SMALL:
-            return torch.float32
-        form = named(wanted, never_negative=state in never_negative(program))
-        return form.dtype if form.block == 1 or (blocks and not program.by_rows) else torch.float32
+            return FORMATS[torch.float32]
+        return named(wanted, never_negative=state in never_negative(program))
 
     def slots(self, program: Program, param: Tensor, states: Sequence[Any]) -> tuple[Slot, ...]:
         """The slots of a parameter whose states are these tensors."""
