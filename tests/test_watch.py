@@ -14,8 +14,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.__future__ import set_swap_module_params_on_conversion
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
 
-from neon.engine import versions
+from neon.engine import plan, versions
 from neon.engine.tensors import watch
 from neon.engine.tensors.watch import Likeness, Watch
 from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, Optimizer, WarmupCosine
@@ -46,6 +48,22 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     else:
         assert watch._native() is not None, "torch's stable interface was not found: the quick way goes untested"
     return request.param
+
+
+@pytest.mark.parametrize("in_backward", [False, True])
+def test_a_plan_lasts_where_parameters_are_sharded(
+    in_backward: bool, alone: DeviceMesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, check = [], plan.check_items
+    monkeypatch.setattr(plan, "check_items", lambda *args: made.append(check(*args)))
+    model = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 2))
+    fully_shard(model, mesh=alone)
+    optimizer = Adam().attach(model, in_backward=in_backward)
+    for _ in range(4):
+        model(torch.ones(3, 6)).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert len(made) == (4 if in_backward else 1)
 
 
 @pytest.mark.parametrize("move", MOVES)

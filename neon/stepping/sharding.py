@@ -226,11 +226,8 @@ def is_abstract(param: Any) -> bool:
 
 
 def local(tensor: Any) -> Any:
-    """The part of a tensor that this process holds."""
-    if not is_sharded(tensor):
-        return tensor
-    with torch.no_grad():
-        return tensor.to_local()
+    """The part of a tensor that this process holds: the same object each time, where `to_local` may give a new view."""
+    return tensor._local_tensor if is_sharded(tensor) else tensor
 
 
 def local_gradients(params: Sequence[Any], grads: Sequence[Any]) -> list[Tensor | None]:
