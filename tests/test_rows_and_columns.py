@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
+from weakref import WeakValueDictionary
 
 import pytest
 import torch
 from torch import Tensor
 
+from neon.engine import beside
 from neon.engine.backends import use_backend
-from neon.optimizers import COLUMNS, ROWS, TENSOR, WEIGHT, Optimizer, State
+from neon.engine.calls import arena
+from neon.optimizers import COLUMNS, ROWS, TENSOR, WEIGHT, Adafactor, Optimizer, State
 from neon.optimizers.functions import dot, largest, maximum, mean, norm, sqrt, total
 
 SHAPES: list[tuple[int, ...]] = [(1, 1), (3, 4), (70, 130), (5, 1), (1, 200), (3, 4, 5), (6, 5, 3, 3), (200, 700)]
@@ -172,3 +176,59 @@ def _as_weight(w, g, row=State(WEIGHT, of=ROWS), *, lr):  # type: ignore[no-unty
 def test_what_has_no_meaning_is_refused(rule: Any, words: str) -> None:
     with pytest.raises(TypeError, match=words):
         type("Made", (Optimizer,), {"rule": staticmethod(rule)})(lr=0.1).attach([torch.nn.Parameter(torch.ones(2, 2))])
+
+
+def several(
+    monkeypatch: pytest.MonkeyPatch, backend: str, *, room: int, left: int, guarded: bool = False, **options: Any
+) -> Any:
+    """The weights after two steps over tensors of small shapes, and the optimizer.
+
+    What is kept beside tensors takes so much `room` in one launch; before each step `left` fills the memory for it.
+    """
+    monkeypatch.setattr(beside, "BUCKET", room)
+    monkeypatch.setattr(arena, "_arenas", WeakValueDictionary())
+    generator = torch.Generator().manual_seed(0)
+    small = [shape for shape in SHAPES if math.prod(shape) < 1000]
+    params = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in small * 2]
+    with use_backend(backend):
+        optimizer = Balanced(lr=0.1, share=0.3, **options).attach(params, skip_nonfinite=guarded)
+        for _ in range(2):
+            for param in params:
+                param.grad = torch.randn(param.shape, generator=generator)
+            for each in arena._arenas.values():
+                each.memory.fill_(left)
+            optimizer.step()
+    return [param.detach() for param in params], optimizer
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_memory_of_sums_is_shared(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Launch after launch in the same memory, whatever lay there, the bits are those of one launch."""
+    whole, _ = several(monkeypatch, backend, room=1 << 26, left=0)
+    found, optimizer = several(monkeypatch, backend, room=1 << 11, left=255)
+    assert all(map(torch.equal, found, whole))
+    batches = optimizer._stepper._plan.batches
+    assert len(batches) > 3
+    assert max(batch.room.shared for batch in batches) == arena.arena_of(torch.device("cpu")).memory.numel()
+    assert not any(batch.room.own for batch in batches)
+
+
+@pytest.mark.parametrize("options", [{"gradient_clip_norm": 1.0}, {"guarded": True}])
+def test_what_waits_for_others_has_memory_of_its_own(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of weights are summed in the pass that sums for a norm, or for what refuses a step."""
+    whole, _ = several(monkeypatch, "eager", room=1 << 26, left=0, **options)
+    found, optimizer = several(monkeypatch, "numba", room=1 << 11, left=255, **options)
+    assert all(map(torch.equal, found, whole))
+    [batch] = optimizer._stepper._plan.batches
+    assert batch.room.own
+    assert not batch.room.shared
+
+
+def test_sums_behind_a_norm_share_their_memory() -> None:
+    param = torch.nn.Parameter(torch.ones(3, 4))
+    optimizer = Adafactor(gradient_clip_norm=1.0).attach([param])
+    param.grad = torch.ones(3, 4)
+    optimizer.step()
+    [batch] = optimizer._stepper._plan.batches  # type: ignore[union-attr]
+    assert batch.room.shared
+    assert not batch.room.own

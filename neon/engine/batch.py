@@ -17,8 +17,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from neon.engine.beside import Beside
-from neon.engine.calls.arena import arena_of
+from neon.engine.beside import Beside, apart, within
+from neon.engine.calls.arena import Arena, arena_of
 from neon.engine.calls.owners import Owned, sharing_of
 from neon.engine.calls.stacks import Laid, Stacks
 from neon.engine.program import random_bits as random
@@ -44,6 +44,13 @@ class Shares(NamedTuple):
     chunks: dict[Hashable, Any]
     of_rows: list[Hashable]
     own: bool = False
+
+
+class Room(NamedTuple):
+    """How many bytes a batch works in: those that batches which run one after another share, and its own."""
+
+    shared: int
+    own: int
 
 
 class Pass:
@@ -114,11 +121,14 @@ class Batch:
         firsts = {item.form: item for item in reversed(self._members)}
         direct = {form: _direct(item, kernel.by_rows) for form, item in firsts.items()}
         self._directly = np.array([direct[item.form] for item in self._members])
-        self._beside = [Beside(kernel, item) if kernel.by_rows else None for item in self._members]
+        self._beside = [Beside.of(kernel, item, item.param.shape) if kernel.by_rows else None for item in self._members]
         self._whole = [
             beside if beside is None or item.part is None else Whole(kernel, item, beside)
             for item, beside in zip(self._members, self._beside, strict=True)
         ]
+        if not kernel.in_one_go:
+            for each in _each(self._beside, self._whole):
+                each.lay(apart(self.device))
         self._sizes = np.array([item.form.kinds[0].elements for item in self._members])
         self._table = np.array([*map(self._line, self._members, self._beside)], np.int64)
 
@@ -160,6 +170,7 @@ class Batch:
         self._evaluated = False
         self.stacks = self._make_stacks() if self.kernel.buffers else None
         self._laid_at: int | None = None
+        self._shares_memory, self._shared_bytes = self.kernel.in_one_go or bool(self.kernel.buffers), self.room.shared
         self.passes = self._make_passes()
         self.looks = None
         self.shares = [[self._shares(reduction) for reduction in stage.reductions] for stage in self.kernel.stages]
@@ -172,11 +183,16 @@ class Batch:
         table = self.table.copy()
         for line, item, whole in zip(table, self.items, self.whole_of, strict=True):
             if isinstance(whole, Whole):
-                kept = [whole.states.get(slot.name, tensor).data_ptr() for slot, tensor in item.kept.items()]
-                key = random.tensor_key(self._settings[item.group].seed, item.index)
-                buffers = [0] * len(self.kernel.buffers)
-                line[2:] = [*kept, *buffers, *whole.line(), key, line[-2], 0]
+                line[-3], line[-1] = random.tensor_key(self._settings[item.group].seed, item.index), 0
+                self._write_beside(line, item, whole)
         return table
+
+    def _write_beside(self, line: npt.NDArray[np.int64], item: Item, beside: Beside | None) -> None:
+        """Have a line of the table say where that is which is kept beside a tensor, or a whole one, and its states."""
+        if isinstance(beside, Whole):
+            line[2 : 2 + len(item.kept)] = [beside.states.get(s.name, t).data_ptr() for s, t in item.kept.items()]
+        if beside is not None:
+            line[len(self.kernel.tensors) : -3] = beside.line()
 
     def _find_cells(self) -> dict[str, list[Any]]:
         """What the host reads and writes of the numbers that each tensor has of its own, by name."""
@@ -254,23 +270,41 @@ class Batch:
         """Where its gradients are among those of the plan."""
         return [*self._pick(range(self._count))]
 
-    def reserve(self) -> None:
-        """Have memory for its buffers, of which batches that run one after another share one piece."""
-        if self.stacks is not None:
-            self._arena = arena_of(self.device)
-            self._arena.reserve(self.stacks.size)
+    @property
+    def room(self) -> Room:
+        """How many bytes it works in."""
+        buffers = 0 if self.stacks is None else self.stacks.size
+        beside = sum(each.size for each in _each(self.beside, self.whole_of))
+        return Room(buffers + beside, 0) if self.kernel.in_one_go else Room(buffers, beside)
 
-    def _lay_buffers(self) -> None:
-        """Have the buffers where the memory for them is now, which may be another place than before."""
-        memory = self._arena.memory.data_ptr()
-        if self.stacks is None or self._laid_at == memory:
+    def reserve(self) -> None:
+        """Have the memory that it shares with batches that run before and after it."""
+        if self._shares_memory:
+            self._arena = arena_of(self.device)
+            self._arena.reserve(self._shared_bytes)
+
+    def lay(self, arena: Arena) -> None:
+        """Have its buffers, and what is kept beside its tensors, where that memory is, perhaps not where it was."""
+        memory = arena.memory.data_ptr()
+        if self._laid_at == memory:
             return
-        self.stacks.lay(self._arena)
         self._laid_at = memory
-        first = len(self.kernel.given)
-        for position, (line, whole) in enumerate(zip(self.table, self.whole_table, strict=True)):
-            for place, buffer in enumerate(self.stacks.of(position).values()):
-                line[first + place] = whole[first + place] = buffer.data_ptr()
+        tables = (*zip(self.table, self.whole_table, strict=True),)
+        if self.stacks is not None:
+            self.stacks.lay(arena)
+            buffers = slice(len(self.kernel.given), len(self.kernel.tensors))
+            for position, (line, of_whole) in enumerate(tables):
+                line[buffers] = of_whole[buffers] = [*map(Tensor.data_ptr, self.stacks.of(position).values())]
+        if self.kernel.in_one_go:
+            take = within(arena, 0 if self.stacks is None else self.stacks.size)
+            for each in _each(self.beside, self.whole_of):
+                # Of what is empty no kernel writes sums, and others read them: they stay zero.
+                each.lay(take if each.sides.elements else apart(self.device))
+            for (line, of_whole), item, beside, whole in zip(
+                tables, self.items, self.beside, self.whole_of, strict=True
+            ):
+                self._write_beside(line, item, beside)
+                self._write_beside(of_whole, item, whole)
 
     def inspect(self, grads: Sequence[Tensor]) -> None:
         """Find the gradients that no kernel can read where they are: negated lazily, or laid out differently.
@@ -298,6 +332,8 @@ class Batch:
         `moved`: the addresses are not those of the last step; `reread`: the groups' numbers may not be.
         """
         self._grads = self._pick(grads)
+        if self._shares_memory:
+            self.lay(self._arena)
         if moved or not self._bound:
             self.table[:, 1] = self._pick(addresses)
             self._bound = True
@@ -310,7 +346,6 @@ class Batch:
         if self._copied or self._staged:
             self._bound = False
         if self.stacks is not None:
-            self._lay_buffers()
             self.stacks.begin()
         if self.kernel.random:
             self.table[:, -2] = self.row_steps[self.row_of]
@@ -603,6 +638,12 @@ def _picker(positions: Sequence[int], count: int) -> Callable[[Sequence[Any]], A
     if len(positions) == 1:
         return lambda values: [values[positions[0]]]
     return itemgetter(*positions)
+
+
+def _each(beside: Sequence[Beside | None], whole: Sequence[Beside | None]) -> Iterator[Beside]:
+    """What is beside each tensor, and beside the whole of which it is a part."""
+    for pair in zip(beside, whole, strict=True):
+        yield from (each for each in dict.fromkeys(pair) if each is not None)
 
 
 def _direct(item: Item, by_rows: bool) -> bool:

@@ -17,6 +17,7 @@ from neon.engine.backends import forced, prepare, serving
 from neon.engine.backends.capture import check_not_captured
 from neon.engine.backends.resident import Resident
 from neon.engine.batch import Batch, column
+from neon.engine.beside import buckets_of as buckets_by_rows
 from neon.engine.calls.owners import buckets_of
 from neon.engine.counts import Counts
 from neon.engine.early_sums import EarlySums, early_sums
@@ -53,7 +54,7 @@ def launches(
 ) -> Iterator[tuple[Kernel, list[int]]]:
     """Which items, by their places, one launch updates with which kernel; `device` is where it is to be, if not there.
 
-    Tensors with the same program, formats, device and reach go together, those with buffers in buckets.
+    Tensors with the same program, formats, device and reach go together, in buckets where a kernel works beside them.
     """
     alike: dict[tuple[int, Form, torch.dtype], list[int]] = defaultdict(list)
     for position, (item, dtype) in enumerate(zip(items, grad_dtypes, strict=True)):
@@ -68,12 +69,14 @@ def launches(
         members[program, formats, item.param.device, item.reach, item.sharers] += positions
     for (program, formats, here, *_), positions in members.items():
         kernel = lower(program, formats)
-        positions.sort()
+        placed = [(each, items[each]) for each in sorted(positions)]
         if kernel.buffers:
-            buckets = buckets_of(kernel, [(each, items[each]) for each in positions], device or here)
-            yield from ((kernel, bucket) for bucket in buckets)
+            buckets = buckets_of(kernel, placed, device or here)
+        elif kernel.in_one_go:
+            buckets = buckets_by_rows(kernel, placed)
         else:
-            yield kernel, positions
+            buckets = [[place for place, _ in placed]]
+        yield from ((kernel, bucket) for bucket in buckets)
 
 
 class Plan:
@@ -215,7 +218,8 @@ class Plan:
         self._reducing = {level: self._places(level) for level in sorted(levels)}
         self._numbered = [batch for batch in self.batches if batch.kernel.numbers]
         self._on_device = {level: self._device_sums(level) for level in self._reducing}
-        if self._capturable and None in self._on_device.values():
+        alone = any(batch.kernel.sums_alone and batch.reach is not None for batch in self.batches)
+        if self._capturable and (alone or None in self._on_device.values()):
             raise ValueError(
                 "A rule with norms of whole tensors cannot be had with capturable=True for parameters of which other "
                 "processes hold parts: the host adds these norms up, and a graph that is replayed has no host. Leave "

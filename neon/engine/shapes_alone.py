@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from neon.engine.batch import Batch
+from neon.engine.calls.arena import Arena
 from neon.engine.plan import launches
 from neon.engine.settings import Item, Settings
 from neon.engine.tensors.alike import Form, Kind
-from neon.engine.wholes import Whole
 
 
 class Taken(NamedTuple):
@@ -42,19 +42,18 @@ def taken(
     for kernel, positions in launches(items, grad_dtypes, settings, device):
         batch = Batch(kernel, None, items, positions, settings)
         batch.select(np.ones(len(items), bool), np.zeros(len(items)))
-        kept += _kept(batch)
+        arena = Arena(torch.device("meta"))
+        arena.reserve(batch.room.shared)
+        batch.lay(arena)
+        kept += batch.room.own + _tables(batch)
         copies += batch.copied_bytes()
-        if batch.stacks is not None:
-            buffers = max(buffers, batch.stacks.size)
-            calls = max(calls, batch.stacks.beside(device))
+        buffers = max(buffers, batch.room.shared)
+        calls = max(calls, 0 if batch.stacks is None else batch.stacks.beside(device))
     return Taken(kept, buffers, copies + calls)
 
 
-def _kept(batch: Batch) -> int:
-    """Sums and values beside tensors, and tables of addresses, chunks and numbers."""
-    beside = [each for each in (*batch.beside, *batch.whole_of) if each is not None]
-    tensors = {id(tensor): tensor for each in beside for tensor in each.tensors.values()}
-    wholes = [tensor for each in batch.whole_of if isinstance(each, Whole) for tensor in each.states.values()]
+def _tables(batch: Batch) -> int:
+    """Bytes of the tables of addresses, chunks and numbers."""
     passes = [each for each in batch.passes if each is not None]
     tables = [batch.table, batch.chunks, *(table for each in passes for table in (each.partials, each.scalars))]
-    return sum(each.nbytes for each in (*tensors.values(), *wholes, *tables))
+    return sum(table.nbytes for table in tables)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from neon.engine.beside import Beside, combined
+from neon.engine.beside import Beside, Take, combined, size_of
 from neon.engine.program.graph import LOADS, Node, walk
 from neon.engine.program.kernel import Kernel, Stage
 from neon.engine.program.reductions import kind_of
@@ -26,11 +26,19 @@ class Whole(Beside):
     def __init__(self, kernel: Kernel, item: Item, local: Beside) -> None:
         assert item.part is not None
         self.part, self.local = item.part.flattened() if kernel.program.sees_matrices else item.part, local
-        self.sides = Sides.of(self.part.shape).uncut()
-        self.tensors = {name: self._new(node, kernel, item.param) for name, node in kernel.beside.items()}
+        super().__init__(kernel, Sides.of(self.part.shape).uncut())
         self.own = {slot.name: kept for slot, kept in item.kept.items() if slot.space.is_narrow}
         self.spaces = {slot.name: slot.space for slot in item.kept}
-        self.states = {name: state.new_zeros(self.sides.count(self.spaces[name])) for name, state in self.own.items()}
+        self._states = {name: (self.sides.count(self.spaces[name]), state.dtype) for name, state in self.own.items()}
+        self.states: dict[str, Tensor] = {}
+
+    @property
+    def size(self) -> int:
+        return super().size + size_of(self._states)
+
+    def lay(self, take: Take) -> None:
+        super().lay(take)
+        self.states = {name: take(*form) for name, form in self._states.items()}
 
     def view(self, tensor: Tensor, space: Space, part: Part | None = None) -> Tensor:
         """A vector of values of a space in the shape that it has beside the whole, or what a part has of it."""
@@ -62,16 +70,16 @@ class Wholes:
                 self._put(target, found, node)
 
     def gathered_bytes(self) -> int:
-        """How many bytes `collect` takes at most: the values here, and those of all three times.
+        """How many bytes `collect` takes at most: the values here twice, and those of all twice.
 
-        Process groups have them in a row of their own, copy them to each one's, and from there they go to another row.
+        Process groups send a row that is padded, have all of them in a row of their own, and copy them to each one's.
         """
         most = 0
         for place, stage in enumerate(self._kernel.stages):
             parts = [*self._parts(self._kernel.stages[place - 1].along if place else (), _loaded(stage))]
             if stage.narrow and parts:
                 sizes = [self._size(parts, process) for process in range(self._reach.size)]
-                most = max(most, sizes[self._reach.own] + (1 + 3 * self._reach.size) * max(sizes))
+                most = max(most, sizes[self._reach.own] + (1 + 2 * self._reach.size) * max(sizes))
         return most * torch.float64.itemsize
 
     def _parts(self, sums: Sequence[Node], states: Sequence[str]) -> Iterator[tuple[Whole, Space, Tensor, Node | str]]:

@@ -262,7 +262,7 @@ class DeviceBatch(Batch):
         self._tensors.put_into(self.numbers)
         if self.capturing:
             self.kept_for_graphs += self._tensors.read
-            self.kept_for_graphs += [] if self.stacks is None else [self._arena.memory]
+            self.kept_for_graphs += [self._arena.memory] if self._shares_memory else []
         if on_device or self._tensors.placed or self._capturable:
             self._evaluated = False  # what a graph does not compute it will not compute anew
 

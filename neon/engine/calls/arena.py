@@ -1,4 +1,4 @@
-"""Memory that calls work in: one piece for each thread and device, as large as the largest bucket."""
+"""Memory that batches work in one after another: one piece for each thread and device, as large as any needs it."""
 
 from __future__ import annotations
 

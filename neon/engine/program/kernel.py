@@ -86,8 +86,8 @@ class Stage:
 
     Those of one level are taken together, in all kernels of a step: their sums reach over these. Sums `along` rows and
     columns stay beside their tensor. A stage that has `narrow` loops, and no level, works on what is there, before
-    the pass over elements that follows it. One that has `calls` is no pass at all; from the first of these on sums are
-    of single tensors, and have no level.
+    the pass over elements that follows it. One that has `calls` is no pass at all. From the first of these on, and from
+    the first sums along rows and columns on that no wider sum follows, sums are of single tensors and have no level.
 
     `scalars` are the host's numbers that the pass reads, in the order of their columns. `sweeps` are its loops where
     elements are worked on one by one; where many are worked on at once, all values are computed before the first store.
@@ -200,6 +200,17 @@ class Kernel:
     def random(self) -> bool:
         """Whether it draws random bits, for which it has to know the step."""
         return any(stage.random for stage in self.stages)
+
+    @cached_property
+    def in_one_go(self) -> bool:
+        """Whether it waits for no other kernel from where on something is kept beside tensors until these are done."""
+        first = next((place for place, stage in enumerate(self.stages) if stage.along or stage.narrow), None)
+        return first is not None and all(stage.level is None for stage in self.stages[first:])
+
+    @cached_property
+    def sums_alone(self) -> bool:
+        """Whether a stage without a level takes sums of tensors."""
+        return any(stage.level is None and stage.reductions for stage in self.stages)
 
     @property
     def by_rows(self) -> bool:

@@ -18,7 +18,7 @@ from neon.engine.program.kernel import Calls, Kernel, Stage, Sweep, body_of, loa
 from neon.engine.program.narrow import narrow_stage, narrowed
 from neon.engine.program.random_bits import dither_bits, random_bits
 from neon.engine.program.slots import Formats, Slot, slots_of
-from neon.engine.program.spaces import ELEMENT, OPTIMIZER, PAIRS, STEP, Space
+from neon.engine.program.spaces import ELEMENT, OPTIMIZER, PAIRS, STEP, TENSOR, Space
 from neon.engine.program.trace import Program
 from neon.engine.program.verify import verify
 
@@ -114,7 +114,7 @@ def wide_levels(program: Program) -> dict[int, list[int]]:
 
 
 class _Level(NamedTuple):
-    """Reductions that can be taken together, or calls; after the first of these there are no levels."""
+    """Reductions that can be taken together, or calls; a level has no number where no other tensor takes part in it."""
 
     reductions: list[Node]
     number: int | None
@@ -127,7 +127,7 @@ class _Values:
     def __init__(self, stores: dict[str, Node], numbers: dict[str, Node], guard: Node | None, wide: list[Node]) -> None:
         self.stores, self.numbers, self.guard, self.wide = stores, numbers, guard, wide
         self._taken: set[Node] = set()
-        self._called = False
+        self._alone = False  # whether all that is still summed is of single tensors, and is best summed at once
 
     def _roots(self) -> list[Node]:
         return [*([] if self.guard is None else [self.guard]), *self.numbers.values(), *self.stores.values()]
@@ -151,9 +151,12 @@ class _Values:
         if pending := [node for node in sums if node not in self._taken]:
             lowest = min(depth[node] for node in pending)
             level = [node for node in pending if depth[node] == lowest]
+            # What is kept beside tensors is in the way until they have been updated.
+            keeps, left = any(map(_is_along, level)), (node for node in depth if node.op == REDUCTION)
+            self._alone |= keeps and not any(_is_wide(node) for node in left if node not in self._taken)
             self._taken |= {*level}
-            return _Level(level, None if self._called else lowest - 1, [])
-        self._called |= bool(calls)
+            return _Level(level, None if self._alone else lowest - 1, [])
+        self._alone |= bool(calls)
         self._taken |= {*calls}
         return _Level([], None, calls) if calls else None
 
@@ -203,6 +206,16 @@ class _Values:
         """The names of all tensors that are read later."""
         below = walk(self._roots(), given=self._taken)
         return {str(node.label) for node in below if node.op in LOADS}
+
+
+def _is_along(node: Node) -> bool:
+    """Whether it is a sum along rows or columns, which is kept beside each tensor."""
+    return not is_narrow_sum(node) and node.space is not STEP
+
+
+def _is_wide(node: Node) -> bool:
+    """Whether it is a sum over more than a tensor."""
+    return node.space is STEP and not is_narrow_sum(node) and node.label.over != TENSOR
 
 
 # What a state is called once it has been stored, while it is not known whether that can be.

@@ -55,7 +55,10 @@ def verify(kernel: Kernel) -> None:
     passes = [stage for stage in before if stage.is_pass]
     first = next((place for place, stage in enumerate(before) if stage.level is None and stage.is_pass), len(before))
     levels = [stage.level for stage in before if stage.is_pass and stage.level is not None]
-    _hold(levels == sorted(levels) and all(s.level is None for s in before[first:]), "levels are before all calls")
+    _hold(
+        levels == sorted(levels) and all(s.level is None for s in before[first:]),
+        "levels come before what has none",
+    )
     _hold(all(stage.reduces or stage.stores for stage in passes), "a stage before the last sums or stores")
     early = [name for stage in passes for name in stage.stores if name not in kernel.buffers]
     _hold("w" not in early and len({*early}) == len(early), "the weight is stored last, and a state once", *early)
