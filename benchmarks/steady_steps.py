@@ -3,8 +3,8 @@
     python benchmarks/steady_steps.py                # half a minute
 
 Medians over steps of the processor time that neon takes: for `optimize` over layers that keep their gradients, and that
-have new ones at each step; for a parameter whose gradient arrives in a backward pass of a small network; and for one of
-200 parameters of 64 elements whose gradients are there at once.
+have new ones at each step; for a parameter whose gradient arrives in a backward pass of a small network; for one of
+200 parameters of 64 elements whose gradients are there at once; and for 200 parameters under `fully_shard`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.distributed.fsdp import fully_shard
 
 from neon.commands.bench.backward import mlp
 from neon.initializers import Gaussian
 from neon.layers import Affine, Linear
-from neon.optimizers import Adam, GradientDescentMomentum, MultiOptimizer, RMSProp
+from neon.optimizers import Adam, AdamW, GradientDescentMomentum, MultiOptimizer, RMSProp
 from neon.stepping.in_backward import BackwardStepper
 
 SIDE, STEPS = 8, 300
@@ -104,6 +105,22 @@ def one_of_many(count: int = 200) -> float:
     return statistics.median(times[10:]) * 1e6
 
 
+def sharded(optimizer: Callable[[nn.Module], torch.optim.Optimizer]) -> float:
+    """Layers of 64 units over one process, gradients new at each step."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    model, times = nn.Sequential(*(nn.Linear(64, 64) for _ in range(100))), []
+    fully_shard(model)
+    stepped = optimizer(model)
+    for _ in range(STEPS // 10):
+        model(torch.ones(2, 64)).square().mean().backward()
+        start = time.thread_time()
+        stepped.step()
+        times.append(time.thread_time() - start)
+        stepped.zero_grad()
+    distributed.destroy_process_group()
+    return statistics.median(times[3:]) * 1e6
+
+
 def main() -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", message="MultiOptimizer: no layer fits")
@@ -114,6 +131,8 @@ def main() -> None:
             table.add_row(f"{name}, {kind.__name__}", *(f"{each:.0f} µs" for each in times))
     table.add_row("a parameter in the backward pass, Adam", "", f"{in_backward():.0f} µs")
     table.add_row("one of 200 parameters with in_backward=True, Adam", f"{one_of_many():.0f} µs", "")
+    for name, make in (("neon", AdamW().attach), ("torch, foreach", lambda m: torch.optim.AdamW(m.parameters()))):
+        table.add_row(f"200 parameters under fully_shard, AdamW, {name}", "", f"{sharded(make):.0f} µs")
     Console().print(table)
 
 

@@ -50,20 +50,21 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     return request.param
 
 
-@pytest.mark.parametrize("in_backward", [False, True])
-def test_a_plan_lasts_where_parameters_are_sharded(
-    in_backward: bool, alone: DeviceMesh, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("option", ["in_backward", "norms_in_backward", "skip_nonfinite", "statistics", None])
+@pytest.mark.parametrize("sharded", [False, True])
+def test_a_plan_lasts(sharded: bool, option: str | None, alone: DeviceMesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is asked for, and where `to_local` gives another view of a parameter each time."""
     made, check = [], plan.check_items
     monkeypatch.setattr(plan, "check_items", lambda *args: made.append(check(*args)))
     model = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 2))
-    fully_shard(model, mesh=alone)
-    optimizer = Adam().attach(model, in_backward=in_backward)
+    if sharded:
+        fully_shard(model, mesh=alone)
+    optimizer = Adam().attach(model, **({} if option is None else {option: True}))
     for _ in range(4):
         model(torch.ones(3, 6)).square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
-    assert len(made) == (4 if in_backward else 1)
+    assert len(made) == (4 if option == "in_backward" else 1)
 
 
 @pytest.mark.parametrize("move", MOVES)
