@@ -80,7 +80,7 @@ def train(
     params, opt = weights(dtype, rule), make(rule, option, **more)
     layer = PlainLayer(params)
     with use_backend(backend):
-        attached = opt.attach(params) if how == "attach" else None
+        attached = opt.attach(params, audit=False) if how == "attach" else None
         for step in range(steps):
             for param, grad in zip(params, gradients(step, dtype, rule), strict=True):
                 param.grad = grad

@@ -33,8 +33,8 @@ def looked_at(rule: str, option: str, dtype: torch.dtype, backend: str, **more: 
     params, others = weights(dtype, rule), weights(dtype, rule)
     clip = OPTIONS[option]
     with use_backend(backend):
-        optimizer = make(rule, option, **more).attach(params, statistics=True)
-        other = make(rule, option, **more).attach(others)
+        optimizer = make(rule, option, **more).attach(params, statistics=True, audit=False)
+        other = make(rule, option, **more).attach(others, audit=False)
         for step in range(3):
             given = [*gradients(step, dtype, rule)]
             before = [whole(p, optimizer.state.get(p, {})) for p in params]
