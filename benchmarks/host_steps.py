@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from neon.commands.bench.backward import backward, convolutions, mlp
 from neon.commands.bench.torch_peers import neon_optimizer, torch_optimizers
 
-WARM = 24  # steps, after which CPython has specialized its byte code
+WARM = 104  # steps, after which CPython has specialized its byte code, and the audit of the first 100 is over
 LATER = 2  # steps with caches simulated, before those that count
 COUNTED = 3
 TURN = 4  # steps in a turn on the clock; all but the first count

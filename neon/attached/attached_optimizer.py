@@ -150,9 +150,7 @@ class AttachedOptimizer(Audited):
         check_keys_of_parts(rules, self.param_groups)
         if rules.sharers is not None:
             check_sharing(program for group in self.param_groups for program in rules.settings(group).programs)
-        self._storages = storages_of(self.param_groups)
-        self._stepper = self._new_stepper()
-        self._stepper.watch(self)
+        self._begin()
         if self._statistics is not None:
             self._names_seen()  # refuses layers that there are not
         self._watch_first_steps(watched=flag("audit", audit))
@@ -270,10 +268,15 @@ class AttachedOptimizer(Audited):
         """Make the plan of the next step anew."""
         self._stepper.watch(self)
 
-    def _new_stepper(self) -> GroupStepper:
+    def _begin(self) -> None:
+        """Have a stepper that knows nothing yet."""
+        self._storages = storages_of(self.param_groups)
         stepper = BackwardStepper(self._rules, self._aside) if self._rules.in_backward else GroupStepper(self._rules)
         self._looking = stepper.looking = None if self._statistics is None else Looking(self._statistics.every)
-        return stepper
+        self._stepper = stepper
+        stepper.watch(self)
+        # In a dict that shares its keys with those of other instances CPython 3.11 finds attributes slowly, each time.
+        self.__dict__ = dict(self.__dict__)
 
     # -- the step ----------------------------------------------------------------------------------
 
@@ -395,9 +398,7 @@ class AttachedOptimizer(Audited):
         self.param_groups = list(self.param_groups)  # of a shallow copy, not the list of the original
         if "_stepper" in vars(self):
             self._stepper.release()
-        self._storages = storages_of(self.param_groups)
-        self._stepper = self._new_stepper()
-        self._stepper.watch(self)
+        self._begin()
         for values in self.state.values():
             if isinstance(values, dict) and isinstance(values.get("step"), Tensor):
                 mark_movable(values["step"])  # a copy that nobody else has
