@@ -46,9 +46,9 @@ def find_model(reference: str) -> nn.Module:
             "call the model on one before it returns it: on torch.empty(...) it costs nothing there."
         )
     for name, param in model.named_parameters():
-        if param.dtype not in weight_dtypes():
+        if param.requires_grad and param.dtype not in weight_dtypes():
             served = ", ".join(map(_spelled, weight_dtypes()))
-            raise ModelError(f"{reference}: {name} has dtype {_spelled(param.dtype)}; weights are of {served}.")
+            raise ModelError(f"{reference}: {name} has dtype {_spelled(param.dtype)}; trained weights are of {served}.")
     if not any(param.requires_grad for param in model.parameters()):
         raise ModelError(f"{reference}: the {type(model).__name__} has no trainable parameters.")
     return model
