@@ -153,8 +153,7 @@ class AttachedOptimizer(Audited):
         self._storages = storages_of(self.param_groups)
         self._stepper = self._new_stepper()
         self._stepper.watch(self)
-        if self._statistics is not None:
-            self._names_seen()  # refuses layers that there are not
+        self._check_layers_seen()
         self._watch_first_steps(watched=flag("audit", audit))
         if rules.capturable:
             for device in {param.device for group in self.param_groups for param in group["params"]}:
