@@ -116,7 +116,8 @@ def test_a_table_without_rows_writes_no_line(name: str, tmp_path: Path) -> None:
     ("name", "text", "said"),
     [
         ("run.csv", "step,loss\n1,0.5\n", r"without parameter, layer, .*, with loss"),
-        ("run.csv", "\n", "without step, parameter, .*, with"),
+        ("run.csv", "\n", "no line of statistics"),
+        ("run.csv", json.dumps(dict.fromkeys(COLUMNS, 1)) + "\n", "no line of statistics"),
         ("run.csv", ",".join(COLUMNS), "no line of statistics"),
         ("run.csv", ",".join((*COLUMNS, "loss")) + "\n", r"without none, with loss"),
         ("run.jsonl", '{"step": 1, "loss": 2}\n', r"without parameter, layer, .*, with loss"),
@@ -180,7 +181,7 @@ def test_figures_leave_out_what_is_none() -> None:
     assert math.isnan(found["gradient_norm/0.weight"])
     assert "clip_factor/0.bias" not in found
     assert {name.partition("/")[0] for name in found} == {*FIGURES} - {"clipped"}
-    assert table().figures(["lost"]) == {"lost/0.weight": 0.05, "lost/0.bias": 0.05}
+    assert table().figures(["lost"]) == table().figures("lost") == {"lost/0.weight": 0.05, "lost/0.bias": 0.05}
     assert table().by_layer().figures(["lost"]) == {"lost/0": 0.05}
 
 
@@ -311,7 +312,7 @@ def test_another_optimizer_has_new_tables(tmp_path: Path) -> None:
 def test_several_optimizers_are_told_apart(tmp_path: Path) -> None:
     optimizers = [Watched([nn.Parameter(torch.ones(1))]) for _ in range(2)]
     logged: list[dict[str, float]] = []
-    tables = NewTables(None, columns=["lost"])
+    tables = NewTables(None, columns="lost")
     for _ in range(2):
         for optimizer in optimizers:
             optimizer.step()

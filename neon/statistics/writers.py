@@ -109,7 +109,8 @@ def _check_columns(path: Path, columns: Sequence[str], line: bytes, columns_of: 
     if found == list(columns) and whole:
         return
     missing, other = ([name for name in a if name not in b] for a, b in ((columns, found), (found, columns)))
-    differs = "no line of statistics" if not whole else f"without {listed(missing)}, with {listed(other)}"
+    known = whole and len(missing) < len(columns)
+    differs = f"without {listed(missing)}, with {listed(other)}" if known else "no line of statistics"
     raise ValueError(f"{quoted(str(path))} was begun with other columns ({differs}). Write to a new file.")
 
 
@@ -128,12 +129,13 @@ def _end_of_whole_lines(file: IO[bytes]) -> int:
 # -- loggers ---------------------------------------------------------------------------------------
 
 
-def figures(columns: Sequence[str], records: Iterable[Record]) -> dict[str, float]:
-    """Every number that there is, as `update_to_weight/0.weight`.
+def figures(columns: Sequence[str] | str, records: Iterable[Record]) -> dict[str, float]:
+    """Every number that there is of some columns, or of one, as `update_to_weight/0.weight`.
 
     Raises:
         ValueError: a column has no numbers, or there is none of that name.
     """
+    columns = (columns,) if isinstance(columns, str) else columns
     unknown = [name for name in columns if name not in FIGURES]
     if unknown:
         raise ValueError(f"columns of figures are {', '.join(FIGURES)}; received {listed(unknown)}.")

@@ -35,6 +35,7 @@ class Run:
         gradient: the norm of each gradient.
         update_to_weight: the update's norm over the weight's.
         cut_off: whether the last line was incomplete, and left out.
+        again: how many lines a later one on the same parameter and step stands for.
     """
 
     steps: NDArray[np.int64]
@@ -43,6 +44,7 @@ class Run:
     gradient: Grid
     update_to_weight: Grid
     cut_off: bool
+    again: int
 
 
 def read_run(path: Path, *, by: str = "layer") -> Run:
@@ -56,7 +58,7 @@ def read_run(path: Path, *, by: str = "layer") -> Run:
     lines, cut_off = _Lines(by), False
     records = _csv_records if path.suffix == ".csv" else _json_records
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             for number, record in records(file):
                 lines.add(number, record)
     except _CutOffError:
@@ -157,7 +159,7 @@ class _Lines:
         gradient, weight, update = (_norm_of(np.array(self._norms[name])[kept], place, shape) for name in NORMS)
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.where((weight == 0) & (update == 0), 0.0, update / weight)
-        return Run(steps, tuple(self._number_of_row), there, gradient, ratio, cut_off)
+        return Run(steps, tuple(self._number_of_row), there, gradient, ratio, cut_off, len(column) - len(kept))
 
 
 def _norm_of(norms: Grid, place: tuple[NDArray[Any], NDArray[Any]], shape: tuple[int, int]) -> Grid:
