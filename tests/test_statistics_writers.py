@@ -183,6 +183,7 @@ def test_figures_leave_out_what_is_none() -> None:
     assert {name.partition("/")[0] for name in found} == {*FIGURES} - {"clipped"}
     assert table().figures(["lost"]) == table().figures("lost") == {"lost/0.weight": 0.05, "lost/0.bias": 0.05}
     assert table().by_layer().figures(["lost"]) == {"lost/0": 0.05}
+    assert StatisticsTable(1, [row("scale")]).by_layer().figures("lost") == {"lost": 0.05}
 
 
 @pytest.mark.parametrize("column", ["layer", "gradient"])

@@ -132,6 +132,8 @@ def _end_of_whole_lines(file: IO[bytes]) -> int:
 def figures(columns: Sequence[str] | str, records: Iterable[Record]) -> dict[str, float]:
     """Every number that there is of some columns, or of one, as `update_to_weight/0.weight`.
 
+    Of the model's own parameters together, whose layer has no name, it is `update_to_weight` alone.
+
     Raises:
         ValueError: a column has no numbers, or there is none of that name.
     """
@@ -139,5 +141,5 @@ def figures(columns: Sequence[str] | str, records: Iterable[Record]) -> dict[str
     unknown = [name for name in columns if name not in FIGURES]
     if unknown:
         raise ValueError(f"columns of figures are {', '.join(FIGURES)}; received {listed(unknown)}.")
-    found = ((f"{name}/{record['parameter']}", record[name]) for record in records for name in columns)
+    found = ((f"{name}/{record['parameter']}".rstrip("/"), record[name]) for record in records for name in columns)
     return {tag: value for tag, value in found if value is not None}
