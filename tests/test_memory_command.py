@@ -332,6 +332,7 @@ REFUSED = {
     "memory_models:MODELS": "must be a torch.nn.Module, or a class or function .* received dict",
     "memory_models:Block": "is called without arguments: missing a required argument: 'width'",
     "test_memory_command:needs_values": r"failed on the meta device.* write `with torch.device\(\"cpu\"\):`",
+    "test_memory_command:exits": r"exits\(\) failed on the meta device.*: SystemExit: 3 \(test_memory",
     "test_memory_command:lazy": "0.weight has no size before a first batch",
     "test_memory_command:frozen": "has no trainable parameters",
     "test_memory_command:complex_": "0 has dtype complex64; trained weights are of float64",
@@ -343,6 +344,10 @@ REFUSED = {
     "memory_models:vision --optimizer Adamm()": "unknown class 'Adamm'.* Did you mean Adam",
     "memory_models:vision --optimizer Muon()": r"Muon\(\) cannot be had for this model: Muon updates matrices",
 }
+
+
+def exits() -> nn.Module:
+    sys.exit(3)
 
 
 def lazy() -> nn.Module:
@@ -367,15 +372,18 @@ def test_what_cannot_be_used_is_told_in_one_line(arguments: str) -> None:
     assert re.search(REFUSED[arguments], line)
 
 
-def quantized() -> nn.Module:
-    base = nn.Parameter(torch.zeros(1000, 1000, dtype=torch.int8), requires_grad=False)
+def quantized(dtype: torch.dtype = torch.int8) -> nn.Module:
+    base = nn.Parameter(torch.zeros(1000, 1000).to(dtype), requires_grad=False)
     return nn.ParameterList([base, nn.Parameter(torch.zeros(1000, 8))])
 
 
-def test_what_is_frozen_has_any_dtype() -> None:
-    row = counted(quantized(), "AdamW()")
-    assert row.step is not None
-    assert (row.step.weights, row.step.gradients) == (1_000_000 + 4 * 8_000, 4 * 8_000)
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
+def test_what_is_frozen_has_any_dtype(dtype: torch.dtype) -> None:
+    """And keeps it in each format."""
+    for given, size in ((torch.float32, 4), (torch.bfloat16, 2)):
+        row = counted(quantized(dtype), "AdamW()", given)
+        assert row.step is not None
+        assert (row.step.weights, row.step.gradients) == (1_000_000 + size * 8_000, size * 8_000)
     result = neon_memory("test_memory_command:quantized", "--optimizer", "AdamW()", "--ranks", "2")
     assert result.exit_code == 0, result.stderr
 

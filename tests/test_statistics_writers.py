@@ -17,8 +17,9 @@ from statistics_rows import row
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from neon.commands.report.run_file import read_run
 from neon.optimizers import AdamW
-from neon.statistics import StatisticsTable
+from neon.statistics import StatisticsTable, writers
 from neon.statistics.new_tables import NewTables, attached_within
 from neon.statistics.row import COLUMNS
 from neon.statistics.writers import FIGURES
@@ -153,6 +154,23 @@ def test_a_line_that_was_cut_off_is_taken_away(name: str, rest: str, tmp_path: P
     table(1).append_to(path)
     header = ",".join(COLUMNS) + "\n" if name == "run.csv" else ""
     assert path.read_text() == whole + whole.removeprefix(header)
+
+
+@every_file
+def test_what_another_writes_meanwhile_stays(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / name
+    table(1).append_to(path)
+    find = writers._begin_of_cut_off
+
+    def found(file: Any) -> int | None:
+        there = find(file)
+        monkeypatch.setattr(writers, "_begin_of_cut_off", find)
+        table(2).append_to(path)
+        return there
+
+    monkeypatch.setattr(writers, "_begin_of_cut_off", found)
+    table(3).append_to(path)
+    assert read_run(path).steps.tolist() == [1, 2, 3]
 
 
 def test_files_go_by_their_end(tmp_path: Path) -> None:

@@ -96,7 +96,9 @@ def _append(
         first = file.readline()
         if first:
             _check_columns(path, columns, first, columns_of)
-            file.truncate(_end_of_whole_lines(file))
+            cut_off = _begin_of_cut_off(file)
+            if cut_off is not None:  # else nothing is taken away of what another process writes right now
+                file.truncate(cut_off)
         file.write((lines if first else header + lines).encode("utf-8"))
 
 
@@ -114,15 +116,15 @@ def _check_columns(path: Path, columns: Sequence[str], line: bytes, columns_of: 
     raise ValueError(f"{quoted(str(path))} was begun with other columns ({differs}). Write to a new file.")
 
 
-def _end_of_whole_lines(file: IO[bytes]) -> int:
-    """Where the last whole line of a file ends; there is one."""
-    end = file.seek(0, os.SEEK_END)
+def _begin_of_cut_off(file: IO[bytes]) -> int | None:
+    """Where the last line of a file begins if it has no end, else None; there is a whole line."""
+    end = size = file.seek(0, os.SEEK_END)
     while True:
         begin = max(end - _BLOCK, 0)
         file.seek(begin)
         found = file.read(end - begin).rfind(b"\n")
         if found >= 0:
-            return begin + found + 1
+            return begin + found + 1 if begin + found + 1 < size else None
         end = begin
 
 
