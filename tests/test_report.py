@@ -143,6 +143,20 @@ def test_what_a_resumed_run_writes_again_counts(name: str, tmp_path: Path) -> No
 
 
 @every_file
+def test_layers_that_come_later_have_their_place(name: str, tmp_path: Path) -> None:
+    """As those of a network that is unfrozen from its end on."""
+    path = tmp_path / name
+    for step, layers in enumerate(("46", "3467", "1346", "1234567"), 1):
+        table = [row(f"{layer}.{end}", gradient_norm=float(layer)) for layer in layers for end in ("weight", "bias")]
+        StatisticsTable(step, table).by_layer().append_to(path)
+    run = read_run(path)
+    assert run.rows == tuple("1234567")
+    StatisticsTable(9, [row("0.weight"), row("8.weight")]).append_to(path)  # of another optimizer
+    assert read_run(path).rows == tuple("123456708")
+    assert run.gradient[:, -1].tolist() == pytest.approx([float(layer) * 2**0.5 for layer in run.rows])
+
+
+@every_file
 @pytest.mark.parametrize("cut", [1, 3, 40])
 def test_the_end_of_a_file_that_is_still_written(name: str, cut: int, tmp_path: Path) -> None:
     path = write(tmp_path / name, [row("w")], [row("w")])
