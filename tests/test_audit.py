@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from memory_models import peak_of
 from rich.console import Console
 from torch import nn
 
@@ -409,3 +410,16 @@ def test_samples_are_small_and_of_all_columns() -> None:
     assert MOST / 2 < len(sample) <= MOST
     assert len({*(sample % 1000).tolist()}) > 900
     assert sampled(torch.arange(3)).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("laid", ["transposed", "channels_last", "with_gaps"])
+def test_samples_of_another_order_are_the_same_and_no_copy(laid: str) -> None:
+    plain = torch.arange(400_000.0).reshape(100, 40, 10, 10)
+    given = {
+        "transposed": plain.mT.contiguous().mT,
+        "channels_last": plain.to(memory_format=torch.channels_last),
+        "with_gaps": torch.stack((plain, plain), -1)[..., 0],
+    }[laid]
+    assert not given.is_contiguous()
+    assert torch.equal(sampled(given), sampled(plain))
+    assert peak_of(lambda: sampled(given)) < plain.nbytes / 10

@@ -107,6 +107,7 @@ def test_a_task_that_cannot_be_trained_is_refused_before_training(
         ("bad_tasks:fails", r"fails\(\) failed: KeyError: 'x' \(bad_tasks.py, line 5\)"),
         ("bad_tasks:needs", r"needs\(\) failed: TypeError: .*missing 1 required"),
         ("bad_syntax:make", "cannot import 'bad_syntax': SyntaxError"),
+        ("a_program:make", "'a_program' exits when it is imported. Have it do so under `if __name__ == '__main__':`"),
     ],
 )
 def test_a_task_that_cannot_be_found_is_refused(
@@ -117,6 +118,7 @@ def test_a_task_that_cannot_be_found_is_refused(
         "def needs(argument):\n    return argument\n"
     )
     (tmp_path / "bad_syntax.py").write_text("def make(:\n")
+    (tmp_path / "a_program.py").write_text("import sys\nsys.exit(1)\n")
     monkeypatch.setattr("sys.path", [*sys.path])
     monkeypatch.chdir(tmp_path)
     with pytest.raises(TaskError, match=message) as caught:

@@ -97,6 +97,19 @@ def test_so_it_is_of_a_rule_of_matrices(name: str) -> None:
     assert row.step.beside > 0.1 * row.step.total
 
 
+@pytest.mark.parametrize("rule", ["SOAP(frequency=1)", "Shampoo(frequency=1)"])
+@pytest.mark.parametrize("name", ["perceptron", "vision"])
+def test_so_it_is_of_bases_and_roots(name: str, rule: str) -> None:
+    """In a step that computes new ones; what LAPACK works in is counted but for some hundred numbers."""
+    model = MODELS[name][0]()
+    optimizer = f'MultiOptimizer({{"default": AdamW(), "HiddenMatrix": {rule}}})'
+    row = counted(model, optimizer)
+    own = attached(model, optimizer)
+    backward(model, name)
+    assert row.step is not None
+    assert row.step.total == pytest.approx(measured(model, own), rel=0.005)
+
+
 @pytest.mark.parametrize("optimizer", ["AdamW()", "Adafactor()"])
 @pytest.mark.parametrize("name", ["perceptron", "recommender", "language"])
 def test_so_it_is_within_the_backward_pass(name: str, optimizer: str) -> None:
@@ -237,8 +250,8 @@ def test_a_module_as_it_is_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> No
 # -- the command -----------------------------------------------------------------------------------
 
 
-def neon_memory(*arguments: str) -> Result:
-    return CliRunner().invoke(app, ["memory", *arguments], env={"COLUMNS": "120"})
+def neon_memory(*arguments: str, columns: int = 120) -> Result:
+    return CliRunner().invoke(app, ["memory", *arguments], env={"COLUMNS": str(columns)})
 
 
 def test_one_optimizer_is_shown_in_every_format() -> None:
@@ -253,6 +266,13 @@ def test_one_optimizer_is_shown_in_every_format() -> None:
     [given] = [line.split() for line in lines if "as given" in line]
     assert given[2:5] == ["1.96", "1.96", "1.03"]
     assert [cell.endswith("*") for cell in given[-4:]] == [False, False, True, True]
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_a_narrow_terminal_has_whole_words(columns: int) -> None:
+    arguments = ("memory_models:language", "--optimizer", "AdamW()", "--ranks", "2")
+    wide, narrow = neon_memory(*arguments).stdout, neon_memory(*arguments, columns=columns).stdout
+    assert sorted(narrow.replace("─", "").split()) == sorted(wide.replace("─", "").split())
 
 
 def test_the_page_shows_what_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,16 +332,22 @@ REFUSED = {
     "memory_models:MODELS": "must be a torch.nn.Module, or a class or function .* received dict",
     "memory_models:Block": "is called without arguments: missing a required argument: 'width'",
     "test_memory_command:needs_values": r"failed on the meta device.* write `with torch.device\(\"cpu\"\):`",
+    "test_memory_command:exits": r"exits\(\) failed on the meta device.*: SystemExit: 3 \(test_memory",
     "test_memory_command:lazy": "0.weight has no size before a first batch",
     "test_memory_command:frozen": "has no trainable parameters",
-    "test_memory_command:complex_": "0 has dtype complex64; weights are of float64",
+    "test_memory_command:complex_": "0 has dtype complex64; trained weights are of float64",
     "memory_models:vision --dtype float8": "unknown dtype 'float8'. Choose one of float64, float32",
-    "memory_models:vision --ranks 0": "--ranks must be at least 1; received 0",
+    "memory_models:vision --ranks 0": "--ranks must be from 1 to 100,000; received 0",
+    "memory_models:vision --ranks 1000000": "--ranks must be from 1 to 100,000; received 1000000",
     "memory_models:vision --device tpu": "unknown device 'tpu'. Choose one of",
     "memory_models:vision --device-memory 24": "--device-memory must be a size such as 24GB, .* received '24'",
     "memory_models:vision --optimizer Adamm()": "unknown class 'Adamm'.* Did you mean Adam",
     "memory_models:vision --optimizer Muon()": r"Muon\(\) cannot be had for this model: Muon updates matrices",
 }
+
+
+def exits() -> nn.Module:
+    sys.exit(3)
 
 
 def lazy() -> nn.Module:
@@ -344,6 +370,22 @@ def test_what_cannot_be_used_is_told_in_one_line(arguments: str) -> None:
     [line] = result.stderr.splitlines()
     assert line.startswith("neon memory: ")
     assert re.search(REFUSED[arguments], line)
+
+
+def quantized(dtype: torch.dtype = torch.int8) -> nn.Module:
+    base = nn.Parameter(torch.zeros(1000, 1000).to(dtype), requires_grad=False)
+    return nn.ParameterList([base, nn.Parameter(torch.zeros(1000, 8))])
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
+def test_what_is_frozen_has_any_dtype(dtype: torch.dtype) -> None:
+    """And keeps it in each format."""
+    for given, size in ((torch.float32, 4), (torch.bfloat16, 2)):
+        row = counted(quantized(dtype), "AdamW()", given)
+        assert row.step is not None
+        assert (row.step.weights, row.step.gradients) == (1_000_000 + size * 8_000, size * 8_000)
+    result = neon_memory("test_memory_command:quantized", "--optimizer", "AdamW()", "--ranks", "2")
+    assert result.exit_code == 0, result.stderr
 
 
 def test_what_needs_values_is_allocated_where_it_says_so() -> None:

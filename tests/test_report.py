@@ -126,6 +126,9 @@ def test_a_table_by_layer_is_read(name: str, tmp_path: Path) -> None:
     StatisticsTable(5, [row("0.weight"), row("0.bias", gradient_norm=4.0)]).by_layer().append_to(tmp_path / name)
     run = read_run(tmp_path / name)
     assert (run.rows, list(run.steps), run.gradient.tolist()) == (("0",), [5], [[5.0]])
+    text = (tmp_path / name).read_text(encoding="utf-8")
+    (tmp_path / name).write_text(text, encoding="utf-8-sig")  # as some editors save it
+    assert read_run(tmp_path / name).rows == ("0",)
 
 
 @every_file
@@ -136,6 +139,21 @@ def test_what_a_resumed_run_writes_again_counts(name: str, tmp_path: Path) -> No
     run = read_run(path)
     assert list(run.steps) == [2, 3, 4]
     assert run.gradient.tolist() == [[8.0, 8.0, 1.0]]
+    assert run.again == 2
+
+
+@every_file
+def test_layers_that_come_later_have_their_place(name: str, tmp_path: Path) -> None:
+    """As those of a network that is unfrozen from its end on."""
+    path = tmp_path / name
+    for step, layers in enumerate(("46", "3467", "1346", "1234567"), 1):
+        table = [row(f"{layer}.{end}", gradient_norm=float(layer)) for layer in layers for end in ("weight", "bias")]
+        StatisticsTable(step, table).by_layer().append_to(path)
+    run = read_run(path)
+    assert run.rows == tuple("1234567")
+    StatisticsTable(9, [row("0.weight"), row("8.weight")]).append_to(path)  # of another optimizer
+    assert read_run(path).rows == tuple("123456708")
+    assert run.gradient[:, -1].tolist() == pytest.approx([float(layer) * 2**0.5 for layer in run.rows])
 
 
 @every_file
@@ -294,6 +312,22 @@ def test_a_long_name_is_shortened() -> None:
     assert len(label.text) <= 40
 
 
+def test_long_names_keep_what_they_differ_in() -> None:
+    """And the part before that, and what follows as far as there is room."""
+    names = [f"base.model.layers.{n}.attention.{side}.low_rank.default" for n in (3, 11) for side in ("query", "key")]
+    found = labels(["head", *names], room=9)
+    assert [label.text for label in found] == [
+        "head",
+        "...layers.3.attention.query.low_rank...",
+        "...layers.3.attention.key.low_rank...",
+        "...layers.11.attention.query.low_rank...",
+        "...layers.11.attention.key.low_rank...",
+    ]
+    found = labels(["x" * 50, "y" * 50, "a" * 50 + ".b", "a" * 50 + ".b.c"], room=9)
+    assert len({label.text for label in found}) == 4
+    assert max(len(label.text) for label in found) <= 40
+
+
 # -- figures ---------------------------------------------------------------------------------------
 
 
@@ -302,6 +336,14 @@ def colours_of(png: Path) -> set[Any]:
     with Image.open(png) as image:
         image.load()
         return {colour for count, colour in image.convert("RGB").getcolors(1 << 24) or () if count > 2000}
+
+
+def assert_whole(png: Path) -> None:
+    """Nothing is cut at an edge, and no title has made the figure wider."""
+    with Image.open(png) as image:
+        pixels = np.asarray(image.convert("L"))
+    assert all((edge == 255).all() for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]))
+    assert pixels.shape[1] <= 160 * 12.5
 
 
 SHAPES: dict[str, tuple[int, int, Callable[..., dict[str, float]]]] = {
@@ -318,8 +360,9 @@ SHAPES: dict[str, tuple[int, int, Callable[..., dict[str, float]]]] = {
 @pytest.mark.parametrize(("layers", "steps", "values"), SHAPES.values(), ids=SHAPES)
 def test_the_figure_is_a_valid_png_and_svg(layers: int, steps: int, values: Any, tmp_path: Path) -> None:
     rows = [[row(f"b.{number}.w", **values(number, step)) for number in range(layers)] for step in range(1, steps + 1)]
-    png, svg = save_heat_maps(tmp_path, read_run(write(tmp_path / "run.csv", *rows)), "a title <&> $x")
+    png, svg = save_heat_maps(tmp_path, read_run(write(tmp_path / "run.csv", *rows)), "a title <&> $x" * 20)
     assert colours_of(png)
+    assert_whole(png)
     root = ElementTree.parse(svg).getroot()
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert svg.stat().st_size < 1_000_000
@@ -370,6 +413,17 @@ def test_the_command_says_what_stands_out(in_folder: Path) -> None:
         f"Written: {', '.join(figures)}",
     ]
     assert sorted(path.name for path in Path("neon-report").iterdir()) == ["report.png", "report.svg"]
+
+
+@pytest.mark.parametrize(("times", "said"), [(1, "1 line is"), (2, "2 lines are")])
+def test_the_command_says_what_a_later_line_stands_for(times: int, said: str, in_folder: Path) -> None:
+    """Of two optimizers whose parameters are called the same, as of a resumed run, one is seen alone."""
+    write(Path("run.jsonl"), [row("0.weight")])
+    for _ in range(times):
+        StatisticsTable(1, [row("0.weight")]).to_jsonl("run.jsonl")
+    assert report("run.jsonl").stdout.startswith(f"run.jsonl: {said} on a parameter and step of a later line")
+    StatisticsTable(1, [row("0.weight")]).prefixed("critic").to_jsonl("new.jsonl")
+    assert report("new.jsonl").stdout.startswith("1 step, 1 layer")
 
 
 def test_the_command_for_parameters_elsewhere(in_folder: Path) -> None:

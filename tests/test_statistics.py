@@ -17,6 +17,7 @@ from steady_runs import contents, give, parameters, taken
 from torch import nn
 
 import neon.torch
+from neon.attached import layers_by_name
 from neon.optimizers import (
     Adam,
     AdamW,
@@ -106,6 +107,8 @@ def test_layers_by_name_pattern_and_class() -> None:
     assert [row.parameter for row in table] == ["0.weight", "0.bias", "2.bias"]
     with pytest.raises(ValueError, match="fits no layer"):
         Adam().attach(model, statistics=Statistics(layers="head"))
+    with pytest.raises(ValueError, match=r"layers='re:\(' is not a regular expression: missing \)"):
+        Adam().attach(model, statistics=Statistics(layers="re:("))
 
 
 def test_rows_are_in_the_order_of_the_model() -> None:
@@ -317,6 +320,47 @@ def test_parameters_without_names_are_told_apart() -> None:
     names = ["group_0.0", "group_0.1", "group_1.0", "group_1.1", "group_1.2"]
     assert [row.parameter for row in table] == [row.layer for row in table] == names
     assert [row.learning_rate for row in table] == [0.001] * 2 + [0.5] * 3
+
+
+@pytest.mark.parametrize("in_backward", [False, True])
+def test_parameters_with_one_name_are_told_apart(in_backward: bool) -> None:
+    """Of two networks in one optimizer, each has rows of its own; what is called differently keeps its name."""
+    first, second = nn.Linear(3, 2), nn.Sequential(nn.Linear(2, 4, bias=False))
+    named = [*first.named_parameters(), ("weight", second[0].weight)]
+    optimizer = Adam().attach(named, statistics=True, in_backward=in_backward)
+    norms = [float(param.detach().norm()) for _, param in named]
+    second(first(torch.ones(5, 3))).square().mean().backward()
+    optimizer.step()
+    table = optimizer.statistics()
+    assert table is not None
+    assert {row.parameter: row.elements for row in table} == {"bias": 2, "group_0.0": 6, "group_0.2": 8}
+    assert [table[name].weight_norm for name in ("group_0.0", "bias", "group_0.2")] == pytest.approx(norms)
+    assert len(table.by_layer()) == 3
+
+
+def test_layers_that_have_one_name_are_found() -> None:
+    named = [("0.weight", nn.Parameter(torch.ones(2))), ("1.weight", nn.Parameter(torch.ones(3)))]
+    optimizer = Adam().attach([*named, ("0.weight", nn.Parameter(torch.ones(4)))], statistics=Statistics(layers="0"))
+    for param in optimizer.param_groups[0]["params"]:
+        param.grad = torch.ones_like(param)
+    optimizer.step()
+    table = optimizer.statistics()
+    assert table is not None
+    assert [row.parameter for row in table] == ["group_0.0", "group_0.2"]
+
+
+def test_many_layers_are_found_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table of 300 named layers took a second to make."""
+    model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(40)))
+    optimizer = Adam().attach(model, statistics=Statistics(layers=[str(place) for place in range(0, 40, 2)]))
+    asked: list[Any] = []
+    strongest = layers_by_name.strongest_key
+    monkeypatch.setattr(layers_by_name, "strongest_key", lambda *given: asked.append(given) or strongest(*given))
+    model(torch.ones(3, 2)).sum().backward()
+    optimizer.step()
+    table = optimizer.statistics()
+    assert table is not None
+    assert (len(table), len(asked)) == (40, 80)
 
 
 def test_nan_is_not_clipped() -> None:

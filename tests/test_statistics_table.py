@@ -57,6 +57,18 @@ def test_it_is_a_small_collection_of_rows() -> None:
     assert pickle.loads(pickle.dumps(table)) == table
 
 
+def test_names_of_several_optimizers() -> None:
+    table = StatisticsTable(3, [row("0.weight"), row("scale")])
+    named = table.prefixed("critic")
+    assert [(each.parameter, each.layer) for each in named] == [
+        ("critic.0.weight", "critic.0"),
+        ("critic.scale", "critic"),
+    ]
+    assert (named.step, named["critic.scale"].gradient_norm) == (3, table["scale"].gradient_norm)
+    assert [each.parameter for each in named.by_layer()] == ["critic.0", "critic"]
+    assert [each.parameter for each in table.by_layer().prefixed("critic")] == ["critic.0", "critic"]
+
+
 def test_a_name_that_is_not_there() -> None:
     table = StatisticsTable(7, [row("0.weight"), row("0.bias")])
     with pytest.raises(KeyError, match=r"no row '0.wieght' in the statistics of step 7. Did you mean '0.weight'\?"):

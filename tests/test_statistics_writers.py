@@ -17,8 +17,9 @@ from statistics_rows import row
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from neon.commands.report.run_file import read_run
 from neon.optimizers import AdamW
-from neon.statistics import StatisticsTable
+from neon.statistics import StatisticsTable, writers
 from neon.statistics.new_tables import NewTables, attached_within
 from neon.statistics.row import COLUMNS
 from neon.statistics.writers import FIGURES
@@ -116,7 +117,8 @@ def test_a_table_without_rows_writes_no_line(name: str, tmp_path: Path) -> None:
     ("name", "text", "said"),
     [
         ("run.csv", "step,loss\n1,0.5\n", r"without parameter, layer, .*, with loss"),
-        ("run.csv", "\n", "without step, parameter, .*, with"),
+        ("run.csv", "\n", "no line of statistics"),
+        ("run.csv", json.dumps(dict.fromkeys(COLUMNS, 1)) + "\n", "no line of statistics"),
         ("run.csv", ",".join(COLUMNS), "no line of statistics"),
         ("run.csv", ",".join((*COLUMNS, "loss")) + "\n", r"without none, with loss"),
         ("run.jsonl", '{"step": 1, "loss": 2}\n', r"without parameter, layer, .*, with loss"),
@@ -154,6 +156,23 @@ def test_a_line_that_was_cut_off_is_taken_away(name: str, rest: str, tmp_path: P
     assert path.read_text() == whole + whole.removeprefix(header)
 
 
+@every_file
+def test_what_another_writes_meanwhile_stays(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / name
+    table(1).append_to(path)
+    find = writers._begin_of_cut_off
+
+    def found(file: Any) -> int | None:
+        there = find(file)
+        monkeypatch.setattr(writers, "_begin_of_cut_off", find)
+        table(2).append_to(path)
+        return there
+
+    monkeypatch.setattr(writers, "_begin_of_cut_off", found)
+    table(3).append_to(path)
+    assert read_run(path).steps.tolist() == [1, 2, 3]
+
+
 def test_files_go_by_their_end(tmp_path: Path) -> None:
     table().append_to(tmp_path / "run.jsonl")
     assert len(read_jsonl(tmp_path / "run.jsonl")) == 2
@@ -180,8 +199,9 @@ def test_figures_leave_out_what_is_none() -> None:
     assert math.isnan(found["gradient_norm/0.weight"])
     assert "clip_factor/0.bias" not in found
     assert {name.partition("/")[0] for name in found} == {*FIGURES} - {"clipped"}
-    assert table().figures(["lost"]) == {"lost/0.weight": 0.05, "lost/0.bias": 0.05}
+    assert table().figures(["lost"]) == table().figures("lost") == {"lost/0.weight": 0.05, "lost/0.bias": 0.05}
     assert table().by_layer().figures(["lost"]) == {"lost/0": 0.05}
+    assert StatisticsTable(1, [row("scale")]).by_layer().figures("lost") == {"lost": 0.05}
 
 
 @pytest.mark.parametrize("column", ["layer", "gradient"])
@@ -311,7 +331,7 @@ def test_another_optimizer_has_new_tables(tmp_path: Path) -> None:
 def test_several_optimizers_are_told_apart(tmp_path: Path) -> None:
     optimizers = [Watched([nn.Parameter(torch.ones(1))]) for _ in range(2)]
     logged: list[dict[str, float]] = []
-    tables = NewTables(None, columns=["lost"])
+    tables = NewTables(None, columns="lost")
     for _ in range(2):
         for optimizer in optimizers:
             optimizer.step()

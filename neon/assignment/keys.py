@@ -47,11 +47,16 @@ def check_key(of: str, key: Any) -> None:
         raise TypeError(f"{of}'s keys must be strings. Received the key {shown(key, 60)}.")
     if "/" in key:
         raise ValueError(f"{of}'s key {shortened(key)!r} holds a slash, which separates nested keys. Leave it out.")
+    check_pattern(f"{of}'s key {shortened(key)!r}", key)
+
+
+def check_pattern(said: str, key: str) -> None:
+    """Refuse a key that is to be a regular expression and is none, as what was `said`."""
     if key.startswith("re:"):
         try:
             re.compile(key[3:])
         except re.error as error:
-            raise ValueError(f"{of}'s key {shortened(key)!r} is not a regular expression: {error}.") from error
+            raise ValueError(f"{said} is not a regular expression: {error}.") from error
 
 
 def strongest_key(keys: Collection[str], site: Site) -> tuple[int, int, str] | None:

@@ -151,8 +151,7 @@ class AttachedOptimizer(Audited):
         if rules.sharers is not None:
             check_sharing(program for group in self.param_groups for program in rules.settings(group).programs)
         self._begin()
-        if self._statistics is not None:
-            self._names_seen()  # refuses layers that there are not
+        self._check_layers_seen()
         self._watch_first_steps(watched=flag("audit", audit))
         if rules.capturable:
             for device in {param.device for group in self.param_groups for param in group["params"]}:

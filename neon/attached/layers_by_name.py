@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 
 from neon.arguments import plain
-from neon.assignment.keys import strongest_key
+from neon.assignment.keys import check_pattern, strongest_key
 from neon.assignment.sites import Site, named_sites, site_name
 from neon.assignment.unmatched import what_there_is
 from neon.attached.targets import Assigned
@@ -106,17 +106,26 @@ class Layers:
             raise TypeError(
                 f"layers must be a name, a pattern or a class, such as 'head.*'. Received: layers={kind_of(layers)}."
             )
-        known = {site_name(site): site for site, _ in self._assigned if site.param is not None}
+        check_pattern(f"layers={shortened(layers)!r}", layers)
+        sites = [*self._sites()]
         found: dict[int, list[str]] = {}
-        sites: list[Site] = []
+        for place, name, site in sites:
+            if layers != "default" and strongest_key([layers], site):
+                found.setdefault(place, []).append(name)
+        if not found:
+            raise ValueError(_explain(layers, [site for *_, site in sites]))
+        return found
+
+    def fitting_any(self, layers: Collection[str]) -> set[str]:
+        """The names of the parameters that one of several fits, none of which is refused."""
+        return {name for _, name, site in self._sites() if strongest_key(layers, site)}
+
+    def _sites(self) -> Iterator[tuple[int, str, Site]]:
+        """The parameters that have names: the place of their group, name, and site."""
+        known = {site_name(site): site for site, _ in self._assigned if site.param is not None}
         for place, group in enumerate(self._groups):
             for name, param in named_parameters(group) if has_names(group) else ():
-                sites.append(known.get(name) or named_sites([(name, param)])[0])
-                if layers != "default" and strongest_key([layers], sites[-1]):
-                    found.setdefault(place, []).append(name)
-        if not found:
-            raise ValueError(_explain(layers, sites))
-        return found
+                yield place, name, known.get(name) or named_sites([(name, param)])[0]
 
 
 def _word(key: str) -> str:

@@ -9,7 +9,7 @@ from neon.attached.evaluated import Evaluated
 from neon.attached.layers_by_name import Layers
 from neon.attached.observed import on_itself
 from neon.attached.targets import Assigned
-from neon.stepping.group_names import names_shown
+from neon.stepping.group_names import named_parameters, names_shown
 from neon.stepping.looking import Looking
 
 if TYPE_CHECKING:
@@ -46,12 +46,20 @@ class LookedAt(Evaluated):
         self._stepper.close(self)
         return self._looking.last(lambda step, lines: table_of(step, lines, self._names_seen()))
 
+    def _check_layers_seen(self) -> None:
+        """Refuse layers that there are not."""
+        for key in (self._statistics and self._statistics.layers) or ():
+            self._layers().fitting(key)
+
     def _names_seen(self) -> dict[str | int, str]:
         """What the parameters are called that statistics are about, in the order of the model; see `names_shown`."""
         layers = None if self._statistics is None else self._statistics.layers
         every = names_shown(self.param_groups)
         if layers is not None:
-            fitting = [names for key in layers for names in self._layers().fitting(key).values()]
-            every = {key: name for key, name in every.items() if any(key in names for names in fitting)}
+            names = [name for group in self.param_groups for name, _ in named_parameters(group)]
+            fitting = self._layers().fitting_any({*layers})
+            every = {
+                key: shown for key, shown in every.items() if (key if isinstance(key, str) else names[key]) in fitting
+            }
         order: dict[Any, int] = {site_name(site): place for place, (site, _) in enumerate(self._assigned)}
         return dict(sorted(every.items(), key=lambda named: order.get(named[0], len(order))))

@@ -19,5 +19,10 @@ def can_be_sampled(tensor: Tensor) -> bool:
 def sampled(tensor: Tensor) -> Tensor:
     """Some of the elements that are here, evenly apart, and in no column of a matrix alone."""
     with torch.no_grad():
-        flat = local(tensor).detach().reshape(-1)
-        return flat[:: max(1, flat.numel() // MOST) | 1]
+        here = local(tensor).detach()
+        count = here.numel()
+        every = max(1, count // MOST) | 1
+        if here.is_contiguous():
+            return here.view(-1)[::every]
+        # What lies in another order, as channels last, is not copied as a whole.
+        return here[torch.unravel_index(torch.arange(0, count, every, device=here.device), here.shape)]

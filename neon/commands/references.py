@@ -33,6 +33,11 @@ def resolve(reference: str) -> object:
         sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
+    except SystemExit as error:  # a program that reads its arguments, or trains, as it is imported
+        raise UnknownReferenceError(
+            f"{reference}: {module_name!r} exits when it is imported. Have it do so under "
+            "`if __name__ == '__main__':` alone."
+        ) from error
     except Exception as error:
         raise UnknownReferenceError(
             f"{reference}: cannot import {module_name!r}: {one_line(error)}.{_path_hint(module_name)}"

@@ -51,7 +51,7 @@ class LightningStatistics(Callback):
         path: str | os.PathLike[str] | None = None,
         *,
         by_layer: bool = True,
-        columns: Sequence[str] = FIGURES,
+        columns: Sequence[str] | str = FIGURES,
     ) -> None:
         super().__init__()
         self._tables = NewTables(path, by_layer=by_layer, columns=columns)

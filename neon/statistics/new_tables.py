@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 from neon.statistics.table import StatisticsTable
@@ -38,12 +37,12 @@ class NewTables:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str] | None, *, by_layer: bool = True, columns: Sequence[str] = FIGURES
+        self, path: str | os.PathLike[str] | None, *, by_layer: bool = True, columns: Sequence[str] | str = FIGURES
     ) -> None:
         if path is not None:
             check_suffix(path)
         figures(columns, [])
-        self.path, self.by_layer, self.columns = path, by_layer, tuple(columns)
+        self.path, self.by_layer, self.columns = path, by_layer, columns
         self._last: dict[int, tuple[int, int]] = {}  # by the place of an optimizer
 
     def hand_on(
@@ -74,10 +73,4 @@ class NewTables:
                 continue
             self._last[number] = (id(optimizer), table.step)
             table = table.by_layer() if self.by_layer else table
-            yield table if len(attached) == 1 else _prefixed(table, f"optimizer_{number}")
-
-
-def _prefixed(table: StatisticsTable, name: str) -> StatisticsTable:
-    """A table whose names begin with the optimizer's: two may have parameters of the same name."""
-    rows = [replace(r, parameter=f"{name}.{r.parameter}", layer=f"{name}.{r.layer}".rstrip(".")) for r in table]
-    return StatisticsTable(table.step, rows)
+            yield table if len(attached) == 1 else table.prefixed(f"optimizer_{number}")

@@ -66,7 +66,7 @@ def printed(title: str, rows: Sequence[Row], console: Console, options: ConsoleO
     }
     without: list[str] = []
     table = _of(title, rows, columns, without)
-    for head in (head for head in _FIRST_LEFT_OUT if head in columns):
+    for head in (head for head in _FIRST_LEFT_OUT if head in columns and options.max_width < WIDE):
         if table.__rich_measure__(console, options.update(max_width=WIDE)).maximum <= options.max_width:
             break
         without.append(head)
@@ -82,12 +82,12 @@ def _of(title: str, rows: Sequence[Row], columns: Mapping[str, Sequence[str]], w
     caption = f"no room for: {', '.join(without)}" if without else None
     table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, pad_edge=False)
     table.title_justify = table.caption_justify = "left"
-    # As `Text`, for a name may hold what Rich would read as markup.
+    # As `Text`, for a name may hold what Rich would read as markup, and looking for it takes time.
     names = [Text(row.parameter or THE_MODEL, overflow="fold") for row in rows]
     table.add_column("layer" if all(row.parameter == row.layer for row in rows) else "parameter")
     kept = {head: texts for head, texts in columns.items() if head not in without}
     for head in kept:
         table.add_column(head, justify="right", no_wrap=True)
-    for cells in zip(names, *kept.values(), strict=True):
-        table.add_row(*cells)
+    for name, *numbers in zip(names, *kept.values(), strict=True):
+        table.add_row(name, *map(Text, numbers))
     return table

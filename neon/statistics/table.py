@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +71,13 @@ class StatisticsTable:
             layers.setdefault(row.layer, []).append(row)
         return StatisticsTable(self.step, [together(layer, rows) for layer, rows in layers.items()])
 
+    def prefixed(self, name: str) -> StatisticsTable:
+        """The table with a name before all names, `generator.0.weight`: those of two optimizers may be the same."""
+        named = [(row, f"{name}.{row.parameter}".rstrip("."), f"{name}.{row.layer}".rstrip(".")) for row in self.rows]
+        return StatisticsTable(
+            self.step, [replace(row, parameter=parameter, layer=layer) for row, parameter, layer in named]
+        )
+
     def records(self) -> list[dict[str, Any]]:
         """A dict of the `COLUMNS` for each row."""
         return [{name: self.step if name == "step" else getattr(row, name) for name in COLUMNS} for row in self.rows]
@@ -84,7 +91,7 @@ class StatisticsTable:
         parameters = {row.parameter: {name: getattr(row, name) for name in kept} for row in self.rows}
         return {"step": self.step, "parameters": parameters}
 
-    def figures(self, columns: Sequence[str] = FIGURES) -> dict[str, float]:
+    def figures(self, columns: Sequence[str] | str = FIGURES) -> dict[str, float]:
         """One flat dict for a logger: `{"update_to_weight/0.weight": 0.001, ...}`, without what is None.
 
         Raises:
@@ -134,7 +141,7 @@ class StatisticsTable:
         """
         APPENDED[check_suffix(path)](path, COLUMNS, self.records())
 
-    def to_tensorboard(self, writer: Any, columns: Sequence[str] = FIGURES) -> None:
+    def to_tensorboard(self, writer: Any, columns: Sequence[str] | str = FIGURES) -> None:
         """Give a `SummaryWriter`, torch's or tensorboardX's, each figure as `update_to_weight/0.weight`.
 
         Raises:
@@ -144,7 +151,7 @@ class StatisticsTable:
             writer.add_scalar(tag, value, self.step)
 
     def to_wandb(
-        self, run: Any, columns: Sequence[str] = FIGURES, *, step: int | None = None, commit: bool | None = False
+        self, run: Any, columns: Sequence[str] | str = FIGURES, *, step: int | None = None, commit: bool | None = False
     ) -> None:
         """Log each figure to a run of Weights & Biases, or to `wandb` itself, as `update_to_weight/0.weight`.
 

@@ -35,7 +35,7 @@ class TrainerStatistics(TrainerCallback):
         *,
         log: Callable[[dict[str, float]], Any] | None = None,
         by_layer: bool = True,
-        columns: Sequence[str] = FIGURES,
+        columns: Sequence[str] | str = FIGURES,
     ) -> None:
         if (path is None) == (log is None):
             raise ValueError(

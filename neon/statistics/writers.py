@@ -96,7 +96,9 @@ def _append(
         first = file.readline()
         if first:
             _check_columns(path, columns, first, columns_of)
-            file.truncate(_end_of_whole_lines(file))
+            cut_off = _begin_of_cut_off(file)
+            if cut_off is not None:  # else nothing is taken away of what another process writes right now
+                file.truncate(cut_off)
         file.write((lines if first else header + lines).encode("utf-8"))
 
 
@@ -109,33 +111,37 @@ def _check_columns(path: Path, columns: Sequence[str], line: bytes, columns_of: 
     if found == list(columns) and whole:
         return
     missing, other = ([name for name in a if name not in b] for a, b in ((columns, found), (found, columns)))
-    differs = "no line of statistics" if not whole else f"without {listed(missing)}, with {listed(other)}"
+    known = whole and len(missing) < len(columns)
+    differs = f"without {listed(missing)}, with {listed(other)}" if known else "no line of statistics"
     raise ValueError(f"{quoted(str(path))} was begun with other columns ({differs}). Write to a new file.")
 
 
-def _end_of_whole_lines(file: IO[bytes]) -> int:
-    """Where the last whole line of a file ends; there is one."""
-    end = file.seek(0, os.SEEK_END)
+def _begin_of_cut_off(file: IO[bytes]) -> int | None:
+    """Where the last line of a file begins if it has no end, else None; there is a whole line."""
+    end = size = file.seek(0, os.SEEK_END)
     while True:
         begin = max(end - _BLOCK, 0)
         file.seek(begin)
         found = file.read(end - begin).rfind(b"\n")
         if found >= 0:
-            return begin + found + 1
+            return begin + found + 1 if begin + found + 1 < size else None
         end = begin
 
 
 # -- loggers ---------------------------------------------------------------------------------------
 
 
-def figures(columns: Sequence[str], records: Iterable[Record]) -> dict[str, float]:
-    """Every number that there is, as `update_to_weight/0.weight`.
+def figures(columns: Sequence[str] | str, records: Iterable[Record]) -> dict[str, float]:
+    """Every number that there is of some columns, or of one, as `update_to_weight/0.weight`.
+
+    Of the model's own parameters together, whose layer has no name, it is `update_to_weight` alone.
 
     Raises:
         ValueError: a column has no numbers, or there is none of that name.
     """
+    columns = (columns,) if isinstance(columns, str) else columns
     unknown = [name for name in columns if name not in FIGURES]
     if unknown:
         raise ValueError(f"columns of figures are {', '.join(FIGURES)}; received {listed(unknown)}.")
-    found = ((f"{name}/{record['parameter']}", record[name]) for record in records for name in columns)
+    found = ((f"{name}/{record['parameter']}".rstrip("/"), record[name]) for record in records for name in columns)
     return {tag: value for tag, value in found if value is not None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,15 +31,18 @@ def named_parameters(group: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
 
 
 def names_shown(groups: Sequence[Mapping[str, Any]]) -> dict[str | int, str]:
-    """What tables call parameters: by their names, or by their numbers among all where they have none."""
+    """What tables call parameters: by their names, or by their numbers among all where they have none of their own."""
+    every = [group["param_names"] if has_names(group) else [None] * len(group["params"]) for group in groups]
+    times = Counter(name for names in every for name in names)
     found: dict[str | int, str] = {}
     number = 0
-    for place, group in enumerate(groups):
-        if has_names(group):
-            found |= {name: name for name in group["param_names"]}
-        else:
-            found |= {number + at: f"group_{place}.{at}" for at in range(len(group["params"]))}
-        number += len(group["params"])
+    for place, names in enumerate(every):
+        for at, name in enumerate(names):
+            if name is not None and times[name] == 1:
+                found[name] = name
+            else:
+                found[number + at] = f"group_{place}.{at}"
+        number += len(names)
     return found
 
 

@@ -46,9 +46,9 @@ def find_model(reference: str) -> nn.Module:
             "call the model on one before it returns it: on torch.empty(...) it costs nothing there."
         )
     for name, param in model.named_parameters():
-        if param.dtype not in weight_dtypes():
+        if param.requires_grad and param.dtype not in weight_dtypes():
             served = ", ".join(map(_spelled, weight_dtypes()))
-            raise ModelError(f"{reference}: {name} has dtype {_spelled(param.dtype)}; weights are of {served}.")
+            raise ModelError(f"{reference}: {name} has dtype {_spelled(param.dtype)}; trained weights are of {served}.")
     if not any(param.requires_grad for param in model.parameters()):
         raise ModelError(f"{reference}: the {type(model).__name__} has no trainable parameters.")
     return model
@@ -66,7 +66,7 @@ def _made(reference: str, maker: Any) -> Any:
     try:
         with torch.device("meta"):
             return maker()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(frame.filename).name}, line {frame.lineno}"
         raise ModelError(
@@ -104,7 +104,7 @@ def abstract_copy(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
 
 
 def _abstract(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    wanted = dtype if tensor.is_floating_point() else None
+    wanted = dtype if tensor.dtype in weight_dtypes() else None  # what is quantized stays so
     made = torch.empty_strided(tensor.shape, tensor.stride(), dtype=wanted or tensor.dtype, device="meta")
     return nn.Parameter(made, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made
 

@@ -31,6 +31,7 @@ DEFAULT_OPTIMIZERS = (
     "Adafactor()",
     'MultiOptimizer({"default": AdamW(), "HiddenMatrix": Muon()})',
 )
+MOST_RANKS = 100_000  # torch makes a list of them for each of its groups
 DEVICES = ("cpu", "cuda", "xpu")
 
 
@@ -40,8 +41,8 @@ def run_command(request: Request, console: Console) -> list[Row]:
     Raises:
         UsageError: something in the request cannot be used.
     """
-    if request.ranks < 1:
-        raise SettingsError(f"--ranks must be at least 1; received {request.ranks}.")
+    if not 1 <= request.ranks <= MOST_RANKS:
+        raise SettingsError(f"--ranks must be from 1 to {MOST_RANKS:,}; received {request.ranks}.")
     if request.device not in DEVICES:
         raise SettingsError(f"unknown device {request.device!r}. Choose one of {', '.join(DEVICES)}.")
     room = None if request.device_memory is None else read_bytes("--device-memory", request.device_memory)

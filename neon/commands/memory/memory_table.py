@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from neon.commands.memory.memory_request import Request
 
+# Characters: of a console that everything has room on, and of a label's word that is not broken.
+_WIDE, _LONGEST = 10_000, 36
+
 
 @dataclass(frozen=True)
 class Row:
@@ -62,8 +65,9 @@ def print_rows(
         print_line(console, rows[0].optimizer)
     unit = unit_for(max(peak.total for row in rows for peak in row.peaks(request.ranks).values() if peak is not None))
     table = new_table("")
-    table.padding = (0, 1, 0, 0)
-    table.add_column("optimizer" if several else "weights, states", overflow="fold")
+    labels = [row.optimizer if several else row.form.states for row in rows]
+    longest = max(len(word) for label in labels for word in label.split())
+    table.add_column("optimizer" if several else "weights, states", overflow="fold", min_width=min(longest, _LONGEST))
     for head in ("weights", "grads", "states", "beside", *rows[0].peaks(request.ranks)):
         table.add_column(head, justify="right", no_wrap=True)
     weights = AS_GIVEN
@@ -75,7 +79,13 @@ def print_rows(
         style = "bold" if row.form.states == AS_GIVEN and not several else ""
         label = row.optimizer if several else f"{'' if weights == AS_GIVEN else '  '}{row.form.states}"
         table.add_row(Text(label), *_cells(row, request.ranks, unit, room), style=style)
-    console.print(table)
+    for between in (1, 0):  # closer together where there is no room
+        table.padding = (0, between, 0, 0)
+        needed = console.measure(table, options=console.options.update(width=_WIDE))
+        if needed.maximum <= console.width:
+            break
+    table.width = needed.with_maximum(max(console.width, needed.minimum)).maximum
+    console.print(table, crop=False)
     left_out = "activations" + " and what fully_shard gathers" * (request.ranks > 1)
     print_line(
         console, f"In {unit}: the peaks of optimizer.step() and of updates with in_backward=True, without {left_out}."

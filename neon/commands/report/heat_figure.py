@@ -13,6 +13,7 @@ from neon.commands.figures import GREY, INK, VERMILION, new_figure, save_figure,
 from neon.commands.report.binned import Binned, binned
 from neon.commands.report.row_labels import Label, labels
 from neon.commands.report.run_file import Run
+from neon.messages import shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,6 +37,7 @@ _WIDEST = (1e-100, 1e100)
 _WIDTH, _RIGHT, _BETWEEN, _ABOVE, _BELOW = 12.0, 0.3, 0.4, 1.0, 1.2
 _HIGHEST_ROW, _LOWEST_ROW, _PAGE, _LEAST = 0.30, 0.02, 7.0, 1.2
 _LABEL, _CHARACTER = 0.13, 0.072
+_TITLE = 70  # characters, beside what the colours are called
 
 
 def save_heat_maps(directory: Path, run: Run, title: str) -> list[Path]:
@@ -96,11 +98,15 @@ def _map(axes: Axes, cells: Binned, meaning: str) -> None:
         bar.outline.set_visible(False)
     else:
         pixels = np.ones((*cells.values.shape, 4))
-        meaning = f"no scale: there is no number above 0\n{meaning}"
-    axes.text(0.5, -0.98, meaning, transform=_inches_below(axes), ha="center", va="top", color=GREY, fontsize=8.5)
+        _write_below(axes, -0.62, "no scale: there is no number above 0")
+    _write_below(axes, -0.98, meaning)
     for name, colour, _ in _SPECIAL:
         pixels[getattr(cells, name)] = _rgba(colour)
     axes.imshow(pixels, aspect="auto", interpolation="nearest", zorder=0)
+
+
+def _write_below(axes: Axes, inches: float, text: str) -> None:
+    axes.text(0.5, inches, text, transform=_inches_below(axes), ha="center", va="top", color=GREY, fontsize=8.5)
 
 
 def _colours() -> Colormap:
@@ -197,7 +203,8 @@ def _title(figure: Figure, title: str, run: Run, drawn: Sequence[Binned]) -> Non
     from matplotlib.patches import Patch
 
     height = figure.get_figheight()
-    figure.text(0.02, 1 - 0.25 / height, title, fontsize=12, fontweight="bold", va="center", parse_math=False)
+    name = shortened(title, _TITLE)
+    figure.text(0.02, 1 - 0.25 / height, name, fontsize=12, fontweight="bold", va="center", parse_math=False)
     first, last, width = run.steps[0], run.steps[-1], drawn[0].width
     looked = f"step {first:,}" if len(run.steps) == 1 else f"{len(run.steps):,} steps, {first:,} to {last:,}"
     medians = f"; each column is the median of {width}" if width > 1 else ""

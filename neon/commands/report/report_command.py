@@ -38,6 +38,13 @@ def run_command(path: Path, by: str, title: str | None, output: Path, console: C
     require_writable(output)
     if run.cut_off:
         print_line(console, f"{path}: the last line is incomplete, and left out.")
+    if run.again:
+        lines = "1 line is" if run.again == 1 else f"{run.again:,} lines are"
+        print_line(
+            console,
+            f"{path}: {lines} on a parameter and step of a later line, and left out: of a run that was resumed, "
+            "or of optimizers with the same names (table.prefixed tells them apart).",
+        )
     written = save_heat_maps(output, run, path.name if title is None else title)
     counts = ((len(run.steps), "step"), (len(run.rows), by))
     print_line(console, ", ".join(f"{count:,} {word}{'s' * (count > 1)}" for count, word in counts))

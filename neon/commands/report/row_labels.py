@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, takewhile
 
 from neon.messages import shortened
 from neon.statistics.row import THE_MODEL
@@ -42,10 +42,45 @@ def labels(names: Sequence[str], room: int) -> list[Label]:
     if len(best) < min(_FEW, room / 2):
         best = next((groups for groups in depths if len(groups) > room), best)
     every = -(-len(best) // max(room, 1))
+    texts = _short([label.text or THE_MODEL for label in best])
     return [
-        Label(shortened(label.text or THE_MODEL, _LONGEST) if number % every == 0 else "", label.begin, label.end)
-        for number, label in enumerate(best)
+        Label(text if number % every == 0 else "", label.begin, label.end)
+        for number, (label, text) in enumerate(zip(best, texts, strict=True))
     ]
+
+
+def _short(texts: Sequence[str]) -> list[str]:
+    """Texts that are not too long; of several that are, what they differ in is kept, with what there is room for.
+
+    >>> _short(["head", *(f"model.of.a.transformer.layers.{n}.with.a.projection_of_keys.inner" for n in (0, 1))])
+    ['head', '...layers.0.with.a.projection_of_keys...', '...layers.1.with.a.projection_of_keys...']
+    """
+    parts = [text.split(".") for text in texts if len(text) > _LONGEST]
+    if len(parts) < 2:
+        return [shortened(text, _LONGEST) for text in texts]
+    least = min(map(len, parts)) - 1  # one part is left of each
+    first = min(_alike(parts), least)
+    behind = min(_alike([names[::-1] for names in parts]), least - first)
+    return [
+        shortened(_around(text.split("."), first, behind) if len(text) > _LONGEST else text, _LONGEST) for text in texts
+    ]
+
+
+def _alike(names: Sequence[Sequence[str]]) -> int:
+    """How many parts all names begin with."""
+    return sum(1 for _ in takewhile(lambda parts: len({*parts}) == 1, zip(*names, strict=False)))
+
+
+def _around(parts: Sequence[str], first: int, behind: int) -> str:
+    """The parts but for some at each end, of which there is one before, and as many behind, as there is room for."""
+    last = len(parts) - behind
+
+    def text(begin: int, end: int) -> str:
+        return "..." * (begin > 0) + ".".join(parts[begin:end]) + "..." * (end < len(parts))
+
+    spans = [(begin, end) for begin in range(first + 1) for end in range(last, len(parts) + 1)]
+    fitting = [span for span in spans if len(text(*span)) <= _LONGEST]
+    return text(*max(fitting, key=lambda span: (span[0] < first, span[1], -span[0]), default=(first, last)))
 
 
 def _grouped(parts: Sequence[list[str]], depth: int) -> list[Label]:

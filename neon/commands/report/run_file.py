@@ -30,11 +30,13 @@ class Run:
 
     Attributes:
         steps: those that were looked at, rising.
-        rows: names of layers, or of parameters, in the order in which they come first.
+        rows: names of layers, or of parameters, in the order that steps have them in: what a later step is the first to
+            have, as a layer that was frozen, comes behind what is before it there.
         there: whether a step has updated a row; elsewhere grids are 0.
         gradient: the norm of each gradient.
         update_to_weight: the update's norm over the weight's.
         cut_off: whether the last line was incomplete, and left out.
+        again: how many lines a later one on the same parameter and step stands for.
     """
 
     steps: NDArray[np.int64]
@@ -43,6 +45,7 @@ class Run:
     gradient: Grid
     update_to_weight: Grid
     cut_off: bool
+    again: int
 
 
 def read_run(path: Path, *, by: str = "layer") -> Run:
@@ -56,7 +59,7 @@ def read_run(path: Path, *, by: str = "layer") -> Run:
     lines, cut_off = _Lines(by), False
     records = _csv_records if path.suffix == ".csv" else _json_records
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             for number, record in records(file):
                 lines.add(number, record)
     except _CutOffError:
@@ -146,18 +149,39 @@ class _Lines:
     def together(self, *, cut_off: bool) -> Run:
         """Grids of rows by steps."""
         steps, column = np.unique(np.array(self.steps), return_inverse=True)
-        parameters, rows = np.array(self._parameters), np.array(self._rows)
+        parameters, numbers = np.array(self._parameters), np.array(self._rows)
+        order = _merged(np.array(self.steps), numbers)
+        rows = np.argsort(order)[numbers]
         # The first from behind is the last: what a resumed run has written again.
         _, behind = np.unique((column * (parameters.max() + 1) + parameters)[::-1], return_index=True)
         kept = len(column) - 1 - behind
         place = (rows[kept], column[kept])
-        shape = (len(self._number_of_row), len(steps))
+        shape = (len(order), len(steps))
         there = np.zeros(shape, bool)
         there[place] = True
         gradient, weight, update = (_norm_of(np.array(self._norms[name])[kept], place, shape) for name in NORMS)
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.where((weight == 0) & (update == 0), 0.0, update / weight)
-        return Run(steps, tuple(self._number_of_row), there, gradient, ratio, cut_off)
+        names = [*self._number_of_row]
+        again = len(column) - len(kept)
+        return Run(steps, tuple(names[number] for number in order), there, gradient, ratio, cut_off, again)
+
+
+def _merged(steps: NDArray[np.int64], rows: NDArray[np.int64]) -> list[int]:
+    """Rows in the order that steps have them in; one that is new in a later step comes behind what is before it."""
+    tables = np.cumsum(np.diff(steps, prepend=steps[:1]) != 0)
+    _, first = np.unique(rows, return_index=True)
+    order: list[int] = []
+    for table in np.unique(tables[first]):
+        found, known = dict.fromkeys(rows[tables == table].tolist()), {*order}
+        place = 0 if known & found.keys() else len(order)
+        for row in found:
+            if row in known:
+                place = max(place, order.index(row) + 1)
+            else:
+                order.insert(place, row)
+                place += 1
+    return order
 
 
 def _norm_of(norms: Grid, place: tuple[NDArray[Any], NDArray[Any]], shape: tuple[int, int]) -> Grid:

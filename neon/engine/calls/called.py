@@ -84,7 +84,11 @@ def _results(shape: tuple[int, int, int], dtype: torch.dtype, _: torch.device, *
 
 
 def _squares(one: int) -> Callable[..., int]:
-    """So many squares of the longer side for one matrix after another; then all results, which are put together."""
+    """So many squares of the longer side, beside its own result, for one matrix after another; or all results at once.
+
+    For a root LAPACK has three beside what becomes its eigenvectors: the matrix without bad numbers, and twice as much
+    to work in.
+    """
 
     def bytes_of(shape: tuple[int, int, int], dtype: torch.dtype, _: torch.device, **__: Any) -> int:
         return max(one, shape[0]) * max(shape[1:]) ** 2 * dtype.itemsize
@@ -98,5 +102,5 @@ CALLS = {
     "rotated": Call(_rotated, _results),
     "restored": Call(_restored, _results),
     "basis_of": Call(_basis_of, _squares(6)),
-    "root_of": Call(_root_of, _squares(4)),
+    "root_of": Call(_root_of, _squares(3)),
 }
