@@ -86,7 +86,7 @@ def _unheld(seen: Seen) -> list[tuple[str, Tensor]]:
     """Trainable parameters of the models that no optimizer has, by their first names.
 
     An audit that nobody has asked for names those alone that have a gradient, which is lost. Of a partition others
-    have the rest.
+    have the rest. Where other optimizers may be hidden, what is in the place of another parameter is nobody's.
     """
     if not seen.strangers or seen.rules.partition is not None:
         return []
@@ -100,7 +100,8 @@ def _unheld(seen: Seen) -> list[tuple[str, Tensor]]:
     ]
     optimizers = seen.others if found else ()
     elsewhere = {id(param) for other in optimizers for group in other.param_groups for param in group["params"]}
-    return [(name, param) for name, param in found if id(param) not in elsewhere]
+    found = [(name, param) for name, param in found if id(param) not in elsewhere]
+    return [each for each in found if not seen.is_hidden or _before(seen, each[0]) is not None]
 
 
 def _has_master(seen: Seen, name: str, param: Any) -> bool:

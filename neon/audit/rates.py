@@ -48,7 +48,7 @@ def schedule_not_stepped(seen: Seen) -> Iterator[Finding]:
         return  # of schedulers by epoch nobody is asked for: it takes 0.05 s
     own = _schedulers(seen)
     names = tuple(map(seen.group_name, unmoved))
-    if not own:
+    if not own and not seen.is_hidden:
         yield Finding(
             "schedule", names, "a scheduler was made for it, and nobody has that any more: the rate stays.",
             "Keep the scheduler, and call its step().",

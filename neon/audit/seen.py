@@ -50,7 +50,7 @@ class Record:
     `norms` are the least and the most that a norm was of its bound, by what is clipped by it; `clipped` the least share
     of elements that were cut, and `largest` the most that one was of its bound, by the places of groups; `lost` the
     share of updates that rounding lost, by the ids of parameters, and `silent` the parts whose output
-    reached another one detached.
+    reached another one detached. `failure` is why there was no more to see.
     """
 
     steps: int = 0
@@ -60,6 +60,7 @@ class Record:
     largest: dict[int, float] = field(default_factory=dict)
     lost: dict[int, float] | None = None
     silent: dict[str, str] = field(default_factory=dict)
+    failure: str | None = None
 
     @property
     def is_over(self) -> bool:
@@ -209,6 +210,11 @@ class Seen:
     def others(self) -> list[Optimizer]:
         """All other optimizers that are alive: asked for where something is suspicious, for it takes 0.05 s."""
         return [other for other in alive(Optimizer) if hasattr(other, "param_groups") and not self.is_it(other)]
+
+    @cached_property
+    def is_hidden(self) -> bool:
+        """Whether a `gc.freeze()` hides the optimizer, and so others of that time, and schedulers."""
+        return bool(gc.get_freeze_count()) and not any(each is self.optimizer for each in alive(Optimizer))
 
     def is_it(self, optimizer: Any) -> bool:
         """Whether this is the optimizer, or what a trainer has put around it."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from neon.assignment.param_list import is_plain
 from neon.audit.findings import Finding
 from neon.audit.seen import LAST, Member, Record, Seen
+from neon.engine.versions import has_compiled
 from neon.messages import listed
 
 
@@ -43,14 +46,14 @@ class Detached:
     """Looks, while hooks are on the model, for outputs of parts without gradients that reach others detached."""
 
     def __init__(self, seen: Seen) -> None:
-        silent = _Silent(seen)
         self._flow, self._hooks = _Flow(), []
-        parts = [*silent.parts]
-        for path, part in parts:
-            self._hooks.append(part.register_forward_hook(partial(_gives, self._flow, path)))
-        for path, part in silent.others if parts else ():
-            self._hooks.append(part.register_forward_pre_hook(partial(_takes, self._flow, path), with_kwargs=True))
         weakref.finalize(self, _remove, self._hooks).atexit = False
+        silent = _Silent(seen)
+        parts = [] if has_compiled() else [*silent.parts]
+        for path, part in filter(_takes_hooks, parts):
+            self._hooks.append(part.register_forward_hook(partial(_gives, self._flow, path)))
+        for path, part in filter(_takes_hooks, silent.others if self._hooks else ()):
+            self._hooks.append(part.register_forward_pre_hook(partial(_takes, self._flow, path), with_kwargs=True))
 
     def end(self, seen: Seen, record: Record) -> None:
         """Take the hooks away, and note what was found of parts that have no gradient still."""
@@ -74,6 +77,24 @@ class _Flow:
         return _Flow, ()
 
 
+def _takes_hooks(part: tuple[str, nn.Module]) -> bool:
+    """Whether there can be hooks on a part: torch refuses them on what it has scripted or traced."""
+    return not isinstance(part[1], torch.jit.ScriptModule)
+
+
+def _breaks_nothing(hook: Callable[..., None]) -> Callable[..., None]:
+    """A hook that leaves compilers alone, and that nobody hears of where the model gives it what it cannot read."""
+
+    @functools.wraps(hook)
+    def call(*args: Any) -> None:
+        if not torch.compiler.is_compiling():
+            with contextlib.suppress(Exception):
+                hook(*args)
+
+    return call
+
+
+@_breaks_nothing
 def _gives(flow: _Flow, path: str, _module: nn.Module, _args: Any, output: Any) -> None:
     """The hook of a part that has no gradient: note where its output is."""
     if path not in {name for name, _ in flow.given.values()}:
@@ -83,6 +104,7 @@ def _gives(flow: _Flow, path: str, _module: nn.Module, _args: Any, output: Any) 
                 flow.given[storage.data_ptr()] = path, storage
 
 
+@_breaks_nothing
 def _takes(flow: _Flow, path: str, _module: nn.Module, args: Any, kwargs: Any) -> None:
     """The hook of all others: whether what comes in is such an output, without its graph."""
     for tensor in (*_tensors(args), *_tensors(kwargs)) if torch.is_grad_enabled() else ():
@@ -91,14 +113,14 @@ def _takes(flow: _Flow, path: str, _module: nn.Module, args: Any, kwargs: Any) -
             flow.reached.setdefault(found[0], path or "the model")
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors that a layer takes or gives, where one knows their memory."""
+def _tensors(value: Any, levels: int = 4) -> Iterator[Tensor]:
+    """The tensors that a layer takes or gives, where one knows their memory; what holds itself ends some levels in."""
     if isinstance(value, Tensor):
         if is_plain(value):
             yield value
-    elif isinstance(value, (tuple, list, Mapping)):
+    elif levels and isinstance(value, (tuple, list, Mapping)):
         for each in value.values() if isinstance(value, Mapping) else value:
-            yield from _tensors(each)
+            yield from _tensors(each, levels - 1)
 
 
 def _remove(hooks: list[Any]) -> None:
