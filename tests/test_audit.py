@@ -186,6 +186,7 @@ def test_weights_are_the_same_with_and_without() -> None:
     assert all(map(torch.equal, *found))
 
 
+@pytest.mark.usefixtures("nothing_compiled")
 def test_a_model_that_is_copied_while_a_hook_is_on_it() -> None:
     model = nn.ModuleDict({"a": nn.Linear(8, 4), "b": nn.Linear(8, 5)})
     optimizer = Adam().attach(model)

@@ -14,6 +14,8 @@ import neon.audit.first_steps
 from neon.audit.seen import LAST
 from neon.optimizers import Adam
 
+pytestmark = pytest.mark.usefixtures("nothing_compiled")
+
 
 class Encoder(nn.Module):
     def __init__(self) -> None:
@@ -90,7 +92,6 @@ def test_inputs_that_cannot_be_looked_through() -> None:
 def test_a_model_that_is_compiled_while_hooks_are_on_it_breaks_no_graph() -> None:
     model = Encoder()
     optimizer = Adam().attach(model)
-    torch._dynamo.reset()  # as in a process that has compiled nothing
     train(model, optimizer, LAST - 1)
     assert model.unused._forward_hooks
     train(torch.compile(model, backend="eager", fullgraph=True), optimizer, 2)
