@@ -333,6 +333,18 @@ def test_a_clip_that_acts_by_ten_is_said_when_asked() -> None:
     assert optimizer.audit().kinds == ("clips always",)
 
 
+def test_layers_without_the_clip_of_their_group() -> None:
+    model = model_of()
+    optimizer = Adam(gradient_clip_value=1e-9).attach(model)
+    optimizer.set("gradient_clip_value", 10.0, layers="*")
+    train(model, optimizer, LAST)
+    assert not optimizer.audit()
+    optimizer = Adam().attach(model)
+    optimizer.set("gradient_clip_value", 1e-9, layers="2")
+    with pytest.warns(AuditWarning, match="clips always: group 0"):
+        train(model, optimizer, LAST)
+
+
 def test_a_group_of_embeddings_for_muon() -> None:
     model = nn.ModuleDict({"tokens": nn.Embedding(20, 8), "hidden": nn.Linear(8, 8, bias=False)})
     model["tokens"].requires_grad_(False)

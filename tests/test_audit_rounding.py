@@ -14,13 +14,13 @@ from neon.optimizers import AdamW, Cautious, Lion, Rprop
 from neon.optimizers.functions import where
 
 
-def train(rule: Any, steps: int = LAST) -> Any:
+def train(rule: Any, steps: int = LAST, dtype: torch.dtype = torch.bfloat16) -> Any:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 8)).bfloat16()
+    model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 8)).to(dtype)
     optimizer = rule.attach(model)
     for _ in range(steps):
         optimizer.zero_grad()
-        outputs = model(torch.randn(2, 64, dtype=torch.bfloat16))
+        outputs = model(torch.randn(2, 64, dtype=dtype))
         (outputs - 5 * torch.randn_like(outputs)).square().mean().backward()
         optimizer.step()
     return optimizer
@@ -36,6 +36,16 @@ def test_what_a_cautious_step_leaves_is_not_lost() -> None:
 def test_a_rule_that_chooses_among_numbers_is_estimated() -> None:
     optimizer = train(Rprop(), 60)  # before anything is said
     assert optimizer.audit().kinds == ("rounding",)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "remedy"), [(torch.bfloat16, {"master": "split"}), (torch.float16, {"stochastic_round": True})]
+)
+def test_the_remedy_takes_it_away(dtype: torch.dtype, remedy: Any) -> None:
+    with pytest.warns(AuditWarning, match="Use stochastic_round=True, ") as caught:
+        train(AdamW(learning_rate=1e-5), dtype=dtype)
+    assert ("master='split'" in str(caught[0].message)) is (dtype == torch.bfloat16)  # which has none of float16
+    assert "rounding" not in train(AdamW(learning_rate=1e-5, **remedy), dtype=dtype).audit().kinds
 
 
 def test_a_choice_of_numbers_by_a_tensor() -> None:

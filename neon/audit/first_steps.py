@@ -110,7 +110,7 @@ def _has_begun(seen: Seen) -> bool:
     params = [member.param for member in seen.members] + [param for _, param in seen.named]
     if any(map(is_abstract, params)):
         return False
-    if has_no_rate(seen.optimizer):
+    if not seen.rules.capturable and has_no_rate(seen.optimizer):  # for a rate on a device it would be waited
         return seen.steps > 0
     return bool(seen.optimizer.state) or any(param.grad is not None for param in params)
 

@@ -27,13 +27,15 @@ def lost_to_rounding(seen: Seen) -> Iterator[Finding]:
     """Parameters of 16 bits of which most elements have a gradient, and stay as they are."""
     estimated = _estimated(seen) if seen.asked else {}
     lost, held = estimated or (seen.record and seen.record.lost) or {}, seen.held
-    shares = {held[param].name: share for param, share in lost.items() if share > _MOST and param in held}
+    found = [(held[param], share) for param, share in lost.items() if share > _MOST and param in held]
+    shares = {member.name: share for member, share in found}
     if shares:
+        split = "master='split', " * all(member.param.dtype == torch.bfloat16 for member, _ in found)
         how = "estimated" if estimated else f"in step {LAST}"
         yield Finding(
             "rounding", tuple(shares), f"rounded to nearest, up to {max(shares.values()):.0%} of the elements with a "
             f"gradient stay as they are ({how}): their updates are below half of the last place.",
-            "Use stochastic_round=True, master='split', or weights of float32.",
+            f"Use stochastic_round=True, {split}or weights of float32.",
         )  # fmt: skip
 
 
