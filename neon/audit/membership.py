@@ -26,7 +26,7 @@ def replaced(seen: Seen) -> Iterator[Finding]:
             found[_difference(before.param, param)].append(name)
     for difference, names in found.items():
         text = f"the model has another parameter there since attach ({difference}), and no optimizer updates it."
-        late = "Call fully_shard first, then attach." if difference == _SHARDED else (
+        late = "Call fully_shard (or parallelize_module) first, then attach." if difference == _SHARDED else (
             "Attach when the model is complete, or call optimizer.add_layers(model)."
         )  # fmt: skip
         yield Finding("replaced", tuple(names), text, late)
