@@ -12,7 +12,7 @@ from torch import nn
 import neon.audit.checks
 import neon.audit.first_steps
 from neon.audit.seen import LAST
-from neon.optimizers import Adam
+from neon.optimizers import Adam, Cautious
 
 pytestmark = pytest.mark.usefixtures("nothing_compiled")
 
@@ -85,6 +85,16 @@ def test_inputs_that_cannot_be_looked_through() -> None:
     model = Encoder()
     optimizer = Adam().attach(model)
     train(model, optimizer, LAST + 1, Lazy)
+    assert optimizer._first_steps is None
+    assert not any("failed" in note for note in optimizer.audit().notes)
+
+
+def test_a_default_device_is_for_what_the_model_makes() -> None:
+    model = Encoder().bfloat16()
+    optimizer = Cautious(Adam(learning_rate=0.1, gradient_clip_value=1e9)).attach(model)
+    inputs = torch.randn(16, 8, dtype=torch.bfloat16)
+    with torch.device("meta"):
+        train(model, optimizer, LAST, lambda _x: inputs)
     assert optimizer._first_steps is None
     assert not any("failed" in note for note in optimizer.audit().notes)
 

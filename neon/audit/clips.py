@@ -40,7 +40,7 @@ def look_at_values(seen: Seen, record: Record) -> None:
         return
     for place in range(len(seen.groups)):
         found = [size for member in seen.members_of(place) if (size := _sizes(seen, member)) is not None]
-        sizes = torch.cat([torch.zeros(1), *found])
+        sizes = torch.cat([torch.zeros(1, device="cpu"), *found])
         sizes = sizes[sizes > 0]
         if len(sizes):
             share = (sizes > 1).float().mean().item()
@@ -66,7 +66,7 @@ def clips_always(seen: Seen) -> Iterator[Finding]:
             yield Finding(
                 "clips always", (name,), f"in the first steps the norm of the gradient was always at least {least:.3g} "
                 "times its bound: each step has the same length, whatever the gradient.",
-                "Raise gradient_clip_norm, or look for a loss that is a sum and should be a mean.",
+                "Raise the bound, or look for a loss that is a sum and should be a mean.",
             )  # fmt: skip
     for place, share in record.clipped.items():
         if share >= _SIGN:

@@ -51,16 +51,18 @@ class Before:
         self._params = [member.param for member in members]
         self._weights = [sampled(param) for param in self._params]
         self._weights = [weight.clone() for weight in self._weights]
-        selective = {place: _selects(seen, place) for place in {member.place for member in members}}
-        self._rules = [_on_samples(seen, member) if selective[member.place] else _all_moves for member in members]
+        selective = _selective(seen, {member.place for member in members})
+        self._rules = [_on_samples(seen, member) if member.place in selective else _all_moves for member in members]
 
     def compare(self, record: Record) -> None:
         """Note the share of each parameter's elements that have a gradient and stayed where they were."""
         found: dict[int, float] = {}
         for param, before, rule in zip(self._params, self._weights, self._rules, strict=True):
-            if param.grad is not None and rule is not None and can_be_sampled(param.grad) and can_be_sampled(param):
-                grad = sampled(param.grad)
-                share = _share(before, sampled(param), (grad != 0) & (rule(grad) != before))
+            if param.grad is None or rule is None or not (can_be_sampled(param.grad) and can_be_sampled(param)):
+                continue
+            grad, after = sampled(param.grad), sampled(param)
+            if before.shape == after.shape == grad.shape:  # of a gradient that lies otherwise other elements are here
+                share = _share(before, after, (grad != 0) & (rule(grad) != before))
                 if share is not None:
                     found[id(param)] = share
         record.lost = found
@@ -110,11 +112,18 @@ def _estimated(seen: Seen) -> dict[int, float]:
     return found
 
 
-def _selects(seen: Seen, place: int) -> bool:
-    """Whether the rule of a group decides of each element whether it moves."""
-    group = seen.groups[place]
-    nodes = walk(seen.rules.leaf_of(group).settings(_values(group)).program.outputs.values())
-    return any(node.op == "where" and node.args[0].varies for node in nodes)
+def _selective(seen: Seen, places: set[int]) -> set[int]:
+    """The groups whose rule decides of each element whether it moves; each rule is looked at once."""
+    found, known = set[int](), dict[Any, bool]()
+    for place in places:
+        group = seen.groups[place]
+        leaf = seen.rules.leaf_of(group)
+        if (rule := leaf.rule_of(group)) not in known:
+            nodes = walk(leaf.settings(_values(group)).program.outputs.values())
+            known[rule] = any(node.op == "where" and node.args[0].varies for node in nodes)
+        if known[rule]:
+            found.add(place)
+    return found
 
 
 def _values(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -52,7 +52,8 @@ def _apply(op: str, *args: Value) -> Value:
     tensors = [a for a in args if isinstance(a, torch.Tensor)]
     if not tensors:
         return float(OPERATIONS[op].host(*args))
-    like = next((a for a in tensors if a.is_floating_point()), torch.empty(()))  # a choice of numbers has none
+    floats = [a for a in tensors if a.is_floating_point()]  # a choice among numbers has none
+    like = floats[0] if floats else tensors[0].new_empty((), dtype=torch.get_default_dtype())
     return OPERATIONS[op].torch(*(a if isinstance(a, torch.Tensor) else torch.full_like(like, a) for a in args))
 
 
