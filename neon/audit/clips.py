@@ -40,20 +40,19 @@ def look_at_values(seen: Seen, record: Record) -> None:
         return
     for place in range(len(seen.groups)):
         found = [size for member in seen.members_of(place) if (size := _sizes(seen, member)) is not None]
-        sizes = torch.cat([torch.zeros(1, device="cpu"), *found])
-        sizes = sizes[sizes > 0]
-        if len(sizes):
+        if found and len(sizes := torch.cat(found)):
             share = (sizes > 1).float().mean().item()
             record.clipped[place] = min(record.clipped.get(place, 1.0), share)
             record.largest[place] = max(record.largest.get(place, 0.0), sizes.max().item())
 
 
 def _sizes(seen: Seen, member: Member) -> Tensor | None:
-    """How large elements of a gradient are, of the bound that they are clipped by."""
+    """How large elements of a gradient are, of the bound that they are clipped by, but for zeros."""
     bound, grad = member.values.get("gradient_clip_value"), member.param.grad
     if bound is None or grad is None or member.is_frozen or not seen.can_read(bound) or not can_be_sampled(grad):
         return None
-    return sampled(grad).float().cpu().abs() / abs(float(bound))
+    sizes = sampled(grad).float().cpu().abs() / abs(float(bound))
+    return sizes[sizes > 0]
 
 
 def clips_always(seen: Seen) -> Iterator[Finding]:
