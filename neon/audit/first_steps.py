@@ -78,10 +78,11 @@ class FirstSteps:
         record.steps = number
         look_at_norms(seen, record)
         if number == 1:
-            record.rates = [seen.rate(place) for place in range(len(seen.groups))]
+            record.rates = seen.rates
             if not clips_by_norm(seen):
                 self._looks = LOOKS - {*NORMS}
         elif number == LAST - 1:
+            record.late_rates = seen.rates
             self._detached = Detached(seen)
         if before is not None:
             before.compare(record)

@@ -71,7 +71,15 @@ def highest_rate(seen: Seen, place: int) -> float | None:
     """The highest rate that is known of a group: a warm-up is on the way to it."""
     group = seen.groups[place]
     rates = [seen.rate(place), *(float(group[aim]) for aim in _AIMS if seen.can_read(group.get(aim)))]
+    rates += seen.record.rates[place : place + 1] if seen.record is not None else []
     return max((rate for rate in rates if rate is not None), default=None)
+
+
+def rises(seen: Seen, place: int) -> bool:
+    """Whether the last of the first steps has a higher rate than the one before, by whoever moves it."""
+    late = seen.record.late_rates[place : place + 1] if seen.record is not None and not seen.asked else []
+    rate = seen.rate(place)
+    return any(before is not None and rate is not None and before < rate for before in late)
 
 
 def _has_scheduler(seen: Seen) -> bool:

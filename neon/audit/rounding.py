@@ -11,7 +11,7 @@ from torch import Tensor
 
 from neon.arguments import plain
 from neon.audit.findings import Finding
-from neon.audit.rates import highest_rate
+from neon.audit.rates import highest_rate, rises
 from neon.audit.samples import can_be_sampled, sampled
 from neon.audit.seen import LAST, Member, Record, Seen
 from neon.engine.program.graph import CALL, REDUCTION, walk
@@ -84,7 +84,7 @@ def _narrow(seen: Seen) -> Iterator[Member]:
     for place in range(len(seen.groups)):
         members = [m for m in seen.members_of(place) if m.param.dtype in _NARROW and not m.is_frozen]
         rate, highest = seen.rate(place), highest_rate(seen, place)
-        if not (members and rate and highest) or rate < highest / 2:
+        if not (members and rate and highest) or rate < highest / 2 or rises(seen, place):
             continue
         for member in members:
             if _to_nearest(member.values) and seen.rate(place, member.values) and can_be_sampled(member.param):

@@ -55,6 +55,7 @@ class Record:
 
     steps: int = 0
     rates: Sequence[float | None] = ()  # of the first step
+    late_rates: Sequence[float | None] = ()  # of the last but one
     norms: dict[str, tuple[float, float]] = field(default_factory=dict)
     clipped: dict[int, float] = field(default_factory=dict)
     largest: dict[int, float] = field(default_factory=dict)
@@ -155,6 +156,11 @@ class Seen:
         if "lr" not in self.rules.leaf_of(self.groups[place]).group() or not all(map(self.can_read, given)):
             return None
         return float(given[0]) * float(given[1])
+
+    @property
+    def rates(self) -> list[float | None]:
+        """The rate of each group."""
+        return [self.rate(place) for place in range(len(self.groups))]
 
     def can_read(self, value: Any) -> bool:
         """Whether a number is there without waiting for a device; who asks for an audit waits."""
