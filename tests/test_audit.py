@@ -225,6 +225,18 @@ def test_findings_by_what_has_changed() -> None:
     assert not optimizer.audit()
 
 
+def test_a_new_layer_that_is_given_as_a_group_is_not_tied() -> None:
+    model = model_of()
+    optimizer = Adam().attach(model)
+    model[2] = nn.Linear(16, 10)
+    optimizer.add_param_group({"params": list(model[2].parameters())})
+    train(model, optimizer, LAST)
+    assert not optimizer.audit()
+    model[2].weight = model[0].weight = nn.Parameter(torch.ones(10, 10))
+    optimizer.add_param_group({"params": [model[2].weight]})
+    assert optimizer.audit().kinds == ("tied",)
+
+
 def test_layers_that_are_cut_off_are_lost() -> None:
     model = model_of()
     optimizer = Adam().attach(model)

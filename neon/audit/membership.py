@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -54,10 +54,11 @@ def lost(seen: Seen) -> Iterator[Finding]:
 
 
 def tied_since(seen: Seen) -> Iterator[Finding]:
-    """Parameters in whose place the model has another one of the optimizer's since."""
+    """Parameters in whose place the model has another one of the optimizer's since, which is elsewhere too."""
     found: dict[str, list[str]] = defaultdict(list)
+    uses = Counter(id(param) for _, param in seen.named)
     for member in _gone(seen):
-        if (now := _now(seen, member)) is not None and _is_held(seen, now):
+        if (now := _now(seen, member)) is not None and _is_held(seen, now) and uses[id(now)] > 1:
             found[seen.held[id(now)].name].append(member.name)
     for name, tied in found.items():
         yield Finding(
