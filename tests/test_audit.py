@@ -12,6 +12,7 @@ import pytest
 import torch
 from rich.console import Console
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import neon.torch
 from neon.attached.attached_optimizer import AttachedOptimizer
@@ -223,6 +224,22 @@ def test_findings_by_what_has_changed() -> None:
     assert "of the same shape" in optimizer.audit()[0].text
     optimizer.add_layers(model)
     assert not optimizer.audit()
+
+
+@pytest.mark.usefixtures("nothing_compiled")
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_an_encoder_under_a_checkpoint_that_is_detached(use_reentrant: bool) -> None:
+    class Encoder(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return checkpoint(super().forward, x, use_reentrant=use_reentrant)
+
+    model = nn.ModuleDict({"encoder": Encoder(8, 16), "head": nn.Linear(16, 4)})
+    optimizer = Adam().attach(model)
+    with pytest.warns(AuditWarning, match="no gradient: encoder: .* reaches head detached"):
+        for _ in range(LAST):
+            hidden = model["encoder"](torch.randn(2, 8, requires_grad=True))
+            model["head"](hidden.detach()).square().mean().backward()
+            optimizer.step()
 
 
 def test_a_new_layer_that_is_given_as_a_group_is_not_tied() -> None:

@@ -11,12 +11,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 
 from neon.assignment.param_list import is_plain
 from neon.audit.findings import Finding
 from neon.audit.seen import LAST, Member, Record, Seen
 from neon.engine.versions import has_compiled
 from neon.messages import listed
+
+# Of a graph so many nodes are looked at.
+_MOST_NODES = 10_000
+# The ends of graphs, and what hides a part of one until the backward pass.
+_OF_PARAMETERS = ("AccumulateGrad", "CheckpointFunctionBackward")
 
 
 def no_gradient(seen: Seen) -> Iterator[Finding]:
@@ -51,7 +57,7 @@ class Detached:
         silent = _Silent(seen)
         parts = [] if has_compiled() else [*silent.parts]
         for path, part in filter(_takes_hooks, parts):
-            self._hooks.append(part.register_forward_hook(partial(_gives, self._flow, path)))
+            self._hooks.append(part.register_forward_hook(partial(_gives, self._flow, path), with_kwargs=True))
         for path, part in filter(_takes_hooks, silent.others if self._hooks else ()):
             self._hooks.append(part.register_forward_pre_hook(partial(_takes, self._flow, path), with_kwargs=True))
 
@@ -95,13 +101,27 @@ def _breaks_nothing(hook: Callable[..., None]) -> Callable[..., None]:
 
 
 @_breaks_nothing
-def _gives(flow: _Flow, path: str, _module: nn.Module, _args: Any, output: Any) -> None:
-    """The hook of a part that has no gradient: note where its output is."""
+def _gives(flow: _Flow, path: str, _module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+    """The hook of a part that has no gradient: note where its output is, if that is made of its parameters."""
     if path not in {name for name, _ in flow.given.values()}:
+        inputs = [*_tensors(args), *_tensors(kwargs)]
         for tensor in _tensors(output):
-            if tensor.requires_grad:
+            if tensor.requires_grad and _has_parameters(tensor, inputs):
                 storage = tensor.untyped_storage()
                 flow.given[storage.data_ptr()] = path, storage
+
+
+def _has_parameters(output: Tensor, inputs: Sequence[Tensor]) -> bool:
+    """Whether the graph of an output has parameters before it comes to the inputs, which may be handed on."""
+    known = {get_gradient_edge(tensor).node for tensor in inputs if tensor.requires_grad}
+    ahead: list[Any] = [get_gradient_edge(output).node]
+    while ahead and len(known) < _MOST_NODES:
+        if (node := ahead.pop()) not in known:
+            if type(node).__name__ in _OF_PARAMETERS:
+                return True
+            known.add(node)
+            ahead += [before for before, _ in node.next_functions if before is not None]
+    return False
 
 
 @_breaks_nothing
