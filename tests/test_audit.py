@@ -235,11 +235,13 @@ def test_an_encoder_under_a_checkpoint_that_is_detached(use_reentrant: bool) -> 
 
     model = nn.ModuleDict({"encoder": Encoder(8, 16), "head": nn.Linear(16, 4)})
     optimizer = Adam().attach(model)
-    with pytest.warns(AuditWarning, match="no gradient: encoder: .* reaches head detached"):
-        for _ in range(LAST):
-            hidden = model["encoder"](torch.randn(2, 8, requires_grad=True))
-            model["head"](hidden.detach()).square().mean().backward()
+    for _ in range(LAST):
+        hidden = model["encoder"](torch.randn(2, 8, requires_grad=True))
+        model["head"](hidden.detach()).square().mean().backward()
+        if optimizer._record.steps < LAST - 1:
             optimizer.step()
+    with pytest.warns(AuditWarning, match="no gradient: encoder: .* reaches head detached"):
+        optimizer.step()
 
 
 def test_a_new_layer_that_is_given_as_a_group_is_not_tied() -> None:
