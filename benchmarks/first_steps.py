@@ -72,6 +72,7 @@ CASES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "the same, clipped by norm": (mlp, {"gradient_clip_norm": 1.0}),
     "transformer of 192 tensors": (transformer, {}),
     "the same, in bfloat16 to nearest": (bfloat16, {}),
+    "the same, with states of 8 bits": (transformer, {"state_dtype": "int8"}),
     "steps alone, 200 tensors of 4 elements": (tiny, {}),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -63,6 +64,13 @@ def little_to_collect() -> None:
     """What is imported stays: a test that collects garbage need not look through it each time."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def nothing_compiled() -> None:
+    """As in a process in which torch's compiler has done nothing yet."""
+    if "torch._dynamo" in sys.modules:
+        torch._dynamo.reset()
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import torch
 from memory_models import peak_of
 from rich.console import Console
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import neon.torch
 from neon.attached.attached_optimizer import AttachedOptimizer
@@ -187,6 +188,7 @@ def test_weights_are_the_same_with_and_without() -> None:
     assert all(map(torch.equal, *found))
 
 
+@pytest.mark.usefixtures("nothing_compiled")
 def test_a_model_that_is_copied_while_a_hook_is_on_it() -> None:
     model = nn.ModuleDict({"a": nn.Linear(8, 4), "b": nn.Linear(8, 5)})
     optimizer = Adam().attach(model)
@@ -223,6 +225,36 @@ def test_findings_by_what_has_changed() -> None:
     assert "of the same shape" in optimizer.audit()[0].text
     optimizer.add_layers(model)
     assert not optimizer.audit()
+
+
+@pytest.mark.usefixtures("nothing_compiled")
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_an_encoder_under_a_checkpoint_that_is_detached(use_reentrant: bool) -> None:
+    class Encoder(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return checkpoint(super().forward, x, use_reentrant=use_reentrant)
+
+    model = nn.ModuleDict({"encoder": Encoder(8, 16), "head": nn.Linear(16, 4)})
+    optimizer = Adam().attach(model)
+    for _ in range(LAST):
+        hidden = model["encoder"](torch.randn(2, 8, requires_grad=True))
+        model["head"](hidden.detach()).square().mean().backward()
+        if optimizer._record.steps < LAST - 1:
+            optimizer.step()
+    with pytest.warns(AuditWarning, match="no gradient: encoder: .* reaches head detached"):
+        optimizer.step()
+
+
+def test_a_new_layer_that_is_given_as_a_group_is_not_tied() -> None:
+    model = model_of()
+    optimizer = Adam().attach(model)
+    model[2] = nn.Linear(16, 10)
+    optimizer.add_param_group({"params": list(model[2].parameters())})
+    train(model, optimizer, LAST)
+    assert not optimizer.audit()
+    model[2].weight = model[0].weight = nn.Parameter(torch.ones(10, 10))
+    optimizer.add_param_group({"params": [model[2].weight]})
+    assert optimizer.audit().kinds == ("tied",)
 
 
 def test_layers_that_are_cut_off_are_lost() -> None:
@@ -331,6 +363,18 @@ def test_a_clip_that_acts_by_ten_is_said_when_asked() -> None:
     optimizer = Adam(gradient_clip_norm=0.01, learning_rate=1e-5).attach(model)
     train(model, optimizer, LAST)
     assert optimizer.audit().kinds == ("clips always",)
+
+
+def test_layers_without_the_clip_of_their_group() -> None:
+    model = model_of()
+    optimizer = Adam(gradient_clip_value=1e-9).attach(model)
+    optimizer.set("gradient_clip_value", 10.0, layers="*")
+    train(model, optimizer, LAST)
+    assert not optimizer.audit()
+    optimizer = Adam().attach(model)
+    optimizer.set("gradient_clip_value", 1e-9, layers="2")
+    with pytest.warns(AuditWarning, match="clips always: group 0"):
+        train(model, optimizer, LAST)
 
 
 def test_a_group_of_embeddings_for_muon() -> None:

@@ -16,6 +16,8 @@ from neon.audit.checks import CHECKS
 GALLERY = Path(__file__).parent / "gallery"
 BROKEN, SOUND = (sorted(path.stem for path in (GALLERY / kind).glob("*.py")) for kind in ("broken", "sound"))
 
+pytestmark = pytest.mark.usefixtures("nothing_compiled")
+
 
 def run(kind: str, name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], set[str], set[str]]:
     """A program, and the kinds that are named by themselves and when asked."""

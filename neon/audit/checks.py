@@ -69,7 +69,11 @@ def _notes(seen: Seen) -> Iterator[str]:
     yield from still_schedules(seen)
     if not seen.models:
         yield "Of the model nothing is known: give it, as in optimizer.audit(model)."
+    if seen.is_hidden:
+        yield "Since gc.freeze() other optimizers and schedulers are hidden: of them nothing is known."
     if seen.record is None:
         yield "The first steps were not watched (audit=False, or a copy): of clips and rates nothing is known."
+    elif seen.record.failure is not None:
+        yield f"After {seen.record.steps} steps a look at them failed ({seen.record.failure}): please report it."
     elif not seen.record.is_over:
         yield f"Clips and rates are known after {LAST} steps; {seen.record.steps} have been made."

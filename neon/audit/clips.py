@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from neon.audit.findings import Finding
 from neon.audit.samples import can_be_sampled, sampled
-from neon.audit.seen import Record, Seen
+from neon.audit.seen import Member, Record, Seen
 
 # Gradients ten thousand times as large as their bound come of a sum in the place of a mean, as of 32 sequences of 1,024
 # tokens, or of a scale of 65,536 that was not taken off. Ten times is common at the start of large models, a hundred in
@@ -37,18 +38,21 @@ def look_at_values(seen: Seen, record: Record) -> None:
     """Note which share of the elements was clipped by value, and how large the largest was."""
     if seen.rules.capturable or "grad_scale" in vars(seen.optimizer):  # under a scaler it is not these that are clipped
         return
-    for place, group in enumerate(seen.groups):
-        bound = group.get("gradient_clip_value")
-        if bound is None or not seen.can_read(bound):
-            continue
-        grads = [m.param.grad for m in seen.members_of(place) if m.param.grad is not None and not m.is_frozen]
-        samples = [sampled(grad).float().cpu() for grad in grads if can_be_sampled(grad)]
-        sizes = torch.cat([torch.zeros(1), *samples]).abs()
-        sizes = sizes[sizes > 0] / abs(float(bound))
-        if len(sizes):
+    for place in range(len(seen.groups)):
+        found = [size for member in seen.members_of(place) if (size := _sizes(seen, member)) is not None]
+        if found and len(sizes := torch.cat(found)):
             share = (sizes > 1).float().mean().item()
             record.clipped[place] = min(record.clipped.get(place, 1.0), share)
             record.largest[place] = max(record.largest.get(place, 0.0), sizes.max().item())
+
+
+def _sizes(seen: Seen, member: Member) -> Tensor | None:
+    """How large elements of a gradient are, of the bound that they are clipped by, but for zeros."""
+    bound, grad = member.values.get("gradient_clip_value"), member.param.grad
+    if bound is None or grad is None or member.is_frozen or not seen.can_read(bound) or not can_be_sampled(grad):
+        return None
+    sizes = sampled(grad).float().cpu().abs() / abs(float(bound))
+    return sizes[sizes > 0]
 
 
 def clips_always(seen: Seen) -> Iterator[Finding]:
@@ -61,7 +65,7 @@ def clips_always(seen: Seen) -> Iterator[Finding]:
             yield Finding(
                 "clips always", (name,), f"in the first steps the norm of the gradient was always at least {least:.3g} "
                 "times its bound: each step has the same length, whatever the gradient.",
-                "Raise gradient_clip_norm, or look for a loss that is a sum and should be a mean.",
+                "Raise the bound, or look for a loss that is a sum and should be a mean.",
             )  # fmt: skip
     for place, share in record.clipped.items():
         if share >= _SIGN:

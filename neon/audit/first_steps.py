@@ -35,7 +35,7 @@ class FirstSteps:
     @property
     def is_over(self) -> bool:
         """Whether there is nothing to watch any more."""
-        return self.record.is_over
+        return self.record.is_over or self.record.failure is not None
 
     def is_due(self) -> bool:
         """Whether the next step is to be looked at; all others are counted here."""
@@ -46,30 +46,52 @@ class FirstSteps:
         return False
 
     def around(self, step: Callable[[], Any], seen: Seen) -> Any:
-        """Make a step, and look at it. A first or last one that changed nothing does not count."""
-        record, number = self.record, self.record.steps + 1
-        before = Before(seen) if number == LAST else None
-        decides = number in (1, LAST)
-        left_out = _left_out(seen) if decides else 0
+        """Make a step, and look at it. Where a look fails the training goes on, and none follows."""
+        before = self._tried(self._look_before, seen)
         result = step()
+        number = self.record.steps + 1
+        found = self._tried(self._look_after, seen, before) if before is not None else None
+        if found:
+            self._say(found, number)
+        return result
+
+    def _tried(self, look: Callable[..., Any], *given: Any) -> Any:
+        """What a look gives, None where it fails: for that nobody's training ends."""
+        try:
+            return look(*given)
+        except Exception as error:
+            self.record.failure = f"{type(error).__name__}: {error}"
+            self._detached = None  # with its hooks
+            return None
+
+    def _look_before(self, seen: Seen) -> tuple[Before | None, int]:
+        """Weights, and how many steps were left out, before a step."""
+        number = self.record.steps + 1
+        return Before(seen) if number == LAST else None, _left_out(seen) if number in (1, LAST) else 0
+
+    def _look_after(self, seen: Seen, before_it: tuple[Before | None, int]) -> list[Finding]:
+        """What a step has shown. A first or last one that changed nothing does not count."""
+        record, number, (before, left_out) = self.record, self.record.steps + 1, before_it
+        decides = number in (1, LAST)
         if decides and (_left_out(seen) != left_out or not (number == LAST or _has_begun(seen))):
-            return result
+            return []
         record.steps = number
         look_at_norms(seen, record)
         if number == 1:
-            record.rates = [seen.rate(place) for place in range(len(seen.groups))]
+            record.rates = seen.rates
             if not clips_by_norm(seen):
                 self._looks = LOOKS - {*NORMS}
         elif number == LAST - 1:
+            record.late_rates = seen.rates
             self._detached = Detached(seen)
         if before is not None:
             before.compare(record)
         if number == LAST and self._detached is not None:
             self._detached.end(seen, record)
-        if decides:
-            look_at_values(seen, record)
-            self._say(findings(seen, number), number)
-        return result
+        if not decides:
+            return []
+        look_at_values(seen, record)
+        return findings(seen, number)
 
     def _say(self, found: list[Finding], number: int) -> None:
         """Warn of what has not been said before."""
@@ -89,7 +111,7 @@ def _has_begun(seen: Seen) -> bool:
     params = [member.param for member in seen.members] + [param for _, param in seen.named]
     if any(map(is_abstract, params)):
         return False
-    if has_no_rate(seen.optimizer):
+    if not seen.rules.capturable and has_no_rate(seen.optimizer):  # for a rate on a device it would be waited
         return seen.steps > 0
     return bool(seen.optimizer.state) or any(param.grad is not None for param in params)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,7 +26,7 @@ def replaced(seen: Seen) -> Iterator[Finding]:
             found[_difference(before.param, param)].append(name)
     for difference, names in found.items():
         text = f"the model has another parameter there since attach ({difference}), and no optimizer updates it."
-        late = "Call fully_shard first, then attach." if difference == _SHARDED else (
+        late = "Call fully_shard (or parallelize_module) first, then attach." if difference == _SHARDED else (
             "Attach when the model is complete, or call optimizer.add_layers(model)."
         )  # fmt: skip
         yield Finding("replaced", tuple(names), text, late)
@@ -54,10 +54,11 @@ def lost(seen: Seen) -> Iterator[Finding]:
 
 
 def tied_since(seen: Seen) -> Iterator[Finding]:
-    """Parameters in whose place the model has another one of the optimizer's since."""
+    """Parameters in whose place the model has another one of the optimizer's since, which is elsewhere too."""
     found: dict[str, list[str]] = defaultdict(list)
+    uses = Counter(id(param) for _, param in seen.named)
     for member in _gone(seen):
-        if (now := _now(seen, member)) is not None and _is_held(seen, now):
+        if (now := _now(seen, member)) is not None and _is_held(seen, now) and uses[id(now)] > 1:
             found[seen.held[id(now)].name].append(member.name)
     for name, tied in found.items():
         yield Finding(
@@ -86,7 +87,7 @@ def _unheld(seen: Seen) -> list[tuple[str, Tensor]]:
     """Trainable parameters of the models that no optimizer has, by their first names.
 
     An audit that nobody has asked for names those alone that have a gradient, which is lost. Of a partition others
-    have the rest.
+    have the rest. Where other optimizers may be hidden, what is in the place of another parameter is nobody's.
     """
     if not seen.strangers or seen.rules.partition is not None:
         return []
@@ -100,7 +101,8 @@ def _unheld(seen: Seen) -> list[tuple[str, Tensor]]:
     ]
     optimizers = seen.others if found else ()
     elsewhere = {id(param) for other in optimizers for group in other.param_groups for param in group["params"]}
-    return [(name, param) for name, param in found if id(param) not in elsewhere]
+    found = [(name, param) for name, param in found if id(param) not in elsewhere]
+    return [each for each in found if not seen.is_hidden or _before(seen, each[0]) is not None]
 
 
 def _has_master(seen: Seen, name: str, param: Any) -> bool:

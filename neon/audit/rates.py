@@ -48,13 +48,15 @@ def schedule_not_stepped(seen: Seen) -> Iterator[Finding]:
         return  # of schedulers by epoch nobody is asked for: it takes 0.05 s
     own = _schedulers(seen)
     names = tuple(map(seen.group_name, unmoved))
-    if not own:
+    if not own and not seen.is_hidden:
         yield Finding(
             "schedule", names, "a scheduler was made for it, and nobody has that any more: the rate stays.",
             "Keep the scheduler, and call its step().",
         )  # fmt: skip
+    if not all(map(_is_at_its_start, own)):
+        return  # one of several that come one after another
     for scheduler in own:
-        if isinstance(scheduler, OneCycleLR) and scheduler.last_epoch < 1 and scheduler.total_steps > _EPOCHS:
+        if isinstance(scheduler, OneCycleLR) and scheduler.total_steps > _EPOCHS:
             yield Finding(
                 "schedule", names, f"OneCycleLR has {scheduler.total_steps} steps and has made none in {LAST} of the "
                 "optimizer's.", "Call scheduler.step() after each optimizer.step().",
@@ -69,7 +71,15 @@ def highest_rate(seen: Seen, place: int) -> float | None:
     """The highest rate that is known of a group: a warm-up is on the way to it."""
     group = seen.groups[place]
     rates = [seen.rate(place), *(float(group[aim]) for aim in _AIMS if seen.can_read(group.get(aim)))]
+    rates += seen.record.rates[place : place + 1] if seen.record is not None else []
     return max((rate for rate in rates if rate is not None), default=None)
+
+
+def rises(seen: Seen, place: int) -> bool:
+    """Whether the last of the first steps has a higher rate than the one before, by whoever moves it."""
+    late = seen.record.late_rates[place : place + 1] if seen.record is not None and not seen.asked else []
+    rate = seen.rate(place)
+    return any(before is not None and rate is not None and before < rate for before in late)
 
 
 def _has_scheduler(seen: Seen) -> bool:
@@ -82,11 +92,16 @@ def _schedulers(seen: Seen) -> list[Any]:
     return [scheduler for scheduler in alive(LRScheduler) if seen.is_it(getattr(scheduler, "optimizer", None))]
 
 
+def _is_at_its_start(scheduler: Any) -> bool:
+    """Whether it has made no step; one of others, as `ChainedScheduler`, counts none of its own."""
+    return getattr(scheduler, "last_epoch", 0) < 1
+
+
 def still_schedules(seen: Seen) -> Iterator[str]:
     """What may be as it should be: schedules that have not moved yet."""
     steps = seen.steps
     for scheduler in _schedulers(seen) if _has_scheduler(seen) and steps > 1 else ():
-        if scheduler.last_epoch < 1:
+        if hasattr(scheduler, "last_epoch") and _is_at_its_start(scheduler):
             kind = shortened(type(scheduler).__name__)
             yield f"{kind} has made no step in {steps:.0f} of the optimizer's: right in a first epoch."
     by_epoch = [

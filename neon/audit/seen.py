@@ -50,16 +50,18 @@ class Record:
     `norms` are the least and the most that a norm was of its bound, by what is clipped by it; `clipped` the least share
     of elements that were cut, and `largest` the most that one was of its bound, by the places of groups; `lost` the
     share of updates that rounding lost, by the ids of parameters, and `silent` the parts whose output
-    reached another one detached.
+    reached another one detached. `failure` is why there was no more to see.
     """
 
     steps: int = 0
     rates: Sequence[float | None] = ()  # of the first step
+    late_rates: Sequence[float | None] = ()  # of the last but one
     norms: dict[str, tuple[float, float]] = field(default_factory=dict)
     clipped: dict[int, float] = field(default_factory=dict)
     largest: dict[int, float] = field(default_factory=dict)
     lost: dict[int, float] | None = None
     silent: dict[str, str] = field(default_factory=dict)
+    failure: str | None = None
 
     @property
     def is_over(self) -> bool:
@@ -155,6 +157,11 @@ class Seen:
             return None
         return float(given[0]) * float(given[1])
 
+    @property
+    def rates(self) -> list[float | None]:
+        """The rate of each group."""
+        return [self.rate(place) for place in range(len(self.groups))]
+
     def can_read(self, value: Any) -> bool:
         """Whether a number is there without waiting for a device; who asks for an audit waits."""
         return value is not None and (self.asked or not isinstance(value, Tensor) or value.device.type == "cpu")
@@ -209,6 +216,11 @@ class Seen:
     def others(self) -> list[Optimizer]:
         """All other optimizers that are alive: asked for where something is suspicious, for it takes 0.05 s."""
         return [other for other in alive(Optimizer) if hasattr(other, "param_groups") and not self.is_it(other)]
+
+    @cached_property
+    def is_hidden(self) -> bool:
+        """Whether a `gc.freeze()` hides the optimizer, and so others of that time, and schedulers."""
+        return bool(gc.get_freeze_count()) and not any(each is self.optimizer for each in alive(Optimizer))
 
     def is_it(self, optimizer: Any) -> bool:
         """Whether this is the optimizer, or what a trainer has put around it."""

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 
 from neon.assignment.param_list import is_plain
 from neon.audit.findings import Finding
 from neon.audit.seen import LAST, Member, Record, Seen
+from neon.engine.versions import has_compiled
 from neon.messages import listed
+
+# Of a graph so many nodes are looked at.
+_MOST_NODES = 10_000
+# The ends of graphs, and what hides a part of one until the backward pass.
+_OF_PARAMETERS = ("AccumulateGrad", "CheckpointFunctionBackward")
 
 
 def no_gradient(seen: Seen) -> Iterator[Finding]:
@@ -43,14 +52,14 @@ class Detached:
     """Looks, while hooks are on the model, for outputs of parts without gradients that reach others detached."""
 
     def __init__(self, seen: Seen) -> None:
-        silent = _Silent(seen)
         self._flow, self._hooks = _Flow(), []
-        parts = [*silent.parts]
-        for path, part in parts:
-            self._hooks.append(part.register_forward_hook(partial(_gives, self._flow, path)))
-        for path, part in silent.others if parts else ():
-            self._hooks.append(part.register_forward_pre_hook(partial(_takes, self._flow, path), with_kwargs=True))
         weakref.finalize(self, _remove, self._hooks).atexit = False
+        silent = _Silent(seen)
+        parts = [] if has_compiled() else [*silent.parts]
+        for path, part in filter(_takes_hooks, parts):
+            self._hooks.append(part.register_forward_hook(partial(_gives, self._flow, path), with_kwargs=True))
+        for path, part in filter(_takes_hooks, silent.others if self._hooks else ()):
+            self._hooks.append(part.register_forward_pre_hook(partial(_takes, self._flow, path), with_kwargs=True))
 
     def end(self, seen: Seen, record: Record) -> None:
         """Take the hooks away, and note what was found of parts that have no gradient still."""
@@ -74,15 +83,48 @@ class _Flow:
         return _Flow, ()
 
 
-def _gives(flow: _Flow, path: str, _module: nn.Module, _args: Any, output: Any) -> None:
-    """The hook of a part that has no gradient: note where its output is."""
+def _takes_hooks(part: tuple[str, nn.Module]) -> bool:
+    """Whether there can be hooks on a part: torch refuses them on what it has scripted or traced."""
+    return not isinstance(part[1], torch.jit.ScriptModule)
+
+
+def _breaks_nothing(hook: Callable[..., None]) -> Callable[..., None]:
+    """A hook that leaves compilers alone, and that nobody hears of where the model gives it what it cannot read."""
+
+    @functools.wraps(hook)
+    def call(*args: Any) -> None:
+        if not torch.compiler.is_compiling():
+            with contextlib.suppress(Exception):
+                hook(*args)
+
+    return call
+
+
+@_breaks_nothing
+def _gives(flow: _Flow, path: str, _module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+    """The hook of a part that has no gradient: note where its output is, if that is made of its parameters."""
     if path not in {name for name, _ in flow.given.values()}:
+        inputs = [*_tensors(args), *_tensors(kwargs)]
         for tensor in _tensors(output):
-            if tensor.requires_grad:
+            if tensor.requires_grad and _has_parameters(tensor, inputs):
                 storage = tensor.untyped_storage()
                 flow.given[storage.data_ptr()] = path, storage
 
 
+def _has_parameters(output: Tensor, inputs: Sequence[Tensor]) -> bool:
+    """Whether the graph of an output has parameters before it comes to the inputs, which may be handed on."""
+    known = {get_gradient_edge(tensor).node for tensor in inputs if tensor.requires_grad}
+    ahead: list[Any] = [get_gradient_edge(output).node]
+    while ahead and len(known) < _MOST_NODES:
+        if (node := ahead.pop()) not in known:
+            if type(node).__name__ in _OF_PARAMETERS:
+                return True
+            known.add(node)
+            ahead += [before for before, _ in node.next_functions if before is not None]
+    return False
+
+
+@_breaks_nothing
 def _takes(flow: _Flow, path: str, _module: nn.Module, args: Any, kwargs: Any) -> None:
     """The hook of all others: whether what comes in is such an output, without its graph."""
     for tensor in (*_tensors(args), *_tensors(kwargs)) if torch.is_grad_enabled() else ():
@@ -91,14 +133,14 @@ def _takes(flow: _Flow, path: str, _module: nn.Module, args: Any, kwargs: Any) -
             flow.reached.setdefault(found[0], path or "the model")
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors that a layer takes or gives, where one knows their memory."""
+def _tensors(value: Any, levels: int = 4) -> Iterator[Tensor]:
+    """The tensors that a layer takes or gives, where one knows their memory; what holds itself ends some levels in."""
     if isinstance(value, Tensor):
         if is_plain(value):
             yield value
-    elif isinstance(value, (tuple, list, Mapping)):
+    elif levels and isinstance(value, (tuple, list, Mapping)):
         for each in value.values() if isinstance(value, Mapping) else value:
-            yield from _tensors(each)
+            yield from _tensors(each, levels - 1)
 
 
 def _remove(hooks: list[Any]) -> None:

@@ -35,6 +35,12 @@ def uncompiled(method: Method) -> Method:
     return method
 
 
+def has_compiled() -> bool:
+    """Whether torch's compiler has read any function in this process: it would read hooks too, and compile anew."""
+    frames = sys.modules.get("torch._dynamo.convert_frame")
+    return frames is not None and getattr(frames, "FRAME_COUNTER", 1) > 0
+
+
 def questions(names: Iterable[str]) -> list[int] | None:
     """The addresses of functions of torch's stable C interface, aoti_torch_NAME, or None where it lacks one."""
     try:

@@ -49,9 +49,11 @@ Value = Any
 def _apply(op: str, *args: Value) -> Value:
     if any(isinstance(a, Symbol) for a in args):
         return operation(op, *args)
-    like = next((a for a in args if isinstance(a, torch.Tensor) and a.is_floating_point()), None)
-    if like is None:
+    tensors = [a for a in args if isinstance(a, torch.Tensor)]
+    if not tensors:
         return float(OPERATIONS[op].host(*args))
+    floats = [a for a in tensors if a.is_floating_point()]  # a choice among numbers has none
+    like = floats[0] if floats else tensors[0].new_empty((), dtype=torch.get_default_dtype())
     return OPERATIONS[op].torch(*(a if isinstance(a, torch.Tensor) else torch.full_like(like, a) for a in args))
 
 
