@@ -17,6 +17,11 @@ from neon.optimizers import Adam, Cautious
 pytestmark = pytest.mark.usefixtures("nothing_compiled")
 
 
+@pytest.fixture(autouse=True)
+def no_look_fails() -> None:
+    """Here looks are to fail."""
+
+
 class Encoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
