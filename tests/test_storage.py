@@ -119,7 +119,7 @@ def test_what_is_never_negative_needs_no_sign(rule: str) -> None:
     programs = optimizer.settings(optimizer.group()).programs
     assert frozenset[str]().union(*map(never_negative, programs)) == unsigned
     param = torch.randn(64, 80, requires_grad=True)
-    attached = optimizer.attach([param])
+    attached = optimizer.attach([param], audit=False)  # some work by rows, and keep no blocks
     param.grad = torch.randn(64, 80)
     attached.step()
     state = attached.state[param]
