@@ -27,7 +27,7 @@ lint: $(READY)  ## style and types
 	$(RUN) ruff format --check .
 	$(RUN) pyright
 
-bench: $(READY)  ## measure speed beside torch.optim and the limit of memory, about a quarter of an hour
+bench: $(READY)  ## measure speed beside torch.optim and the limit of memory, about half an hour
 	$(VENV)/bin/neon bench
 
 $(READY): pyproject.toml constraints.txt

@@ -98,7 +98,7 @@ def bench(
     plot_only: Annotated[Path | None, typer.Option(help="Show and draw this result again.")] = None,
     device: Annotated[str, typer.Option(help="Where the tensors are: cpu, cuda or xpu.")] = "cpu",
 ) -> None:
-    """Measure how fast steps are here, beside torch.optim and the limit of memory, in about a quarter of an hour.
+    """Measure how fast steps are here, beside torch.optim and the limit of memory, in about half an hour.
 
     Ends with tables of what was measured and which targets are met, with a JSON file and a figure.
     """

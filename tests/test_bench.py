@@ -363,6 +363,11 @@ def test_what_is_done_in_few_bits_is_checked(
         measured(Line(kind, "Adam", "large"))
 
 
+@pytest.mark.parametrize("line", Request(kinds="rounding,states", rules="every").lines(), ids=str)
+def test_every_rule_can_be_measured_in_few_bits(line: Line) -> None:
+    {"rounding": few_bits._check_rounding, "states": few_bits._check_states}[line.kind](line)
+
+
 def test_states_that_are_forgotten_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     def attach(line: Line, work: Work, **options: Any) -> Contender:
         optimizer = step_alone.attach(line, work, **options)

@@ -98,12 +98,13 @@ class Request:
     def _rules_of(self, kind: Kind, chosen: Sequence[str]) -> list[str]:
         """Of the rules chosen those that a kind is made for; where none was chosen by name, all of these at the least.
 
-        A kind that names none is made for all but those of matrices.
+        A kind that names none is made for all but those of matrices, and those that it says it is not made for.
         """
         if self.quick and self.rules is None:
             return [*kind.quick_rules]
         if kind.rules is None:
-            return [rule for rule in chosen if not works_on_matrices(exported_rules()[rule])]
+            others = [rule for rule in chosen if rule not in kind.not_rules]
+            return [rule for rule in others if not works_on_matrices(exported_rules()[rule])]
         named = [rule for rule in chosen if rule in kind.rules]
         return named if named or self.rules is not None else [*kind.rules]
 

@@ -18,7 +18,8 @@ from neon.commands.bench.step_alone import measure_step
 class Kind:
     """A measurement, what it is made for, and what of that a quick run measures; None: whatever the user chose.
 
-    `seconds` is about what a line takes in a quick run, on two cores of today.
+    `not_rules` are those that a kind without `rules` cannot be made for. `seconds` is about what a line takes in a
+    quick run, on two cores of today.
     """
 
     title: str
@@ -30,6 +31,7 @@ class Kind:
     quick_rules: Sequence[str] = ("Adam",)
     quick_shapes: Sequence[str] | None = None
     seconds: float = 3.0
+    not_rules: Sequence[str] = ()
 
 
 _ROUNDING = "A step, bfloat16 with float32 states: rounded at random, to nearest, and split into two words"
@@ -44,7 +46,8 @@ KINDS = {
         "A step, float32", measure_step, shapes=None, options=None, devices=None,
         quick_rules=(_SGD, "Adam"), quick_shapes=("large", "tiny", "groups"), seconds=2.5,
     ),
-    "rounding": Kind(_ROUNDING, measure_rounding, devices=None),
+    # Adafactor goes by the precision of the weight's format, which differs; Prodigy is refused to nearest.
+    "rounding": Kind(_ROUNDING, measure_rounding, not_rules=("Adafactor", "Prodigy"), devices=None),
     "states": Kind(
         "A step, float32 with states of 8, 16 and 32 bits", measure_states, ("Adam", "AdamW"), devices=None, seconds=4
     ),
