@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from neon.commands.optimizer_text import parse_optimizer
-from neon.engine.calls import arena
+from neon.engine import arena
 
 
 class Block(nn.Module):

@@ -19,7 +19,7 @@ from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 import neon.torch
 from neon.engine import use_backend
 from neon.engine.backends import capture
-from neon.optimizers import Adam, MultiOptimizer
+from neon.optimizers import Adafactor, Adam, MultiOptimizer, Optimizer
 
 pytestmark = [needs_interpreter, pytest.mark.usefixtures("one_thread")]
 
@@ -224,12 +224,13 @@ def test_a_norm_over_processes_cannot_be_captured(when: str, alone: DeviceMesh) 
                 opt.step()
 
 
-def test_norms_of_a_rule_over_processes_cannot_be_captured(alone: DeviceMesh) -> None:
+@pytest.mark.parametrize("rule", [OfNorms(), Adafactor()], ids=repr)
+def test_norms_of_a_rule_over_processes_cannot_be_captured(rule: Optimizer, alone: DeviceMesh) -> None:
     for placement in (Replicate(), Shard(0)):
         param = torch.nn.Parameter(distribute_tensor(torch.ones(3, 2), alone, [placement]))
         param.grad = torch.ones_like(param)
         with use_backend("triton"):
-            opt = OfNorms().attach([param], capturable=True)
+            opt = rule.attach([param], capturable=True)
             if placement == Replicate():
                 opt.step()
                 continue

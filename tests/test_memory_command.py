@@ -29,7 +29,7 @@ from neon.commands.memory.memory_table import Row
 from neon.commands.memory.sharded_model import ranks_by_name
 from neon.commands.memory.torch_step import torch_step
 from neon.commands.optimizer_text import parse_optimizer
-from neon.engine.calls import arena
+from neon.engine import arena
 from neon.torch import AttachedOptimizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -12,8 +12,8 @@ from matrix_steps import SHAPES, all_bits, each_alone, give, muon, run, state_of
 from stepped_parameters import bits
 from torch import Tensor, nn
 
+from neon.engine.arena import _arenas
 from neon.engine.calls import stacks
-from neon.engine.calls.arena import _arenas
 from neon.optimizers import (
     Muon,
 )

@@ -10,9 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from neon.engine import beside
+from neon.engine import arena, beside
 from neon.engine.backends import use_backend
-from neon.engine.calls import arena
 from neon.optimizers import COLUMNS, ROWS, TENSOR, WEIGHT, Adafactor, Optimizer, State
 from neon.optimizers.functions import dot, largest, maximum, mean, norm, sqrt, total
 

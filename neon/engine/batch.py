@@ -17,8 +17,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from neon.engine.arena import Arena, arena_of
 from neon.engine.beside import Beside, apart, within
-from neon.engine.calls.arena import Arena, arena_of
 from neon.engine.calls.owners import Owned, sharing_of
 from neon.engine.calls.stacks import Laid, Stacks
 from neon.engine.program import random_bits as random

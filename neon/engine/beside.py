@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from neon.engine.calls.arena import Arena
-from neon.engine.calls.stacks import ALIGNED, BUCKET
+from neon.engine.arena import ALIGNED, BUCKET, Arena
 from neon.engine.program.graph import REDUCTION, Node, is_narrow_sum
 from neon.engine.program.kernel import Kernel
 from neon.engine.program.spaces import COLUMNS

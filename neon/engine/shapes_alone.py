@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from neon.engine.arena import Arena
 from neon.engine.batch import Batch
-from neon.engine.calls.arena import Arena
 from neon.engine.plan import launches
 from neon.engine.settings import Item, Settings
 from neon.engine.tensors.alike import Form, Kind

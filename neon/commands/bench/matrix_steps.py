@@ -20,8 +20,8 @@ from neon.commands.bench.tensor_shapes import Shapes
 from neon.commands.bench.timing import SCALES, Contender, interleaved, scaling
 from neon.commands.bench.torch_peers import neon_optimizer
 from neon.commands.bench.work import AgreementError, Work, make_work
+from neon.engine.arena import BUCKET
 from neon.engine.calls.called import CALLS, Call
-from neon.engine.calls.stacks import BUCKET
 from neon.engine.program.lowering import lower
 from neon.engine.program.slots import Formats
 

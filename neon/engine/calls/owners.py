@@ -13,9 +13,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from neon.engine.calls.arena import Arena
+from neon.engine.arena import ALIGNED, BUCKET, Arena
 from neon.engine.calls.exchange import Box, Exchange, Piece
-from neon.engine.calls.stacks import ALIGNED, BUCKET, Laid, Stacks, bytes_needed
+from neon.engine.calls.stacks import Laid, Stacks, bytes_needed
 from neon.engine.calls.stacks import buckets_of as buckets_of_one
 from neon.engine.program.graph import LOADS, Node, walk
 from neon.engine.program.kernel import Calls, Kernel

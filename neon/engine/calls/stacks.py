@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from neon.engine.calls.arena import Arena
+from neon.engine.arena import ALIGNED, BUCKET, Arena
 from neon.engine.calls.called import CALLS
 from neon.engine.program.graph import CALL, LOADS, Node, walk
 from neon.engine.program.kernel import Calls, Kernel
@@ -19,12 +19,8 @@ from neon.engine.program.spaces import COLUMN_PAIRS, ELEMENT, PAIRS, ROW_PAIRS
 from neon.engine.settings import Item
 from neon.engine.tensors.weight_matrices import ONE_MATRIX, Matrices, Stack
 
-# Bytes of buffers and of what calls need beside them: more matrices are no quicker together.
-BUCKET = 64 << 20
 # From so many elements on copying a matrix takes longer than Python around a call.
 _LARGE = 128 * 128
-# Where a stack begins is a multiple of this many bytes, as vectors of processors like it.
-ALIGNED = 64
 
 
 def buckets_of(kernel: Kernel, items: Sequence[tuple[int, Item]], device: torch.device) -> list[list[int]]:

@@ -152,8 +152,8 @@ class _Values:
             lowest = min(depth[node] for node in pending)
             level = [node for node in pending if depth[node] == lowest]
             # What is kept beside tensors is in the way until they have been updated.
-            keeps, left = any(map(_is_along, level)), (node for node in depth if node.op == REDUCTION)
-            self._alone |= keeps and not any(_is_wide(node) for node in left if node not in self._taken)
+            keeps = any(node.space is not STEP for node in level)
+            self._alone |= keeps and not any(_is_wide(node) for node in depth if node not in self._taken)
             self._taken |= {*level}
             return _Level(level, None if self._alone else lowest - 1, [])
         self._alone |= bool(calls)
@@ -208,14 +208,10 @@ class _Values:
         return {str(node.label) for node in below if node.op in LOADS}
 
 
-def _is_along(node: Node) -> bool:
-    """Whether it is a sum along rows or columns, which is kept beside each tensor."""
-    return not is_narrow_sum(node) and node.space is not STEP
-
-
 def _is_wide(node: Node) -> bool:
     """Whether it is a sum over more than a tensor."""
-    return node.space is STEP and not is_narrow_sum(node) and node.label.over != TENSOR
+    is_sum = node.op == REDUCTION and node.space is STEP and not is_narrow_sum(node)
+    return is_sum and node.label.over != TENSOR
 
 
 # What a state is called once it has been stored, while it is not known whether that can be.

@@ -8,6 +8,11 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
+# Bytes that the tensors of one launch have beside them, where more than one of them does: more are no quicker together.
+BUCKET = 64 << 20
+# Where something begins in an arena is a multiple of this many bytes, as vectors of processors like it.
+ALIGNED = 64
+
 
 class Arena:
     """Memory that all plans of a thread use one after another; it goes when none of them is left."""
